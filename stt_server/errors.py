@@ -1,0 +1,74 @@
+"""What can go wrong with a request: raised where it is known, mapped to a status once, at the edge of `rpc`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SttError(Exception):
+    """A request that can't be answered.
+
+    The message goes to the caller: it says what to do, and holds no path, key or text of the recording.
+    """
+
+    type: ClassVar[str]
+    """The row of `protos.stt.v1.errors.ERRORS`."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class Unauthenticated(SttError):
+    type = "unauthenticated"
+
+
+class RateLimited(SttError):
+    type = "rate_limited"
+
+
+class PayloadTooLarge(SttError):
+    type = "payload_too_large"
+
+
+class AudioTooLong(SttError):
+    type = "audio_too_long"
+
+
+class EmptyAudio(SttError):
+    type = "empty_audio"
+
+
+class UnsupportedAudio(SttError):
+    type = "unsupported_audio"
+
+
+class InvalidArgument(SttError):
+    type = "invalid_argument"
+
+
+class Overloaded(SttError):
+    type = "overloaded"
+
+
+class DeadlineExceeded(SttError):
+    type = "deadline_exceeded"
+
+
+class FallbackFailed(SttError):
+    type = "fallback_failed"
+
+
+class NotReady(SttError):
+    type = "not_ready"
+
+
+class EngineError(SttError):
+    """The model failed on this recording. With a fallback, that answers instead."""
+
+    type = "internal"
+
+
+class OutOfMemory(EngineError):
+    type = "out_of_memory"
