@@ -1,0 +1,1 @@
+"""What operators see: metrics, GPU gauges, logs, the status snapshot."""

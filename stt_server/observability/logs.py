@@ -1,0 +1,133 @@
+"""Logs: one JSON object a line, or plain text for a terminal, and one line for every request.
+
+A key, an address and a transcript never reach a line: `Call` has no field for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import datetime, timezone
+from typing import Literal, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+from stt_server.observability.calls import Call
+
+LogFormat = Literal["json", "text"]
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",
+}
+"""Attributes of every log record; what a record has besides came with `extra`. The last is uvicorn's: its message
+again, with terminal colours."""
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+}
+
+
+def configure(format: LogFormat, level: str, stream: TextIO | None = None) -> None:
+    """Makes the root logger write to `stream` and nowhere else. For entry points only; the last call counts.
+
+    Args:
+        format: `LOG_FORMAT`.
+        level: `LOG_LEVEL`, a level's name in either case.
+        stream: standard error unless given.
+
+    Raises:
+        ValueError: `level` names no level.
+    """
+    handler = _LossyHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    root.handlers[:] = [handler]
+
+
+def log_call(logger: logging.Logger, call: Call) -> None:
+    """Writes the one line of a finished request: a warning where the fault was ours (5xx), else information."""
+    level = logging.WARNING if call.http >= 500 else logging.INFO
+    logger.log(level, "request finished", extra=_fields(call))
+
+
+def _fields(call: Call) -> dict[str, object]:
+    """What the line says of a call; what isn't known is left out. Durations in milliseconds."""
+    fields: dict[str, object | None] = {
+        "request_id": call.request_id,
+        "endpoint": call.endpoint,
+        "method": call.method,
+        "key_name": call.key_name,
+        "status": call.status,
+        "http": call.http,
+        "error_type": call.failure,
+        "error_message": call.error_message or None,
+        "model": call.model,
+        "language": call.language,
+        "route_reasons": list(call.route_reasons) if call.fallback_result is not None else None,
+        "fallback": call.fallback_result,
+        "fallback_error": call.fallback_error or None,
+        "queue_wait_ms": _ms(call.queue_wait),
+        "primary_infer_ms": _ms(call.primary_infer),
+        "fallback_infer_ms": _ms(call.fallback_infer),
+        "total_ms": _ms(call.total),
+        "audio_seconds": None if call.audio_seconds is None else round(call.audio_seconds, 3),
+        "audio_bytes": call.audio_bytes,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _utc(record: logging.LogRecord) -> str:
+    """When the record was made: ISO 8601, UTC, milliseconds."""
+    moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _JsonFormatter(JsonFormatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return _utc(record)
+
+
+def _json_formatter() -> logging.Formatter:
+    return _JsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        rename_fields={
+            "asctime": "time",
+            "levelname": "level",
+            "name": "logger",
+            "exc_info": "exception",
+            "stack_info": "stack",
+        },
+        reserved_attrs=sorted(_STANDARD),
+    )
+
+
+class _TextFormatter(logging.Formatter):
+    """`TIME LEVEL LOGGER: MESSAGE field=value ...`, a traceback below it.
+
+    Control characters are written as escapes: a line can't be forged, nor a terminal driven, by what a caller sends.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        extras = (f" {name}={value}" for name, value in record.__dict__.items() if name not in _STANDARD)
+        line = f"{_utc(record)} {record.levelname} {record.name}: {record.getMessage()}{''.join(extras)}"
+        line = line.translate(_UNPRINTABLE)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _LossyHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no subscript before Python 3.11
+    """Drops a line that can't be written, and counts it. A full disk or a closed pipe must not fail a request."""
+
+    dropped = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        self.dropped += 1
