@@ -1,0 +1,24 @@
+"""The configuration of a service, read from an `.env` file; the process environment has no part in it.
+
+`docs/configuration.md` lists the keys; `keys.KEYS` is the table that everything here follows.
+"""
+
+from stt_server.config.errors import ConfigError
+from stt_server.config.keys import KEYS, Key
+from stt_server.config.load import config_path, load, parse
+from stt_server.config.settings import Settings
+from stt_server.config.values import ApiKey, FallbackTarget, Network, Service
+
+__all__ = [
+    "KEYS",
+    "ApiKey",
+    "ConfigError",
+    "FallbackTarget",
+    "Key",
+    "Network",
+    "Service",
+    "Settings",
+    "config_path",
+    "load",
+    "parse",
+]

@@ -1,0 +1,206 @@
+"""From an `.env` file to `Settings`, or to one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from envparse import NOTSET, ConfigurationError
+
+from stt_server.config.envfile import Entry, FileEnv, read_entries
+from stt_server.config.errors import ConfigError
+from stt_server.config.keys import KEYS, Key
+from stt_server.config.settings import Settings
+from stt_server.config.values import FallbackTarget, Service
+
+_BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
+_LARGEST_FILE = 1024 * 1024
+_SHORT_KEY = 16
+
+
+def config_path(service: Service, environ: Mapping[str, str]) -> Path:
+    """The file of `service`: CONFIG_PATH of `environ`, else `stt_<service>.env` in the working directory."""
+    return Path(environ.get("CONFIG_PATH") or f"stt_{service}.env")
+
+
+def load(path: Path, service: Service) -> Settings:
+    """The settings that the file at `path` makes. Raises ConfigError."""
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        hint = "; CONFIG_PATH says where it is" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(source, f"can't read the configuration: {error.strerror}{hint}") from None
+    if len(data) > _LARGEST_FILE:
+        raise ConfigError(source, "is over 1 MiB: not a configuration")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(source, "is not UTF-8 text", line=line) from None
+    return parse(text, service, source=source)
+
+
+def parse(text: str, service: Service, *, source: str = "config") -> Settings:
+    """The settings that the text of a file makes; `source` names it in errors. Raises ConfigError."""
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ConfigError(source, "holds a NUL: not a text file (UTF-8 is)", line=line)
+    entries = read_entries(text, source)
+    _refuse_unknown(entries, source)
+    return _Reader(entries, service, source).settings()
+
+
+def _refuse_unknown(entries: Mapping[str, Entry], source: str) -> None:
+    for name, entry in entries.items():
+        if name not in _BY_NAME:
+            near = difflib.get_close_matches(name.upper(), _BY_NAME, n=1, cutoff=0.75)
+            hint = f"; is {near[0]} meant?" if near else "; docs/configuration.md lists the keys"
+            raise ConfigError(source, f"is not a key{hint}", line=entry.line, key=name)
+
+
+class _Reader:
+    """One pass over the keys of one file."""
+
+    def __init__(self, entries: Mapping[str, Entry], service: Service, source: str) -> None:
+        self._entries = entries
+        self._service = service
+        self._source = source
+        self._warnings: list[str] = []
+        self._env = FileEnv(
+            {name: entry.value for name, entry in entries.items()},
+            **{key.name: self._schema_of(key) for key in KEYS},
+        )
+
+    def settings(self) -> Settings:
+        values: dict[str, Any] = {}
+        for key in KEYS:
+            value = self._value_of(key)
+            if self._service in key.services:
+                values[key.field_name] = value
+            else:
+                values.setdefault(key.field_name, self._default_of(key))
+                self._warn_of_no_effect(key)
+        settings = Settings(service=self._service, **values)
+        self._check_model(settings)
+        self._check_files(settings)
+        self._check_ports(settings)
+        self._warn_of_short_keys(settings)
+        return replace(
+            settings,
+            model_name=settings.model_name or _name_of(settings.model_path),
+            fallback=self._with_tls(settings),
+            warnings=tuple(self._warnings),
+        )
+
+    def _schema_of(self, key: Key) -> dict[str, Any]:
+        default = key.default_for(self._service)
+        return {"cast": key.cast, "default": NOTSET if default is None else default}
+
+    def _default_of(self, key: Key) -> Any:
+        """The value of a key that has no effect here."""
+        return None if key.default is None else key.cast(key.default)
+
+    def _value_of(self, key: Key) -> Any:
+        if self._service not in key.services and not self._is_set(key.name):
+            return None
+        if key.default is None and not self._is_set(key.name):
+            line = self._line(key.name)
+            raise ConfigError(self._source, f"is missing: takes {key.cast.takes}", line=line, key=key.name)
+        try:
+            return self._env(key.name)
+        except ConfigurationError as error:
+            raise self._refusal(key, str(error)) from None
+
+    def _refusal(self, key: Key, hint: str) -> ConfigError:
+        got = "" if key.secret else f" (not {_shown(self._entries[key.name].value)})"
+        return self._error(key.name, f"takes {key.cast.takes}{got}{f'; {hint}' if hint else ''}")
+
+    def _error(self, name: str, problem: str) -> ConfigError:
+        return ConfigError(self._source, problem, line=self._line(name), key=name)
+
+    def _is_set(self, name: str) -> bool:
+        return name in self._entries and self._entries[name].value != ""
+
+    def _line(self, name: str) -> int | None:
+        return self._entries[name].line if name in self._entries else None
+
+    def _warn(self, name: str, text: str) -> None:
+        self._warnings.append(f"{self._source}:{self._line(name)}: {name}: {text}")
+
+    def _warn_of_no_effect(self, key: Key) -> None:
+        if key.name in self._entries:
+            self._warn(key.name, f"has no effect in the {self._service}'s file")
+
+    def _warn_of_short_keys(self, settings: Settings) -> None:
+        short = [key.name for key in settings.api_keys if len(key.key) < _SHORT_KEY]
+        if short:
+            advice = f"shorter than {_SHORT_KEY} characters; `openssl rand -hex 32` makes a good key"
+            self._warn("API_KEYS", f"{', '.join(short)}: {advice}")
+
+    def _check_model(self, settings: Settings) -> None:
+        key = "CT2_SMALL_PATH" if self._service == "primary" else "CT2_MEDIUM_PATH"
+        if not _exists(settings.model_path / "model.bin"):
+            problem = f"there is no model.bin in {_shown(str(settings.model_path))}"
+            raise self._error(key, f"{problem}: takes {_BY_NAME[key].cast.takes}")
+
+    def _check_files(self, settings: Settings) -> None:
+        for name in ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "FALLBACK_CA", "FALLBACK_CERT", "FALLBACK_KEY"):
+            path: Path | None = getattr(settings, name.lower())
+            if path is not None and not _exists(path):
+                raise self._error(
+                    name, f"there is no file {_shown(str(path))}: takes {_BY_NAME[name].cast.takes}"
+                )
+        self._needs(settings, "TLS_CERT", "TLS_KEY")
+        self._needs(settings, "TLS_KEY", "TLS_CERT")
+        self._needs(settings, "TLS_CLIENT_CA", "TLS_CERT")
+        self._needs(settings, "FALLBACK_CERT", "FALLBACK_KEY")
+        self._needs(settings, "FALLBACK_KEY", "FALLBACK_CERT")
+
+    def _needs(self, settings: Settings, name: str, other: str) -> None:
+        if getattr(settings, name.lower()) is not None and getattr(settings, other.lower()) is None:
+            raise self._error(name, f"is of no use without {other}: set both or neither")
+
+    def _check_ports(self, settings: Settings) -> None:
+        if settings.http_port and settings.http_port == settings.grpc_port:
+            name = "HTTP_PORT" if self._is_set("HTTP_PORT") else "GRPC_PORT"
+            raise self._error(name, f"gRPC and HTTP can't both have port {settings.http_port}")
+
+    def _with_tls(self, settings: Settings) -> FallbackTarget | None:
+        """The target: a bare one (no `grpc://`, no `grpcs://`) is encrypted where FALLBACK_CA or _CERT is set."""
+        found = settings.fallback
+        given = [
+            name for name in ("FALLBACK_CA", "FALLBACK_CERT") if getattr(settings, name.lower()) is not None
+        ]
+        if found is None or found.tls or not given:
+            return found
+        if self._entries["FALLBACK_URL"].value.lower().startswith("grpc://"):
+            raise self._error(
+                "FALLBACK_URL", f"grpc:// is not encrypted, and {given[0]} is set: write grpcs://host:port"
+            )
+        return replace(found, tls=True)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder on the way that may not be entered
+        return False
+
+
+def _name_of(model_path: Path) -> str:
+    """The folder's name, as a header can carry it."""
+    name = Path(os.path.abspath(model_path)).name  # noqa: PTH100 - resolve() would follow a link named after the model
+    return re.sub(r"[^ -~]", "?", name)[:128] or "model"
+
+
+def _shown(value: str) -> str:
+    """A value that isn't secret, short enough for one line. What stands before an `@` may be a password."""
+    value = re.sub(r"//[^/@]*@", "//***@", value)
+    return repr(value if len(value) <= 80 else f"{value[:77]}...")
