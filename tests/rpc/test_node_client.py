@@ -1,0 +1,108 @@
+"""The stub that Node gets from speech.proto, run against a server of ours: the contract isn't Python's alone."""
+
+from __future__ import annotations
+
+import asyncio
+import filecmp
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.scripted import Request, Response, Scripted, answer, serving
+
+NODE = Path(__file__).resolve().parent.parent / "node"
+NOT_INSTALLED = (
+    "tests/node has no node_modules: run `npm ci --prefix tests/node` first (buildscripts/test does)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    if shutil.which("node") is None:
+        pytest.fail("there is no `node` on the PATH: install Node 18 or newer")
+    if not (NODE / "node_modules" / "@grpc" / "grpc-js").is_dir():
+        pytest.fail(NOT_INSTALLED)
+
+
+async def run_client(*args: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `node transcribe.js ARGS`."""
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        str(NODE / "transcribe.js"),
+        *args,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def routed_to_the_fallback(request: Request) -> Response:
+    return answer(request, fallback_used=True)
+
+
+def recording(folder: Path, size: int) -> Path:
+    file = folder / "clip.wav"
+    file.write_bytes(bytes(range(256)) * (size // 256))
+    return file
+
+
+async def test_node_reads_the_response_and_its_trailing_metadata(tmp_path: Path) -> None:
+    servicer = Scripted(routed_to_the_fallback, key="secret-key")
+    clip = recording(tmp_path, 5 * 1024 * 1024)  # over gRPC's 4 MiB default
+    async with serving(servicer) as port:
+        status, out, err = await run_client(f"127.0.0.1:{port}", str(clip), "secret-key")
+    assert (status, err) == (0, "")
+    said: dict[str, Any] = json.loads(out)
+    assert said == {
+        "text": "hello there",
+        "language": "en",
+        "finalModel": "whisper-medium-ct2",
+        "fallbackUsed": True,
+        "reasons": ["low_logprob", "few_words"],
+        "x-final-model": "whisper-medium-ct2",
+        "x-req-id": "scripted",
+    }
+    assert [request.audio for request in servicer.requests] == [clip.read_bytes()]
+
+
+async def test_node_reads_the_type_of_an_error(tmp_path: Path) -> None:
+    servicer = Scripted(routed_to_the_fallback, key="secret-key")
+    async with serving(servicer) as port:
+        status, out, err = await run_client(f"127.0.0.1:{port}", str(recording(tmp_path, 256)), "wrong")
+    assert (status, out) == (1, "")
+    assert json.loads(err)["error"] == {
+        "code": "UNAUTHENTICATED",
+        "type": "unauthenticated",
+        "message": "no key",
+    }
+    assert servicer.requests == []
+
+
+def test_the_committed_node_stubs_are_what_the_contract_generates(tmp_path: Path) -> None:
+    template = "buf.gen.yaml"
+    command = ["node_modules/.bin/buf", "generate", "../..", "--template", template, "-o", str(tmp_path)]
+    done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    fresh = {path.relative_to(tmp_path / "gen") for path in (tmp_path / "gen").rglob("*.*")}
+    committed = {path.relative_to(NODE / "gen") for path in (NODE / "gen").rglob("*.*")}
+    advice = "run `npm run stubs --prefix tests/node` and commit what it writes"
+    assert fresh == committed, advice
+    names = [str(path) for path in fresh]
+    same, _, _ = filecmp.cmpfiles(tmp_path / "gen", NODE / "gen", names, shallow=False)
+    assert sorted(same) == sorted(names), advice
+
+
+def test_the_lock_file_pins_every_package_and_names_no_registry() -> None:
+    lock = json.loads((NODE / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert package.get("resolved", "https://registry.npmjs.org/").startswith(
+            "https://registry.npmjs.org/"
+        )
