@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# ruff: noqa: N802 -- the protocol bears the names of NVML's own functions
-
 import logging
 import threading
 import time
@@ -13,6 +11,8 @@ from typing import Any, Protocol, cast
 
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+# ruff: noqa: N802 -- the protocol bears the names of NVML's own functions
 
 MB = 2**20
 """Bytes. NVML's own tools count memory in MiB, and operators compare with nvidia-smi."""
@@ -147,11 +147,11 @@ class Gpu:
             return nvml.nvmlDeviceGetHandleByIndex(self._device_index)
         names = [name.strip() for name in self._visible_devices.split(",")]
         name = names[self._device_index]
+        if "-1" in names[: self._device_index + 1]:
+            # CUDA hides the devices from the first -1 on.
+            raise LookupError(f"CUDA_VISIBLE_DEVICES hides device {self._device_index}")
         if not name.startswith("GPU-"):
-            index = int(name)
-            if index < 0:  # CUDA hides the device at a -1, and all that are named after it
-                raise LookupError(f"CUDA_VISIBLE_DEVICES hides device {self._device_index}")
-            return nvml.nvmlDeviceGetHandleByIndex(index)
+            return nvml.nvmlDeviceGetHandleByIndex(int(name))
         # CUDA takes the beginning of a UUID for the whole where only one device matches.
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         (found,) = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(name)]

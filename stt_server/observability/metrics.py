@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
 from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
 
@@ -52,9 +53,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, key_names: Collection[str] = ()) -> None:
         self._registry = registry
-        self._key_names = frozenset(key_names)
         self._add_counters()
         self._add_histograms()
+        self.set_key_names(key_names)
         ProcessCollector(registry=registry)
 
     def _add_counters(self) -> None:
@@ -80,6 +81,9 @@ class Metrics:
         # A series that appears with its first event hides that event from rate(): these start at 0.
         for endpoint in ENDPOINTS:
             self._requests.labels(endpoint)
+            for kind in ERRORS.values():
+                if kind.status:  # the others only a gateway can say
+                    self._exceptions.labels(endpoint, kind.type)
         for result in FALLBACK_RESULTS:
             self._fallback.labels(result)
         for reason in ROUTE_REASONS:
@@ -100,6 +104,8 @@ class Metrics:
     def set_key_names(self, names: Collection[str]) -> None:
         """Takes up the names of the keys that are configured now."""
         self._key_names = frozenset(names)
+        for name in names:
+            self._keys.labels(name)
 
     def observe(self, call: Call) -> None:
         """Counts one finished call. Call it once for each, from any thread."""
