@@ -1,4 +1,4 @@
-"""The files of deploy/prometheus and deploy/grafana, checked by Prometheus' own tool and against the exported metrics."""
+"""The files of deploy/prometheus and deploy/grafana, checked by promtool and against the exported metrics."""
 
 from __future__ import annotations
 
