@@ -49,7 +49,9 @@ class Call:
     """Why the fallback was wanted and did not answer, as in `X-Fallback-Error`."""
     queue_wait: float | None = None
     primary_infer: float | None = None
+    """Inference of the service's own model."""
     fallback_infer: float | None = None
+    """The fallback's answer as the primary saw it, the way there included."""
     audio_seconds: float | None = None
     """Length of the decoded recording."""
     audio_bytes: int | None = None
@@ -72,6 +74,6 @@ class Call:
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of inference, both models together, per second of audio; None where either is unknown."""
+        """Seconds of inference, the fallback's included, per second of audio; None where either is unknown."""
         known = [seconds for seconds in (self.primary_infer, self.fallback_infer) if seconds is not None]
         return sum(known) / self.audio_seconds if known and self.audio_seconds else None

@@ -94,8 +94,10 @@ class Metrics:
             return Histogram(name, meaning, registry=self._registry, buckets=buckets)
 
         self._total = histogram("stt_request_total_seconds", "Arrival to answer of a Transcribe.")
-        self._primary_infer = histogram("stt_primary_infer_seconds", "Inference of the primary's model.")
-        self._fallback_infer = histogram("stt_fallback_infer_seconds", "Inference of the fallback's model.")
+        self._primary_infer = histogram("stt_primary_infer_seconds", "Inference of the service's own model.")
+        self._fallback_infer = histogram(
+            "stt_fallback_infer_seconds", "The fallback's answer as the primary saw it."
+        )
         self._queue_wait = histogram("stt_queue_wait_seconds", "Waiting for a free inference slot.")
         self._factor = histogram(
             "stt_real_time_factor", "Inference time over length of the audio.", FACTOR_BUCKETS
@@ -143,7 +145,7 @@ class Metrics:
         """
         queue = Gauge("stt_queue_depth", "Requests waiting for an inference slot.", registry=self._registry)
         queue.set_function(depth)
-        running = Gauge("stt_in_flight", "Requests whose inference is running.", registry=self._registry)
+        running = Gauge("stt_in_flight", "Requests arrived and not yet answered.", registry=self._registry)
         running.set_function(in_flight)
 
     def exposition(self) -> tuple[str, str]:
