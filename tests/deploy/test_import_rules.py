@@ -1,0 +1,137 @@
+"""The four rules of who may import whom hold in this repository, and a tree that breaks one is caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.import_rules import sources, violations
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def broken(*modules: tuple[str, str]) -> list[str]:
+    return violations({name: (text, False) for name, text in modules})
+
+
+def test_the_repository_keeps_the_rules() -> None:
+    texts = sources(ROOT)
+    assert {"protos.stt.v1.errors", "stt_client.errors", "stt_server.errors", "gateway"} <= set(texts)
+    assert violations(texts) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("protos.stt.v1.errors", "import stt_client.errors"),
+        ("stt_client.channel", "from gateway import app"),
+        ("stt_client.channel", "import stt_server.errors as errors"),
+        ("gateway.app", "from stt_server.config import Settings"),
+        ("gateway.app", "def late():\n    import stt_server.app"),
+        ("stt_server.app", "from stt_client import SttClient"),
+        ("stt_server.app", "from gateway.embedded import make_gateway"),
+        ("stt_server.primary", "from stt_client import SttClient"),
+    ],
+)
+def test_a_package_that_imports_another_against_the_rules_is_caught(module: str, text: str) -> None:
+    assert len(broken((module, text))) == 1
+
+
+@pytest.mark.parametrize("name", ["primary", "fallback"])
+def test_the_entry_points_may_join_service_and_gateway(name: str) -> None:
+    assert broken((f"stt_server.{name}", "from gateway.embedded import make_gateway")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("stt_server.engine.whisper", "from stt_server.pipeline import Job"),
+        ("stt_server.audio.decoding", "from stt_server import pipeline"),
+        ("stt_server.audio.decoding", "from .. import rpc"),
+        ("stt_server.routing", "import stt_server.rpc.convert"),
+        ("stt_server.pipeline", "from stt_server.rpc import servicers"),
+    ],
+)
+def test_an_import_against_the_flow_is_caught(module: str, text: str) -> None:
+    others = [("stt_server.pipeline", ""), ("stt_server.rpc", "")]
+    found = broken(*(other for other in others if other[0] != module), (module, text))
+    assert len(found) == 1
+    assert "the flow is" in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import grpc",
+        "import grpc.aio",
+        "from google.protobuf.duration_pb2 import Duration",
+        "from google import protobuf",
+        "import prometheus_client",
+        "from protos.stt.v1 import speech_pb2",
+        "def late():\n    from grpc import StatusCode",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import grpc",
+    ],
+)
+@pytest.mark.parametrize("layer", ["audio.decoding", "engine.whisper", "streaming.session", "routing"])
+def test_a_lowest_layer_that_knows_the_transport_is_caught(layer: str, text: str) -> None:
+    assert any("knows" in line for line in broken((f"stt_server.{layer}", text)))
+
+
+def test_knowing_it_through_another_module_is_caught() -> None:
+    found = broken(
+        ("stt_server.engine.whisper", "from stt_server.helpers import status"),
+        ("stt_server.helpers", "import grpc"),
+    )
+    assert found == [
+        "stt_server.engine.whisper knows grpc (through stt_server.engine.whisper -> stt_server.helpers)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import logging\nlogging.basicConfig()",
+        "import logging.config as lc\nlc.dictConfig({})",
+        "import os\nPATH = os.environ['CONFIG_PATH']",
+        "import os\nPATH = os.getenv('CONFIG_PATH', '')",
+        "from os import environ\nPATH = environ.get('CONFIG_PATH')",
+        "from os import getenv as g\nclass Settings:\n    path = g('CONFIG_PATH')",
+        "import os\ndef path(value=os.environ):\n    return value",
+        "from prometheus_client import Counter\nREQUESTS = Counter('a', 'b')",
+        "import prometheus_client as prom\nif True:\n    DEPTH = prom.Gauge('a', 'b')",
+        "from prometheus_client import CollectorRegistry\nREGISTRY = CollectorRegistry()",
+        "try:\n    print('loading')\nfinally:\n    pass",
+        "import signal\nsignal.signal(15, lambda *_: None)",
+        "from faster_whisper import WhisperModel\nMODEL = WhisperModel('base')",
+        "import grpc\nCHANNEL = grpc.insecure_channel('localhost:50051')",
+    ],
+)
+def test_a_module_that_does_something_at_import_is_caught(text: str) -> None:
+    assert any("at import" in line for line in broken(("stt_server.app", text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\ndef path():\n    return os.environ['CONFIG_PATH']",
+        "import os\nread = lambda: os.getenv('CONFIG_PATH')",
+        "from collections import Counter\nCOUNTS = Counter()",
+        "from prometheus_client import Counter\nclass Metrics:\n    counter: Counter",
+        "def main(): ...\nif __name__ == '__main__':\n    print(main())",
+        "import logging\nlog = logging.getLogger(__name__)",
+    ],
+)
+def test_what_happens_only_when_called_is_no_violation(text: str) -> None:
+    assert broken(("stt_server.app", text)) == []
+
+
+def test_relative_imports_of_a_package_are_resolved() -> None:
+    texts = {
+        "stt_server.engine": ("from . import whisper", True),
+        "stt_server.engine.whisper": ("from ..pipeline import Job", False),
+        "stt_server.pipeline": ("", False),
+    }
+    assert violations(texts) == [
+        "stt_server.engine.whisper imports stt_server.pipeline: the flow is rpc -> pipeline -> audio, engine, routing"
+    ]
