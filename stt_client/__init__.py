@@ -1,0 +1,26 @@
+"""The client of the pair: `SttClient`, its blocking face, a pool over several services, and the `stt` command."""
+
+from stt_client.channel import Tls
+from stt_client.client import SttClient
+from stt_client.errors import SttError
+from stt_client.request import AudioFormat, Samples
+from stt_client.results import Limits, Metrics, Routing, Segment, Status, Timings, Transcript, Word
+from stt_client.telemetry import CallRecord, LatencyStats
+
+__all__ = [
+    "AudioFormat",
+    "CallRecord",
+    "LatencyStats",
+    "Limits",
+    "Metrics",
+    "Routing",
+    "Samples",
+    "Segment",
+    "Status",
+    "SttClient",
+    "SttError",
+    "Timings",
+    "Tls",
+    "Transcript",
+    "Word",
+]

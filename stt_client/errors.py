@@ -40,8 +40,10 @@ class SttError(Exception):
     @property
     def retry_after_s(self) -> float | None:
         """Seconds to wait before trying again; None where that would not help."""
-        said = self.metadata.get("retry-after-ms")
-        return float(said) / 1000 if said else self.kind.retry_after_s
+        try:
+            return float(self.metadata["retry-after-ms"]) / 1000
+        except (KeyError, ValueError):
+            return self.kind.retry_after_s
 
 
 class Unauthenticated(SttError):

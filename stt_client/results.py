@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,49 @@ class Transcript:
     timings: Timings
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Trailing metadata of the call: lower-case names, such as `x-final-model`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `POST /v1/transcribe` returns it in JSON."""
+        from stt_client.convert import transcript_json
+
+        return transcript_json(self)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a service accepts."""
+
+    max_upload_bytes: int
+    """Bytes of audio in one request."""
+    max_audio_duration: float
+    """Seconds, once decoded."""
+    max_concurrency: int
+    """Inferences at a time."""
+    max_queue: int
+    """Requests that may wait for one."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The answer to `GetStatus`."""
+
+    service: str
+    """`primary` or `fallback`."""
+    model: str
+    device: str
+    compute_type: str
+    server_commit: str
+    uptime: float
+    """Seconds."""
+    limits: Limits
+    snapshot: dict[str, Any]
+    """Counts and latency quantiles, as `GET /v1/metrics` shows them."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The answer to `GetMetrics`."""
+
+    exposition: str
+    """What a scrape of `/metrics` returns."""
+    content_type: str

@@ -1,0 +1,285 @@
+"""`SttClient`: one service, asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from types import EllipsisType, TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from protos.stt.v1 import speech_pb2
+from protos.stt.v1.speech_pb2_grpc import OperationsStub, SpeechToTextStub
+from stt_client import health
+from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, parse_target
+from stt_client.convert import status_of, transcript_of
+from stt_client.deadline import deadline_in, seconds_left
+from stt_client.errors import Cancelled, DeadlineExceeded, NotReady, UpstreamUnavailable
+from stt_client.request import AudioFormat, Samples, checked_request_id, prepare
+from stt_client.results import Metrics, Status, Transcript
+from stt_client.rpc_errors import error_of_rpc, metadata_of
+from stt_client.telemetry import CallRecord, LatencyStats, Telemetry, report
+
+Pairs = Sequence[tuple[str, str]]
+_T = TypeVar("_T")
+
+
+class SttClient:
+    """A client of one service, for one event loop. It connects on its first call.
+
+    Args:
+        target: `host:port`, `grpc://host:port`, `grpcs://host:port` (TLS), or a gRPC target (`dns:///`, `unix:/`).
+        api_key: sent as Bearer.
+        timeout: seconds that a call may take unless the call says otherwise; None: no limit.
+        tls: certificates; with it, `host:port` means TLS too.
+        telemetry: called with a `CallRecord` after each call.
+        max_message_bytes: largest message to send or to receive.
+
+    Raises:
+        ValueError: `target` or `api_key` can't be used; the message says why.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        api_key: str | None = None,
+        timeout: float | None = 60.0,
+        tls: Tls | None = None,
+        telemetry: Telemetry | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        parse_target(target)
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("api_key takes printable ASCII only")
+        self.target = target
+        self.timeout = timeout
+        self.max_message_bytes = max_message_bytes
+        self.latency = LatencyStats()
+        self._api_key = api_key
+        self._tls = tls
+        self._telemetry = telemetry
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> SttClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancels what is in flight and disconnects. Closing twice is fine."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    async def transcribe(
+        self,
+        audio: str | os.PathLike[str] | bytes | Samples,
+        *,
+        language: str | None = None,
+        candidate_languages: Sequence[str] = (),
+        task: str = "transcribe",
+        prompt: str = "",
+        hotwords: Sequence[str] = (),
+        word_timestamps: bool = False,
+        routing: str = "auto",
+        encoding: AudioFormat | None = None,
+        timeout: float | EllipsisType | None = ...,
+        request_id: str | None = None,
+        metadata: Pairs = (),
+    ) -> Transcript:
+        """Transcribes one recording.
+
+        Args:
+            audio: path of a file, its bytes, or samples.
+            language: ISO 639-1 code, which forces the language; None: detected.
+            candidate_languages: detection chooses among these; empty: among all.
+            task: `transcribe` or `translate` (to English).
+            prompt: text that precedes the audio: style and vocabulary.
+            hotwords: words to listen for.
+            word_timestamps: also return each word's time.
+            routing: `auto`, `primary` or `fallback`.
+            encoding: of headerless bytes; None: a container that names its own.
+            timeout: seconds from now, None for no limit; left out: the client's.
+            request_id: 1 to 64 of `A-Z a-z 0-9 . _ -`; None: a new one.
+            metadata: sent as it is; replaces what the client would send under the same name.
+
+        Raises:
+            SttError: one of its subclasses, by the type that the service said.
+            ValueError: an option that isn't one.
+            OSError: the file can't be read.
+        """
+        deadline = deadline_in(self.timeout if timeout is ... else timeout)
+        request = await prepare(
+            audio,
+            self.max_message_bytes,
+            language=language,
+            candidate_languages=candidate_languages,
+            task=task,
+            prompt=prompt,
+            hotwords=hotwords,
+            word_timestamps=word_timestamps,
+            routing=routing,
+            encoding=encoding,
+        )
+        return await self.send(request, deadline=deadline, request_id=request_id, metadata=metadata)
+
+    async def send(
+        self,
+        request: speech_pb2.TranscribeRequest,
+        *,
+        deadline: float | None,
+        request_id: str | None = None,
+        metadata: Pairs = (),
+    ) -> Transcript:
+        """Transcribes by a request message that is already made; see `transcribe`.
+
+        Args:
+            deadline: on the clock of `time.monotonic`; None: no limit.
+        """
+        pairs = self._metadata(metadata, ("x-req-id", checked_request_id(request_id)))
+        method = SpeechToTextStub(self._open()).Transcribe
+        return await self._call(
+            "Transcribe", method, request, transcript_of, deadline, pairs, len(request.audio)
+        )
+
+    async def status(self, *, metadata: Pairs = ()) -> Status:
+        """What the service is, what it accepts, and how it does. Needs no key. Raises SttError."""
+        method = OperationsStub(self._open()).GetStatus
+        request = speech_pb2.GetStatusRequest()
+        pairs = self._metadata(metadata)
+        deadline = deadline_in(self.timeout)
+        return await self._call(
+            "GetStatus", method, request, lambda reply, _: status_of(reply), deadline, pairs
+        )
+
+    async def metrics(self) -> Metrics:
+        """The Prometheus exposition of the service. Needs no key. Raises SttError."""
+        method = OperationsStub(self._open()).GetMetrics
+        request = speech_pb2.GetMetricsRequest()
+        return await self._call(
+            "GetMetrics",
+            method,
+            request,
+            lambda reply, _: Metrics(reply.exposition, reply.content_type),
+            deadline_in(self.timeout),
+            self._metadata(()),
+        )
+
+    async def health(self, service: str = "", *, timeout: float = 5.0) -> bool:
+        """Whether the service is SERVING; False also where it can't be reached within `timeout` seconds.
+
+        Args:
+            service: a name that the service registered: empty, or `stt.v1.SpeechToText`.
+
+        Raises:
+            SttError: it answered, but not with its health: no such name, or no health service there.
+        """
+        try:
+            return await health.check(self._open(), service, timeout)
+        except grpc.aio.AioRpcError as failed:
+            error = error_of_rpc(failed, self.target)
+            if isinstance(error, UpstreamUnavailable | DeadlineExceeded):
+                return False
+            raise error from None
+
+    async def wait_ready(self, timeout: float | None = 60.0) -> None:
+        """Returns once the service is SERVING, told by its health watch.
+
+        Args:
+            timeout: seconds; None: for as long as it takes.
+
+        Raises:
+            NotReady: it was not within `timeout`.
+        """
+
+        async def serving() -> None:
+            async with aclosing(self.watch_health()) as verdicts:
+                async for verdict in verdicts:
+                    if verdict:
+                        return
+
+        try:
+            await asyncio.wait_for(serving(), timeout)
+        except asyncio.TimeoutError:
+            raise NotReady(f"{self.target} was not ready within {timeout:g} s") from None
+
+    def watch_health(self, service: str = "") -> AsyncGenerator[bool, None]:
+        """Whether the service is SERVING: now, and at each change, until closed. See `health.watch`."""
+        return health.watch(self._open(), service)
+
+    def _open(self) -> grpc.aio.Channel:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise RuntimeError("this client is closed; make a new one")
+        if self._channel is None:
+            self._channel = open_channel(self.target, self._tls, self.max_message_bytes)
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("a client belongs to the event loop of its first call; make one for each loop")
+        return self._channel
+
+    def _metadata(self, extra: Pairs, *ours: tuple[str, str]) -> list[tuple[str, str]]:
+        pairs = [*ours, *((("authorization", f"Bearer {self._api_key}"),) if self._api_key else ())]
+        given = {name.lower() for name, _ in extra}
+        return [pair for pair in pairs if pair[0] not in given] + [
+            (name.lower(), value) for name, value in extra
+        ]
+
+    async def _call(
+        self,
+        name: str,
+        method: Callable[..., Any],
+        request: object,
+        convert: Callable[[Any, dict[str, str]], _T],
+        deadline: float | None,
+        metadata: list[tuple[str, str]],
+        audio_bytes: int = 0,
+    ) -> _T:
+        """One unary call: its errors mapped, its record reported."""
+        started = time.monotonic()
+        result: _T | None = None
+        error_type = "internal"
+        try:
+            call = method(request, timeout=seconds_left(deadline), metadata=metadata)
+            reply = await call
+            result = convert(reply, metadata_of(await call.trailing_metadata()))
+            error_type = ""
+            return result
+        except grpc.aio.AioRpcError as failed:
+            error = error_of_rpc(failed, self.target)
+            error_type = error.type
+            raise error from None
+        except asyncio.CancelledError:
+            error_type = Cancelled.type
+            # Closing a channel cancels its calls; a task that nobody cancelled must not look as if it was.
+            if self._closed and not _being_cancelled():
+                raise Cancelled("the client was closed during the call") from None
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            transcript = result if isinstance(result, Transcript) else None
+            if transcript is not None:
+                self.latency.add(seconds)
+            request_id = next((value for key, value in metadata if key == "x-req-id"), "")
+            ok = not error_type
+            report(
+                self._telemetry,
+                CallRecord(name, self.target, request_id, ok, error_type, seconds, audio_bytes, transcript),
+            )
+
+
+def _being_cancelled() -> bool:
+    # Task.cancelling is new in Python 3.11; before it, there is no way to tell, and a cancellation stays one.
+    task = asyncio.current_task()
+    return bool(getattr(task, "cancelling", lambda: 1)())

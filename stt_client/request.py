@@ -1,0 +1,183 @@
+"""From what callers have (a path, bytes, samples) and want (options) to the request message."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from protos.stt.v1 import speech_pb2
+from stt_client.errors import PayloadTooLarge
+
+if TYPE_CHECKING:
+    from types import EllipsisType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+TASKS: Mapping[str, int] = {
+    "transcribe": speech_pb2.TASK_TRANSCRIBE,
+    "translate": speech_pb2.TASK_TRANSLATE,
+}
+ROUTINGS: Mapping[str, int] = {
+    "auto": speech_pb2.ROUTING_POLICY_UNSPECIFIED,
+    "primary": speech_pb2.ROUTING_POLICY_PRIMARY_ONLY,
+    "fallback": speech_pb2.ROUTING_POLICY_FALLBACK_ONLY,
+}
+ENCODINGS: Mapping[str, int] = {
+    "linear16": speech_pb2.AUDIO_ENCODING_LINEAR16,
+    "mulaw": speech_pb2.AUDIO_ENCODING_MULAW,
+}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """What headerless audio doesn't say itself."""
+
+    encoding: Literal["linear16", "mulaw"]
+    """Signed 16-bit little-endian PCM, or G.711 mu-law."""
+    sample_rate: int
+    """Hertz, 4000 to 192000."""
+    channels: int = 1
+    """Interleaved, 1 to 8; they are mixed to mono."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Audio in memory."""
+
+    array: NDArray[np.float32] | NDArray[np.int16]
+    """Shape (samples,) or (samples, channels). Floats lie in [-1, 1] and are clipped to it; int16 is sent as it is."""
+    sample_rate: int
+    """Hertz, 4000 to 192000."""
+
+
+Audio = str | os.PathLike[str] | bytes | Samples
+
+
+class PrepareOptions(TypedDict, total=False):
+    """The options that travel in the request message."""
+
+    language: str | None
+    candidate_languages: Sequence[str]
+    task: str
+    prompt: str
+    hotwords: Sequence[str]
+    word_timestamps: bool
+    routing: str
+    encoding: AudioFormat | None
+
+
+class CallOptions(PrepareOptions, total=False):
+    """All keyword arguments of `SttClient.transcribe`."""
+
+    timeout: float | EllipsisType | None
+    request_id: str | None
+    metadata: Sequence[tuple[str, str]]
+
+
+async def prepare(
+    audio: Audio,
+    max_bytes: int,
+    *,
+    language: str | None = None,
+    candidate_languages: Sequence[str] = (),
+    task: str = "transcribe",
+    prompt: str = "",
+    hotwords: Sequence[str] = (),
+    word_timestamps: bool = False,
+    routing: str = "auto",
+    encoding: AudioFormat | None = None,
+) -> speech_pb2.TranscribeRequest:
+    """The request message. Files are read, and samples converted, off the event loop.
+
+    Raises:
+        ValueError: an option that isn't one; the message names what it takes.
+        OSError: the file can't be read (`FileNotFoundError`, `IsADirectoryError`, ...).
+        PayloadTooLarge: the file is larger than `max_bytes`.
+    """
+    options = speech_pb2.TranscribeOptions(
+        language=language or "",
+        candidate_languages=_strings("candidate_languages", candidate_languages),
+        task=_choice("task", task, TASKS),
+        prompt=prompt,
+        hotwords=_strings("hotwords", hotwords),
+        word_timestamps=word_timestamps,
+        routing=_choice("routing", routing, ROUTINGS),
+    )
+    if isinstance(audio, Samples):
+        if encoding is not None:
+            raise ValueError("encoding describes headerless bytes; Samples bring their own sample rate")
+        data, encoding = await asyncio.to_thread(_linear16, audio)
+    elif isinstance(audio, str | os.PathLike):
+        data = await asyncio.to_thread(_read, Path(audio), max_bytes)
+    else:
+        data = bytes(audio)
+    return speech_pb2.TranscribeRequest(options=options, format=_format(encoding), audio=data)
+
+
+def checked_request_id(request_id: str | None) -> str:
+    """The id to send: the one given, or a new one.
+
+    Raises:
+        ValueError: the service would not keep it.
+    """
+    if request_id is None:
+        return uuid.uuid4().hex
+    if not _REQUEST_ID.fullmatch(request_id):
+        raise ValueError("request_id takes 1 to 64 of A-Z a-z 0-9 . _ -")
+    return request_id
+
+
+def _choice(name: str, value: str, known: Mapping[str, Any]) -> Any:
+    if value not in known:
+        raise ValueError(f"{name} takes {' or '.join(known)}, not {value!r}")
+    return known[value]
+
+
+def _strings(name: str, values: Sequence[str]) -> list[str]:
+    # A string is a sequence of strings too: its letters would be sent one by one.
+    if isinstance(values, str):
+        raise ValueError(f"{name} takes a sequence of strings, such as [{values!r}]")
+    return list(values)
+
+
+def _format(encoding: AudioFormat | None) -> speech_pb2.AudioFormat | None:
+    if encoding is None:
+        return None
+    return speech_pb2.AudioFormat(
+        encoding=_choice("encoding", encoding.encoding, ENCODINGS),
+        sample_rate_hertz=encoding.sample_rate,
+        channel_count=encoding.channels,
+    )
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise PayloadTooLarge(f"{path.name} has {size} bytes; this client sends at most {max_bytes}")
+        return file.read()
+
+
+def _linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
+    import numpy as np
+
+    array = np.asarray(samples.array)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"samples take the shape (samples,) or (samples, channels), not {array.shape}")
+    if array.dtype.kind == "f":
+        # 32768 steps a unit, as decoders divide by it; 1.0 itself is one step too many and is clipped.
+        scaled = np.rint(np.nan_to_num(array.astype(np.float64), nan=0.0) * 32768)
+        array = np.clip(scaled, -32768, 32767).astype(np.int16)
+    elif array.dtype != np.int16:
+        raise ValueError(f"samples take float32 in [-1, 1] or int16, not {array.dtype}")
+    channels = array.shape[1] if array.ndim == 2 else 1
+    return array.astype("<i2").tobytes(), AudioFormat("linear16", samples.sample_rate, channels)
