@@ -72,3 +72,9 @@ class EngineError(SttError):
 
 class OutOfMemory(EngineError):
     type = "out_of_memory"
+
+
+class Internal(SttError):
+    """A bug. Its cause is logged, and never told to the caller."""
+
+    type = "internal"

@@ -1,0 +1,1 @@
+"""The model: chunks in, hypotheses out. Knows no gRPC."""

@@ -15,9 +15,7 @@ import pytest
 from tests.deploy.scripted import Request, Response, Scripted, answer, serving
 
 NODE = Path(__file__).resolve().parent.parent / "node"
-NOT_INSTALLED = (
-    "tests/node has no node_modules: run `npm ci --prefix tests/node` first (buildscripts/test does)"
-)
+NOT_INSTALLED = "tests/node has no node_modules: run `npm ci --prefix tests/node` first (buildscripts/test does)"
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +101,4 @@ def test_the_lock_file_pins_every_package_and_names_no_registry() -> None:
     assert packages
     for name, package in packages.items():
         assert package["integrity"].startswith("sha512-"), name
-        assert package.get("resolved", "https://registry.npmjs.org/").startswith(
-            "https://registry.npmjs.org/"
-        )
+        assert package.get("resolved", "https://registry.npmjs.org/").startswith("https://registry.npmjs.org/")

@@ -1,0 +1,50 @@
+"""The gateway inside a service's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from gateway.options import GatewayOptions, HttpTls
+from gateway.server import GatewayServer
+
+
+class HttpSettings(Protocol):
+    """What a service's configuration says of its HTTP side."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def http_port(self) -> int | None: ...
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]: ...
+
+    @property
+    def tls_cert(self) -> Path | None: ...
+
+    @property
+    def tls_key(self) -> Path | None: ...
+
+    @property
+    def tls_client_ca(self) -> Path | None: ...
+
+
+def make_gateway(target: str, settings: HttpSettings) -> GatewayServer:
+    """The gateway in front of the service at `target`, listening where its settings say."""
+    return GatewayServer(
+        GatewayOptions(
+            target=target,
+            host=settings.host,
+            port=settings.http_port or 0,
+            http_tls=_http_tls(settings),
+            cors_origins=settings.cors_origins,
+        )
+    )
+
+
+def _http_tls(settings: HttpSettings) -> HttpTls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return HttpTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)

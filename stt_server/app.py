@@ -1,0 +1,259 @@
+"""The wiring: settings in, a ready service out. Entry points and tests use the same functions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from stt_server.config import Settings
+from stt_server.engine.types import Recognizer
+from stt_server.gate import Gate
+from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
+from stt_server.observability.metrics import Metrics
+from stt_server.observability.observer import Observer
+from stt_server.observability.snapshot import Snapshot
+from stt_server.pipeline import Pipeline, Rules
+from stt_server.routing import Thresholds
+from stt_server.rpc.convert import duration
+from stt_server.rpc.fallback import FallbackStub
+from stt_server.rpc.guard import Guard
+from stt_server.rpc.interceptors import SpeechInterceptor
+from stt_server.rpc.limits import server_options
+from stt_server.rpc.readiness import Readiness
+from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
+from stt_server.security.keys import KeyRing
+from stt_server.security.rate_limit import RateLimiter
+from stt_server.security.tls import channel_credentials, server_credentials
+
+log = logging.getLogger(__name__)
+
+SPEECH_NAME = "stt.v1.SpeechToText"
+NOTICE_SHARE = 1 / 60
+"""Of DRAIN_TIMEOUT_S, between NOT_SERVING and the first refusal: time for load balancers to see it."""
+
+
+class Gateway(Protocol):
+    """The HTTP face of a service, made by whoever starts it."""
+
+    @property
+    def port(self) -> int: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+class Service:
+    """One service of the pair: its gRPC server, and whatever it needs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[Settings], Recognizer],
+        make_gateway: Callable[[str, Settings], Gateway] | None = None,
+    ) -> None:
+        """
+        Args:
+            load: loads and warms the model; runs in a thread, for seconds.
+            make_gateway: makes the gateway in front of a gRPC target; None: without one.
+        """
+        self.settings = settings
+        self.grpc_port = 0
+        self._load = load
+        self._make_gateway = make_gateway if settings.http_port is not None else None
+        self._gateway: Gateway | None = None
+        self._started = time.monotonic()
+        self._readiness = Readiness()
+        self._recognizer: Recognizer | None = None
+        self._pipeline: Pipeline | None = None
+        self._gate: Gate | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._observe()
+        self._health = health.aio.HealthServicer()
+        self._server = self._make_server()
+
+    @property
+    def http_port(self) -> int | None:
+        return self._gateway.port if self._gateway else None
+
+    async def start(self) -> None:
+        """Opens the ports, loads the model, and turns SERVING once it is warm.
+
+        Raises:
+            OSError: a port can't be had.
+            Exception: what `load` raises.
+        """
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        socket_target = self._bind()
+        await self._server.start()
+        if self._make_gateway is not None:
+            gateway = self._make_gateway(socket_target, self.settings)
+            await gateway.start()
+            self._gateway = gateway
+        loop = asyncio.get_running_loop()
+        self._recognizer = await loop.run_in_executor(None, self._load, self.settings)
+        self._pipeline = self._make_pipeline(self._recognizer)
+        self._readiness.state = "ready"
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """NOT_SERVING, then everything accepted is answered, for at most DRAIN_TIMEOUT_S seconds."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        until = time.monotonic() + self.settings.drain_timeout_s
+        if self._readiness.ready:
+            await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
+        self._readiness.state = "stopping"
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._readiness.idle(), max(0.0, until - time.monotonic()))
+        if self._gateway is not None:
+            await self._gateway.stop(max(0.1, until - time.monotonic()))
+        # Nothing is left but health watches, which would hold a longer grace to its end.
+        await self._server.stop(0.1)
+        if self._gate is not None:
+            self._gate.close()
+        await self._stack.aclose()
+
+    def _observe(self) -> None:
+        settings = self.settings
+        registry = CollectorRegistry()
+        self._metrics = Metrics(registry, [key.name for key in settings.api_keys])
+        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight)
+        self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
+        self._gpu = self._find_gpu()
+        if self._gpu is not None:
+            registry.register(GpuCollector(self._gpu))
+        self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
+
+    def _find_gpu(self) -> Gpu | None:
+        if self.settings.device == "cpu":
+            return None
+        return Gpu(load_nvml(), self.settings.device_index, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    def _queue_depth(self) -> int:
+        return self._gate.depth if self._gate else 0
+
+    def _make_server(self) -> grpc.aio.Server:
+        settings = self.settings
+        limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
+        guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
+        server = grpc.aio.server(
+            interceptors=[SpeechInterceptor(guard, self._readiness, self._observer)],
+            options=server_options(settings.max_upload_bytes),
+        )
+        speech_pb2_grpc.add_SpeechToTextServicer_to_server(
+            SpeechServicer(self._ready_pipeline, settings.max_upload_bytes), server
+        )
+        speech_pb2_grpc.add_OperationsServicer_to_server(
+            OperationsServicer(self._status, self._metrics.exposition, guard, self._observer), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        services = (SPEECH_NAME, "stt.v1.Operations", health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, server)
+        return server
+
+    def _bind(self) -> str:
+        """Opens the service's port, and a socket of its own for its gateway, whose target it returns.
+
+        The gateway's way in is a file that only this user can open: it needs no certificate, and what it says of
+        its callers' addresses can be believed.
+        """
+        settings = self.settings
+        credentials = server_credentials(settings)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.grpc_port}"
+        try:
+            if credentials is None:
+                self.grpc_port = self._server.add_insecure_port(address)
+            else:
+                self.grpc_port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"gRPC can't listen on {address}: the port is taken, or the address isn't ours") from error
+        if self._make_gateway is None:
+            return ""
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
+        target = f"unix:{Path(folder) / 'grpc.sock'}"
+        self._server.add_insecure_port(target)
+        return target
+
+    def _make_pipeline(self, recognizer: Recognizer) -> Pipeline:
+        settings = self.settings
+        cores = _cores()
+        self._gate = Gate(settings.concurrency(recognizer.info.device == "cpu", cores), settings.max_queue)
+        audio_threads = self._stack.enter_context(ThreadPoolExecutor(cores, thread_name_prefix="audio"))
+        fallback = None
+        if settings.fallback is not None:
+            fallback = FallbackStub(
+                settings.fallback.target,
+                api_key=settings.fallback_api_key,
+                credentials=channel_credentials(settings),
+                max_upload_bytes=settings.max_upload_bytes,
+            )
+            self._stack.push_async_callback(fallback.close)
+        return Pipeline(recognizer, self._gate, audio_threads, _rules(settings), fallback)
+
+    def _ready_pipeline(self) -> Pipeline:
+        assert self._pipeline is not None, "calls are let in only when ready"  # noqa: S101
+        return self._pipeline
+
+    def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
+        settings = self.settings
+        limits = pb.Limits(
+            max_upload_bytes=settings.max_upload_bytes,
+            max_audio_duration=duration(settings.max_audio_seconds),
+            max_concurrency=self._gate.size if self._gate else 0,
+            max_queue=settings.max_queue,
+        )
+        return status_response(
+            settings,
+            self._recognizer.info if self._recognizer else None,
+            time.monotonic() - self._started,
+            limits,
+            self._snapshot_now() if with_snapshot else None,
+        )
+
+    def _snapshot_now(self) -> dict[str, Any]:
+        gpu = self._gpu.read() if self._gpu else None
+        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for name in ("", SPEECH_NAME):
+            await self._health.set(name, status)
+
+
+def _rules(settings: Settings) -> Rules:
+    thresholds = None
+    if settings.service == "primary":
+        thresholds = Thresholds(
+            conf_logprob=settings.conf_logprob_threshold,
+            conf_langprob=settings.conf_langprob_threshold,
+            min_words=settings.min_words_for_conf,
+            signal=settings.routing_signal,
+        )
+    return Rules(
+        max_audio_seconds=settings.max_audio_seconds,
+        vad_filter=settings.vad_filter,
+        thresholds=thresholds,
+        fallback_timeout_s=settings.fallback_timeout_s,
+        fallback_on_error=settings.fallback_on_error,
+        final_choice=settings.final_choice,
+    )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,62 @@
+"""Tokens around one call of CTranslate2's `generate`: the prompt before it, the segments after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from faster_whisper.tokenizer import Tokenizer
+
+from stt_server.engine.types import DecodeOptions
+
+MAX_LENGTH = 448
+"""Tokens of Whisper's decoder, the prompt's included."""
+MAX_PROMPT_TOKENS = MAX_LENGTH // 2 - 1
+SECONDS_PER_TIMESTAMP = 0.02
+
+
+@dataclass(frozen=True)
+class TimedTokens:
+    """The tokens of one segment, between two timestamps in seconds from the start of the window."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...]
+
+
+def prompt_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
+    """The tokens before the text: what was said earlier (hotwords, prompt), then language and task.
+
+    Timestamps are always decoded: on a shortened window, decoding without them makes Whisper loop.
+    """
+    earlier: list[int] = []
+    if options.hotwords:
+        earlier += tokenizer.encode(" " + ", ".join(options.hotwords))[: MAX_PROMPT_TOKENS // 2]
+    if options.prompt.strip():
+        room = MAX_PROMPT_TOKENS - len(earlier)
+        earlier += tokenizer.encode(" " + options.prompt.strip())[-room:]
+    return [*([tokenizer.sot_prev, *earlier] if earlier else []), *tokenizer.sot_sequence]
+
+
+def split_segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) -> list[TimedTokens]:
+    """Cuts decoded tokens at their timestamps.
+
+    Args:
+        window_end: seconds; the end of a segment whose closing timestamp is missing.
+    """
+    return [segment for segment in _segments(tokens, tokenizer, window_end) if segment.tokens]
+
+
+def _segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) -> Iterator[TimedTokens]:
+    start = 0.0
+    text: list[int] = []
+    for token in tokens:
+        if token < tokenizer.eot:
+            text.append(token)
+        elif token >= tokenizer.timestamp_begin:
+            time = (token - tokenizer.timestamp_begin) * SECONDS_PER_TIMESTAMP
+            if text:
+                yield TimedTokens(start, min(time, window_end), tuple(text))
+                text = []
+            start = time
+    yield TimedTokens(min(start, window_end), window_end, tuple(text))

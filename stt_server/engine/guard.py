@@ -1,0 +1,90 @@
+"""Signs that a text is not what was said: loops, early stops, impossible rates of words."""
+
+from __future__ import annotations
+
+import unicodedata
+import zlib
+from collections.abc import Sequence
+
+MAX_COMPRESSION_RATIO = 2.4
+"""Text that zlib shrinks more than this is repetition (openai/whisper's `compression_ratio_threshold`)."""
+MAX_WORDS_PER_SECOND = 6.0
+MAX_CHARACTERS_PER_SECOND = 12.0
+"""For scripts written without spaces, where a character counts as a word."""
+EARLY_STOP_SECONDS = 0.8
+"""The text may end this long before the last speech that voice activity detection heard."""
+
+_LOOP_RUN = 3
+_SHORT_RUN_REPEATS = 5
+
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""Unicode names of characters of scripts that put no spaces between words start with one of these."""
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of UTF-8 over bytes of its zlib compression."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether a character belongs to a script written without spaces between words."""
+    return character >= "\u0e00" and unicodedata.name(character, "").startswith(_UNSPACED)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, without punctuation and case; in scripts written without spaces, its characters."""
+    words: list[str] = []
+    for token in text.casefold().split():
+        letters = ""
+        for character in token:
+            if is_unspaced(character):
+                words.extend(w for w in (letters, character) if w)
+                letters = ""
+            elif character.isalnum() or unicodedata.category(character).startswith("M"):
+                letters += character
+        if letters:
+            words.append(letters)
+    return words
+
+
+def is_looped(text: str) -> bool:
+    """Whether a text repeats itself as no speaker does.
+
+    True for a run of three words or more said twice in a row, a shorter run five times in a row, or a text that
+    compresses more than `MAX_COMPRESSION_RATIO` times.
+    """
+    words = words_of(text)
+    if compression_ratio(text) > MAX_COMPRESSION_RATIO:
+        return True
+    unspaced = any(is_unspaced(word[0]) for word in words)
+    shortest = 2 * _LOOP_RUN if unspaced else _LOOP_RUN
+    runs_of_words = any(_repeats(words, length, 2) for length in range(shortest, len(words) // 2 + 1))
+    return runs_of_words or any(_repeats(words, length, _SHORT_RUN_REPEATS) for length in range(1, shortest))
+
+
+def _repeats(words: Sequence[str], length: int, times: int) -> bool:
+    """Whether some run of `length` words stands `times` times in a row."""
+    needed = length * (times - 1)
+    matched = 0
+    for earlier, later in zip(words, words[length:]):
+        matched = matched + 1 if earlier == later else 0
+        if matched >= needed:
+            return True
+    return False
+
+
+def is_too_fast(text: str, seconds: float) -> bool:
+    """Whether nobody says `text` in `seconds` of speech."""
+    words = words_of(text)
+    if not words:
+        return False
+    unspaced = sum(is_unspaced(word[0]) for word in words)
+    limit = MAX_CHARACTERS_PER_SECOND if unspaced * 2 > len(words) else MAX_WORDS_PER_SECOND
+    # A second of grace: voice activity detection trims the edges of very short clips.
+    return len(words) > limit * (seconds + 1.0)
+
+
+def stops_early(text_end: float, speech_end: float) -> bool:
+    """Whether a text ends too long before the speech does; both in seconds."""
+    return speech_end - text_end > EARLY_STOP_SECONDS

@@ -1,0 +1,188 @@
+"""Protobuf to domain and back. Checks what only the wire can get wrong; decides nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+
+from protos.stt.v1 import speech_pb2 as pb
+from stt_server.audio import AudioFormat
+from stt_server.engine.types import DecodeOptions, Segment, Word
+from stt_server.errors import InvalidArgument
+from stt_server.pipeline import Answer, Job, Progress, Transcript
+from stt_server.routing import Policy, Reason
+
+T = TypeVar("T")
+
+_TASKS: dict[int, Literal["transcribe", "translate"]] = {
+    pb.TASK_UNSPECIFIED: "transcribe",
+    pb.TASK_TRANSCRIBE: "transcribe",
+    pb.TASK_TRANSLATE: "translate",
+}
+_POLICIES: dict[int, Policy] = {
+    pb.ROUTING_POLICY_UNSPECIFIED: "auto",
+    pb.ROUTING_POLICY_PRIMARY_ONLY: "primary",
+    pb.ROUTING_POLICY_FALLBACK_ONLY: "fallback",
+}
+_WIRE_ENCODINGS: dict[Literal["container", "linear16", "mulaw"], pb.AudioEncoding.ValueType] = {
+    "container": pb.AUDIO_ENCODING_UNSPECIFIED,
+    "linear16": pb.AUDIO_ENCODING_LINEAR16,
+    "mulaw": pb.AUDIO_ENCODING_MULAW,
+}
+_ENCODINGS = {int(wire): name for name, wire in _WIRE_ENCODINGS.items()}
+_REASONS = {reason: pb.RouteReason.Value(f"ROUTE_REASON_{reason.name}") for reason in Reason}
+
+
+def job_of(request: pb.TranscribeRequest, request_id: str, deadline: float | None) -> Job:
+    """The job that a request asks for.
+
+    Raises:
+        InvalidArgument: an enum value that this version doesn't know.
+    """
+    options = request.options
+    return Job(
+        audio=request.audio,
+        format=_format(request.format),
+        options=_options(options),
+        request_id=request_id,
+        policy=_known(_POLICIES, options.routing, "options.routing"),
+        deadline=deadline,
+    )
+
+
+def _options(options: pb.TranscribeOptions) -> DecodeOptions:
+    return DecodeOptions(
+        language=options.language or None,
+        candidate_languages=tuple(options.candidate_languages),
+        task=_known(_TASKS, options.task, "options.task"),
+        prompt=options.prompt,
+        hotwords=tuple(word for word in options.hotwords if word.strip()),
+        word_timestamps=options.word_timestamps,
+    )
+
+
+def _format(format_: pb.AudioFormat) -> AudioFormat:
+    return AudioFormat(
+        encoding=_known(_ENCODINGS, format_.encoding, "format.encoding"),
+        sample_rate=format_.sample_rate_hertz,
+        channels=format_.channel_count or 1,
+    )
+
+
+def _known(table: Mapping[int, T], value: int, field: str) -> T:
+    try:
+        return table[value]
+    except KeyError:
+        raise InvalidArgument(f"{field}: unknown value {value}") from None
+
+
+def request_of(job: Job) -> pb.TranscribeRequest:
+    """The request with which the primary asks the fallback for the same job."""
+    options = job.options
+    return pb.TranscribeRequest(
+        options=pb.TranscribeOptions(
+            language=options.language or "",
+            candidate_languages=options.candidate_languages,
+            task=pb.TASK_TRANSLATE if options.task == "translate" else pb.TASK_TRANSCRIBE,
+            prompt=options.prompt,
+            hotwords=options.hotwords,
+            word_timestamps=options.word_timestamps,
+        ),
+        format=pb.AudioFormat(
+            encoding=_WIRE_ENCODINGS[job.format.encoding],
+            sample_rate_hertz=job.format.sample_rate,
+            channel_count=job.format.channels,
+        ),
+        audio=job.audio,
+    )
+
+
+def response_of(transcript: Transcript, progress: Progress, request_id: str, total_s: float) -> pb.TranscribeResponse:
+    """The response to a job; `total_s` in seconds."""
+    answer = transcript.answer
+    return pb.TranscribeResponse(
+        request_id=request_id,
+        text=answer.text,
+        language=answer.language,
+        language_probability=answer.language_probability,
+        audio_duration=duration(transcript.audio_seconds),
+        segments=[_segment(s, model) for s, model in zip(answer.segments, answer.segment_models)],
+        routing=_routing(transcript),
+        timings=pb.Timings(
+            queue_wait=duration(progress.queue_wait or 0.0),
+            primary_infer=duration(progress.primary_infer or 0.0),
+            fallback_infer=duration(progress.fallback_infer or 0.0),
+            total=duration(total_s),
+        ),
+    )
+
+
+def _routing(transcript: Transcript) -> pb.Routing:
+    return pb.Routing(
+        fallback_used=transcript.fallback_used,
+        final_model=transcript.answer.model,
+        confidence_below=transcript.decision.confidence_below,
+        language_check_applicable=transcript.language_check_applicable,
+        reasons=[_REASONS[reason] for reason in transcript.decision.reasons],
+        primary_confidence=transcript.primary_confidence,
+        fallback_confidence=transcript.fallback_confidence,
+        fallback_error=transcript.fallback_error,
+    )
+
+
+def _segment(segment: Segment, model: str) -> pb.Segment:
+    return pb.Segment(
+        start=duration(segment.start),
+        end=duration(segment.end),
+        # Whisper marks a word's start with a space; who reads a segment or a word by itself wants none.
+        text=segment.text.strip(),
+        avg_logprob=segment.avg_logprob,
+        no_speech_prob=segment.no_speech_prob,
+        compression_ratio=segment.compression_ratio,
+        model=model,
+        words=[
+            pb.Word(start=duration(w.start), end=duration(w.end), text=w.text.strip(), probability=w.probability)
+            for w in segment.words
+        ],
+    )
+
+
+def answer_of(response: pb.TranscribeResponse) -> Answer:
+    """The fallback's answer, from its response."""
+    segments = tuple(
+        Segment(
+            start=seconds(s.start),
+            end=seconds(s.end),
+            text=s.text,
+            avg_logprob=s.avg_logprob,
+            no_speech_prob=s.no_speech_prob,
+            compression_ratio=s.compression_ratio,
+            words=tuple(Word(seconds(w.start), seconds(w.end), w.text, w.probability) for w in s.words),
+        )
+        for s in response.segments
+    )
+    detected = response.HasField("language_probability")
+    sure = response.routing.HasField("fallback_confidence")
+    return Answer(
+        model=response.routing.final_model,
+        segments=segments,
+        text=response.text,
+        language=response.language,
+        language_probability=response.language_probability if detected else None,
+        confidence=response.routing.fallback_confidence if sure else None,
+        segment_models=tuple(s.model for s in response.segments),
+    )
+
+
+def duration(value: float) -> Duration:
+    """Seconds as a protobuf Duration, to the microsecond."""
+    whole = math.floor(value)
+    micros = round((value - whole) * 1_000_000)
+    return Duration(seconds=whole + micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def seconds(value: Duration) -> float:
+    return value.seconds + value.nanos / 1e9

@@ -1,0 +1,136 @@
+"""Around every call of SpeechToText: its id, its admission, its errors mapped once, its story told once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from grpc import StatusCode
+
+from protos.stt.v1.errors import ERRORS
+from stt_server.errors import Internal, SttError
+from stt_server.observability.calls import STREAM, TRANSCRIBE
+from stt_server.observability.observer import Observer
+from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
+from stt_server.rpc.guard import Guard
+from stt_server.rpc.readiness import Readiness
+
+log = logging.getLogger(__name__)
+
+SPEECH = "/stt.v1.SpeechToText/"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SpeechInterceptor(grpc.aio.ServerInterceptor):
+    """Guards, maps and tells every call of `SpeechToText`; other services pass untouched."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        readiness: Readiness,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._guard = guard
+        self._readiness = readiness
+        self._observer = observer
+        self._clock = clock
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(SPEECH):
+            return handler
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(handler.stream_stream, method),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
+        async def guarded(request: Any, context: Context) -> Any:
+            call = self._begin(method, context)
+            try:
+                with self._readiness.answering():
+                    self._guard.admit(call, context.invocation_metadata() or (), context.peer())
+                    response = await behaviour(request, context)
+                    context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
+                    return response
+            except BaseException as error:
+                await self._failed(call, context, error)
+            finally:
+                self._observer.finished(call.story(self._clock()))
+
+        return guarded
+
+    def _stream(self, behaviour: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
+        async def guarded(requests: Any, context: Context) -> AsyncIterator[Any]:
+            call = self._begin(method, context)
+            try:
+                with self._readiness.answering():
+                    self._guard.admit(call, context.invocation_metadata() or (), context.peer())
+                    async for response in behaviour(requests, context):
+                        yield response
+                    context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
+            except BaseException as error:
+                await self._failed(call, context, error)
+            finally:
+                self._observer.finished(call.story(self._clock()))
+
+        return guarded
+
+    def _begin(self, method: str, context: Context) -> CallState:
+        endpoint = STREAM if method.endswith("StreamTranscribe") else TRANSCRIBE
+        request_id = request_id_of(context.invocation_metadata() or ())
+        call = CallState(method, endpoint, request_id, self._clock())
+        current_call.set(call)
+        return call
+
+    async def _failed(self, call: CallState, context: Context, error: BaseException) -> NoReturn:
+        """Ends a call that raised: with the row of the error table where we know it, and never with internals."""
+        if isinstance(error, grpc.aio.AbortError):
+            code = context.code()
+            call.fail(code if isinstance(code, StatusCode) else StatusCode.UNKNOWN, call.kind, call.message)
+            raise error
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            left = context.time_remaining()
+            late = left is not None and left <= 0
+            kind = ERRORS["deadline_exceeded" if late else "cancelled"]
+            call.fail(StatusCode[kind.status], kind)
+            raise error
+        if not isinstance(error, Exception):
+            raise error
+        if not isinstance(error, SttError):
+            log.error("a call failed", exc_info=error, extra={"request_id": call.request_id})
+            error = Internal("something went wrong inside; report it with the request id")
+        await abort(call, context, error, self._clock())
+        raise AssertionError("abort() returned")
+
+
+async def abort(call: CallState, context: Context, error: SttError, now: float) -> None:
+    """Ends a call with an error's row of the table: status, trailing metadata, details. `now`: monotonic seconds."""
+    kind = ERRORS[error.type]
+    call.fail(StatusCode[kind.status], kind, error.message)
+    cause = error.__cause__
+    if kind.http >= 500 and cause is not None:
+        log.warning("request failed: %s", kind.type, exc_info=cause, extra={"request_id": call.request_id})
+    entries = (*trailing_metadata(call, now), *error_metadata(kind, error.message, error.retry_after_s))
+    await context.abort(call.status, _status_message(error.message), entries)
+
+
+def _status_message(message: str) -> str:
+    """gRPC passes CR and LF on, and some clients choke on them."""
+    return " ".join(message.split())[:1024]

@@ -1,0 +1,142 @@
+"""The RPCs: protobuf in, domain call, protobuf out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from stt_server.config import Settings
+from stt_server.engine.types import ModelInfo
+from stt_server.errors import EmptyAudio, PayloadTooLarge, SttError
+from stt_server.observability.calls import TRANSCRIBE
+from stt_server.observability.observer import Observer
+from stt_server.pipeline import Pipeline
+from stt_server.rpc.calls import CallState, current_call, request_id_of, values_of
+from stt_server.rpc.convert import duration, job_of, response_of
+from stt_server.rpc.guard import Guard
+from stt_server.rpc.interceptors import SPEECH, abort
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DEFAULT_DEADLINE_S = 3600.0
+"""For callers who set no deadline, so that none waits for ever: as long as the longest recording."""
+
+
+class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
+    """`stt.v1.SpeechToText`. Errors are raised; the interceptor maps them."""
+
+    def __init__(
+        self,
+        pipeline: Callable[[], Pipeline],
+        max_upload_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            pipeline: the pipeline, once the service is ready; calls are not let in before.
+        """
+        self._pipeline = pipeline
+        self._max_upload_bytes = max_upload_bytes
+        self._clock = clock
+
+    async def Transcribe(self, request: pb.TranscribeRequest, context: Context) -> pb.TranscribeResponse:  # noqa: N802
+        """Transcribes one recording; see speech.proto, and the error table for what it ends with."""
+        call = current_call.get()
+        call.audio_bytes = len(request.audio)
+        self._check_size(len(request.audio))
+        left = context.time_remaining()
+        deadline = call.started + (DEFAULT_DEADLINE_S if left is None else left)
+        job = job_of(request, call.request_id, deadline)
+        call.transcript = await self._pipeline().transcribe(job, call.progress)
+        return response_of(call.transcript, call.progress, call.request_id, self._clock() - call.started)
+
+    def _check_size(self, size: int) -> None:
+        if size == 0:
+            raise EmptyAudio("the request has no audio; send a recording in `audio`")
+        if size > self._max_upload_bytes:
+            limit = self._max_upload_bytes / 2**20
+            raise PayloadTooLarge(f"the audio is over {limit:g} MiB; send it compressed (FLAC, Opus) or in parts")
+
+    async def StreamTranscribe(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.StreamTranscribeRequest], context: Context
+    ) -> AsyncIterator[pb.StreamTranscribeResponse]:
+        """Not served by this version."""
+        message = "live streams are not served by this version; use Transcribe"
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+        yield pb.StreamTranscribeResponse()
+
+
+class OperationsServicer(speech_pb2_grpc.OperationsServicer):
+    """`stt.v1.Operations`: what operators and the gateway ask. Needs no key."""
+
+    def __init__(
+        self,
+        status: Callable[[bool], pb.GetStatusResponse],
+        exposition: Callable[[], tuple[str, str]],
+        guard: Guard,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            status: the status of now, with the snapshot or without.
+            exposition: the metrics' text and its content type. Both may block for milliseconds.
+        """
+        self._status = status
+        self._exposition = exposition
+        self._guard = guard
+        self._observer = observer
+        self._clock = clock
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
+        """What the service is and how it is doing.
+
+        With the metadata `x-verify-key`, also whether a `Transcribe` with the same `authorization` would be let in:
+        the gateway asks before it reads an upload. A refusal is told as the refused `Transcribe` that it stands for.
+        """
+        metadata = context.invocation_metadata() or ()
+        if values_of(metadata, "x-verify-key"):
+            call = CallState(f"{SPEECH}Transcribe", TRANSCRIBE, request_id_of(metadata), self._clock())
+            try:
+                self._guard.check_caller(call, metadata)
+            except SttError as error:
+                try:
+                    await abort(call, context, error, self._clock())
+                finally:
+                    self._observer.finished(call.story(self._clock()))
+            return self._status(False)
+        return await asyncio.get_running_loop().run_in_executor(None, self._status, True)
+
+    async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> pb.GetMetricsResponse:  # noqa: N802
+        """The Prometheus exposition."""
+        text, content_type = await asyncio.get_running_loop().run_in_executor(None, self._exposition)
+        return pb.GetMetricsResponse(exposition=text, content_type=content_type)
+
+
+def status_response(
+    settings: Settings, info: ModelInfo | None, uptime_s: float, limits: pb.Limits, snapshot: dict[str, Any] | None
+) -> pb.GetStatusResponse:
+    """The answer to `GetStatus`.
+
+    Args:
+        info: of the model; None while it is loading.
+        uptime_s: seconds.
+        snapshot: None to leave it out.
+    """
+    return pb.GetStatusResponse(
+        service=settings.service,
+        model=settings.model_name,
+        device=info.device if info else "",
+        compute_type=info.compute_type if info else "",
+        server_commit=settings.server_commit,
+        uptime=duration(uptime_s),
+        limits=limits,
+        snapshot_json=json.dumps(snapshot) if snapshot is not None else "",
+    )

@@ -1,0 +1,113 @@
+"""From the command line to the exit status: what both services' entry points share."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stt_server.app import Gateway, Service
+from stt_server.config import ConfigError, Settings, config_path, load
+from stt_server.config import Service as ServiceName
+from stt_server.engine.types import Recognizer
+from stt_server.engine.whisper import ModelLoadError, ModelOptions, WhisperRecognizer
+from stt_server.observability.logs import configure
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+
+log = logging.getLogger(__name__)
+
+
+def run(name: ServiceName, make_gateway: Callable[[str, Settings], Gateway]) -> int:
+    """Serves until SIGTERM or SIGINT; the exit status.
+
+    0 after a drain, 1 where the machine is the cause (a port taken), 2 where the configuration is.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"stt-{name}", description=f"The {name} speech-to-text service. CONFIG_PATH names its .env file."
+    )
+    parser.parse_args()
+    try:
+        settings = load(config_path(name, os.environ), name)
+        configure(settings.log_format, settings.log_level)
+        for warning in settings.warnings:
+            log.warning(warning)
+        return asyncio.run(_serve(settings, make_gateway))
+    except (ConfigError, ModelLoadError) as error:
+        return _complain(name, error, EXIT_CONFIGURATION)
+    except OSError as error:
+        return _complain(name, error, EXIT_FAILED)
+
+
+def _complain(name: ServiceName, error: Exception, status: int) -> int:
+    print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+async def _serve(settings: Settings, make_gateway: Callable[[str, Settings], Gateway]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    service = Service(settings, load_model, make_gateway)
+    try:
+        started = asyncio.ensure_future(service.start())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            await started
+            print(_ready_line(service), flush=True)
+            await stopping
+        else:
+            started.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await started
+    finally:
+        await service.stop()
+    return 0
+
+
+def _ready_line(service: Service) -> str:
+    settings = service.settings
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    http = "off" if service.http_port is None else f"{host}:{service.http_port}"
+    return f"ready service={settings.service} grpc={host}:{service.grpc_port} http={http}"
+
+
+def load_model(settings: Settings) -> Recognizer:
+    """Loads and warms the model; takes seconds.
+
+    Raises:
+        ModelLoadError: it can't be used as configured.
+    """
+    path = Path(settings.model_path)
+    # What the concurrency is by default depends on the device, which CTranslate2 tells once the model is loaded.
+    on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda())
+    recognizer = WhisperRecognizer(
+        ModelOptions(
+            path=path,
+            name=settings.model_name,
+            device=settings.device,
+            device_index=settings.device_index,
+            compute_type=settings.compute_type,
+            cpu_threads=settings.cpu_threads,
+            workers=settings.concurrency(on_cpu, os.cpu_count() or 1),
+            beam_size=settings.beam_size,
+            encoder_window=settings.encoder_window,
+        )
+    )
+    recognizer.warm_up()
+    return recognizer
+
+
+def _has_cuda() -> bool:
+    import ctranslate2
+
+    return bool(ctranslate2.get_cuda_device_count() > 0)

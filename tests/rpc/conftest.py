@@ -1,0 +1,30 @@
+"""Fixtures of the rpc tests: a started service with a scripted model, and a stub to call it with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stt_server.app import Service
+from tests.fakes import ScriptedRecognizer
+from tests.services import running, stub_of
+
+
+@pytest.fixture
+def model() -> ScriptedRecognizer:
+    return ScriptedRecognizer()
+
+
+@pytest.fixture
+async def service(tmp_path: Path, model: ScriptedRecognizer) -> AsyncIterator[Service]:
+    async with running(tmp_path, "primary", model) as started:
+        yield started
+
+
+@pytest.fixture
+async def stub(service: Service) -> AsyncIterator[Any]:
+    async with stub_of(service) as found:
+        yield found

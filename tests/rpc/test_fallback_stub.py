@@ -1,0 +1,109 @@
+"""The stub by which the primary asks the fallback, against a real server that refuses at first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from stt_server.audio import AudioFormat
+from stt_server.engine.types import DecodeOptions
+from stt_server.pipeline import FallbackError, Job
+from stt_server.rpc.fallback import FallbackStub
+from tests.services import LARGE
+
+
+class Refusing(speech_pb2_grpc.SpeechToTextServicer):
+    """Refuses the first calls with a status, then answers."""
+
+    def __init__(self, status: grpc.StatusCode, times: int, trailers: tuple[tuple[str, str], ...] = ()) -> None:
+        self.calls: list[tuple[int, dict[str, Any]]] = []
+        self._status, self._times, self._trailers = status, times, trailers
+
+    async def Transcribe(self, request: pb.TranscribeRequest, context: Any) -> pb.TranscribeResponse:
+        self.calls.append((len(request.audio), dict(context.invocation_metadata())))
+        if len(self.calls) <= self._times:
+            await context.abort(self._status, "not now", self._trailers)
+        return pb.TranscribeResponse(text="done", routing=pb.Routing(final_model="medium"))
+
+    def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def served(servicer: Refusing, **options: Any) -> AsyncIterator[FallbackStub]:
+    server = grpc.aio.server(options=LARGE)
+    speech_pb2_grpc.add_SpeechToTextServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    stub = FallbackStub(f"127.0.0.1:{port}", max_upload_bytes=16 * 2**20, **options)
+    try:
+        yield stub
+    finally:
+        await stub.close()
+        await server.stop(0)
+
+
+def job(size: int = 10) -> Job:
+    return Job(bytes(size), AudioFormat("container", 0), DecodeOptions(), "id-1")
+
+
+@pytest.mark.parametrize("size", [10, 16 * 2**20])
+async def test_an_unavailable_fallback_is_asked_once_more_however_large_the_request(size: int) -> None:
+    servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=1)
+    async with served(servicer) as stub:
+        answer = await stub.transcribe(job(size), 20)
+    assert answer.text == "done"
+    assert [length for length, _ in servicer.calls] == [size, size]
+
+
+async def test_it_is_asked_once_more_and_no_oftener() -> None:
+    servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=9)
+    async with served(servicer) as stub:
+        with pytest.raises(FallbackError) as error:
+            await stub.transcribe(job(), 20)
+    assert error.value.code == "unavailable"
+    assert len(servicer.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "trailers", "code"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, (("x-error-type", "rate_limited"),), "rate_limited"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, (), "payload_too_large"),
+        (grpc.StatusCode.UNAUTHENTICATED, (), "unauthenticated"),
+        (grpc.StatusCode.INTERNAL, (("x-error-type", "bad value\t"),), "internal"),
+        (grpc.StatusCode.UNIMPLEMENTED, (), "unimplemented"),
+    ],
+)
+async def test_no_other_status_is_tried_again(
+    status: grpc.StatusCode, trailers: tuple[tuple[str, str], ...], code: str
+) -> None:
+    servicer = Refusing(status, 9, trailers)
+    async with served(servicer) as stub:
+        with pytest.raises(FallbackError) as error:
+            await stub.transcribe(job(), 20)
+    assert error.value.code == code
+    assert len(servicer.calls) == 1
+
+
+async def test_the_key_and_the_request_id_go_along() -> None:
+    servicer = Refusing(grpc.StatusCode.OK, times=0)
+    async with served(servicer, api_key="the-key") as stub:
+        await stub.transcribe(job(), 20)
+    _, metadata = servicer.calls[0]
+    assert metadata["authorization"] == "Bearer the-key"
+    assert metadata["x-req-id"] == "id-1"
+
+
+async def test_nobody_there_is_told_within_the_timeout() -> None:
+    stub = FallbackStub("127.0.0.1:1", max_upload_bytes=2**20)
+    with pytest.raises(FallbackError) as error:
+        await stub.transcribe(job(), 5)
+    assert error.value.code == "unavailable"
+    await stub.close()

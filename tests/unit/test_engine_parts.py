@@ -1,0 +1,100 @@
+"""Windows, languages, segments and confidence: the engine's arithmetic, without a model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from faster_whisper.feature_extractor import FeatureExtractor
+
+from stt_server.engine.decoding import MAX_PROMPT_TOKENS, TimedTokens, prompt_tokens, split_segments
+from stt_server.engine.language import choose_language
+from stt_server.engine.types import Confidence, DecodeOptions, join_text
+from stt_server.engine.windows import WINDOW_SECONDS, features, window_for
+
+EOT, FIRST_TIMESTAMP = 100, 200
+
+
+class Words:
+    """A tokenizer of one token a word."""
+
+    eot, timestamp_begin, sot_prev, sot_sequence = EOT, FIRST_TIMESTAMP, 101, [102, 103]
+
+    def encode(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+
+def at(seconds: float) -> int:
+    return FIRST_TIMESTAMP + round(seconds / 0.02)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "window"),
+    [(0.1, 10), (6.0, 10), (6.01, 15), (11.0, 15), (16.0, 20), (16.1, 30), (30.0, 30)],
+)
+def test_a_window_leaves_four_seconds_of_silence(seconds: float, window: int) -> None:
+    assert window_for(seconds, "adaptive") == window
+    assert window_for(seconds, "full") == 30
+
+
+@pytest.mark.parametrize("window", WINDOW_SECONDS)
+def test_features_have_the_length_of_their_window_and_end_in_silence(window: int) -> None:
+    extractor = FeatureExtractor()
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * 16000).astype(np.float32)
+    mel = features(extractor, noise, window)
+    assert mel.shape == (1, 80, window * 100)
+    assert mel.flags.c_contiguous
+    assert mel.dtype == np.float32
+    assert np.ptp(mel[0, :, 310:]) == 0.0, "after the audio, every frame is the same: silence"
+
+
+def test_candidates_share_the_probability_among_themselves() -> None:
+    ranking = [("<|en|>", 0.6), ("<|nl|>", 0.2), ("<|de|>", 0.1), ("<|fr|>", 0.1)]
+    assert choose_language(ranking, ()) == ("en", 0.6)
+    code, probability = choose_language(ranking, ("de", "nl"))
+    assert (code, round(probability, 6)) == ("nl", round(0.2 / 0.3, 6))
+
+
+def test_tokens_are_cut_at_their_timestamps() -> None:
+    tokens = [at(0), 1, 2, at(1.5), at(2.0), 3, at(3.0)]
+    assert split_segments(tokens, Words(), 5.0) == [
+        TimedTokens(0.0, 1.5, (1, 2)),
+        TimedTokens(2.0, 3.0, (3,)),
+    ]
+
+
+def test_a_segment_left_open_ends_with_the_audio() -> None:
+    assert split_segments([at(1.0), 7, 8], Words(), 4.2) == [TimedTokens(1.0, 4.2, (7, 8))]
+    assert split_segments([7, 8], Words(), 4.2) == [TimedTokens(0.0, 4.2, (7, 8))]
+    assert split_segments([], Words(), 4.2) == []
+
+
+def test_no_segment_ends_after_the_audio() -> None:
+    assert split_segments([at(0), 1, at(9.0)], Words(), 4.0) == [TimedTokens(0.0, 4.0, (1,))]
+
+
+def test_a_prompt_is_cut_from_its_front_and_hotwords_from_their_end() -> None:
+    tokenizer: Any = Words()
+    assert prompt_tokens(tokenizer, DecodeOptions()) == [102, 103]
+    long = " ".join(["aa"] * 500 + ["bbb"])
+    tokens = prompt_tokens(tokenizer, DecodeOptions(prompt=long, hotwords=("cccc",)))
+    assert tokens[0] == 101
+    assert tokens[1] == 4
+    assert tokens[-3:] == [3, 102, 103]
+    assert len(tokens) == 1 + MAX_PROMPT_TOKENS + 2
+
+
+def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities() -> None:
+    logprobs = [math.log(p) for p in (0.9, 0.8, 0.5, 0.9)]
+    confidence = Confidence.of(logprobs)
+    assert confidence is not None
+    assert confidence.mean == pytest.approx((0.9 * 0.8 * 0.5 * 0.9) ** 0.25)
+    assert confidence.weakest == pytest.approx(0.5)
+    assert Confidence.of([]) is None
+
+
+def test_texts_join_as_their_script_does() -> None:
+    assert join_text([" One two.", " Three."]) == "One two. Three."
+    assert join_text(["你好", "世界"]) == "你好世界"
