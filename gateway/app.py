@@ -1,0 +1,59 @@
+"""The HTTP side as one ASGI app: routes, middleware, handlers."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway import openapi
+from gateway.access_log import AccessLog
+from gateway.docs import docs_router
+from gateway.drain import Drain
+from gateway.errors import CatchAll, Refusal, on_http_exception, on_refusal, on_stt_error
+from gateway.headers import EXPOSED, RequestIds
+from gateway.options import GatewayOptions
+from gateway.routes import build_router
+from stt_client import SttClient
+from stt_client.errors import SttError
+
+
+def create_app(client: SttClient, options: GatewayOptions) -> FastAPI:
+    """The gateway in front of the service that `client` reaches.
+
+    The caller opens and closes the client; the app only uses it.
+    """
+    app = FastAPI(
+        title="Speech to text",
+        description=openapi.DESCRIPTION,
+        version=openapi.VERSION,
+        docs_url=None,  # FastAPI's own page loads its scripts from another host
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=_middleware(options),
+        exception_handlers={
+            Refusal: on_refusal,
+            SttError: on_stt_error,
+            HTTPException: on_http_exception,
+        },
+    )
+    app.include_router(build_router(client, options))
+    app.include_router(docs_router())
+    return app
+
+
+def _middleware(options: GatewayOptions) -> list[Middleware]:
+    """From the outermost in."""
+    chain = [Middleware(RequestIds), Middleware(AccessLog), Middleware(Drain)]
+    if options.cors_origins:
+        chain.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=options.cors_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("Authorization", "Content-Type", "X-Req-Id", "X-Timeout-Ms"),
+                expose_headers=EXPOSED,
+            )
+        )
+    return [*chain, Middleware(CatchAll)]

@@ -1,0 +1,121 @@
+"""Headers in, metadata out; trailing metadata in, headers out."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from protos.stt.v1.errors import header_safe
+
+MIRRORED = (
+    "X-Queue-Wait-ms",
+    "X-Primary-Infer-ms",
+    "X-Fallback-Infer-ms",
+    "X-Total-ms",
+    "X-Fallback-Used",
+    "X-Conf-Below",
+    "X-Lang-Check-Applicable",
+    "X-Final-Model",
+    "X-Route-Reason",
+    "X-Fallback-Error",
+)
+"""Headers whose values are the trailing metadata of the same name."""
+
+EXPOSED = ("X-Req-Id", *MIRRORED, "X-Error-Type", "X-Error-Message", "Retry-After")
+"""Headers that a page of another origin may read, where CORS lets it call at all."""
+
+MAX_KEY_CHARS = 4096
+"""gRPC refuses metadata of more than 8 KiB in all, and would do so with a misleading status."""
+
+MAX_FORWARDED = 16
+"""How many addresses of `X-Forwarded-For` are passed on: the nearest ones, which are the ones that can be trusted."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
+_PRINTABLE = re.compile(r"[ -~]*")
+
+
+def request_id_in(scope: Scope) -> str:
+    """The id that `RequestIds` gave to this request."""
+    state: dict[str, str] = scope.get("state", {})
+    return state.get("request_id", "")
+
+
+def chosen_request_id(headers: Headers) -> str:
+    """The caller's `X-Req-Id` if there is one and it is well formed, else a new one."""
+    given = headers.getlist("x-req-id")
+    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+        return given[0]
+    return secrets.token_hex(16)
+
+
+class RequestIds:
+    """Gives each request its id, and each response the header that tells it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        request_id = chosen_request_id(Headers(scope=scope))
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Req-Id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def authorization_of(headers: Headers) -> str | None:
+    """The `Authorization` header as it came; None if there was none.
+
+    Raises:
+        ValueError: it can't be a key of ours: sent twice, too long, or with bytes that metadata can't carry.
+    """
+    given = headers.getlist("authorization")
+    if not given or given == [""]:
+        return None
+    if len(given) > 1 or len(given[0]) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(given[0]):
+        raise ValueError("not a usable Authorization header")
+    return given[0]
+
+
+def forwarded_for(connection: HTTPConnection) -> str:
+    """`X-Forwarded-For` as it came, with the peer's own address at its end.
+
+    What is no address is passed on as `unknown`, so that the places of the others don't shift.
+    """
+    listed = ",".join(connection.headers.getlist("x-forwarded-for")).split(",")
+    hops = [hop.strip() for hop in listed if hop.strip()][-MAX_FORWARDED:]
+    peer = connection.client.host if connection.client else ""
+    return ", ".join(hop if _ADDRESS.fullmatch(hop) else "unknown" for hop in (*hops, peer))
+
+
+def timeout_of(headers: Headers, default_s: float) -> float:
+    """Seconds that `X-Timeout-Ms` allows the service, at most `default_s`.
+
+    Raises:
+        ValueError: not a positive number.
+    """
+    given = headers.get("x-timeout-ms")
+    if given is None:
+        return default_s
+    seconds = float(given) / 1000
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(given)
+    return min(seconds, default_s)
+
+
+def mirrored(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a response, from the trailing metadata of the call behind it."""
+    return {name: header_safe(metadata[name.lower()]) for name in MIRRORED if name.lower() in metadata}

@@ -1,0 +1,152 @@
+"""The gateway as a server inside the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import ssl
+from collections.abc import Iterator
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.options import GatewayOptions, HttpTls
+from gateway.protocol import GatewayProtocol
+from stt_client import SttClient
+
+__all__ = ["GatewayOptions", "GatewayServer", "HttpTls"]
+
+
+STATUS_TIMEOUT_S = 10.0
+"""Longest wait for what a service knows at once: its status and its metrics. Seconds."""
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""The gateway counts what callers send against the service's own limit; the channel sets none besides."""
+
+
+class GatewayServer:
+    """REST in front of one service.
+
+    It installs no signal handlers and no logging: whoever starts it owns both.
+
+    Raises:
+        ValueError: the target is none.
+    """
+
+    def __init__(self, options: GatewayOptions) -> None:
+        self._options = options
+        self._client = SttClient(
+            options.target, tls=options.tls, timeout=STATUS_TIMEOUT_S, max_message_bytes=MAX_MESSAGE_BYTES
+        )
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.port = options.port
+        """Where it listens, once started."""
+
+    async def start(self) -> None:
+        """Listens. The service need not be up yet.
+
+        Raises:
+            OSError: the port is taken, the host is unknown, or a TLS file can't be read; the text says which.
+        """
+        listener = await _bind(self._options.host, self._options.port)
+        try:
+            self.port = listener.getsockname()[1]
+            self._server = _Server(_config(self._client, self._options))
+            self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
+            ready = asyncio.create_task(self._server.listening.wait())
+            await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            if self._task.done():
+                await self._task
+                raise RuntimeError("the gateway ended while it started")
+        except BaseException:
+            listener.close()
+            await self._client.close()
+            raise
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no more connections, finishes the requests in flight, at most `grace_s` seconds, and ends."""
+        if self._server is None or self._task is None:
+            return
+        # uvicorn waits in whole seconds.
+        self._server.config.timeout_graceful_shutdown = max(1, math.ceil(grace_s))
+        self._server.should_exit = True
+        await self._task
+        if cut_off := set(self._server.server_state.tasks):
+            await asyncio.wait(cut_off, timeout=1)
+        await self._client.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the entry point."""
+        yield
+
+
+def _config(client: SttClient, options: GatewayOptions) -> uvicorn.Config:
+    config = uvicorn.Config(
+        create_app(client, options),
+        http=GatewayProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        # The service decides which proxies to believe.
+        proxy_headers=False,
+        forwarded_allow_ips="",
+        server_header=False,
+        workers=1,
+    )
+    config.load()
+    if options.http_tls is not None:
+        config.ssl = _ssl_context(options.http_tls)
+    return config
+
+
+def _ssl_context(tls: HttpTls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in (tls.cert, tls.key, tls.client_ca):
+        if path is not None:
+            path.open("rb").close()  # OpenSSL's own error names no file
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:
+        raise OSError(
+            f"TLS: {tls.cert}, {tls.key} or {tls.client_ca} is not a PEM file that fits: {error.reason}"
+        ) from error
+    return context
+
+
+async def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; IPv4 and IPv6 for `::`."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        # Here and not later: two sockets with SO_REUSEADDR may share a port until one listens.
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

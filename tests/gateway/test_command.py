@@ -1,0 +1,89 @@
+"""`stt-gateway` as operators run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.server import GatewayServer
+from tests.gateway.scripted import ScriptedService
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
+
+
+async def run(*arguments: str) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", *arguments, stdout=pipe, stderr=pipe
+    )
+
+
+async def ready_port(process: asyncio.subprocess.Process, target: str) -> int:
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+    found = re.fullmatch(rf"ready service=gateway http=127\.0\.0\.1:(\d+) target={re.escape(target)}\n", line)
+    assert found, line
+    return int(found[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_finishes_what_is_in_flight_and_exits_0(
+    service: ScriptedService, number: signal.Signals
+) -> None:
+    service.hold = asyncio.Event()
+    process = await run("--target", service.address, "--host", "127.0.0.1", "--port", "0")
+    try:
+        port = await ready_port(process, service.address)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            waiting = asyncio.create_task(
+                http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "last"})
+            )
+            await asyncio.wait_for(service.started.wait(), 10)
+            process.send_signal(number)
+            service.hold.set()
+            assert (await waiting).status_code == 200
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert (process.returncode, out) == (0, b"")
+    (line,) = [json.loads(line) for line in err.splitlines()]
+    assert line["logger"] == "gateway.access" and line["level"] == "INFO" and line["time"].endswith("Z")
+    assert (line["request_id"], line["status"]) == ("last", 200)
+
+
+async def test_a_taken_port_is_one_line_and_exit_1(gateway: GatewayServer, service: ScriptedService) -> None:
+    port = str(gateway.port)
+    process = await run("--target", service.address, "--host", "127.0.0.1", "--port", port)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, out) == (1, b"")
+    assert err.decode() == f"stt-gateway: can't serve on 127.0.0.1:{port}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--target"),
+        (("--target", "x:1", "--port", "70000"), "0 to 65535"),
+        (("--target", "http://x:1"), "grpc://"),
+        (("--target", "x:1", "--ca", "/no/such/ca.pem"), "/no/such/ca.pem"),
+        (("--target", "x:1", "--tls-cert", "a.pem"), "--tls-key"),
+        (("--target", "x:1", "--log-level", "loud"), "loud"),
+    ],
+)
+async def test_bad_usage_says_what_and_exits_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    process = await run(*arguments)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, out) == (2, b"")
+    last = err.decode().strip().splitlines()[-1]
+    assert said in last
+    assert "Traceback" not in err.decode()

@@ -1,0 +1,177 @@
+"""Health, metrics, the documentation, CORS, and the access log."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import httpx
+import pytest
+
+from gateway.form import FIELDS
+from gateway.headers import MIRRORED
+from gateway.server import GatewayOptions, GatewayServer
+from protos.stt.v1.errors import ERRORS
+from tests.gateway.scripted import Failure, ScriptedService
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
+ABOUT = {"service": "primary", "model": "whisper-tiny", "device": "cpu"}
+
+
+async def test_health_says_what_serves(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    service.keys = frozenset({"k"})
+    response = await http.get("/v1/health")
+    assert (response.status_code, response.json()) == (200, {"ok": True, **ABOUT})
+
+
+async def test_health_is_503_while_the_service_does_not_serve(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    await service.serving(False)
+    response = await http.get("/v1/health")
+    assert (response.status_code, response.json()) == (503, {"ok": False, **ABOUT})
+
+
+async def test_health_is_503_where_the_status_fails(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    service.status_failure = Failure("internal")
+    response = await http.get("/v1/health")
+    assert (response.status_code, response.json()) == (503, {"ok": False})
+
+
+async def test_the_snapshot_is_passed_on(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.get("/v1/metrics")
+    assert response.status_code == 200
+    assert response.json() == {"server_commit": "abc", "uptime_s": 12.5, "requests": {"total": 3}}
+
+
+async def test_prometheus_gets_the_exposition_with_its_type(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    response = await http.get("/metrics")
+    assert response.text == 'stt_requests_total{endpoint="/v1/transcribe"} 3.0\n'
+    assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/health", "/v1/metrics", "/metrics", "/openapi.json", "/docs", "/", "/no"]
+)
+async def test_every_response_carries_the_callers_id(
+    http: httpx.AsyncClient, service: ScriptedService, path: str
+) -> None:
+    response = await http.get(path, headers={"X-Req-Id": "one.two"})
+    assert response.headers.get_list("x-req-id") == ["one.two"]
+
+
+async def test_openapi_names_every_field_header_and_code(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    assert set(paths) == {"/v1/transcribe", "/v1/health", "/v1/metrics", "/metrics"}
+    found = paths["/v1/transcribe"]["post"]
+    schema = found["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(schema["properties"]) == {"audio", *FIELDS}
+    assert set(found["responses"]) == {"200"} | {str(kind.http) for kind in ERRORS.values()} - {"499"}
+    assert set(MIRRORED) <= set(found["responses"]["200"]["headers"])
+    assert "Retry-After" in found["responses"]["429"]["headers"]
+    for type_, kind in ERRORS.items():
+        if type_ != "cancelled":
+            assert f"`{type_}`" in found["responses"][str(kind.http)]["description"]
+    assert {it["name"] for it in found["parameters"]} == {"Authorization", "X-Req-Id", "X-Timeout-Ms"}
+
+
+async def test_openapi_describes_the_response_that_is_given(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    schema = paths["/v1/transcribe"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    told = (await http.post("/v1/transcribe", files=AUDIO)).json()
+
+    def compare(schema: dict[str, dict[str, object]], value: object) -> None:
+        if isinstance(value, dict):
+            properties: dict[str, dict[str, dict[str, object]]] = schema["properties"]  # type: ignore[assignment]
+            assert set(properties) == set(value)
+            for name, inner in value.items():
+                compare(properties[name], inner)
+        elif isinstance(value, list):
+            for inner in value:
+                compare(schema["items"], inner)  # type: ignore[arg-type]
+
+    compare(schema, told)
+
+
+async def test_the_docs_page_loads_nothing_from_elsewhere(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    response = await http.get("/docs")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
+    assert "openapi.json" in response.text
+
+
+async def test_the_root_leads_to_the_docs(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.get("/", follow_redirects=True)
+    assert response.url.path == "/docs"
+
+
+async def test_other_origins_may_not_call_by_default(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    response = await http.get("/v1/health", headers={"Origin": "https://app.example"})
+    assert "access-control-allow-origin" not in response.headers
+
+
+async def test_a_listed_origin_may_call_and_read_the_headers(service: ScriptedService) -> None:
+    options = GatewayOptions(service.address, host="127.0.0.1", port=0, cors_origins=("https://app.example",))
+    server = GatewayServer(options)
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+            asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+            asked["Access-Control-Request-Headers"] = "authorization,x-timeout-ms"
+            preflight = await http.options("/v1/transcribe", headers=asked)
+            assert preflight.status_code == 200
+            assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+            response = await http.post(
+                "/v1/transcribe", files=AUDIO, headers={"Origin": "https://app.example"}
+            )
+            exposed = response.headers["access-control-expose-headers"]
+            assert "X-Final-Model" in exposed and "X-Req-Id" in exposed
+            other = await http.get("/v1/health", headers={"Origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in other.headers
+    finally:
+        await server.stop(1)
+
+
+async def test_one_line_a_request_without_key_or_text(
+    http: httpx.AsyncClient, service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.keys = frozenset({"s3cret"})
+    headers = {"Authorization": "Bearer s3cret", "X-Req-Id": "r1"}
+    with caplog.at_level(logging.INFO, logger="gateway.access"):
+        await http.post("/v1/transcribe?key=s3cret", files=AUDIO, headers=headers, data={"prompt": "Zoë"})
+    (record,) = [record for record in caplog.records if record.name == "gateway.access"]
+    line = record.__dict__
+    told = {name: line[name] for name in ("request_id", "method", "path", "status")}
+    assert told == {"request_id": "r1", "method": "POST", "path": "/v1/transcribe", "status": 200}
+    assert line["seconds"] > 0 and line["bytes"] > 8 and line["bytes_sent"] > 100
+    assert not re.search("s3cret|Zoë|Welt", repr(line))
+
+
+async def test_the_line_of_a_failure_says_its_type(
+    http: httpx.AsyncClient, service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.failure = Failure("fallback_failed", extra={"x-fallback-error": "rate_limited"})
+    with caplog.at_level(logging.INFO, logger="gateway.access"):
+        await http.post("/v1/transcribe", files=AUDIO)
+    (record,) = [record for record in caplog.records if record.name == "gateway.access"]
+    line = record.__dict__
+    assert (line["status"], line["error_type"], line["fallback_error"]) == (
+        502,
+        "fallback_failed",
+        "rate_limited",
+    )

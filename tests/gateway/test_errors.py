@@ -1,0 +1,218 @@
+"""Every row of the error table as REST says it, and what the gateway itself refuses."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+import httpx
+import pytest
+
+from gateway.server import GatewayOptions, GatewayServer
+from protos.stt.v1.errors import ERRORS
+from tests.gateway.scripted import TIMES, Failure, ScriptedService
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
+FROM_SERVICE = [type_ for type_, kind in ERRORS.items() if kind.status and type_ != "cancelled"]
+
+
+def assert_told(response: httpx.Response, type_: str, status: int | None = None) -> str:
+    """All that an error response must say; returns its message."""
+    assert response.status_code == (status or ERRORS[type_].http)
+    error = response.json()["error"]
+    assert sorted(error) == ["message", "request_id", "type"]
+    assert error["type"] == response.headers["x-error-type"] == type_
+    assert error["message"] == response.headers["x-error-message"]
+    assert error["request_id"] == response.headers["x-req-id"]
+    assert response.headers["content-type"] == "application/json"
+    assert ("retry-after" in response.headers) == (response.status_code in (429, 503))
+    assert ("www-authenticate" in response.headers) == (response.status_code == 401)
+    message: str = error["message"]
+    return message
+
+
+@pytest.mark.parametrize("type_", FROM_SERVICE)
+async def test_each_error_of_the_service_has_its_code_and_headers(
+    http: httpx.AsyncClient, service: ScriptedService, type_: str
+) -> None:
+    service.failure = Failure(type_, "as the service says")
+    response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "mine"})
+    assert assert_told(response, type_) == "as the service says"
+    assert response.headers["x-req-id"] == "mine"
+    for name, value in TIMES.items():
+        assert response.headers[name] == value
+
+
+@pytest.mark.parametrize("type_", ["unauthenticated", "not_ready"])
+async def test_a_service_that_does_not_admit_is_never_asked_to_transcribe(
+    http: httpx.AsyncClient, service: ScriptedService, type_: str
+) -> None:
+    service.status_failure = Failure(type_)
+    assert_told(await http.post("/v1/transcribe", files=AUDIO), type_)
+    assert not service.calls
+
+
+@pytest.mark.parametrize(("given", "told"), [("1500", "2"), ("20", "1"), ("60000", "60")])
+async def test_retry_after_is_whole_seconds_rounded_up(
+    http: httpx.AsyncClient, service: ScriptedService, given: str, told: str
+) -> None:
+    service.failure = Failure("rate_limited", extra={"retry-after-ms": given})
+    response = await http.post("/v1/transcribe", files=AUDIO)
+    assert response.headers["retry-after"] == told
+
+
+async def test_a_call_that_the_service_lets_go_is_503(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    service.failure = Failure("cancelled")
+    assert_told(await http.post("/v1/transcribe", files=AUDIO), "not_ready")
+
+
+@pytest.mark.parametrize(
+    ("status", "type_"),
+    [
+        (grpc.StatusCode.INTERNAL, "internal"),
+        (grpc.StatusCode.UNKNOWN, "internal"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "payload_too_large"),
+    ],
+)
+async def test_the_text_of_a_bare_status_stays_inside(
+    http: httpx.AsyncClient, service: ScriptedService, status: grpc.StatusCode, type_: str
+) -> None:
+    service.failure = Failure("internal", "File /secret/path line 3", bare=status)
+    response = await http.post("/v1/transcribe", files=AUDIO)
+    assert "secret" not in assert_told(response, type_)
+
+
+async def test_a_service_out_of_reach_is_502(free_target: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = GatewayServer(GatewayOptions(target=free_target, host="127.0.0.1", port=0))
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as http:
+            with caplog.at_level(logging.WARNING, logger="gateway"):
+                response = await http.post("/v1/transcribe", files=AUDIO)
+            assert free_target not in assert_told(response, "upstream_unavailable")
+            assert any(free_target in str(record.__dict__.get("detail")) for record in caplog.records)
+            for path in ("/v1/metrics", "/metrics"):
+                assert_told(await http.get(path), "upstream_unavailable")
+            health = await http.get("/v1/health")
+            assert (health.status_code, health.json()) == (503, {"ok": False})
+    finally:
+        await server.stop(1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "takes"),
+    [
+        ("task", "sing", "transcribe, translate"),
+        ("routing", "both", "auto, primary, fallback"),
+        ("response_format", "xml", "json, text, srt, vtt"),
+        ("word_timestamps", "maybe", "true, 1, yes, on, false, 0, no, off"),
+    ],
+)
+async def test_an_unknown_value_is_named_with_what_the_field_takes(
+    http: httpx.AsyncClient, service: ScriptedService, field: str, value: str, takes: str
+) -> None:
+    message = assert_told(
+        await http.post("/v1/transcribe", files=AUDIO, data={field: value}), "invalid_argument"
+    )
+    assert message == f"Unknown {field} '{value}'; it takes {takes}."
+    assert not service.calls
+
+
+async def test_an_unknown_field_is_named(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.post("/v1/transcribe", files=AUDIO, data={"langauge": "en"})
+    message = assert_told(response, "invalid_argument")
+    assert message.startswith("Unknown field 'langauge'; the form takes audio, ")
+    assert "language" in message
+
+
+async def test_a_field_given_twice_is_refused(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.post("/v1/transcribe", files=AUDIO, data={"language": ["en", "de"]})
+    assert "language" in assert_told(response, "invalid_argument")
+
+
+async def test_two_recordings_are_refused(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    files = [("audio", ("a", b"1")), ("audio", ("b", b"2"))]
+    assert_told(await http.post("/v1/transcribe", files=files), "invalid_argument")
+
+
+async def test_no_audio_is_empty_audio(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    without = await http.post("/v1/transcribe", files={"language": (None, "en")})
+    assert "no part named 'audio'" in assert_told(without, "empty_audio")
+    empty = await http.post("/v1/transcribe", files={"audio": ("a.wav", b"")})
+    assert "is empty" in assert_told(empty, "empty_audio")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("application/json", b"{}"),
+        ("application/x-www-form-urlencoded", b"audio=1"),
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=" + "b" * 300, b"x"),
+        ("multipart/form-data; boundary=b", b""),
+        ("multipart/form-data; boundary=b", b"no boundary at all"),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="audio"\r\n\r\ncut',
+        ),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\nBad\x00Header: x\r\n\r\nx\r\n--b--\r\n"),
+        ("", b"x"),
+    ],
+)
+async def test_what_is_no_form_is_refused(
+    http: httpx.AsyncClient, service: ScriptedService, content_type: str, content: bytes
+) -> None:
+    headers = {"Content-Type": content_type}
+    assert_told(await http.post("/v1/transcribe", content=content, headers=headers), "invalid_argument")
+
+
+async def test_a_compressed_body_is_refused(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.post("/v1/transcribe", files=AUDIO, headers={"Content-Encoding": "gzip"})
+    assert "Content-Encoding" in assert_told(response, "invalid_argument")
+
+
+async def test_a_field_that_is_not_utf8_is_refused(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    files = {"audio": (None, b"abc"), "prompt": (None, b"\xff\xfe")}
+    assert "prompt" in assert_told(await http.post("/v1/transcribe", files=files), "invalid_argument")
+
+
+async def test_an_oversized_field_is_refused(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.post("/v1/transcribe", files=AUDIO, data={"prompt": "x" * 65537})
+    assert "prompt" in assert_told(response, "invalid_argument")
+
+
+async def test_too_many_parts_are_refused(http: httpx.AsyncClient, service: ScriptedService) -> None:
+    response = await http.post("/v1/transcribe", files=AUDIO, data={"hotwords": ["a"] * 64})
+    assert "parts" in assert_told(response, "invalid_argument")
+
+
+async def test_unknown_paths_and_methods_answer_in_the_same_shape(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    assert_told(await http.get("/v2/nothing"), "invalid_argument", 404)
+    response = await http.get("/v1/transcribe")
+    assert_told(response, "invalid_argument", 405)
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_bug_is_500_without_its_text(
+    http: httpx.AsyncClient,
+    service: ScriptedService,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret /path")
+
+    monkeypatch.setattr("gateway.routes.order_of", broken)
+    with caplog.at_level(logging.ERROR, logger="gateway"):
+        response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "bug-1"})
+    assert assert_told(response, "internal") == "Internal error."
+    (record,) = [record for record in caplog.records if record.name == "gateway"]
+    assert record.exc_info is not None and "secret" in str(record.exc_info[1])
+    assert record.__dict__["request_id"] == "bug-1"

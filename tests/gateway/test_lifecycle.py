@@ -1,0 +1,219 @@
+"""Starting, stopping, and callers that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway import protocol
+from gateway.server import GatewayOptions, GatewayServer, HttpTls
+from tests.gateway.scripted import ScriptedService
+from tests.gateway.wire import form, head, part, read_answer
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own(service: ScriptedService) -> AsyncIterator[GatewayServer]:
+    """A gateway that the test may stop."""
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0))
+    await server.start()
+    yield server
+    await server.stop(1)
+
+
+async def test_a_caller_that_goes_away_cancels_the_call(
+    gateway: GatewayServer, service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.hold = asyncio.Event()
+    body = form(part("audio", b"abc"))
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    with caplog.at_level(logging.INFO, logger="gateway.access"):
+        logged = _next_line()
+        writer.write(head(f"Content-Length: {len(body)}", "X-Req-Id: gone-1") + body)
+        await asyncio.wait_for(service.started.wait(), 5)
+        writer.close()
+        await asyncio.wait_for(service.cancelled.wait(), 5)
+        line = (await asyncio.wait_for(logged, 5)).__dict__
+    assert (line["request_id"], line["status"], line["error_type"]) == ("gone-1", 499, "cancelled")
+
+
+def _next_line() -> asyncio.Future[logging.LogRecord]:
+    """Resolves with the next line of the access log."""
+    found: asyncio.Future[logging.LogRecord] = asyncio.get_running_loop().create_future()
+    logger = logging.getLogger("gateway.access")
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.removeHandler(self)
+            found.set_result(record)
+
+    logger.addHandler(Handler())
+    return found
+
+
+async def test_a_caller_that_goes_away_within_its_body_is_forgotten(
+    gateway: GatewayServer, service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    with caplog.at_level(logging.INFO, logger="gateway.access"):
+        logged = _next_line()
+        writer.write(head("Content-Length: 1000") + b"--frontier\r\n")
+        await writer.drain()
+        writer.close()
+        line = (await asyncio.wait_for(logged, 5)).__dict__
+    assert line["status"] == 499
+    assert not service.calls
+
+
+async def test_stop_finishes_what_is_in_flight_and_takes_nothing_new(
+    own: GatewayServer, service: ScriptedService
+) -> None:
+    service.hold = asyncio.Event()
+    idle, writer = await asyncio.open_connection("127.0.0.1", own.port)
+    writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await read_answer(idle)).status == 200
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{own.port}", timeout=30) as http:
+        waiting = asyncio.create_task(http.post("/v1/transcribe", files=AUDIO))
+        await asyncio.wait_for(service.started.wait(), 5)
+        stopping = asyncio.create_task(own.stop(10))
+        # An idle connection is closed once nothing new is taken.
+        assert await asyncio.wait_for(idle.read(), 5) == b""
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", own.port)
+        assert not stopping.done()
+        service.hold.set()
+        assert (await waiting).status_code == 200
+        await asyncio.wait_for(stopping, 5)
+
+
+async def test_what_outlasts_the_grace_is_told_so(own: GatewayServer, service: ScriptedService) -> None:
+    service.hold = asyncio.Event()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{own.port}", timeout=30) as http:
+        waiting = asyncio.create_task(http.post("/v1/transcribe", files=AUDIO))
+        await asyncio.wait_for(service.started.wait(), 5)
+        await asyncio.wait_for(own.stop(0.5), 10)
+        response = await waiting
+    assert (response.status_code, response.headers["x-error-type"]) == (503, "not_ready")
+    await asyncio.wait_for(service.cancelled.wait(), 5)
+
+
+async def test_it_starts_before_its_service(free_target: str) -> None:
+    server = GatewayServer(GatewayOptions(free_target, host="127.0.0.1", port=0))
+    await server.start()
+    late = ScriptedService()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as http:
+            assert (await http.get("/v1/health")).status_code == 503
+            await late.start(free_target)
+            for _ in range(100):
+                if (await http.get("/v1/health")).status_code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            assert (await http.post("/v1/transcribe", files=AUDIO)).status_code == 200
+    finally:
+        await server.stop(1)
+        await late.stop()
+
+
+async def test_it_reaches_its_service_over_a_unix_socket(tmp_path: Path) -> None:
+    service = ScriptedService()
+    server = GatewayServer(
+        GatewayOptions(await service.start(f"unix:{tmp_path}/s"), host="127.0.0.1", port=0)
+    )
+    await server.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as http:
+            assert (await http.post("/v1/transcribe", files=AUDIO)).status_code == 200
+    finally:
+        await server.stop(1)
+        await service.stop()
+
+
+async def test_a_taken_port_is_an_os_error(own: GatewayServer, service: ScriptedService) -> None:
+    second = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=own.port))
+    with pytest.raises(OSError) as raised:
+        await second.start()
+    assert raised.value.errno == errno.EADDRINUSE
+
+
+async def test_signals_and_logging_stay_as_they_were(own: GatewayServer, service: ScriptedService) -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        assert (logger.handlers, logger.propagate, logger.level) == ([], True, logging.NOTSET)
+
+
+async def test_headers_that_do_not_come_to_an_end_are_not_waited_for(
+    own: GatewayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEADERS_TIMEOUT_S", 0.2)
+    for sent in (b"", b"GET / HTTP/1.1\r\nHost:"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_a_second_request_on_a_connection_is_answered(own: GatewayServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+    for _ in range(2):
+        writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.wait_for(read_answer(reader), 5)).status == 200
+    writer.close()
+
+
+async def test_https_with_a_certificate(service: ScriptedService, pem: HttpTls) -> None:
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=pem))
+    await server.start()
+    try:
+        trusting = ssl.create_default_context(cafile=str(pem.cert))
+        async with httpx.AsyncClient(base_url=f"https://localhost:{server.port}", verify=trusting) as http:
+            assert (await http.get("/v1/health")).status_code == 200
+    finally:
+        await server.stop(1)
+
+
+async def test_callers_without_a_certificate_are_refused_where_one_is_needed(
+    service: ScriptedService, pem: HttpTls
+) -> None:
+    mutual = HttpTls(pem.cert, pem.key, client_ca=pem.cert)
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=mutual))
+    await server.start()
+    try:
+        trusting = ssl.create_default_context(cafile=str(pem.cert))
+        async with httpx.AsyncClient(base_url=f"https://localhost:{server.port}", verify=trusting) as http:
+            with pytest.raises((httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)):
+                await http.get("/v1/health")
+        trusting.load_cert_chain(pem.cert, pem.key)
+        async with httpx.AsyncClient(base_url=f"https://localhost:{server.port}", verify=trusting) as http:
+            assert (await http.get("/v1/health")).status_code == 200
+    finally:
+        await server.stop(1)
+
+
+async def test_a_file_that_is_no_certificate_stops_the_start(
+    service: ScriptedService, tmp_path: Path
+) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("not PEM")
+    server = GatewayServer(
+        GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=HttpTls(junk, junk))
+    )
+    with pytest.raises(OSError, match=r"junk\.pem"):
+        await server.start()
+    with socket.create_server(("127.0.0.1", 0)):
+        pass

@@ -1,0 +1,102 @@
+"""The form reader and the clock of a body, without a socket."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.body import MIN_BYTES_PER_S, Patience
+from gateway.errors import Refusal
+from gateway.form import FIELDS
+from gateway.multipart import FormReader, boundary_of
+from tests.gateway.wire import BOUNDARY, form, part
+
+AUDIO_BYTES = b"\r\n--front\r\n--\0\xff" * 3
+
+
+@given(cuts=st.lists(st.integers(0, 300)), audio=st.binary(max_size=100))
+def test_a_form_reads_the_same_however_it_is_cut(cuts: list[int], audio: bytes) -> None:
+    body = form(part("prompt", "Zoë".encode()), part("audio", AUDIO_BYTES + audio, '; filename="a.wav"'))
+    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    for start, end in pairwise(sorted({0, *cuts, len(body)})):
+        reader.feed(body[start:end])
+    found = reader.finish()
+    assert found.audio == AUDIO_BYTES + audio
+    assert found.fields == {"prompt": ["Zoë"]}
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_are_read_or_refused(body: bytes) -> None:
+    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    try:
+        reader.feed(b"--frontier\r\n" + body)
+        reader.finish()
+    except Refusal as refusal:
+        assert refusal.type in ("invalid_argument", "payload_too_large")
+
+
+@pytest.mark.parametrize(
+    "name", ['"', "a\\b", "naïve \U0001f600.wav", "../../etc/passwd", "a;b=c", "x" * 2000]
+)
+def test_any_file_name_will_do(name: str) -> None:
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    reader.feed(form(part("audio", b"abc", f'; filename="{quoted}"')))
+    assert reader.finish().audio == b"abc"
+
+
+@pytest.mark.parametrize("name", ["a\r\nX-Injected: 1", "a\0b", "x" * 5000])
+def test_a_file_name_that_breaks_its_header_is_refused_or_ignored(name: str) -> None:
+    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    try:
+        reader.feed(form(part("audio", b"abc", f'; filename="{name}"')))
+        assert reader.finish().audio == b"abc"
+    except Refusal as refusal:
+        assert refusal.type == "invalid_argument"
+
+
+def test_a_transfer_encoding_is_refused() -> None:
+    more = "\r\nContent-Transfer-Encoding: base64"
+    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    with pytest.raises(Refusal, match="Content-Transfer-Encoding"):
+        reader.feed(form(part("audio", b"YWJj", more)))
+
+
+def test_a_quoted_boundary_is_read() -> None:
+    assert boundary_of('multipart/form-data; charset=utf-8; boundary="a b"') == b"a b"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_standing_body_is_waited_for_the_timeout_only() -> None:
+    clock = Clock()
+    patience = Patience(30, clock)
+    patience.add(MIN_BYTES_PER_S * 1000)
+    assert patience.left_s() == 30
+
+
+def test_a_trickle_is_cut_off_though_it_never_stands_still() -> None:
+    clock = Clock()
+    patience = Patience(30, clock)
+    while patience.left_s() > 0:
+        patience.add(1)
+        clock.now += 1
+    assert clock.now == pytest.approx(130, abs=1.5)
+
+
+def test_a_slow_line_gets_through() -> None:
+    clock = Clock()
+    patience = Patience(30, clock)
+    for _ in range(3600):
+        patience.add(MIN_BYTES_PER_S)
+        clock.now += 1
+        assert patience.left_s() > 0
