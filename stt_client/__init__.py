@@ -3,8 +3,10 @@
 from stt_client.channel import Tls
 from stt_client.client import SttClient
 from stt_client.errors import SttError
+from stt_client.pool import SttPool
 from stt_client.request import AudioFormat, Samples
 from stt_client.results import Limits, Metrics, Routing, Segment, Status, Timings, Transcript, Word
+from stt_client.sync import SyncSttClient
 from stt_client.telemetry import CallRecord, LatencyStats
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "Status",
     "SttClient",
     "SttError",
+    "SttPool",
+    "SyncSttClient",
     "Timings",
     "Tls",
     "Transcript",

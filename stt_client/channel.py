@@ -123,8 +123,8 @@ def channel_options(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) ->
     ]
 
 
-def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.aio.Channel:
-    """A channel to `target`; it connects on its first call. To be called in the event loop that will use it.
+def resolve(target: str, tls: Tls | None) -> tuple[str, grpc.ChannelCredentials | None]:
+    """The address as gRPC takes it, and the credentials; None for plain text.
 
     Raises:
         ValueError: no such kind of target, or TLS settings that don't go together.
@@ -132,7 +132,19 @@ def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.a
     found = parse_target(target)
     if tls is not None and found.secure is False:
         raise ValueError(f"{target}: grpc:// is plain text, yet TLS settings were given; write grpcs://")
-    options = channel_options(found.address, max_message_bytes)
     if tls is None and not found.secure:
-        return grpc.aio.insecure_channel(found.address, options)
-    return grpc.aio.secure_channel(found.address, (tls or Tls()).credentials(), options)
+        return found.address, None
+    return found.address, (tls or Tls()).credentials()
+
+
+def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.aio.Channel:
+    """A channel to `target`; it connects on its first call. To be called in the event loop that will use it.
+
+    Raises:
+        ValueError: see `resolve`.
+    """
+    address, credentials = resolve(target, tls)
+    options = channel_options(address, max_message_bytes)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options)
+    return grpc.aio.secure_channel(address, credentials, options)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import EllipsisType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,7 +16,7 @@ import grpc.aio
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.speech_pb2_grpc import OperationsStub, SpeechToTextStub
 from stt_client import health
-from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, parse_target
+from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
 from stt_client.convert import status_of, transcript_of
 from stt_client.deadline import deadline_in, seconds_left
 from stt_client.errors import Cancelled, DeadlineExceeded, NotReady, UpstreamUnavailable
@@ -27,6 +27,16 @@ from stt_client.telemetry import CallRecord, LatencyStats, Telemetry, report
 
 Pairs = Sequence[tuple[str, str]]
 _T = TypeVar("_T")
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword arguments of `SttClient`."""
+
+    api_key: str | None
+    timeout: float | None
+    tls: Tls | None
+    telemetry: Telemetry | None
+    max_message_bytes: int
 
 
 class SttClient:
@@ -41,7 +51,7 @@ class SttClient:
         max_message_bytes: largest message to send or to receive.
 
     Raises:
-        ValueError: `target` or `api_key` can't be used; the message says why.
+        ValueError: `target`, `tls` or `api_key` can't be used; the message says why.
     """
 
     def __init__(
@@ -54,7 +64,7 @@ class SttClient:
         telemetry: Telemetry | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        parse_target(target)
+        resolve(target, tls)
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise ValueError("api_key takes printable ASCII only")
         self.target = target

@@ -1,0 +1,113 @@
+"""`SyncSttClient`: the client for code that doesn't use asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stt_client.client import ClientOptions, Pairs, SttClient
+from stt_client.errors import Cancelled
+from stt_client.request import Audio, CallOptions
+from stt_client.results import Metrics, Status, Transcript
+from stt_client.telemetry import LatencyStats
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_T = TypeVar("_T")
+
+
+class SyncSttClient:
+    """`SttClient` with blocking methods, for any number of threads.
+
+    One private thread runs its event loop; the telemetry hook is called there, and so must not block, nor call this
+    client. Close it, or use it as a context manager. Arguments, results and errors are those of `SttClient`.
+    """
+
+    def __init__(self, target: str = "localhost:50051", **options: Unpack[ClientOptions]) -> None:
+        self._client = SttClient(target, **options)
+        self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stt-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> SyncSttClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def target(self) -> str:
+        return self._client.target
+
+    @property
+    def latency(self) -> LatencyStats:
+        return self._client.latency
+
+    def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
+        """See `SttClient.transcribe`."""
+        return self._run(lambda: self._client.transcribe(audio, **options))
+
+    def status(self, *, metadata: Pairs = ()) -> Status:
+        """See `SttClient.status`."""
+        return self._run(lambda: self._client.status(metadata=metadata))
+
+    def metrics(self) -> Metrics:
+        """See `SttClient.metrics`."""
+        return self._run(self._client.metrics)
+
+    def health(self, service: str = "", *, timeout: float = 5.0) -> bool:
+        """See `SttClient.health`."""
+        return self._run(lambda: self._client.health(service, timeout=timeout))
+
+    def wait_ready(self, timeout: float | None = 60.0) -> None:
+        """See `SttClient.wait_ready`."""
+        return self._run(lambda: self._client.wait_ready(timeout))
+
+    def close(self) -> None:
+        """Ends calls in flight, in other threads, with `Cancelled`; then disconnects. Closing twice is fine."""
+        self._not_from_the_loop()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        self._not_from_the_loop()
+        # Under the lock: what is handed to a loop that has stopped is never run, and would be waited for in vain.
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this client is closed; make a new one")
+            future = asyncio.run_coroutine_threadsafe(call(), self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise Cancelled("the client was closed during the call") from None
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _not_from_the_loop(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a telemetry hook can't call the client that called it")
+
+    async def _shut_down(self) -> None:
+        await self._client.close()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
