@@ -87,7 +87,7 @@ current_call: ContextVar[CallState] = ContextVar("current_call")
 
 def trailing_metadata(call: CallState, now: float) -> list[tuple[str, str]]:
     """What every answer tells of itself; the gateway mirrors it in headers. `now`: monotonic seconds."""
-    entries = [("x-req-id", call.request_id), *_timings(call.progress), ("x-total-ms", _ms(now - call.started))]
+    entries = [("x-req-id", call.request_id), *_timings(call), ("x-total-ms", _ms(now - call.started))]
     if call.transcript is not None:
         entries += _routing(call.transcript)
     if call.progress.fallback_error:
@@ -95,13 +95,16 @@ def trailing_metadata(call: CallState, now: float) -> list[tuple[str, str]]:
     return entries
 
 
-def _timings(progress: Progress) -> list[tuple[str, str]]:
-    known = (
+def _timings(call: CallState) -> list[tuple[str, str]]:
+    """Every step's time; of an error, of those steps only that it got to."""
+    progress = call.progress
+    steps = (
         ("x-queue-wait-ms", progress.queue_wait),
         ("x-primary-infer-ms", progress.primary_infer),
         ("x-fallback-infer-ms", progress.fallback_infer),
     )
-    return [(name, _ms(seconds)) for name, seconds in known if seconds is not None]
+    answered = call.transcript is not None
+    return [(name, _ms(seconds or 0.0)) for name, seconds in steps if seconds is not None or answered]
 
 
 def _routing(transcript: Transcript) -> list[tuple[str, str]]:

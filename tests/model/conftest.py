@@ -1,0 +1,33 @@
+"""The starter models, loaded once for all tests that run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stt_server.engine.whisper import ModelOptions, WhisperRecognizer
+from tests.services import MODELS
+
+
+def _load(folder: str, **options: object) -> WhisperRecognizer:
+    path: Path = MODELS / folder
+    assert path.is_dir(), "the starter models are missing: run buildscripts/models starter"
+    return WhisperRecognizer(ModelOptions(path, folder, device="cpu", workers=2, **options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def base() -> WhisperRecognizer:
+    """Whisper base, every language, greedy."""
+    return _load("whisper-base-ct2", compute_type="int8")
+
+
+@pytest.fixture(scope="session")
+def tiny_en() -> WhisperRecognizer:
+    """Whisper tiny.en, English only, greedy."""
+    return _load("whisper-tiny.en-ct2", compute_type="int8")
+
+
+@pytest.fixture(scope="session")
+def base_with_beams() -> WhisperRecognizer:
+    return _load("whisper-base-ct2", compute_type="int8", beam_size=5)

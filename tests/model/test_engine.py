@@ -1,0 +1,135 @@
+"""The engine with real models on real speech."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from stt_server.audio import split
+from stt_server.engine import whisper
+from stt_server.engine.types import DecodeOptions, Samples
+from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.errors import EngineError, OutOfMemory
+from tests.speech import clip, samples_of, silence, words
+
+pytestmark = pytest.mark.model
+
+ENGLISH = clip("en", "quick_brown_fox")
+SENTENCE = "the quick brown fox jumps over the lazy dog"
+
+
+@dataclass
+class Clip:
+    samples: Samples
+    start: float = 0.0
+    speech: tuple[tuple[float, float], ...] = ()
+
+
+@pytest.mark.parametrize("name", ["base", "tiny_en", "base_with_beams"])
+def test_each_model_writes_down_what_was_said(name: str, request: pytest.FixtureRequest) -> None:
+    model: WhisperRecognizer = request.getfixturevalue(name)
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    found = model.recognize(chunk, DecodeOptions())
+    assert words(found.text) == SENTENCE
+    assert found.language == "en"
+    assert not found.looped
+    assert 2.0 < found.segments[-1].end <= 3.0
+    assert all(logprob <= 0 for logprob in found.token_logprobs)
+    assert len(found.token_logprobs) >= 9
+
+
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [("en", "counting"), ("es", "conteo"), ("fr", "comptage"), ("it", "conteggio"), ("pt", "contagem"), ("zh", "jishu")],
+)
+def test_the_language_is_heard(base: WhisperRecognizer, language: str, name: str) -> None:
+    (chunk,) = split(samples_of(clip(language, name)), vad_filter=True)
+    found = base.recognize(chunk, DecodeOptions())
+    assert found.language == language
+    assert found.language_probability is not None
+    assert found.language_probability > 0.7
+
+
+def test_candidates_and_a_forced_language_override_detection(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(clip("fr", "comptage")), vad_filter=True)
+    among = base.recognize(chunk, DecodeOptions(candidate_languages=("de", "it")))
+    assert among.language in ("de", "it")
+    assert among.language_probability is not None
+    forced = base.recognize(chunk, DecodeOptions(language="fr"))
+    assert (forced.language, forced.language_probability) == ("fr", None)
+
+
+def test_translation_is_into_english(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(clip("fr", "bonjour_monde")), vad_filter=True)
+    found = base.recognize(chunk, DecodeOptions(language="fr", task="translate"))
+    assert "hello" in words(found.text)
+
+
+def test_word_times_agree_between_the_short_and_the_full_window(base: WhisperRecognizer) -> None:
+    full = WhisperRecognizer(whisper.replace(base._options, encoder_window="full"))
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    options = DecodeOptions(language="en", word_timestamps=True)
+    short_words = [w for s in base.recognize(chunk, options).segments for w in s.words]
+    full_words = [w for s in full.recognize(chunk, options).segments for w in s.words]
+    assert [w.text.strip(" .").casefold() for w in short_words] == SENTENCE.split()
+    assert [w.text for w in short_words] == [w.text for w in full_words]
+    for short, long in zip(short_words, full_words):
+        assert short.start == pytest.approx(long.start, abs=0.1)
+        assert short.end == pytest.approx(long.end, abs=0.1)
+        assert 0 <= short.probability <= 1
+    assert all(a.end <= b.start + 1e-6 for a, b in zip(short_words, short_words[1:]))
+
+
+def test_times_count_from_the_start_of_the_recording(base: WhisperRecognizer) -> None:
+    audio = np.concatenate([silence(7), samples_of(ENGLISH)])
+    (chunk,) = split(audio, vad_filter=True)
+    assert chunk.start > 6
+    found = base.recognize(chunk, DecodeOptions(language="en", word_timestamps=True))
+    assert 6.5 < found.segments[0].start < 7.5
+    assert 6.5 < found.segments[0].words[0].start < 7.5
+    assert 9.0 < found.segments[-1].end < 10.2
+
+
+def test_a_text_that_stops_early_is_decoded_to_its_end(base: WhisperRecognizer) -> None:
+    """The guard thinks that there is speech to the end: the rest is decoded again, and nothing is said twice."""
+    audio = np.concatenate([samples_of(ENGLISH), silence(1.0), samples_of(clip("en", "hello_world"))])
+    found = base.recognize(Clip(audio, speech=((0.1, 2.6), (3.9, 5.0))), DecodeOptions(language="en"))
+    assert words(found.text) == f"{SENTENCE} hello world"
+
+
+def test_prompt_and_hotwords_are_taken(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))
+    assert words(base.recognize(chunk, options).text) == SENTENCE
+
+
+class Broken:
+    """A model whose encoder fails as CTranslate2's does."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def encode(self, *_: object, **__: object) -> None:
+        raise RuntimeError(self._message)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("CUDA failed with error out of memory", OutOfMemory),
+        ("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", OutOfMemory),
+        ("std::bad_alloc", OutOfMemory),
+        ("CUDA failed with error an illegal memory access was encountered", EngineError),
+    ],
+)
+def test_a_failing_device_is_told_by_kind_and_without_its_words(
+    tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch, message: str, error: type[EngineError]
+) -> None:
+    monkeypatch.setattr(tiny_en._model, "model", Broken(message))
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    with pytest.raises(EngineError) as caught:
+        tiny_en.recognize(chunk, DecodeOptions())
+    assert type(caught.value) is error
+    assert message not in caught.value.message
