@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # not in the stubs
+from grpc_health.v1.health import aio as health_aio
 
 from protos.stt.v1 import speech_pb2, speech_pb2_grpc
 
