@@ -1,0 +1,260 @@
+"""deploy/kubernetes: valid documents whose names, ports, labels and configuration fit together."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from stt_server.config import KEYS, ConfigError, Service, Settings, parse
+
+ROOT = Path(__file__).resolve().parent.parent.parent / "deploy" / "kubernetes"
+SERVICES: tuple[Service, ...] = ("primary", "fallback")
+VERSIONS = ("1.31", "1.34")
+"""The oldest with all that the files use, and a recent one."""
+OVERLAYS = (".", "base", "cpu")
+
+Document = dict[str, Any]
+
+
+def documents(path: Path) -> list[Document]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def kustomization(folder: str) -> Document:
+    (document,) = documents(ROOT / folder / "kustomization.yaml")
+    return document
+
+
+def resources() -> list[Document]:
+    return [
+        document
+        for name in kustomization("base")["resources"]
+        for document in documents(ROOT / "base" / name)
+    ]
+
+
+def one(kind: str, service: str) -> Document:
+    (found,) = (
+        each for each in resources() if (each["kind"], each["metadata"]["name"]) == (kind, f"stt-{service}")
+    )
+    return found
+
+
+def pod(service: str) -> Document:
+    template: Document = one("Deployment", service)["spec"]["template"]
+    return template
+
+
+def container(service: str) -> Document:
+    (found,) = pod(service)["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def default_of(key: str, service: Service) -> str:
+    return next(each.default_for(service) or "" for each in KEYS if each.name == key)
+
+
+def settings(text: str, service: Service, folder: Path) -> Settings:
+    """What the service makes of a file, with the model's folder moved to where there is one."""
+    moved = re.sub(r"=/models/", f"={folder}/", text)
+    name = re.findall(r"^CT2_\w+_PATH=/models/(\S+)$", text, re.MULTILINE)
+    (folder / name[0]).mkdir(parents=True, exist_ok=True)
+    (folder / name[0] / "model.bin").touch()
+    return parse(moved, service)
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest) -> Service:
+    return "primary" if request.param == "primary" else "fallback"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_document_is_valid(version: str) -> None:
+    kinds = [document["kind"] for document in resources()]
+    assert set(kinds) == {
+        "Namespace",
+        "PersistentVolumeClaim",
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    }
+    for document in resources():
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_a_misspelt_field_is_not_valid() -> None:
+    broken = one("Deployment", "primary")
+    broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
+
+
+def files_named_in(folder: str) -> Iterator[str]:
+    named: Mapping[str, Any] = kustomization(folder)
+    yield from (name for name in named.get("resources", []) if name.endswith(".yaml"))
+    yield from (patch["path"] for patch in named.get("patches", []))
+    for kind in ("configMapGenerator", "secretGenerator"):
+        yield from (file.partition("=")[2] for each in named.get(kind, []) for file in each["files"])
+
+
+@pytest.mark.parametrize("folder", ["base", "keys", "cpu"])
+def test_every_file_is_listed_and_every_listed_file_is_there(folder: str) -> None:
+    there = {str(path.relative_to(ROOT / folder)) for path in (ROOT / folder).rglob("*.*")}
+    assert set(files_named_in(folder)) == there - {"kustomization.yaml"}
+
+
+def test_ports_are_the_contract_s(service: Service) -> None:
+    grpc, http = int(default_of("GRPC_PORT", service)), int(default_of("HTTP_PORT", service))
+    ports = {port["name"]: port["containerPort"] for port in container(service)["ports"]}
+    assert ports == {"grpc": grpc, "http": http}
+    offered = {port["targetPort"]: port["port"] for port in one("Service", service)["spec"]["ports"]}
+    assert offered == {"grpc": grpc, "http": http}
+
+
+def test_selectors_match_the_pods(service: Service) -> None:
+    labels = pod(service)["metadata"]["labels"]
+    assert one("Deployment", service)["spec"]["selector"]["matchLabels"] == labels
+    assert one("Service", service)["spec"]["selector"] == labels
+    assert one("PodDisruptionBudget", service)["spec"]["selector"]["matchLabels"] == labels
+    assert one("NetworkPolicy", service)["spec"]["podSelector"]["matchLabels"] == labels
+
+
+def test_probes_ask_the_grpc_health_service(service: Service) -> None:
+    port = int(default_of("GRPC_PORT", service))
+    probes = {
+        kind: container(service)[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")
+    }
+    assert probes == {
+        "startup": {"port": port},
+        "readiness": {"port": port, "service": "stt.v1.SpeechToText"},
+        "liveness": {"port": port},
+    }
+
+
+def test_a_slow_model_has_time_to_load(service: Service) -> None:
+    startup = container(service)["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
+
+
+def test_there_is_time_to_drain(service: Service, tmp_path: Path) -> None:
+    sleeps = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    text = (ROOT / "base" / "config" / f"stt_{service}.env").read_text()
+    drain = settings(text, service, tmp_path).drain_timeout_s
+    assert pod(service)["spec"]["terminationGracePeriodSeconds"] > sleeps + drain
+
+
+def test_it_may_do_no_more_than_it_needs(service: Service) -> None:
+    of_pod, of_container = pod(service)["spec"]["securityContext"], container(service)["securityContext"]
+    assert of_pod["runAsNonRoot"] is True
+    assert (
+        f"USER {of_pod['runAsUser']}:{of_pod['runAsGroup']}\n"
+        in (ROOT.parent.parent / f"Dockerfile.{service}").read_text()
+    )
+    assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert of_container == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod(service)["spec"]["automountServiceAccountToken"] is False
+    writable = [
+        mount["mountPath"] for mount in container(service)["volumeMounts"] if not mount.get("readOnly")
+    ]
+    assert writable == ["/tmp"]
+
+
+def test_a_pod_has_one_gpu(service: Service) -> None:
+    of = container(service)["resources"]
+    assert of["limits"]["nvidia.com/gpu"] == of["requests"]["nvidia.com/gpu"] == 1
+
+
+def test_only_the_primary_and_prometheus_reach_the_fallback() -> None:
+    policy = one("NetworkPolicy", "fallback")["spec"]
+    from_primary, from_prometheus = policy["ingress"]
+    assert from_primary == {
+        "from": [{"podSelector": {"matchLabels": pod("primary")["metadata"]["labels"]}}],
+        "ports": [{"protocol": "TCP", "port": "grpc"}],
+    }
+    assert from_prometheus["ports"] == [{"protocol": "TCP", "port": "http"}]
+    assert policy["egress"] == []
+
+
+def test_the_primary_reaches_the_fallback_and_names_alone() -> None:
+    to_fallback, to_dns = one("NetworkPolicy", "primary")["spec"]["egress"]
+    assert to_fallback == {
+        "to": [{"podSelector": {"matchLabels": pod("fallback")["metadata"]["labels"]}}],
+        "ports": [{"protocol": "TCP", "port": int(default_of("GRPC_PORT", "fallback"))}],
+    }
+    assert {port["port"] for port in to_dns["ports"]} == {53}
+
+
+@pytest.mark.parametrize("folder", ["base", "cpu"])
+def test_the_configuration_is_one_that_the_service_takes(
+    folder: str, service: Service, tmp_path: Path
+) -> None:
+    found = settings((ROOT / folder / "config" / f"stt_{service}.env").read_text(), service, tmp_path)
+    assert found.warnings == ()
+    assert found.grpc_port == int(default_of("GRPC_PORT", service))
+    assert found.api_keys == ()
+    if service == "primary":
+        # Headless, so that this name is every fallback pod.
+        headless = one("Service", "fallback")
+        assert headless["spec"]["clusterIP"] == "None"
+        assert found.fallback is not None
+        assert found.fallback.target == f"dns:///{headless['metadata']['name']}:50052"
+
+
+def with_keys(service: Service) -> str:
+    return (ROOT / "keys" / "config" / f"stt_{service}.env").read_text()
+
+
+def test_the_example_without_its_keys_filled_in_stops_the_start(service: Service, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="API_KEY"):
+        settings(with_keys(service), service, tmp_path)
+
+
+def test_with_keys_it_is_the_same_configuration_and_the_keys(service: Service, tmp_path: Path) -> None:
+    filled = re.sub(r"<[^>]*>", "0123456789abcdef", with_keys(service))
+    found = settings(filled, service, tmp_path)
+    assert [key.key for key in found.api_keys] == ["0123456789abcdef"]
+    assert found.warnings == ()
+    plain = (ROOT / "base" / "config" / f"stt_{service}.env").read_text()
+    assert filled.splitlines()[1 : len(plain.splitlines())] == plain.splitlines()[1:]
+
+
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl, which renders kustomizations, is not installed"
+)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_kustomize_renders_is_valid_and_complete(overlay: str) -> None:
+    command = ["kubectl", "kustomize", str(ROOT / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    rendered = [document for document in yaml.safe_load_all(done.stdout) if document]
+    for document in rendered:
+        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+        assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "stt"
+    kind, field = ("Secret", "secret") if overlay == "." else ("ConfigMap", "configMap")
+    configs = {each["metadata"]["name"]: each for each in rendered if each["kind"] in ("Secret", "ConfigMap")}
+    assert {each["kind"] for each in configs.values()} == {kind}
+    for deployment in (each for each in rendered if each["kind"] == "Deployment"):
+        spec = deployment["spec"]["template"]["spec"]
+        (volume,) = (each for each in spec["volumes"] if each["name"] == "config")
+        name = volume[field]["secretName" if kind == "Secret" else "name"]
+        file = Path(spec["containers"][0]["env"][0]["value"]).name
+        data = configs[name]["data"][file]
+        text = base64.b64decode(data).decode() if kind == "Secret" else data
+        assert "/models/" in text
+        gpu = "nvidia.com/gpu" in spec["containers"][0]["resources"]["limits"]
+        assert gpu == (overlay != "cpu") == ("DEVICE=cuda" in text) == ("nodeSelector" in spec)
