@@ -1,0 +1,89 @@
+"""Transcripts as text, JSON or subtitles: on standard output, or in files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from stt_client.cli.connection import UsageError
+from stt_client.cli.recordings import Recording
+from stt_client.results import Transcript
+from stt_client.subtitles import to_srt, to_vtt
+
+RENDER: Mapping[str, Callable[[Transcript], str]] = {
+    "txt": lambda transcript: f"{transcript.text}\n",
+    "json": lambda transcript: json.dumps(transcript.as_dict(), ensure_ascii=False, indent=2) + "\n",
+    "srt": lambda transcript: to_srt(transcript.segments),
+    "vtt": lambda transcript: to_vtt(transcript.segments),
+}
+"""By the suffix of the file that holds it."""
+
+
+def for_stdout(transcript: Transcript, format_: str, name: str | None) -> str:
+    """What to print. `name`: of the recording, where there are several."""
+    if name is None:
+        return RENDER[format_](transcript)
+    if format_ == "txt":
+        return f"{name}: {transcript.text}\n"
+    if format_ == "json":
+        # One object a line, so that the lines can be read one by one.
+        return json.dumps({"file": name, **transcript.as_dict()}, ensure_ascii=False) + "\n"
+    return f"==> {name} <==\n{RENDER[format_](transcript)}\n"
+
+
+def plan(recordings: Sequence[Recording], folder: Path | None, formats: Sequence[str]) -> list[list[Path]]:
+    """Where to write each recording's results, one path a format.
+
+    `talk.wav` gives `talk.txt`; where that is taken, by `talk.mp3` or by an input, `talk.wav.txt`.
+
+    Args:
+        folder: to write in, laid out as the folder that was walked; None: beside each recording.
+
+    Raises:
+        UsageError: two recordings would write the same file.
+    """
+    whole = [_home(recording, folder) / recording.inside.name for recording in recordings]
+    short = [path.with_name(path.stem) for path in whole]
+    stems = Counter(short)
+    inputs = {recording.audio for recording in recordings if isinstance(recording.audio, Path)}
+
+    def paths(base: Path) -> list[Path]:
+        return [base.with_name(f"{base.name}.{format_}") for format_ in formats]
+
+    planned = [
+        paths(brief) if stems[brief] == 1 and inputs.isdisjoint(paths(brief)) else paths(full)
+        for brief, full in zip(short, whole, strict=True)
+    ]
+    for path, times in Counter(path for each in planned for path in each).items():
+        if times > 1:
+            raise UsageError(f"{times} of the recordings would write {path}; transcribe them one by one")
+    return planned
+
+
+def write(transcript: Transcript, paths: Sequence[Path]) -> None:
+    """Writes each path in the format of its suffix. Raises OSError."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, RENDER[path.suffix[1:]](transcript))
+
+
+def _home(recording: Recording, folder: Path | None) -> Path:
+    if folder is not None:
+        return folder / recording.inside.parent
+    return recording.audio.parent if isinstance(recording.audio, Path) else Path()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Whoever looks sees the old file or the whole new one, also after an interruption."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.replace(part, path)  # noqa: PTH105 - the atomic one, by its name
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
