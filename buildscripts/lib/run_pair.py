@@ -191,7 +191,7 @@ async def run(options: argparse.Namespace) -> None:
         outcome = (await asyncio.gather(serving, return_exceptions=True))[0]
         if running:
             print(flush=True)
-            say("stopping both services ...")
+            say(f"stopping {' and '.join(process.name for process in running)} ...")
         statuses = {process.name: await process.stop() for process in running}
     if isinstance(outcome, Exception):
         raise outcome

@@ -63,7 +63,7 @@ def test_a_run_once_shows_the_primary_and_the_fallback_at_work_and_ends_cleanly(
     assert "quick brown fox" in as_it_comes.lower()
     assert "quick brown fox" in on_purpose.lower()
     assert "answered by  base-5-beams, the fallback, because of: requested" in on_purpose
-    assert "stopping both services" in output
+    assert "stopping stt-primary and stt-fallback" in output
 
 
 @pytest.mark.model
