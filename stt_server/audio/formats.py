@@ -1,0 +1,105 @@
+"""What audio may be: the formats that are taken, how each is recognized, and the limits on rates and channels."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from stt_server.errors import InvalidArgument
+
+SAMPLE_RATE = 16_000
+"""Hertz: what Whisper hears."""
+
+MIN_RATE, MAX_RATE = 4_000, 192_000
+"""Hertz. Below, a few kilobytes claim to be hours; above, nobody records."""
+
+MAX_CHANNELS = 8
+
+_ID3_HEADER_BYTES = 10
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """How to read the bytes of a recording."""
+
+    encoding: Literal["container", "linear16", "mulaw"] = "container"
+    """`container`: a file that names its own. Headerless: `linear16`, signed 16-bit little-endian; `mulaw`, G.711."""
+    sample_rate: int = 0
+    """Hertz, 4000 to 192000; read only with a headerless encoding."""
+    channels: int = 1
+    """Interleaved channels, 1 to 8; read only with a headerless encoding."""
+
+    def validate(self) -> None:
+        """Raises InvalidArgument, naming the field and its range, for a headerless format out of range."""
+        if self.encoding == "container":
+            return
+        if not MIN_RATE <= self.sample_rate <= MAX_RATE:
+            raise InvalidArgument(
+                f"sample_rate_hertz must be {MIN_RATE} to {MAX_RATE} with a headerless encoding, not {self.sample_rate}"
+            )
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise InvalidArgument(f"channel_count must be 1 to {MAX_CHANNELS}, not {self.channels}")
+
+
+def check_stated(rate: int, channels: int) -> None:
+    """Raises InvalidArgument for a rate or number of channels, as a file states them, that are out of range."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise InvalidArgument(
+            f"the file states an absurd sample rate, {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is taken"
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InvalidArgument(f"the file has {channels} channels; 1 to {MAX_CHANNELS} are taken")
+
+
+def check_wav_header(data: bytes) -> None:
+    """`check_stated` on a WAV's own bytes: of 0 Hz and 2^31 Hz FFmpeg only says that it can't read the file."""
+    if data[12:16] == b"fmt " and len(data) >= 28:
+        channels, rate = struct.unpack_from("<HI", data, 22)
+        check_stated(rate, channels)
+
+
+def sniff(data: bytes) -> str | None:
+    """The FFmpeg demuxer for `data`, by its first bytes; None for anything that is not an audio format we take.
+
+    FFmpeg is told this name and probes nothing itself: a playlist (ffconcat, m3u8, MPD, SDP), whose demuxer would open
+    the files and addresses that it names, never reaches one.
+    """
+    if data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE":
+        return "wav"
+    if data[4:8] == b"ftyp":
+        return "mov"
+    for magic, demuxer in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"\x1a\x45\xdf\xa3", "matroska")):
+        if data.startswith(magic):
+            return demuxer
+    if data.startswith(b"ID3"):
+        return _sniff_behind_id3(data)
+    return _sniff_frame_sync(data)
+
+
+def _sniff_behind_id3(data: bytes) -> str | None:
+    """An ID3 tag mostly means MP3, but stands before FLAC and AAC too."""
+    if len(data) < _ID3_HEADER_BYTES:
+        return None
+    size = 0
+    for seven_bits in data[6:_ID3_HEADER_BYTES]:
+        size = size << 7 | seven_bits & 0x7F
+    audio = data[_ID3_HEADER_BYTES + size :][:4]
+    return "flac" if audio == b"fLaC" else _sniff_frame_sync(audio) or "mp3"
+
+
+def _sniff_frame_sync(data: bytes) -> str | None:
+    """MPEG audio or ADTS by the first frame's header, whose reserved values are excluded.
+
+    Eleven set bits alone would let UTF-16 text through: its byte order mark FF FE is a sync word.
+    """
+    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
+        return None
+    layer = data[1] >> 1 & 3
+    if data[1] & 0xF0 == 0xF0 and layer == 0:  # ADTS: twelve sync bits, and the layer always 0
+        rate_index = data[2] >> 2 & 0xF
+        return "aac" if rate_index <= 12 else None
+    version = data[1] >> 3 & 3
+    bitrate_index, rate_index = data[2] >> 4, data[2] >> 2 & 3
+    is_layer_2_or_3 = layer in (1, 2)
+    return "mp3" if is_layer_2_or_3 and version != 1 and bitrate_index != 0xF and rate_index != 3 else None

@@ -1,0 +1,54 @@
+"""Headerless audio: signed 16-bit PCM and G.711 mu-law."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stt_server.audio.formats import AudioFormat
+from stt_server.audio.mono import FloatArray, MonoSink, too_long
+from stt_server.errors import EmptyAudio, InvalidArgument
+
+_BLOCK_SAMPLES = 1 << 20
+"""Converted at a time, per channel, to bound the copies."""
+
+
+def _mulaw_table() -> npt.NDArray[np.int16]:
+    """The 256 values of ITU-T G.711 mu-law, scaled to 16 bits as is usual: -32124 to 32124."""
+    code = ~np.arange(256, dtype=np.int32) & 0xFF
+    magnitude = (((code & 0x0F) << 3) + 0x84 << (code >> 4 & 7)) - 0x84
+    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
+
+
+MULAW_TO_LINEAR = _mulaw_table()
+"""Linear 16-bit value of each mu-law byte."""
+
+
+def decode_headerless(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArray:
+    """`data` as mono float32 at 16 kHz.
+
+    Raises:
+        InvalidArgument: the format is out of range, or the bytes don't make whole samples.
+        EmptyAudio: no bytes.
+        AudioTooLong: over `max_seconds`.
+    """
+    format.validate()
+    if not data:
+        raise EmptyAudio("the recording has 0 bytes")
+    sample_bytes = 2 if format.encoding == "linear16" else 1
+    if len(data) % (sample_bytes * format.channels):
+        raise InvalidArgument(
+            f"{format.encoding} audio of {format.channels} channels must be a multiple of "
+            f"{sample_bytes * format.channels} bytes (bytes a sample * channels); got {len(data)} bytes"
+        )
+    codes: npt.NDArray[Any] = np.frombuffer(data, dtype="<i2" if sample_bytes == 2 else np.uint8)
+    interleaved = codes.reshape(-1, format.channels)
+    if len(interleaved) > max_seconds * format.sample_rate:
+        raise too_long(max_seconds)
+    sink = MonoSink(max_seconds)
+    for first in range(0, len(interleaved), _BLOCK_SAMPLES):
+        block = interleaved[first : first + _BLOCK_SAMPLES].T
+        sink.add(MULAW_TO_LINEAR[block] if format.encoding == "mulaw" else block, format.sample_rate)
+    return sink.finish()

@@ -1,0 +1,96 @@
+"""Recordings for the tests: synthetic ones in any encoding, and the real clips of `samples/`."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from stt_server.audio import SAMPLE_RATE, AudioFormat, decode
+
+FloatArray = npt.NDArray[np.float32]
+
+CONTAINER = AudioFormat()
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+
+def chirp(
+    seconds: float = 1.0, rate: int = SAMPLE_RATE, *, low: float = 200.0, high: float = 1500.0
+) -> FloatArray:
+    """A tone that rises from `low` to `high` hertz: it matches itself at one offset only."""
+    t = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * (low * t + (high - low) / (2 * seconds) * t**2)
+    return (0.5 * np.sin(phase)).astype(np.float32)
+
+
+def encode(
+    samples: npt.NDArray[Any],
+    rate: int,
+    container: str,
+    codec: str,
+    *,
+    layout: str = "mono",
+    title: str | None = None,
+    muxer: dict[str, str] | None = None,
+) -> bytes:
+    """`samples`, of (n,) or (channels, n), as a file; `muxer` are FFmpeg's options for `container`."""
+    planar = np.atleast_2d(samples).astype(np.float32)
+    out = io.BytesIO()
+    with av.open(out, "w", format=container, options=muxer or {}) as target:
+        if title:
+            target.metadata["title"] = title
+        # FFmpeg's own Vorbis encoder calls itself experimental.
+        stream = target.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
+        assert isinstance(stream, av.AudioStream)
+        # Packed: PyAV miscounts the planes of 8 channels.
+        frame = av.AudioFrame.from_ndarray(planar.T.reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate, frame.pts = rate, 0
+        resampler = av.AudioResampler(
+            stream.format.name, layout, stream.rate, frame_size=stream.codec_context.frame_size or 1024
+        )
+        for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
+            target.mux(stream.encode(resampled))
+        target.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def wav(samples: npt.NDArray[Any], rate: int, *, codec: str = "pcm_s16le", layout: str = "mono") -> bytes:
+    return encode(samples, rate, "wav", codec, layout=layout)
+
+
+def wav_header(rate: int, channels: int, data_bytes: int, *, bits: int = 16, tag: int = 1) -> bytes:
+    """The 44 bytes before a WAV's samples, free to lie."""
+    frame_bytes = channels * bits // 8
+    fmt = struct.pack("<HHIIHH", tag, channels, rate, rate * frame_bytes & 0xFFFFFFFF, frame_bytes, bits)
+    return (
+        b"RIFF" + struct.pack("<I", min(36 + data_bytes, 0xFFFFFFFF)) + b"WAVEfmt " + struct.pack("<I", 16) + fmt
+        + b"data" + struct.pack("<I", data_bytes)
+    )  # fmt: skip
+
+
+def likeness(heard: FloatArray, source: FloatArray, *, most_lag: int = 1600) -> tuple[float, int]:
+    """The best correlation of two recordings, -1 to 1, and the lag of `heard` in samples where it is found."""
+    size = 1 << (len(heard) + len(source)).bit_length()
+    correlation = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(source, size)), size)
+    near = np.concatenate([correlation[-most_lag:], correlation[:most_lag]])
+    best = int(np.argmax(near))
+    norm = float(np.linalg.norm(heard)) * float(np.linalg.norm(source))
+    return float(near[best]) / max(norm, 1e-9), best - most_lag
+
+
+def clip(name: str) -> FloatArray:
+    """A real clip, such as `"en/counting"`, at 16 kHz."""
+    return decode((SAMPLES / f"{name}.wav").read_bytes(), CONTAINER, max_seconds=60)
+
+
+def silence(seconds: float) -> FloatArray:
+    return np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
+
+
+def joined(*parts: FloatArray) -> FloatArray:
+    return np.concatenate(parts).astype(np.float32)
