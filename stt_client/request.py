@@ -174,9 +174,9 @@ def _linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
     if array.ndim not in (1, 2):
         raise ValueError(f"samples take the shape (samples,) or (samples, channels), not {array.shape}")
     if array.dtype.kind == "f":
-        # 32768 steps a unit, as decoders divide by it; 1.0 itself is one step too many and is clipped.
-        scaled = np.rint(np.nan_to_num(array.astype(np.float64), nan=0.0) * 32768)
-        array = np.clip(scaled, -32768, 32767).astype(np.int16)
+        # 32768 steps a unit, as decoders divide by it; 1.0 itself is one step too many and becomes 32767.
+        unit = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), -1.0, 1.0)
+        array = np.minimum(np.rint(unit * 32768), 32767).astype(np.int16)
     elif array.dtype != np.int16:
         raise ValueError(f"samples take float32 in [-1, 1] or int16, not {array.dtype}")
     channels = array.shape[1] if array.ndim == 2 else 1

@@ -141,7 +141,7 @@ class ScriptedSpeech(speech_pb2_grpc.SpeechToTextServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    async def Transcribe(  # noqa: N802
+    async def Transcribe(
         self, request: speech_pb2.TranscribeRequest, context: Any
     ) -> speech_pb2.TranscribeResponse:
         script = self._script
@@ -176,7 +176,7 @@ class ScriptedSpeech(speech_pb2_grpc.SpeechToTextServicer):
             await _abort(context, failure, request_id)
         return said
 
-    def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+    def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
         raise NotImplementedError
 
 
@@ -184,7 +184,7 @@ class ScriptedOperations(speech_pb2_grpc.OperationsServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    async def GetStatus(  # noqa: N802
+    async def GetStatus(
         self, request: speech_pb2.GetStatusRequest, context: Any
     ) -> speech_pb2.GetStatusResponse:
         self._script.status_metadata.append(_seen(context))
@@ -206,7 +206,7 @@ class ScriptedOperations(speech_pb2_grpc.OperationsServicer):
             snapshot_json=self._script.snapshot_json,
         )
 
-    async def GetMetrics(  # noqa: N802
+    async def GetMetrics(
         self, request: speech_pb2.GetMetricsRequest, context: Any
     ) -> speech_pb2.GetMetricsResponse:
         return speech_pb2.GetMetricsResponse(
