@@ -44,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("stt-gateway", description="REST in front of a speech-to-text service.")
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the service's gRPC address")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
-    parser.add_argument(
-        "--port", type=_port, default=8081, help="port to listen on; 0: a free one (%(default)s)"
-    )
+    parser.add_argument("--port", type=_port, default=8081, help="port to listen on; 0: a free one (%(default)s)")
     to_service = parser.add_argument_group("TLS to the service", "PEM files; any of them turns TLS on")
     to_service.add_argument("--ca", type=Path, help="CA that signed the service's certificate")
     to_service.add_argument("--cert", type=Path, help="certificate to show to the service")
@@ -55,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     for_callers.add_argument("--tls-cert", type=Path, help="certificate of this gateway")
     for_callers.add_argument("--tls-key", type=Path, help="its key")
     for_callers.add_argument("--tls-client-ca", type=Path, help="callers need a certificate of this CA")
-    parser.add_argument(
-        "--cors-origins", default="", help="origins whose pages may call, separated by commas"
-    )
+    parser.add_argument("--cors-origins", default="", help="origins whose pages may call, separated by commas")
     levels = ("debug", "info", "warning", "error")
     parser.add_argument("--log-level", type=str.lower, choices=levels, default="info")
     return parser

@@ -20,11 +20,17 @@ CLIENT_GONE = 499
 class AccessLog:
     """Logs method, path, status, seconds and bytes; never a key, a query or a word of a recording.
 
-    `bytes` counts the request's body as far as it was read, `bytes_sent` the response's.
+    `bytes` counts the request's body as far as it was read, `bytes_sent` the response's. Probes and scrapes that went
+    well are lines for debugging only.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, service_logs_here: bool = False) -> None:
+        """
+        Args:
+            service_logs_here: the service writes to the same log, so a request that it has told of is not told twice.
+        """
         self._app = app
+        self._service_logs_here = service_logs_here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,6 +39,7 @@ class AccessLog:
         started = time.monotonic()
         status, received, sent = CLIENT_GONE, 0, 0
         told: dict[str, str] = {}
+        told_by_service = False
 
         async def counted_receive() -> Message:
             nonlocal received
@@ -41,17 +48,21 @@ class AccessLog:
             return message
 
         async def counted_send(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, told_by_service
             if message["type"] == "http.response.start":
+                headers = Headers(raw=message["headers"])
                 status = message["status"]
-                told.update(_about_error(Headers(raw=message["headers"])))
+                told.update(_about_error(headers))
+                told_by_service = self._service_logs_here and "x-total-ms" in headers
             sent += len(message.get("body", b""))
             await send(message)
 
         try:
             await self._app(scope, counted_receive, counted_send)
         finally:
-            logger.info(
+            routine = scope["method"] == "GET" and status < 400
+            logger.log(
+                logging.DEBUG if told_by_service or routine else logging.INFO,
                 "request",
                 extra={
                     "request_id": request_id_in(scope),

@@ -45,7 +45,8 @@ def create_app(client: SttClient, options: GatewayOptions) -> FastAPI:
 
 def _middleware(options: GatewayOptions) -> list[Middleware]:
     """From the outermost in."""
-    chain = [Middleware(RequestIds), Middleware(AccessLog), Middleware(Drain)]
+    log = Middleware(AccessLog, service_logs_here=options.service_logs_here)
+    chain = [Middleware(RequestIds), log, Middleware(Drain)]
     if options.cors_origins:
         chain.append(
             Middleware(

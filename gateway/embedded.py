@@ -40,6 +40,7 @@ def make_gateway(target: str, settings: HttpSettings) -> GatewayServer:
             port=settings.http_port or 0,
             http_tls=_http_tls(settings),
             cors_origins=settings.cors_origins,
+            service_logs_here=True,
         )
     )
 

@@ -86,9 +86,7 @@ async def on_stt_error(request: Request, error: SttError) -> Response:
     message = error.message if said_by_service else _OWN_WORDS.get(type_, "Internal error.")
     if not said_by_service:
         logger.warning("call failed", extra={"error_type": type_, "detail": error.message})
-    return error_response(
-        request, type_, message, retry_after_s=error.retry_after_s, headers=mirrored(error.metadata)
-    )
+    return error_response(request, type_, message, retry_after_s=error.retry_after_s, headers=mirrored(error.metadata))
 
 
 async def on_http_exception(request: Request, error: HTTPException) -> Response:

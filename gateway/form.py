@@ -84,9 +84,7 @@ class _Single:
     def text(self, name: str) -> str:
         values = self._form.fields.get(name, [""])
         if len(values) > 1:
-            raise Refusal(
-                "invalid_argument", f"The field '{name}' is given {len(values)} times; once will do."
-            )
+            raise Refusal("invalid_argument", f"The field '{name}' is given {len(values)} times; once will do.")
         return values[0]
 
     def choice(self, name: str, choices: Mapping[str, T], default: T, fold: Callable[[str], str] = str) -> T:

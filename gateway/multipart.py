@@ -36,9 +36,7 @@ def boundary_of(content_type: str) -> bytes:
     """
     media_type, parameters = parse_options_header(content_type)
     if media_type != b"multipart/form-data":
-        raise Refusal(
-            "invalid_argument", "Send multipart/form-data with the recording in a part named 'audio'."
-        )
+        raise Refusal("invalid_argument", "Send multipart/form-data with the recording in a part named 'audio'.")
     boundary = parameters.get(b"boundary", b"")
     if not boundary:
         raise Refusal("invalid_argument", "The Content-Type names no multipart boundary.")

@@ -27,9 +27,7 @@ _MS = {"type": "string", "pattern": r"^\d+\.\d$"}
 _FLAG = {"type": "string", "enum": ["true", "false"]}
 _TEXT = {"type": "string"}
 
-_REQ_ID: Mapping[str, Json] = {
-    "X-Req-Id": {"description": "The request's id, as logs have it.", "schema": _TEXT}
-}
+_REQ_ID: Mapping[str, Json] = {"X-Req-Id": {"description": "The request's id, as logs have it.", "schema": _TEXT}}
 
 _TIMES: Mapping[str, Json] = {
     "X-Queue-Wait-ms": {"description": "Waiting for a slot, milliseconds.", "schema": _MS},
@@ -133,9 +131,7 @@ _TRANSCRIPT = _object(
                     },
                     "model": _TEXT,
                     "words": _list(
-                        _object(
-                            {"start": _SECONDS, "end": _SECONDS, "text": _TEXT, "probability": _PROBABILITY}
-                        )
+                        _object({"start": _SECONDS, "end": _SECONDS, "text": _TEXT, "probability": _PROBABILITY})
                     ),
                 }
             )

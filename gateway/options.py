@@ -35,3 +35,5 @@ class GatewayOptions:
     """Seconds that a body may stand still, and that one of a few bytes may take in all; see `body.Patience`."""
     default_timeout_s: float = 3600.0
     """Seconds that the service has for an answer unless `X-Timeout-Ms` says otherwise."""
+    service_logs_here: bool = False
+    """The service shares this process and its log: what it has told of there isn't told again."""

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from stt_client.subtitles import to_srt, to_vtt
 
 from gateway import openapi
 from gateway.body import read_form
@@ -20,6 +19,7 @@ from stt_client import SttClient
 from stt_client.convert import transcript_json
 from stt_client.errors import SttError
 from stt_client.results import Transcript
+from stt_client.subtitles import to_srt, to_vtt
 
 T = TypeVar("T")
 Metadata = list[tuple[str, str]]
@@ -147,9 +147,7 @@ def _told(transcript: Transcript, response_format: ResponseFormat) -> Response:
 async def _health(client: SttClient) -> Response:
     """Whether the service answers and says SERVING; what it is, as far as known."""
     try:
-        serving, status = await asyncio.wait_for(
-            asyncio.gather(client.health(), client.status()), HEALTH_TIMEOUT_S
-        )
+        serving, status = await asyncio.wait_for(asyncio.gather(client.health(), client.status()), HEALTH_TIMEOUT_S)
     except (SttError, asyncio.TimeoutError):
         return JSONResponse({"ok": False}, 503)
     about = {"service": status.service, "model": status.model, "device": status.device}

@@ -37,6 +37,7 @@ def run(name: ServiceName, make_gateway: Callable[[str, Settings], Gateway]) -> 
     try:
         settings = load(config_path(name, os.environ), name)
         configure(settings.log_format, settings.log_level)
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
         for warning in settings.warnings:
             log.warning(warning)
         return asyncio.run(_serve(settings, make_gateway))

@@ -53,7 +53,7 @@ def settings_text(folder: Path, service: ServiceName, **keys: object) -> str:
 
 @asynccontextmanager
 async def running(
-    folder: Path, service: ServiceName = "primary", model: Recognizer | None = None, **keys: object
+    folder: Path, service: ServiceName = "primary", model: Recognizer | None = None, **keys: Any
 ) -> AsyncIterator[Service]:
     """A started service, in this event loop."""
     model = model or ScriptedRecognizer()

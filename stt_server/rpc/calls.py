@@ -16,6 +16,10 @@ from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
 from stt_server.observability.calls import Call, Endpoint
 from stt_server.pipeline import Progress, Transcript
 
+_NOT_AGAIN = frozenset({"overloaded", "out_of_memory", "fallback_failed"})
+"""Errors that a caller's library must not try again by itself: a busy service would get its load twice, and a failed
+fallback has been tried again already, by the primary: one retry, at one hop."""
+
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -128,8 +132,7 @@ def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -
     ]
     if wait is not None and kind.http in (429, 503):
         entries.append(("retry-after-ms", str(max(1, round(wait * 1000)))))
-    if kind.type == "fallback_failed":
-        # The primary has tried the fallback again already: one retry, at one hop.
+    if kind.type in _NOT_AGAIN:
         entries.append(("grpc-retry-pushback-ms", "-1"))
     return entries
 

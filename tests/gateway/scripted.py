@@ -102,9 +102,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             await self._server.stop(0)
 
     async def serving(self, serving: bool) -> None:
-        state = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", "stt.v1.SpeechToText"):
             await self.health.set(name, state)
 
@@ -134,9 +132,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
         yield speech_pb2.StreamTranscribeResponse()
 
-    async def GetStatus(
-        self, request: speech_pb2.GetStatusRequest, context: Context
-    ) -> speech_pb2.GetStatusResponse:
+    async def GetStatus(self, request: speech_pb2.GetStatusRequest, context: Context) -> speech_pb2.GetStatusResponse:
         metadata = _received(context)
         self.status_calls.append(metadata)
         if self.status_failure is not None:

@@ -22,9 +22,7 @@ AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
 
 async def run(*arguments: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", *arguments, stdout=pipe, stderr=pipe
-    )
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "gateway", *arguments, stdout=pipe, stderr=pipe)
 
 
 async def ready_port(process: asyncio.subprocess.Process, target: str) -> int:
@@ -44,9 +42,7 @@ async def test_a_signal_finishes_what_is_in_flight_and_exits_0(
     try:
         port = await ready_port(process, service.address)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            waiting = asyncio.create_task(
-                http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "last"})
-            )
+            waiting = asyncio.create_task(http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "last"}))
             await asyncio.wait_for(service.started.wait(), 10)
             process.send_signal(number)
             service.hold.set()

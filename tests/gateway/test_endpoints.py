@@ -34,9 +34,7 @@ async def test_health_is_503_while_the_service_does_not_serve(
     assert (response.status_code, response.json()) == (503, {"ok": False, **ABOUT})
 
 
-async def test_health_is_503_where_the_status_fails(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_health_is_503_where_the_status_fails(http: httpx.AsyncClient, service: ScriptedService) -> None:
     service.status_failure = Failure("internal")
     response = await http.get("/v1/health")
     assert (response.status_code, response.json()) == (503, {"ok": False})
@@ -48,17 +46,13 @@ async def test_the_snapshot_is_passed_on(http: httpx.AsyncClient, service: Scrip
     assert response.json() == {"server_commit": "abc", "uptime_s": 12.5, "requests": {"total": 3}}
 
 
-async def test_prometheus_gets_the_exposition_with_its_type(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_prometheus_gets_the_exposition_with_its_type(http: httpx.AsyncClient, service: ScriptedService) -> None:
     response = await http.get("/metrics")
     assert response.text == 'stt_requests_total{endpoint="/v1/transcribe"} 3.0\n'
     assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/health", "/v1/metrics", "/metrics", "/openapi.json", "/docs", "/", "/no"]
-)
+@pytest.mark.parametrize("path", ["/v1/health", "/v1/metrics", "/metrics", "/openapi.json", "/docs", "/", "/no"])
 async def test_every_response_carries_the_callers_id(
     http: httpx.AsyncClient, service: ScriptedService, path: str
 ) -> None:
@@ -66,9 +60,7 @@ async def test_every_response_carries_the_callers_id(
     assert response.headers.get_list("x-req-id") == ["one.two"]
 
 
-async def test_openapi_names_every_field_header_and_code(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_openapi_names_every_field_header_and_code(http: httpx.AsyncClient, service: ScriptedService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     assert set(paths) == {"/v1/transcribe", "/v1/health", "/v1/metrics", "/metrics"}
     found = paths["/v1/transcribe"]["post"]
@@ -83,9 +75,7 @@ async def test_openapi_names_every_field_header_and_code(
     assert {it["name"] for it in found["parameters"]} == {"Authorization", "X-Req-Id", "X-Timeout-Ms"}
 
 
-async def test_openapi_describes_the_response_that_is_given(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_openapi_describes_the_response_that_is_given(http: httpx.AsyncClient, service: ScriptedService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     schema = paths["/v1/transcribe"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     told = (await http.post("/v1/transcribe", files=AUDIO)).json()
@@ -103,9 +93,7 @@ async def test_openapi_describes_the_response_that_is_given(
     compare(schema, told)
 
 
-async def test_the_docs_page_loads_nothing_from_elsewhere(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_the_docs_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient, service: ScriptedService) -> None:
     response = await http.get("/docs")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in response.headers["content-security-policy"]
@@ -118,9 +106,7 @@ async def test_the_root_leads_to_the_docs(http: httpx.AsyncClient, service: Scri
     assert response.url.path == "/docs"
 
 
-async def test_other_origins_may_not_call_by_default(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_other_origins_may_not_call_by_default(http: httpx.AsyncClient, service: ScriptedService) -> None:
     response = await http.get("/v1/health", headers={"Origin": "https://app.example"})
     assert "access-control-allow-origin" not in response.headers
 
@@ -136,9 +122,7 @@ async def test_a_listed_origin_may_call_and_read_the_headers(service: ScriptedSe
             preflight = await http.options("/v1/transcribe", headers=asked)
             assert preflight.status_code == 200
             assert preflight.headers["access-control-allow-origin"] == "https://app.example"
-            response = await http.post(
-                "/v1/transcribe", files=AUDIO, headers={"Origin": "https://app.example"}
-            )
+            response = await http.post("/v1/transcribe", files=AUDIO, headers={"Origin": "https://app.example"})
             exposed = response.headers["access-control-expose-headers"]
             assert "X-Final-Model" in exposed and "X-Req-Id" in exposed
             other = await http.get("/v1/health", headers={"Origin": "https://evil.example"})

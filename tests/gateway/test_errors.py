@@ -63,9 +63,7 @@ async def test_retry_after_is_whole_seconds_rounded_up(
     assert response.headers["retry-after"] == told
 
 
-async def test_a_call_that_the_service_lets_go_is_503(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_a_call_that_the_service_lets_go_is_503(http: httpx.AsyncClient, service: ScriptedService) -> None:
     service.failure = Failure("cancelled")
     assert_told(await http.post("/v1/transcribe", files=AUDIO), "not_ready")
 
@@ -115,9 +113,7 @@ async def test_a_service_out_of_reach_is_502(free_target: str, caplog: pytest.Lo
 async def test_an_unknown_value_is_named_with_what_the_field_takes(
     http: httpx.AsyncClient, service: ScriptedService, field: str, value: str, takes: str
 ) -> None:
-    message = assert_told(
-        await http.post("/v1/transcribe", files=AUDIO, data={field: value}), "invalid_argument"
-    )
+    message = assert_told(await http.post("/v1/transcribe", files=AUDIO, data={field: value}), "invalid_argument")
     assert message == f"Unknown {field} '{value}'; it takes {takes}."
     assert not service.calls
 

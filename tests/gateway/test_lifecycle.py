@@ -131,9 +131,7 @@ async def test_it_starts_before_its_service(free_target: str) -> None:
 
 async def test_it_reaches_its_service_over_a_unix_socket(tmp_path: Path) -> None:
     service = ScriptedService()
-    server = GatewayServer(
-        GatewayOptions(await service.start(f"unix:{tmp_path}/s"), host="127.0.0.1", port=0)
-    )
+    server = GatewayServer(GatewayOptions(await service.start(f"unix:{tmp_path}/s"), host="127.0.0.1", port=0))
     await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as http:
@@ -205,14 +203,10 @@ async def test_callers_without_a_certificate_are_refused_where_one_is_needed(
         await server.stop(1)
 
 
-async def test_a_file_that_is_no_certificate_stops_the_start(
-    service: ScriptedService, tmp_path: Path
-) -> None:
+async def test_a_file_that_is_no_certificate_stops_the_start(service: ScriptedService, tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("not PEM")
-    server = GatewayServer(
-        GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=HttpTls(junk, junk))
-    )
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=HttpTls(junk, junk)))
     with pytest.raises(OSError, match=r"junk\.pem"):
         await server.start()
     with socket.create_server(("127.0.0.1", 0)):

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
 
 
-async def test_json_holds_every_field_of_the_response(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_json_holds_every_field_of_the_response(http: httpx.AsyncClient, service: ScriptedService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "abc-1"})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -68,9 +66,7 @@ async def test_language_probability_is_null_for_a_forced_language(
     assert response.json()["language_probability"] is None
 
 
-async def test_headers_mirror_the_trailing_metadata(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_headers_mirror_the_trailing_metadata(http: httpx.AsyncClient, service: ScriptedService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO)
     for name, value in {**TIMES, **ROUTED}.items():
         assert response.headers[name] == value
@@ -191,18 +187,14 @@ async def test_a_deadline_that_passes_is_504(http: httpx.AsyncClient, service: S
 
 
 @pytest.mark.parametrize("given", ["0", "-5", "soon", "nan", "inf", ""])
-async def test_a_timeout_that_is_none_is_refused(
-    http: httpx.AsyncClient, service: ScriptedService, given: str
-) -> None:
+async def test_a_timeout_that_is_none_is_refused(http: httpx.AsyncClient, service: ScriptedService, given: str) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": given})
     assert response.status_code == 400
     assert "X-Timeout-Ms" in response.json()["error"]["message"]
     assert not service.calls
 
 
-async def test_many_at_once_each_get_their_own_answer(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_many_at_once_each_get_their_own_answer(http: httpx.AsyncClient, service: ScriptedService) -> None:
     ids = [f"caller-{n}" for n in range(40)]
     calls = (http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": id_}) for id_ in ids)
     responses = await asyncio.gather(*calls)
@@ -210,9 +202,7 @@ async def test_many_at_once_each_get_their_own_answer(
     assert [response.headers["x-req-id"] for response in responses] == ids
 
 
-async def test_a_new_id_is_made_where_none_or_a_bad_one_came(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_a_new_id_is_made_where_none_or_a_bad_one_came(http: httpx.AsyncClient, service: ScriptedService) -> None:
     for given in (b"", b"no spaces", b"x" * 65, b"\xe9"):
         response = await http.post("/v1/transcribe", files=AUDIO, headers={b"X-Req-Id": given})
         made = response.headers["x-req-id"]

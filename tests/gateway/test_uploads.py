@@ -85,9 +85,7 @@ async def test_a_body_refused_at_its_first_part_is_read_to_its_end(
     assert (answer.status, answer.headers["x-error-type"]) == (400, "invalid_argument")
 
 
-async def test_more_than_was_declared_is_not_part_of_the_body(
-    gateway: GatewayServer, service: ScriptedService
-) -> None:
+async def test_more_than_was_declared_is_not_part_of_the_body(gateway: GatewayServer, service: ScriptedService) -> None:
     body = upload(10)
     answer = await exchange(gateway.port, head(f"Content-Length: {len(body)}") + body + bytes(100))
     assert answer.status == 200
@@ -103,9 +101,7 @@ async def test_a_body_cut_short_by_its_declared_length_is_refused(
     assert not service.calls
 
 
-async def test_a_wrong_key_is_refused_before_the_body_comes(
-    gateway: GatewayServer, service: ScriptedService
-) -> None:
+async def test_a_wrong_key_is_refused_before_the_body_comes(gateway: GatewayServer, service: ScriptedService) -> None:
     service.keys = frozenset({"right"})
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Authorization: Bearer wrong", "Content-Length: 1000000"))
@@ -159,9 +155,7 @@ async def test_what_can_be_no_key_is_401(
     assert answer.json()["error"]["request_id"] == answer.headers["x-req-id"]
 
 
-async def test_headers_of_any_bytes_leave_the_answer_whole(
-    gateway: GatewayServer, service: ScriptedService
-) -> None:
+async def test_headers_of_any_bytes_leave_the_answer_whole(gateway: GatewayServer, service: ScriptedService) -> None:
     body = upload(10)
     lines = ("X-Req-Id: \xe9\xff", "X-Forwarded-For: \xe4, 1.2.3.4", f"Content-Length: {len(body)}")
     answer = await exchange(gateway.port, head(*lines) + body)
@@ -169,9 +163,7 @@ async def test_headers_of_any_bytes_leave_the_answer_whole(
     assert service.calls[0].metadata["x-forwarded-for"] == "unknown, 1.2.3.4, 127.0.0.1"
 
 
-async def test_what_is_no_http_is_answered_in_the_same_shape(
-    gateway: GatewayServer, service: ScriptedService
-) -> None:
+async def test_what_is_no_http_is_answered_in_the_same_shape(gateway: GatewayServer, service: ScriptedService) -> None:
     answer = await exchange(gateway.port, b"\x16\x03\x01\x02\x00\r\n\r\n")
     assert answer.status == 400
     assert answer.json()["error"]["request_id"] == answer.headers["x-req-id"]
