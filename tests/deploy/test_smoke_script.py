@@ -1,0 +1,171 @@
+"""tests/smoke_test_stt.py against a scripted server: what it sends, prints, and calls a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+
+from tests import smoke_test_stt as smoke
+from tests.deploy.scripted import Request, Response, Scripted, answer, serving
+
+RATE = 8000
+
+
+def recording(path: Path, seconds: float, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(b"\x01\x02" * int(seconds * rate))
+    return path
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    """Three clips: two in a folder named after a language."""
+    recording(tmp_path / "audio" / "en" / "one.wav", 1)
+    recording(tmp_path / "audio" / "en" / "two.wav", 0.5)
+    recording(tmp_path / "audio" / "unknown" / "three.wav", 0.25)
+    (tmp_path / "audio" / "en" / "one.txt").write_text("not a recording")
+    return tmp_path / "audio"
+
+
+def seconds_of(audio: bytes) -> float:
+    with wave.open(io.BytesIO(audio)) as file:
+        return float(file.getnframes() / file.getframerate())
+
+
+async def kept(request: Request) -> Response:
+    return answer(request)
+
+
+async def half_escalated(request: Request) -> Response:
+    return answer(request, fallback_used=bool(request.options.language))
+
+
+async def run(port: int, *args: object) -> int:
+    options = smoke.parse_arguments(["--server", f"127.0.0.1:{port}", *map(str, args)])
+    return await smoke.run(options)
+
+
+async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
+    audio: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servicer = Scripted(kept, key="secret-key")
+    async with serving(servicer) as port:
+        assert await run(port, "--audio", audio, "--api-key", "secret-key", "--long-seconds", 5) == 0
+    sent = [(request.options.language, seconds_of(request.audio)) for request in servicer.requests]
+    # three.wav's folder names no language, so it isn't forced.
+    short = [("en", 1.0), ("", 1.0), ("en", 0.5), ("", 0.5), ("", 0.25)]
+    assert sent[:5] == short
+    assert [language for language, _ in sent[5:]] == ["", "en", ""]
+    assert all(5 <= seconds < 8 for _, seconds in sent[5:])
+    out = capsys.readouterr().out
+    assert [
+        line.split("  ")[0] for line in out.splitlines() if line.startswith(("short", "long", "all"))
+    ] == [
+        "long, detected",
+        "long, forced",
+        "short, detected",
+        "short, forced",
+        "all",
+    ]
+    assert "ok    0 failed" in out
+
+
+async def test_more_fallbacks_than_the_bound_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("--audio", audio / "en", "--long-seconds", 0)
+    async with serving(Scripted(half_escalated)) as port:
+        assert await run(port, *args, "--max-fallback-rate", 0.49) == 1
+        assert "OVER  fallback rate 50.0%, at most 49.0%" in capsys.readouterr().out
+        assert await run(port, *args, "--max-fallback-rate", 0.5) == 0
+
+
+async def test_a_p95_over_the_bound_fails(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(Scripted(kept)) as port:
+        assert await run(port, "--audio", audio, "--long-seconds", 0, "--max-p95", 0) == 1
+        assert "OVER  p95 of short clips" in capsys.readouterr().out
+        assert await run(port, "--audio", audio, "--long-seconds", 0, "--max-p95", 60) == 0
+
+
+async def test_a_bound_on_what_was_not_measured_does_not_hold(audio: Path) -> None:
+    async with serving(Scripted(kept)) as port:
+        assert await run(port, "--audio", audio, "--long-seconds", 0, "--max-p95-long", 60) == 1
+
+
+async def test_failed_calls_are_named_and_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(Scripted(kept, key="secret-key")) as port:
+        args = ("--audio", audio / "en" / "one.wav", "--language", "en", "--api-key", "wrong")
+        assert await run(port, *args, "--long-seconds", 0) == 1
+        out = capsys.readouterr().out
+        assert "one.wav (short, forced): unauthenticated: no key [scripted]" in out
+        assert "OVER  2 failed, at most 0 may" in out
+        assert await run(port, *args, "--long-seconds", 0, "--max-errors", 2) == 0
+
+
+async def test_an_answer_in_another_language_than_the_forced_one_fails(
+    audio: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def deaf(request: Request) -> Response:
+        response = answer(request)
+        response.language = "de"
+        return response
+
+    async with serving(Scripted(deaf)) as port:
+        assert await run(port, "--audio", audio / "en", "--long-seconds", 0) == 1
+    assert "forced to en, and the answer says de" in capsys.readouterr().out
+
+
+async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(audio: Path) -> None:
+    now, most = 0, 0
+    two_are_here = asyncio.Event()
+
+    async def counted(request: Request) -> Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 2:
+            two_are_here.set()
+        await asyncio.wait_for(two_are_here.wait(), 30)
+        now -= 1
+        return answer(request)
+
+    servicer = Scripted(counted)
+    async with serving(servicer) as port:
+        assert await run(port, "--audio", audio, "--requests", 20, "--concurrency", 2) == 0
+    assert (len(servicer.requests), most) == (20, 2)
+
+
+async def test_it_needs_recordings_that_it_can_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await run(1, "--audio", tmp_path) == 2
+    assert "no recordings found" in capsys.readouterr().out
+    assert await run(1, "--audio", tmp_path / "gone.wav") == 2
+    assert "can't read" in capsys.readouterr().out
+
+
+async def test_it_runs_as_a_script_and_says_when_nobody_answers(audio: Path) -> None:
+    async with serving(Scripted(kept)) as port:
+        pass
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        smoke.__file__,
+        *("--server", f"127.0.0.1:{port}", "--audio", str(audio)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    assert "is not SERVING, or can't be reached" in out.decode()
+
+
+def test_clips_of_another_rate_are_not_joined(tmp_path: Path) -> None:
+    files = [recording(tmp_path / "en" / "a.wav", 1), recording(tmp_path / "en" / "b.wav", 1, rate=16000)]
+    (long,) = smoke.join(smoke.clips_of(files, ""), 2)
+    assert seconds_of(long.audio) == pytest.approx(2 * (1 + smoke.PAUSE_SECONDS))
