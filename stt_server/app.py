@@ -103,7 +103,11 @@ class Service:
         await self._server.start()
         if self._make_gateway is not None:
             gateway = self._make_gateway(socket_target, self.settings)
-            await gateway.start()
+            try:
+                await gateway.start()
+            except OSError as error:
+                address = _address(self.settings.host, self.settings.http_port or 0)
+                raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
             self._gateway = gateway
         loop = asyncio.get_running_loop()
         self._recognizer = await loop.run_in_executor(None, self._load, self.settings)
@@ -174,8 +178,7 @@ class Service:
         """
         settings = self.settings
         credentials = server_credentials(settings)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        address = f"{host}:{settings.grpc_port}"
+        address = _address(settings.host, settings.grpc_port)
         try:
             if credentials is None:
                 self.grpc_port = self._server.add_insecure_port(address)
@@ -233,6 +236,10 @@ class Service:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SPEECH_NAME):
             await self._health.set(name, status)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _rules(settings: Settings) -> Rules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,14 @@ def test_each_model_writes_down_what_was_said(name: str, request: pytest.Fixture
 
 @pytest.mark.parametrize(
     ("language", "name"),
-    [("en", "counting"), ("es", "conteo"), ("fr", "comptage"), ("it", "conteggio"), ("pt", "contagem"), ("zh", "jishu")],
+    [
+        ("en", "counting"),
+        ("es", "conteo"),
+        ("fr", "comptage"),
+        ("it", "conteggio"),
+        ("pt", "contagem"),
+        ("zh", "jishu"),
+    ],
 )
 def test_the_language_is_heard(base: WhisperRecognizer, language: str, name: str) -> None:
     (chunk,) = split(samples_of(clip(language, name)), vad_filter=True)
@@ -79,7 +87,7 @@ def test_word_times_agree_between_the_short_and_the_full_window(base: WhisperRec
         assert short.start == pytest.approx(long.start, abs=0.1)
         assert short.end == pytest.approx(long.end, abs=0.1)
         assert 0 <= short.probability <= 1
-    assert all(a.end <= b.start + 1e-6 for a, b in zip(short_words, short_words[1:]))
+    assert all(a.end <= b.start + 1e-6 for a, b in itertools.pairwise(short_words))
 
 
 def test_times_count_from_the_start_of_the_recording(base: WhisperRecognizer) -> None:

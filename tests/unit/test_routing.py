@@ -117,7 +117,5 @@ def test_confidence_is_below_only_for_checks_of_the_answer() -> None:
         (None, None, "fallback"),
     ],
 )
-def test_the_better_founded_answer_is_the_surer_one(
-    primary: float | None, fallback: float | None, winner: str
-) -> None:
+def test_the_better_founded_answer_is_the_surer_one(primary: float | None, fallback: float | None, winner: str) -> None:
     assert better_founded(primary, fallback) == winner

@@ -38,7 +38,7 @@ def _row(type_: str, status: str, http: int, retry_after_s: float | None, advice
 
 ERRORS: Mapping[str, ErrorKind] = dict(
     (
-        _row("unauthenticated", "UNAUTHENTICATED", 401, None, "Send 'Authorization: Bearer KEY' with a key of API_KEYS."),
+        _row("unauthenticated", "UNAUTHENTICATED", 401, None, "Send 'Authorization: Bearer KEY' with one of API_KEYS."),
         _row("rate_limited", "RESOURCE_EXHAUSTED", 429, 1.0, "Wait for Retry-After, or ask for a higher RATE_LIMIT."),
         _row("payload_too_large", "RESOURCE_EXHAUSTED", 413, None, "Send a shorter or more compressed recording."),
         _row("audio_too_long", "INVALID_ARGUMENT", 413, None, "Split the recording; MAX_AUDIO_SECONDS is the limit."),
