@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,6 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.2, 5.0
+_STEADY_S = 1.0
+"""A watch that lasted this long was a working one."""
 
 
 async def check(channel: grpc.aio.Channel, service: str, timeout: float) -> bool:
@@ -30,25 +33,31 @@ async def watch(channel: grpc.aio.Channel, service: str = "") -> AsyncGenerator[
     """
     stub = _stub(channel)
     request = health_pb2.HealthCheckRequest(service=service)
-    was_out, pause = False, _FIRST_PAUSE_S
+    wait, pause = False, _FIRST_PAUSE_S
     while True:
-        call = stub.Watch(request, wait_for_ready=was_out)
+        started, heard = time.monotonic(), False
+        call = stub.Watch(request, wait_for_ready=wait)
         try:
             async for reply in call:
-                pause = _FIRST_PAUSE_S
+                heard = True
                 yield reply.status == SERVING
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                heard = True
                 yield True
                 await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         finally:
             call.cancel()
+        if heard and time.monotonic() - started > _STEADY_S:
+            # Servers end old connections as a matter of course. Only if no new one can be had is this one out.
+            wait, pause = False, _FIRST_PAUSE_S
+            continue
         yield False
-        if was_out:
-            # The connection stands and yet the watch ended: don't spin against such a server.
+        if wait:
+            # It could be connected to, and yet the watch ended soon: don't spin against such a server.
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE_S)
-        was_out = True
+        wait = True
 
 
 def _stub(channel: grpc.aio.Channel) -> Any:

@@ -1,0 +1,94 @@
+"""`stt status`, run in a thread against a server in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+
+import pytest
+
+from stt_client.cli import main
+from tests.client.scripted import SNAPSHOT, Failure, Script, serving
+
+
+async def stt(*arguments: str) -> int:
+    return await asyncio.to_thread(main, ["status", *arguments])
+
+
+async def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as served:
+        assert await stt("--server", served.target) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"server: {served.target}",
+        "health: serving",
+        "service: primary",
+        "model: tiny",
+        "device: cpu (int8)",
+        "commit: abc123",
+        "uptime: 0:00:12",
+        "requests: 8",
+        "fallback: 25.0% (1 of 4)",
+        "p50: 100.0 ms",
+        "p95: 200.0 ms",
+        "p99: 300.0 ms",
+        "waiting: 2 of 64",
+        "running: 1 of 2",
+    ]
+
+
+async def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "100")
+    async with serving() as first, serving() as second:
+        assert await stt("--server", first.target, "--server", second.target) == 0
+    shown = screen.getvalue()
+    assert first.target in shown
+    assert second.target in shown
+    assert "25.0% (1 of 4)" in shown
+    assert "┃" in shown or "│" in shown
+
+
+async def test_json_is_a_list_with_the_whole_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as served:
+        assert await stt("--json", "--server", served.target) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert (report["server"], report["ok"], report["health"]) == (served.target, True, "serving")
+    assert report["limits"]["max_queue"] == 64
+    assert report["snapshot"] == SNAPSHOT
+
+
+async def test_a_fresh_service_has_dashes_where_nothing_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(Script(snapshot_json="{}")) as served:
+        assert await stt("--server", served.target) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"requests: -", "fallback: -", "p95: -", "waiting: - of 64"} <= set(lines)
+
+
+async def test_one_that_is_not_serving_is_down(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as served:
+        await served.set_serving(False)
+        assert await stt("--server", served.target) == 1
+    assert "health: not serving" in capsys.readouterr().out
+
+
+async def test_one_that_is_unreachable_is_down_and_the_other_still_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with serving() as served:
+        assert await stt("--server", "127.0.0.1:1", "--server", served.target) == 1
+    out, err = capsys.readouterr()
+    assert "server: 127.0.0.1:1\nhealth: unreachable" in out
+    assert "model: tiny" in out
+    assert "can't reach 127.0.0.1:1. Check" in err
+
+
+async def test_an_error_of_the_service_is_told_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(Script(status_failure=Failure("internal", "oh dear"))) as served:
+        assert await stt("--json", "--server", served.target) == 1
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert report["error"].startswith("oh dear. ")

@@ -1,0 +1,318 @@
+"""`stt transcribe`, run in a thread against a server in the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from protos.stt.v1 import speech_pb2
+from stt_client.cli import main
+from tests.client.scripted import Failure, Script, serving
+
+JSON_KEYS = {
+    "request_id",
+    "text",
+    "language",
+    "language_probability",
+    "audio_duration",
+    "segments",
+    "routing",
+    "timings",
+    "model",
+}
+
+
+async def stt(*arguments: str | Path) -> int:
+    return await asyncio.to_thread(main, ["transcribe", *map(str, arguments)])
+
+
+def echo(request: speech_pb2.TranscribeRequest) -> str | Failure:
+    """The text is the audio's own bytes; `bad` is refused."""
+    if request.audio == b"bad":
+        return Failure("unsupported_audio", "this is no audio")
+    return f"said {request.audio.decode()}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Recordings whose sorted order is a.wav, b.MP3, sub/c.flac, and what is to be passed over."""
+    root = tmp_path / "talks"
+    (root / "sub").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    for name in ("b.MP3", "a.wav", "sub/c.flac", "notes.txt", "._a.wav", ".hidden/d.wav", "e.pcm"):
+        (root / name).write_bytes(Path(name).stem.encode())
+    return root
+
+
+async def test_one_file_prints_its_text_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder / "a.wav", "--server", served.target) == 0
+    assert capsys.readouterr() == ("said a\n", "")
+
+
+async def test_options_reach_the_service(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STT_API_KEY", "from-env")
+    async with serving() as served:
+        speech = ["--language", "de", "--candidate-languages", "de, fr", "--task", "translate", "--words"]
+        more = ["--prompt", "Ahem.", "--hotwords", "Ada,Grace,", "--routing", "primary", "--timeout", "7"]
+        assert await stt(folder / "a.wav", "--server", served.target, *speech, *more) == 0
+        assert await stt(folder / "a.wav", "--server", served.target, "--api-key", "given") == 0
+    assert served.script.requests[0].options == speech_pb2.TranscribeOptions(
+        language="de",
+        candidate_languages=["de", "fr"],
+        task=speech_pb2.TASK_TRANSLATE,
+        prompt="Ahem.",
+        hotwords=["Ada", "Grace"],
+        word_timestamps=True,
+        routing=speech_pb2.ROUTING_POLICY_PRIMARY_ONLY,
+    )
+    assert [seen["authorization"] for seen in served.script.metadata] == ["Bearer from-env", "Bearer given"]
+    remaining = served.script.time_remaining[0]
+    assert remaining is not None
+    assert 5 < remaining <= 7
+
+
+async def test_a_folder_is_walked_in_order_and_each_text_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder, "--server", served.target) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{folder}/a.wav: said a",
+        f"{folder}/b.MP3: said b",
+        f"{folder}/sub/c.flac: said c",
+    ]
+
+
+async def test_results_come_in_the_order_of_input_however_long_each_takes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    b_done = asyncio.Event()
+
+    async def answer(request: speech_pb2.TranscribeRequest) -> str:
+        await b_done.wait() if request.audio == b"a" else b_done.set()
+        return str(echo(request))
+
+    async with serving(Script(answer=answer)) as served:
+        assert await stt(folder / "a.wav", folder / "b.MP3", "--server", served.target) == 0
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["said a", "said b"]
+
+
+@pytest.mark.parametrize(("given", "most"), [([], 2), (["--jobs", "1"], 1), (["--jobs", "5"], 5)])
+async def test_jobs_bound_how_many_run_at_a_time(given: list[str], most: int, tmp_path: Path) -> None:
+    files = [tmp_path / f"{n}.wav" for n in range(6)]
+    for file in files:
+        file.write_bytes(b"x")
+    full = asyncio.Event()
+    script = Script()
+
+    async def answer(request: speech_pb2.TranscribeRequest) -> str:
+        if script.now == most:
+            full.set()
+        await full.wait()
+        return "x"
+
+    script.answer = answer
+    async with serving(script) as served:
+        assert await stt(*files, "--server", served.target, *given) == 0
+    assert script.peak == most
+
+
+async def test_several_servers_share_the_work(folder: Path) -> None:
+    async with serving() as first, serving() as second:
+        code = await stt(folder, "--server", first.target, "--server", second.target)
+    assert code == 0
+    assert first.script.requests
+    assert second.script.requests
+
+
+async def test_json_of_one_file_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(Script(text="übung 你好")) as served:
+        assert await stt(folder / "a.wav", "--json", "--server", served.target) == 0
+    out = capsys.readouterr().out
+    assert "übung 你好" in out
+    assert json.loads(out).keys() == JSON_KEYS
+
+
+async def test_json_of_several_files_is_one_object_a_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder, "--json", "--server", served.target) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == ["said a", "said b", "said c"]
+    assert lines[0].keys() == JSON_KEYS | {"file"}
+
+
+async def test_subtitles_on_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as served:
+        assert await stt(folder / "a.wav", "--srt", "--server", served.target) == 0
+        assert capsys.readouterr().out == "1\n00:00:00,000 --> 00:00:01,235\nhello world\n"
+        assert await stt(folder / "a.wav", "--vtt", "--server", served.target) == 0
+        assert capsys.readouterr().out == "WEBVTT\n\n00:00:00.000 --> 00:00:01.235\nhello world\n"
+        assert await stt(folder, "--vtt", "--server", served.target) == 0
+        assert capsys.readouterr().out.startswith(f"==> {folder}/a.wav <==\nWEBVTT\n")
+
+
+async def test_a_file_that_fails_says_why_and_the_others_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, missing = folder / "bad.wav", folder / "missing.wav"
+    bad.write_bytes(b"bad")
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(missing, bad, folder / "a.wav", "--server", served.target) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{folder}/a.wav: said a\n"
+    assert err.splitlines() == [
+        f"stt: {missing}: No such file or directory",
+        f"stt: {bad}: this is no audio. Send WAV, FLAC, MP3, Ogg/Opus, M4A or WebM.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("type_", "advice"),
+    [
+        ("unauthenticated", "--api-key or $STT_API_KEY"),
+        ("rate_limited", "fewer --jobs"),
+        ("deadline_exceeded", "--timeout"),
+        ("internal", "Request id: "),
+    ],
+)
+async def test_a_failure_says_what_to_do(
+    type_: str, advice: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script(always=Failure(type_))) as served:
+        assert await stt(folder / "a.wav", "--server", served.target) == 1
+    assert advice in capsys.readouterr().err
+
+
+async def test_nobody_there_names_the_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await stt(folder / "a.wav", "--server", "127.0.0.1:1") == 1
+    err = capsys.readouterr().err
+    assert "can't reach 127.0.0.1:1. Check that the service runs" in err
+    assert "Traceback" not in err
+
+
+async def test_a_folder_without_recordings_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await stt(tmp_path) == 1
+    assert "no recording in it; looked for" in capsys.readouterr().err
+
+
+async def test_output_writes_each_format_into_the_folder_and_prints_where(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder, "--output", out, "--json", "--srt", "--vtt", "--server", served.target) == 0
+    stems = ("a", "b", "sub/c")
+    expected = [f"{stem}.{suffix}" for stem in stems for suffix in ("json", "srt", "vtt")]
+    assert capsys.readouterr().out.splitlines() == [f"{out}/{name}" for name in expected]
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(expected)
+    assert json.loads((out / "sub" / "c.json").read_text("utf-8"))["text"] == "said c"
+    assert (out / "a.vtt").read_text("utf-8").startswith("WEBVTT\n")
+
+
+async def test_beside_writes_next_to_the_recording(folder: Path) -> None:
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder / "sub" / "c.flac", "--beside", "--server", served.target) == 0
+    assert (folder / "sub" / "c.txt").read_text("utf-8") == "said c\n"
+
+
+async def test_results_of_the_same_stem_keep_apart_and_inputs_are_never_written_over(tmp_path: Path) -> None:
+    for name in ("x.wav", "x.mp3", "y.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = [tmp_path / name for name in ("x.wav", "x.mp3", "y.txt")]
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(*files, "--beside", "--server", served.target) == 0
+    assert (tmp_path / "x.wav.txt").read_text() == "said x.wav\n"
+    assert (tmp_path / "x.mp3.txt").read_text() == "said x.mp3\n"
+    assert (tmp_path / "y.txt").read_text() == "y.txt"
+    assert (tmp_path / "y.txt.txt").read_text() == "said y.txt\n"
+
+
+async def test_a_failed_write_leaves_the_old_file_and_nothing_half_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.txt").write_text("old")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(os, "replace", full)
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder / "a.wav", "--output", out, "--server", served.target) == 1
+    assert [path.name for path in out.iterdir()] == ["a.txt"]
+    assert (out / "a.txt").read_text() == "old"
+    assert f"{out}/a.txt: No space left on device" in capsys.readouterr().err
+
+
+async def test_standard_input_is_read_as_bytes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped = SimpleNamespace(buffer=io.BytesIO(b"\x00\xff\x80"), isatty=lambda: False)
+    monkeypatch.setattr(sys, "stdin", piped)
+    async with serving() as served:
+        assert await stt("-", "--raw-rate", "8000", "--raw-encoding", "mulaw", "--server", served.target) == 0
+    (request,) = served.script.requests
+    assert request.audio == b"\x00\xff\x80"
+    assert request.format.encoding == speech_pb2.AUDIO_ENCODING_MULAW
+    assert request.format.sample_rate_hertz == 8000
+    assert capsys.readouterr().out == "hello world\n"
+
+
+async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script(answer=echo)) as served:
+        assert await stt(folder, "--raw-rate", "16000", "--server", served.target) == 0
+    assert capsys.readouterr().out == f"{folder}/e.pcm: said e\n"
+    assert served.script.requests[0].format.encoding == speech_pb2.AUDIO_ENCODING_LINEAR16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required"),
+        (["x.wav", "--task", "sing"], "invalid choice"),
+        (["x.wav", "--server", "http://localhost:8081"], "write grpc://HOST:PORT"),
+        (["x.wav", "--server", "grpc://h:1", "--ca", __file__], "write grpcs://"),
+        (["x.wav", "--cert", __file__], "together"),
+        (["x.wav", "--ca", "/no/such.pem"], "--ca: can't read /no/such.pem"),
+        (["x.wav", "--api-key", "a\nb"], "printable ASCII"),
+        (["x.wav", "--jobs", "0"], "less than 1"),
+        (["x.wav", "--timeout", "-1"], "seconds over 0"),
+        (["x.wav", "--raw-rate", "8"], "not within 4000 to 192000"),
+        (["x.wav", "--raw-encoding", "mulaw"], "needs --raw-rate"),
+        (["x.wav", "--srt", "--vtt"], "give --output DIR"),
+        (["x.wav", "--output", "d", "--beside"], "not allowed with"),
+        (["a/x.wav", "b/x.wav", "--output", "d"], "would write"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_what_to_give(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["transcribe", *arguments])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_standard_input_from_a_terminal_is_bad_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(SystemExit) as caught:
+        main(["transcribe", "-"])
+    assert caught.value.code == 2
+    assert "pipe one in" in capsys.readouterr().err

@@ -1,0 +1,228 @@
+"""The pool over real servers, one of which dies."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from stt_client import CallRecord, SttPool
+from stt_client.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotReady,
+    Overloaded,
+    SttError,
+    UpstreamUnavailable,
+)
+from tests.client.scripted import Failure, Script, Served, serving, start
+
+WAIT_S = 20
+
+
+async def until_serving(pool: SttPool, *targets: str) -> None:
+    """Returns once the pool's health watches know exactly `targets` to be serving."""
+    pool._follow_health()
+    await asyncio.wait_for(pool._until(lambda: set(pool.serving) == set(targets)), WAIT_S)
+
+
+async def servers(stack: AsyncExitStack, count: int, **options: object) -> list[Served]:
+    return [await stack.enter_async_context(serving(Script(**options))) for _ in range(count)]  # type: ignore[arg-type]
+
+
+async def test_a_call_goes_to_the_least_loaded() -> None:
+    async with AsyncExitStack() as stack:
+        busy, idle = await servers(stack, 2)
+        busy.script.hold = asyncio.Event()
+        pool = await stack.enter_async_context(SttPool([busy.target, idle.target]))
+        held = asyncio.create_task(pool.transcribe(b"long"))
+        await asyncio.wait_for(busy.script.started.wait(), WAIT_S)
+        for _ in range(3):
+            await pool.transcribe(b"short")
+        assert (len(busy.script.requests), len(idle.script.requests)) == (1, 3)
+        busy.script.hold.set()
+        await held
+
+
+async def test_ties_take_turns() -> None:
+    async with AsyncExitStack() as stack:
+        three = await servers(stack, 3)
+        pool = await stack.enter_async_context(SttPool([served.target for served in three]))
+        for _ in range(6):
+            await pool.transcribe(b"x")
+        assert [len(served.script.requests) for served in three] == [2, 2, 2]
+        assert pool.latency.count == 6
+
+
+async def test_concurrent_calls_spread_over_all() -> None:
+    async with AsyncExitStack() as stack:
+        hold = asyncio.Event()
+        two = await servers(stack, 2, hold=hold)
+        pool = await stack.enter_async_context(SttPool([served.target for served in two]))
+        calls = [asyncio.create_task(pool.transcribe(b"x")) for _ in range(4)]
+        for served in two:
+            await asyncio.wait_for(served.script.started.wait(), WAIT_S)
+        hold.set()
+        await asyncio.gather(*calls)
+        assert [len(served.script.requests) for served in two] == [2, 2]
+
+
+async def test_a_dead_one_is_left_out_from_the_start() -> None:
+    records: list[CallRecord] = []
+    async with serving() as served, SttPool(["127.0.0.1:1", served.target], telemetry=records.append) as pool:
+        for _ in range(4):
+            await pool.transcribe(b"x")
+        assert pool.serving == (served.target,)
+    assert {record.target for record in records} == {served.target}
+
+
+async def test_one_that_turns_not_serving_is_left_out_and_taken_back() -> None:
+    async with AsyncExitStack() as stack:
+        draining, other = await servers(stack, 2)
+        pool = await stack.enter_async_context(SttPool([draining.target, other.target]))
+        await until_serving(pool, draining.target, other.target)
+        await draining.set_serving(False)
+        await until_serving(pool, other.target)
+        await pool.transcribe(b"x")
+        await pool.transcribe(b"x")
+        assert draining.script.requests == []
+        await draining.set_serving(True)
+        await until_serving(pool, draining.target, other.target)
+        await pool.transcribe(b"x")
+        await pool.transcribe(b"x")
+        assert len(draining.script.requests) == 1
+
+
+async def test_one_that_dies_is_taken_back_after_a_restart_on_the_same_port() -> None:
+    async with AsyncExitStack() as stack:
+        (other,) = await servers(stack, 1)
+        dying = await start()
+        pool = await stack.enter_async_context(SttPool([dying.target, other.target]))
+        await until_serving(pool, dying.target, other.target)
+        await dying.stop()
+        await until_serving(pool, other.target)
+        for _ in range(2):
+            await pool.transcribe(b"x")
+        assert len(other.script.requests) == 2
+        again = await start(port=dying.port)
+        stack.push_async_callback(again.stop)
+        await until_serving(pool, again.target, other.target)
+        for _ in range(2):
+            await pool.transcribe(b"x")
+        assert len(again.script.requests) == 1
+
+
+@pytest.mark.parametrize("type_", ["not_ready", "overloaded", "out_of_memory", "upstream_unavailable"])
+async def test_a_failure_of_the_service_is_tried_on_another(type_: str) -> None:
+    async with AsyncExitStack() as stack:
+        bad, good = await servers(stack, 2)
+        bad.script.always = Failure(type_)
+        pool = await stack.enter_async_context(SttPool([bad.target, good.target]))
+        transcript = await pool.transcribe(b"x", request_id="same")
+        assert transcript.request_id == "same"
+        # Twice: gRPC's own retry asked it again first.
+        assert (len(bad.script.requests), len(good.script.requests)) == (2, 1)
+        assert {metadata["x-req-id"] for metadata in bad.script.metadata + good.script.metadata} == {"same"}
+
+
+@pytest.mark.parametrize(
+    "type_", ["invalid_argument", "unsupported_audio", "unauthenticated", "fallback_failed", "rate_limited"]
+)
+async def test_a_failure_of_the_request_is_not_tried_on_another(type_: str) -> None:
+    async with AsyncExitStack() as stack:
+        two = await servers(stack, 2, always=Failure(type_))
+        pool = await stack.enter_async_context(SttPool([served.target for served in two]))
+        with pytest.raises(SttError) as caught:
+            await pool.transcribe(b"x")
+        assert caught.value.type == type_
+        assert two[1].script.requests == []
+
+
+async def test_each_is_tried_once_and_the_last_error_is_raised() -> None:
+    async with AsyncExitStack() as stack:
+        first, second = await servers(stack, 2)
+        first.script.always = Failure("not_ready")
+        second.script.always = Failure("overloaded")
+        pool = await stack.enter_async_context(SttPool([first.target, second.target]))
+        with pytest.raises(Overloaded):
+            await pool.transcribe(b"x")
+        assert [len(served.script.requests) for served in (first, second)] == [2, 2]
+
+
+async def test_with_all_out_an_attempt_is_still_made() -> None:
+    async with AsyncExitStack() as stack:
+        two = await servers(stack, 2)
+        pool = await stack.enter_async_context(SttPool([served.target for served in two]))
+        for served in two:
+            await served.set_serving(False)
+        await until_serving(pool)
+        assert (await pool.transcribe(b"x")).text == "hello world"
+
+
+async def test_with_nobody_there_the_error_says_so() -> None:
+    async with SttPool(["127.0.0.1:1", "127.0.0.1:2"]) as pool:
+        with pytest.raises(UpstreamUnavailable, match="Check that the service runs"):
+            await pool.transcribe(b"x")
+        with pytest.raises(UpstreamUnavailable):
+            await pool.status()
+
+
+async def test_the_timeout_covers_all_attempts() -> None:
+    async with AsyncExitStack() as stack:
+        failing, slow = await servers(stack, 2)
+        failing.script.always = Failure("overloaded")
+        slow.script.hold = asyncio.Event()
+        pool = await stack.enter_async_context(SttPool([failing.target, slow.target]))
+        with pytest.raises(DeadlineExceeded):
+            await pool.transcribe(b"x", timeout=1.0)
+        remaining = slow.script.time_remaining[0]
+        assert remaining is not None
+        assert remaining < 1.0
+
+
+async def test_a_server_without_a_health_service_counts_while_it_is_connected() -> None:
+    async with serving(with_health=False) as served, SttPool([served.target, "127.0.0.1:1"]) as pool:
+        await pool.wait_ready(WAIT_S)
+        assert (await pool.transcribe(b"x")).text == "hello world"
+        await served.stop()
+        await until_serving(pool)
+
+
+async def test_status_comes_from_one_that_answers() -> None:
+    async with serving() as served, SttPool(["127.0.0.1:1", served.target]) as pool:
+        assert (await pool.status()).service == "primary"
+
+
+async def test_bad_input_reaches_no_server() -> None:
+    async with serving() as served, SttPool([served.target]) as pool:
+        with pytest.raises(ValueError, match="task takes"):
+            await pool.transcribe(b"x", task="sing")
+    assert served.script.requests == []
+
+
+async def test_wait_ready_of_a_pool_counts_its_targets() -> None:
+    async with serving() as served, SttPool([served.target, "127.0.0.1:1"]) as pool:
+        await pool.wait_ready(WAIT_S)
+        with pytest.raises(NotReady, match="not 2 ready"):
+            await pool.wait_ready(0.1, at_least=2)
+
+
+async def test_closing_ends_the_watches_and_refuses_more_calls() -> None:
+    async with serving() as served:
+        pool = SttPool([served.target, served.target])
+        assert pool.targets == (served.target,)
+        await pool.transcribe(b"x")
+        await pool.close()
+        assert all(task.done() for task in pool._tasks)
+        with pytest.raises(RuntimeError, match="closed"):
+            await pool.transcribe(b"x")
+        await pool.close()
+
+
+async def test_a_key_is_passed_to_each() -> None:
+    failing = Script(always=Failure("invalid_argument"))
+    async with serving(failing) as served, SttPool([served.target], api_key="k") as pool:
+        with pytest.raises(InvalidArgument):
+            await pool.transcribe(b"x")
+    assert served.script.metadata[0]["authorization"] == "Bearer k"
