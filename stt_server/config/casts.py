@@ -104,7 +104,7 @@ def _read_secret(text: str) -> str:
 secret = Cast("printable ASCII without spaces", _read_secret)
 
 # Whether the file is there is asked later, and only where the key has an effect.
-path = Cast("the path of a file", Path)
+path = Cast("the path of a PEM file", Path)
 folder = Cast("the path of a CTranslate2 model's folder (with model.bin in it)", Path)
 
 

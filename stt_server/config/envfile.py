@@ -72,9 +72,9 @@ def _line_of(binding: Binding) -> int:
 class FileEnv(Env):  # type: ignore[misc]
     """envparse's `Env` on a mapping of our own, with sound casts in the place of those that surprise.
 
-    What envparse 0.2.0 does and this doesn't: look into `os.environ`; follow `{{OTHER}}`; hand a default back uncast;
-    read `-0.5` as 0.5 and `1e-3` as 13.0; take any unknown word for False; let int() take `1_000`; drop or
-    mis-split the items of lists and dicts. An empty value means the default.
+    What envparse 0.2.0 does and this doesn't: look into `os.environ`; look behind (and crash over) `{{OTHER}}`; hand a
+    default back uncast; read `-0.5` as 0.5 and `1e-3` as 13.0; take any unknown word for False; let int() take `1_000`;
+    drop or mis-split the items of lists and dicts. An empty value means the default.
     """
 
     _SOUND: Mapping[Any, Callable[[str], Any]] = {

@@ -85,7 +85,7 @@ KEYS: tuple[Key, ...] = (
         "auto",
         "where the model runs; auto: cuda where there is one, else cpu",
     ),
-    Key("DEVICE_INDEX", integer(0, 255), "0", "which of several GPUs"),
+    Key("DEVICE_INDEX", integer(0, 255), "0", "which of several GPUs, counted from 0"),
     Key(
         "COMPUTE_TYPE",
         choice(*COMPUTE_TYPES),
@@ -194,7 +194,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_CA",
         _file,
         "",
-        "PEM file: who may have signed the fallback's certificate",
+        "who may have signed the fallback's certificate",
         services=_PRIMARY,
         default_means="gRPC's own list of public authorities",
     ),
@@ -202,7 +202,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_CERT",
         _file,
         "",
-        "PEM file: the certificate that the primary shows the fallback (mTLS)",
+        "the certificate that the primary shows the fallback (mTLS)",
         services=_PRIMARY,
         default_means="none",
     ),
@@ -210,7 +210,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_KEY",
         _file,
         "",
-        "PEM file: the private key of FALLBACK_CERT",
+        "the private key of FALLBACK_CERT",
         services=_PRIMARY,
         default_means="none",
     ),
@@ -254,21 +254,27 @@ KEYS: tuple[Key, ...] = (
     ),
     # Addresses and TLS
     Key("HOST", net_casts.host, "0.0.0.0", "the address to listen on"),
-    Key("GRPC_PORT", _port, "50051", "0: a free one, which the ready line names", fallback_default="50052"),
+    Key(
+        "GRPC_PORT",
+        _port,
+        "50051",
+        "the port of gRPC; 0: a free one, which the ready line names",
+        fallback_default="50052",
+    ),
     Key(
         "HTTP_PORT",
         optional(_port, word="off"),
         "8081",
-        "0: a free one, which the ready line names; off: without the HTTP gateway",
+        "the port of the HTTP gateway; 0: a free one, which the ready line names; off: no gateway",
         fallback_default="8082",
     ),
-    Key("TLS_CERT", _file, "", "PEM file: the server's certificate and its chain", default_means="no TLS"),
-    Key("TLS_KEY", _file, "", "PEM file: the private key of TLS_CERT", default_means="no TLS"),
+    Key("TLS_CERT", _file, "", "the server's certificate and its chain", default_means="no TLS"),
+    Key("TLS_KEY", _file, "", "the private key of TLS_CERT", default_means="no TLS"),
     Key(
         "TLS_CLIENT_CA",
         _file,
         "",
-        "PEM file: who may have signed callers' certificates (mTLS: callers without one are refused)",
+        "who may have signed callers' certificates (mTLS: callers without one are refused)",
         default_means="callers need no certificate",
     ),
     # Live streams
@@ -284,7 +290,7 @@ KEYS: tuple[Key, ...] = (
     # Operations
     Key("DRAIN_TIMEOUT_S", number(0, 3600), "30", "seconds that SIGTERM waits for work in flight"),
     Key("SERVER_COMMIT", casts.label(128), "unknown", "what was deployed (git SHA or date), in /v1/metrics"),
-    Key("LOG_FORMAT", choice("json", "text"), "json", "how a log line looks"),
-    Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "what is logged"),
+    Key("LOG_FORMAT", choice("json", "text"), "json", "what a log line looks like"),
+    Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lines below it aren't logged"),
 )
 """Every key of both services' files, in the order of the documentation."""

@@ -21,9 +21,7 @@ class KeyRing:
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         """A key without a name is called `key1`, `key2`, ... by its position. Raises ValueError where two keys have
         the same name or are the same."""
-        self._digests = tuple(
-            (_digest(key.key.encode()), key.name or f"key{n}") for n, key in enumerate(keys, start=1)
-        )
+        self._digests = tuple((_digest(key.key.encode()), key.name or f"key{n}") for n, key in enumerate(keys, start=1))
         if len({digest for digest, _ in self._digests}) < len(keys):
             raise ValueError("the same key is there twice")
         if len({name for _, name in self._digests}) < len(keys):
@@ -69,9 +67,7 @@ def _single(authorization: str | bytes | Sequence[str | bytes] | None) -> bytes:
     if not authorization:
         raise Unauthenticated(f"no key: {_ADVICE}")
     # surrogatepass: whatever a transport decoded can be encoded again, and then simply is no key of ours.
-    return (
-        authorization if isinstance(authorization, bytes) else authorization.encode("utf-8", "surrogatepass")
-    )
+    return authorization if isinstance(authorization, bytes) else authorization.encode("utf-8", "surrogatepass")
 
 
 def _digest(key: bytes) -> bytes:

@@ -69,9 +69,7 @@ class RateLimiter:
         full_at = self._remembered(bucket, now)
         wait = full_at - (self._burst - 1) / self._rps - now
         if wait > _TOLERANCE_S:
-            raise RateLimited(
-                f"over {self._rps:g} requests a second: try again in {wait:.2f} s", retry_after_s=wait
-            )
+            raise RateLimited(f"over {self._rps:g} requests a second: try again in {wait:.2f} s", retry_after_s=wait)
         self._full_at[bucket] = full_at + 1 / self._rps
 
     def _remembered(self, bucket: str, now: float) -> float:

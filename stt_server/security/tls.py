@@ -40,9 +40,7 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     authorities = None if settings.fallback_ca is None else _certificates(settings.fallback_ca, "FALLBACK_CA")
     certificate = key = None
     if settings.fallback_cert is not None and settings.fallback_key is not None:
-        certificate, key = _key_pair(
-            settings.fallback_cert, "FALLBACK_CERT", settings.fallback_key, "FALLBACK_KEY"
-        )
+        certificate, key = _key_pair(settings.fallback_cert, "FALLBACK_CERT", settings.fallback_key, "FALLBACK_KEY")
     return grpc.ssl_channel_credentials(authorities, key, certificate)
 
 

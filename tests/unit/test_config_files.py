@@ -1,0 +1,69 @@
+"""The documentation and the shipped files say what the table of keys says."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from stt_server.config import KEYS, FallbackTarget, Key, Service, parse
+from stt_server.config.envfile import read_entries
+from tests.unit.config_files import MODEL_KEY, Reader, make_model
+
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+MODELS: dict[Service, str] = {
+    "primary": "/models/whisper-small-ct2",
+    "fallback": "/models/whisper-medium-ct2",
+}
+
+
+def _documented(key: Key) -> str:
+    default = f"`{key.default}`" if key.default else f"empty: {key.default_means}"
+    if key.default is None:
+        default = "required"
+    if key.fallback_default is not None:
+        default += f" (fallback: `{key.fallback_default}`)"
+    return f"| `{key.name}` | {default} | {key.cast.takes} | {key.meaning} |"
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_the_documentation_has_each_key_with_default_range_and_meaning(key: Key) -> None:
+    assert _documented(key) in DOC.splitlines()
+
+
+def test_the_documentation_has_no_other_keys() -> None:
+    rows = [line for line in DOC.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_a_default_is_either_written_or_explained(key: Key) -> None:
+    assert bool(key.default_means) == (key.default == "")
+
+
+@pytest.mark.parametrize("service", ["primary", "fallback"])
+def test_a_shipped_file_lists_every_key_that_has_an_effect_and_no_other(service: Service) -> None:
+    text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
+    assert list(read_entries(text, "x")) == [key.name for key in KEYS if service in key.services]
+
+
+@pytest.mark.parametrize("service", ["primary", "fallback"])
+def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Service, tmp_path: Path) -> None:
+    text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
+    assert f"\n{MODEL_KEY[service]}={MODELS[service]}\n" in text
+    model = make_model(tmp_path)
+    settings = parse(text.replace(MODELS[service], str(model)), service)
+    assert settings.warnings == ()
+    if service == "primary":
+        assert settings.fallback == FallbackTarget("dns:///stt-fallback:50052", tls=False)
+    assert dataclasses.replace(settings, fallback=None) == Reader(model)(service=service)
+
+
+@pytest.mark.parametrize("service", ["primary", "fallback"])
+def test_a_shipped_file_explains_every_key_above_it(service: Service) -> None:
+    lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
+    bare = [line for above, line in pairwise(lines) if "=" in line and line[0] != "#" and above[:1] != "#"]
+    assert bare == []
