@@ -1,0 +1,179 @@
+"""The token bucket, on a scripted clock."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stt_server.errors import RateLimited
+from stt_server.security.rate_limit import RateLimiter
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def passes(limiter: RateLimiter, bucket: str = "a") -> bool:
+    try:
+        limiter.take(bucket)
+    except RateLimited:
+        return False
+    return True
+
+
+def test_a_burst_passes_and_one_more_is_told_when_to_come_back() -> None:
+    clock = Clock()
+    limiter = RateLimiter(2.0, 3, clock=clock)
+    assert [passes(limiter) for _ in range(3)] == [True] * 3
+    with pytest.raises(RateLimited) as caught:
+        limiter.take("a")
+    assert caught.value.retry_after_s == pytest.approx(0.5)
+    assert caught.value.message == "over 2 requests a second: try again in 0.50 s"
+
+
+def test_a_caller_who_waits_as_told_passes_and_one_who_comes_earlier_does_not() -> None:
+    clock = Clock()
+    limiter = RateLimiter(3.0, 2, clock=clock)
+    for _ in range(200):
+        while passes(limiter):
+            pass
+        with pytest.raises(RateLimited) as caught:
+            limiter.take("a")
+        wait = caught.value.retry_after_s
+        assert wait is not None
+        told = clock.now
+        clock.now = told + wait - 0.001
+        assert not passes(limiter)
+        clock.now = told + wait
+        assert passes(limiter)
+
+
+def test_a_refused_call_costs_nothing() -> None:
+    clock = Clock()
+    limiter = RateLimiter(1.0, 1, clock=clock)
+    limiter.take("a")
+    assert not any(passes(limiter) for _ in range(50))
+    clock.now += 1.0
+    assert passes(limiter)
+
+
+def test_a_bucket_fills_up_to_the_burst_and_no_further() -> None:
+    clock = Clock()
+    limiter = RateLimiter(10.0, 4, clock=clock)
+    clock.now += 3600
+    assert sum(passes(limiter) for _ in range(20)) == 4
+    clock.now += 3600
+    assert sum(passes(limiter) for _ in range(20)) == 4
+
+
+def test_one_callers_empty_bucket_is_nobody_elses() -> None:
+    limiter = RateLimiter(1.0, 1, clock=Clock())
+    assert passes(limiter, "key:a")
+    assert not passes(limiter, "key:a")
+    assert passes(limiter, "address:a")
+
+
+@pytest.mark.parametrize(("rps", "burst"), [(0.0, 30), (15.0, 0), (0.0, 0)])
+def test_zero_is_no_limit_and_remembers_nobody(rps: float, burst: int) -> None:
+    limiter = RateLimiter(rps, burst, clock=Clock())
+    assert all(passes(limiter) for _ in range(1000))
+    assert len(limiter) == 0
+
+
+@pytest.mark.parametrize(("rps", "burst", "buckets"), [(-1.0, 1, 1), (1.0, -1, 1), (1.0, 1, 0)])
+def test_limits_that_make_no_sense_are_refused(rps: float, burst: int, buckets: int) -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        RateLimiter(rps, burst, max_buckets=buckets)
+
+
+def test_no_more_buckets_are_remembered_than_allowed() -> None:
+    limiter = RateLimiter(1.0, 5, clock=Clock(), max_buckets=50)
+    for n in range(500):
+        assert passes(limiter, f"address:{n}")
+        assert len(limiter) <= 50
+
+
+def test_full_buckets_are_forgotten_as_others_come() -> None:
+    clock = Clock()
+    limiter = RateLimiter(1.0, 5, clock=clock, max_buckets=1000)
+    for n in range(400):
+        limiter.take(f"before:{n}")
+    clock.now += 10
+    for n in range(60):
+        limiter.take(f"after:{n}")
+    assert len(limiter) == 60
+
+
+def test_a_hammering_bucket_is_not_pushed_out_by_passers_by() -> None:
+    limiter = RateLimiter(1.0, 2, clock=Clock(), max_buckets=20)
+    while passes(limiter, "hammer"):
+        pass
+    for n in range(1000):
+        assert passes(limiter, f"address:{n}")
+        if n % 10 == 0:
+            assert not passes(limiter, "hammer")
+
+
+def test_the_fullest_of_the_oldest_buckets_makes_room() -> None:
+    limiter = RateLimiter(1.0, 3, clock=Clock(), max_buckets=3)
+    while passes(limiter, "busy"):
+        pass
+    limiter.take("light")
+    limiter.take("other")
+    limiter.take("newcomer")
+    assert not passes(limiter, "busy")
+
+
+def test_changing_addresses_pays_no_better_than_having_them() -> None:
+    """Cycling through more addresses than are remembered gains nothing over their own bursts in one round."""
+    limiter = RateLimiter(1.0, 4, clock=Clock(), max_buckets=10)
+    passed = sum(passes(limiter, f"address:{n}") for _ in range(4) for n in range(11))
+    assert passed <= 11 * 4
+
+
+gaps = st.lists(st.one_of(st.just(0.0), st.floats(0.0, 0.3), st.floats(0.0, 20.0)), min_size=1, max_size=120)
+rates = st.sampled_from([0.1, 0.5, 1.0, 3.0, 7.0, 15.0, 60.0, 1000.0])
+
+
+@given(gaps, rates, st.integers(1, 40), st.floats(0.0, 1e7))
+def test_no_window_lets_through_more_than_the_burst_and_the_rate(
+    gaps: list[float], rps: float, burst: int, start: float
+) -> None:
+    clock = Clock(start)
+    limiter = RateLimiter(rps, burst, clock=clock)
+    times = []
+    for gap in gaps:
+        clock.now += gap
+        if passes(limiter):
+            times.append(clock.now)
+    for first in range(len(times)):
+        for last in range(first, len(times)):
+            # The tolerance of a microsecond, and a clock far from 0 counts no finer than some nanoseconds.
+            allowed = burst + rps * (times[last] - times[first] + 2e-6)
+            assert last - first + 1 <= allowed + 1e-9
+
+
+@given(gaps, rates, st.integers(1, 40))
+def test_it_decides_as_a_bucket_of_exact_fractions_does(gaps: list[float], rps: float, burst: int) -> None:
+    clock = Clock(0.0)
+    limiter = RateLimiter(rps, burst, clock=clock)
+    tokens, at, rate = Fraction(burst), Fraction(0), Fraction(rps)
+    slack = rate * Fraction(3, 1_000_000)
+    for gap in gaps:
+        clock.now += gap
+        tokens = min(Fraction(burst), tokens + (Fraction(clock.now) - at) * rate)
+        at = Fraction(clock.now)
+        passed = passes(limiter)
+        if abs(tokens - 1) > slack:
+            assert passed == (tokens > 1)
+        if passed:
+            tokens -= 1
