@@ -113,8 +113,9 @@ def test_full_buckets_are_forgotten_as_others_come() -> None:
     assert len(limiter) == 60
 
 
-def test_a_hammering_bucket_is_not_pushed_out_by_passers_by() -> None:
-    limiter = RateLimiter(1.0, 2, clock=Clock(), max_buckets=20)
+@pytest.mark.parametrize("burst", [1, 2])
+def test_a_hammering_bucket_is_not_pushed_out_by_passers_by(burst: int) -> None:
+    limiter = RateLimiter(1.0, burst, clock=Clock(), max_buckets=20)
     while passes(limiter, "hammer"):
         pass
     for n in range(1000):
