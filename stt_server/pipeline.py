@@ -6,94 +6,22 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from stt_server.audio import AudioFormat, Chunk, decode, split
+from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
 from stt_server.engine.guard import words_of
-from stt_server.engine.types import Confidence, DecodeOptions, Hypothesis, Recognizer, Segment, join_text
+from stt_server.engine.types import Confidence, DecodeOptions, Hypothesis, Recognizer, join_text
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.gate import Gate, Ticket
-from stt_server.routing import Decision, Policy, Reason, Signals, Thresholds, better_founded, decide
+from stt_server.jobs import Answer, Fallback, FallbackError, Job, Progress, Transcript
+from stt_server.routing import Decision, Reason, Signals, Thresholds, better_founded, decide
 
 MAX_PROMPT_CHARACTERS = 4000
 MAX_HOTWORDS = 200
 MAX_HOTWORD_CHARACTERS = 100
 DEGRADE_RESERVE_S = 0.1
 """Of the caller's time, kept back from the fallback so that the primary's text still arrives."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a caller asks for."""
-
-    audio: bytes = field(repr=False)
-    format: AudioFormat
-    options: DecodeOptions
-    request_id: str
-    policy: Policy = "auto"
-    deadline: float | None = None
-    """On the pipeline's clock, in seconds; None: the caller waits as long as it takes."""
-
-
-@dataclass
-class Progress:
-    """How far a request got; filled in on the way, so that an error can tell as much as a success. Seconds."""
-
-    queue_wait: float | None = None
-    primary_infer: float | None = None
-    fallback_infer: float | None = None
-    """On the primary: asking the fallback, with the way there and its queue. On the fallback: its inference."""
-    audio_seconds: float | None = None
-    fallback_result: Literal["used", "skipped", "failed"] | None = None
-    """None: never got as far as a routing decision."""
-    fallback_error: str = ""
-    reasons: tuple[Reason, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one model made of a recording."""
-
-    model: str
-    segments: tuple[Segment, ...]
-    text: str
-    language: str
-    language_probability: float | None
-    confidence: float | None
-    """exp(mean token log-probability), 0 to 1; None for an empty text."""
-    segment_models: tuple[str, ...]
-    """Whose text each segment is."""
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The result, and how it was come by."""
-
-    answer: Answer
-    audio_seconds: float
-    decision: Decision
-    language_check_applicable: bool
-    fallback_used: bool = False
-    fallback_error: str = ""
-    primary_confidence: float | None = None
-    fallback_confidence: float | None = None
-
-
-class FallbackError(Exception):
-    """The fallback did not answer. `code` goes into `fallback_error`: `unavailable`, `rate_limited`, ..."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class Fallback(Protocol):
-    """The larger model, elsewhere."""
-
-    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
-        """Raises: FallbackError."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -204,7 +132,7 @@ class Pipeline:
 
     def _decode_and_split(self, job: Job) -> tuple[float, list[Chunk]]:
         audio = decode(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
-        return len(audio) / 16000, split(audio, vad_filter=self._rules.vad_filter)
+        return len(audio) / SAMPLE_RATE, split(audio, vad_filter=self._rules.vad_filter)
 
     async def _recognize(self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket) -> list[Hypothesis]:
         """Chunks to hypotheses, in order. The first chunk's language is the recording's.

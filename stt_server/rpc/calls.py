@@ -13,8 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
+from stt_server.jobs import Progress, Transcript
 from stt_server.observability.calls import Call, Endpoint
-from stt_server.pipeline import Progress, Transcript
 
 _NOT_AGAIN = frozenset({"overloaded", "out_of_memory", "fallback_failed"})
 """Errors that a caller's library must not try again by itself: a busy service would get its load twice, and a failed

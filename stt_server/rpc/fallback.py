@@ -10,7 +10,7 @@ import grpc
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import type_of_bare_status
-from stt_server.pipeline import Answer, FallbackError, Job
+from stt_server.jobs import Answer, FallbackError, Job
 from stt_server.rpc.convert import answer_of, request_of
 from stt_server.rpc.limits import MESSAGE_SLACK_BYTES
 

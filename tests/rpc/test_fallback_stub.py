@@ -13,7 +13,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
 from stt_server.engine.types import DecodeOptions
-from stt_server.pipeline import FallbackError, Job
+from stt_server.jobs import FallbackError, Job
 from stt_server.rpc.fallback import FallbackStub
 from tests.services import LARGE
 
