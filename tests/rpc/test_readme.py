@@ -1,0 +1,47 @@
+"""The README's Python runs as it stands, but for the port."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from protos.stt.v1.errors import ERRORS
+from tests.services import ROOT, running
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+async def test_an_example_prints_the_transcript(tmp_path: Path, number: int) -> None:
+    assert len(EXAMPLES) == 2
+    async with running(tmp_path) as service:
+        code = EXAMPLES[number].replace("localhost:50051", f"127.0.0.1:{service.grpc_port}")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert "the quick brown fox jumps over the lazy dog" in out.decode()
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_table_of_errors_is_the_tables() -> None:
+    rows = re.findall(r"^\| (`.*) \| ([A-Z_ /]+) \| (\d+) \|$", README, re.MULTILINE)
+    told = {
+        (type_, int(http)): statuses.split(" / ")
+        for types, statuses, http in rows
+        for type_ in re.findall(r"`([a-z_]+)`", types)
+    }
+    for (type_, http), statuses in told.items():
+        assert (ERRORS[type_].http, ERRORS[type_].status in statuses) == (http, True), type_
+    assert {type_ for type_, _ in told} == set(ERRORS) - {"cancelled", "upstream_unavailable"}
