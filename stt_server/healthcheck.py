@@ -90,9 +90,7 @@ def check(endpoint: Endpoint, timeout_s: float = DEFAULT_TIMEOUT_S, name: str = 
     with _channel(endpoint, timeout_s) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            reply = stub.Check(
-                health_pb2.HealthCheckRequest(service=name), timeout=timeout_s, wait_for_ready=False
-            )
+            reply = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=timeout_s, wait_for_ready=False)
         except grpc.RpcError as error:
             code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
             raise Unhealthy(f"{endpoint.target}: no answer: {code}") from None
@@ -141,14 +139,10 @@ def _name_in_certificate(endpoint: Endpoint, timeout_s: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints one line; returns 0 if the service is SERVING, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stt_server.healthcheck", description="Is the service SERVING?"
-    )
+    parser = argparse.ArgumentParser(prog="python -m stt_server.healthcheck", description="Is the service SERVING?")
     parser.add_argument("--config", type=Path, help="the service's .env file (else CONFIG_PATH)")
     parser.add_argument("--service", choices=_SERVICES, help="else the file tells")
-    parser.add_argument(
-        "--name", default="", help="a service name of grpc.health.v1; empty: the whole server"
-    )
+    parser.add_argument("--name", default="", help="a service name of grpc.health.v1; empty: the whole server")
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="SECONDS")
     options = parser.parse_args(argv)
     path = options.config or config_path(options.service or "primary", os.environ)

@@ -45,9 +45,7 @@ class AudioFormat:
 def check_stated(rate: int, channels: int) -> None:
     """Raises InvalidArgument for a rate or number of channels, as a file states them, that are out of range."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise InvalidArgument(
-            f"the file states an absurd sample rate, {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is taken"
-        )
+        raise InvalidArgument(f"the file states an absurd sample rate, {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is taken")
     if not 1 <= channels <= MAX_CHANNELS:
         raise InvalidArgument(f"the file has {channels} channels; 1 to {MAX_CHANNELS} are taken")
 

@@ -55,9 +55,7 @@ def read_entries(text: str, source: str) -> dict[str, Entry]:
             )
         if binding.key in entries:
             first = entries[binding.key].line
-            raise ConfigError(
-                source, f"is there twice, on lines {first} and {line}", line=line, key=binding.key
-            )
+            raise ConfigError(source, f"is there twice, on lines {first} and {line}", line=line, key=binding.key)
         entries[binding.key] = Entry(binding.value, line)
     return entries
 

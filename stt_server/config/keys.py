@@ -69,9 +69,7 @@ _file = optional(casts.path)
 KEYS: tuple[Key, ...] = (
     # The model and the device
     Key("CT2_SMALL_PATH", casts.folder, None, "the primary's model", services=_PRIMARY, field="model_path"),
-    Key(
-        "CT2_MEDIUM_PATH", casts.folder, None, "the fallback's model", services=_FALLBACK, field="model_path"
-    ),
+    Key("CT2_MEDIUM_PATH", casts.folder, None, "the fallback's model", services=_FALLBACK, field="model_path"),
     Key(
         "MODEL_NAME",
         optional(casts.label(128), ""),

@@ -154,9 +154,7 @@ class _Reader:
         for name in ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "FALLBACK_CA", "FALLBACK_CERT", "FALLBACK_KEY"):
             path: Path | None = getattr(settings, name.lower())
             if path is not None and not _exists(path):
-                raise self._error(
-                    name, f"there is no file {_shown(str(path))}: takes {_BY_NAME[name].cast.takes}"
-                )
+                raise self._error(name, f"there is no file {_shown(str(path))}: takes {_BY_NAME[name].cast.takes}")
         self._needs(settings, "TLS_CERT", "TLS_KEY")
         self._needs(settings, "TLS_KEY", "TLS_CERT")
         self._needs(settings, "TLS_CLIENT_CA", "TLS_CERT")
@@ -175,9 +173,7 @@ class _Reader:
     def _with_tls(self, settings: Settings) -> FallbackTarget | None:
         """The target: a bare one (no `grpc://`, no `grpcs://`) is encrypted where FALLBACK_CA or _CERT is set."""
         found = settings.fallback
-        given = [
-            name for name in ("FALLBACK_CA", "FALLBACK_CERT") if getattr(settings, name.lower()) is not None
-        ]
+        given = [name for name in ("FALLBACK_CA", "FALLBACK_CERT") if getattr(settings, name.lower()) is not None]
         if found is None or found.tls or not given:
             return found
         if self._entries["FALLBACK_URL"].value.lower().startswith("grpc://"):

@@ -100,9 +100,7 @@ def _read_target(text: str) -> FallbackTarget:
     return FallbackTarget(f"dns:///{text}", tls=False)
 
 
-target = Cast(
-    "grpc://host:port, grpcs://host:port (TLS), or a gRPC target such as dns:///name:port", _read_target
-)
+target = Cast("grpc://host:port, grpcs://host:port (TLS), or a gRPC target such as dns:///name:port", _read_target)
 
 
 def _read_api_key(text: str) -> ApiKey:
@@ -118,15 +116,11 @@ def _read_api_keys(text: str) -> tuple[ApiKey, ...]:
     read: tuple[ApiKey, ...] = _API_KEY_LIST(text)
     keys = tuple(ApiKey(key.name or f"key{n}", key.key) for n, key in enumerate(read, start=1))
     if len({key.name for key in keys}) < len(keys):
-        raise ValueError(
-            "two keys have the same name (one without a name is called key1, key2, ... by position)"
-        )
+        raise ValueError("two keys have the same name (one without a name is called key1, key2, ... by position)")
     if len({key.key for key in keys}) < len(keys):
         raise ValueError("the same key is there twice")
     return keys
 
 
-_API_KEY_LIST = comma_list(
-    _read_api_key, "keys or name:key pairs, between commas; printable ASCII without spaces"
-)
+_API_KEY_LIST = comma_list(_read_api_key, "keys or name:key pairs, between commas; printable ASCII without spaces")
 api_keys = Cast(_API_KEY_LIST.takes, _read_api_keys)

@@ -34,9 +34,7 @@ FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5
 
 ENDPOINTS = (TRANSCRIBE, STREAM)
 FALLBACK_RESULTS = ("used", "skipped", "failed")
-ROUTE_REASONS = tuple(
-    name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0
-)
+ROUTE_REASONS = tuple(name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0)
 """From the contract's own enum, so that a reason added there is counted here."""
 
 NO_KEY = "none"
@@ -74,9 +72,7 @@ class Metrics:
             ("result",),
         )
         self._reasons = counter("stt_route_reasons", "Why requests were sent to the fallback.", ("reason",))
-        self._keys = counter(
-            "stt_key_requests", "Requests finished, by the name of the caller's key.", ("key_name",)
-        )
+        self._keys = counter("stt_key_requests", "Requests finished, by the name of the caller's key.", ("key_name",))
         self._audio = counter("stt_audio_seconds", "Seconds of audio decoded.")
         # A series that appears with its first event hides that event from rate(): these start at 0.
         for endpoint in ENDPOINTS:
@@ -95,13 +91,9 @@ class Metrics:
 
         self._total = histogram("stt_request_total_seconds", "Arrival to answer of a Transcribe.")
         self._primary_infer = histogram("stt_primary_infer_seconds", "Inference of the service's own model.")
-        self._fallback_infer = histogram(
-            "stt_fallback_infer_seconds", "The fallback's answer as the primary saw it."
-        )
+        self._fallback_infer = histogram("stt_fallback_infer_seconds", "The fallback's answer as the primary saw it.")
         self._queue_wait = histogram("stt_queue_wait_seconds", "Waiting for a free inference slot.")
-        self._factor = histogram(
-            "stt_real_time_factor", "Inference time over length of the audio.", FACTOR_BUCKETS
-        )
+        self._factor = histogram("stt_real_time_factor", "Inference time over length of the audio.", FACTOR_BUCKETS)
 
     def set_key_names(self, names: Collection[str]) -> None:
         """Takes up the names of the keys that are configured now."""

@@ -40,6 +40,8 @@ def channel_options(max_upload_bytes: int) -> list[tuple[str, Any]]:
     return [
         ("grpc.service_config", _RETRY_ONCE),
         ("grpc.enable_retries", 1),
+        # The .env file says where the fallback is; a proxy of the process environment has no part in it.
+        ("grpc.enable_http_proxy", 0),
         # Without this a request over 256 KiB is silently not retried.
         ("grpc.per_rpc_retry_buffer_size", 2 * largest),
         ("grpc.max_send_message_length", largest),

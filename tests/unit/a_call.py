@@ -31,7 +31,5 @@ def a_call(**differences: Any) -> Call:
 
 def refused(error_type: str, status: str, http: int, **differences: Any) -> Call:
     """A call that failed before any routing."""
-    unknown = dict.fromkeys(
-        ("fallback_result", "queue_wait", "primary_infer", "audio_seconds", "model", "language")
-    )
+    unknown = dict.fromkeys(("fallback_result", "queue_wait", "primary_infer", "audio_seconds", "model", "language"))
     return a_call(**{**unknown, "error_type": error_type, "status": status, "http": http, **differences})

@@ -19,9 +19,7 @@ CONTAINER = AudioFormat()
 SAMPLES = Path(__file__).parents[2] / "samples"
 
 
-def chirp(
-    seconds: float = 1.0, rate: int = SAMPLE_RATE, *, low: float = 200.0, high: float = 1500.0
-) -> FloatArray:
+def chirp(seconds: float = 1.0, rate: int = SAMPLE_RATE, *, low: float = 200.0, high: float = 1500.0) -> FloatArray:
     """A tone that rises from `low` to `high` hertz: it matches itself at one offset only."""
     t = np.arange(round(seconds * rate)) / rate
     phase = 2 * np.pi * (low * t + (high - low) / (2 * seconds) * t**2)

@@ -81,9 +81,7 @@ def test_canary_sings_when_ffmpeg_is_left_to_itself(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("playlist", PLAYLISTS)
-def test_playlist_is_refused_and_opens_nothing(
-    playlist: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_playlist_is_refused_and_opens_nothing(playlist: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     canary = Canary(tmp_path / "canary.wav")
     try:

@@ -240,9 +240,7 @@ def test_real_clips_joined_with_pauses_are_each_whole_in_one_chunk() -> None:
     assert max(chunk.duration for chunk in chunks) <= MAX_CHUNK_SECONDS
     place = 0
     for samples, pause in zip(clips, pauses, strict=True):
-        (first, end), *more = (
-            (place + a, place + b) for a, b in speech_spans(detect_speech(samples), len(samples))
-        )
+        (first, end), *more = ((place + a, place + b) for a, b in speech_spans(detect_speech(samples), len(samples)))
         end = max([end, *(b for _, b in more)])
         assert [c for c in chunks if bounds(c)[0] <= first and end <= bounds(c)[1]], f"torn at {place}"
         place += len(samples) + len(pause)
@@ -260,9 +258,7 @@ def test_same_recording_gives_same_chunks() -> None:
     audio = joined(clip("en/counting"), silence(4), clip("en/hello_world"))
     before = audio.copy()
     first, second = split(audio, vad_filter=True), split(audio, vad_filter=True)
-    assert [(c.start, c.speech, len(c.samples)) for c in first] == [
-        (c.start, c.speech, len(c.samples)) for c in second
-    ]
+    assert [(c.start, c.speech, len(c.samples)) for c in first] == [(c.start, c.speech, len(c.samples)) for c in second]
     np.testing.assert_array_equal(audio, before)  # the model scribbles in what it is given
 
 

@@ -31,29 +31,29 @@ class FakeNvml:
         if name in self.failing:
             raise ScriptedError(f"{name}: Not Supported")
 
-    def nvmlInit(self) -> None:  # noqa: N802
+    def nvmlInit(self) -> None:
         self._called("nvmlInit")
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:
         return len(self.uuids)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         if not 0 <= index < len(self.uuids):
             raise ScriptedError("Invalid Argument")
         return index
 
-    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
         return self.uuids[handle]
 
-    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
         self._called("nvmlDeviceGetMigMode")
         return [int(self.mig), int(self.mig)]
 
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
         self._called("nvmlDeviceGetUtilizationRates")
         return SimpleNamespace(gpu=10 * handle, memory=1)
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
         self._called("nvmlDeviceGetMemoryInfo")
         return SimpleNamespace(used=512 * 2**20, total=24564 * 2**20, free=0)
 
@@ -128,9 +128,7 @@ def test_a_device_lost_at_run_time_disappears_and_comes_back() -> None:
         ("NoDevFiles", 0, None),
     ],
 )
-def test_device_index_counts_what_cuda_shows(
-    visible: str | None, index: int, utilization: float | None
-) -> None:
+def test_device_index_counts_what_cuda_shows(visible: str | None, index: int, utilization: float | None) -> None:
     assert Gpu(FakeNvml(), index, visible).read().utilization_pct == utilization
 
 
@@ -181,7 +179,7 @@ def test_a_reader_does_not_wait_for_a_driver_that_hangs() -> None:
     hanging, release = threading.Event(), threading.Event()
 
     class Hanging(FakeNvml):
-        def nvmlInit(self) -> None:  # noqa: N802
+        def nvmlInit(self) -> None:
             hanging.set()
             release.wait(30)
 

@@ -84,9 +84,7 @@ def test_faults_of_ours_are_warnings_and_faults_of_callers_are_not(
     stream: io.StringIO, error_type: str, status: str, http: int, level: str
 ) -> None:
     configure("json", "info", stream)
-    log_call(
-        logger, refused(error_type, status, http, error_message="Said to the caller.", fallback_error="x")
-    )
+    log_call(logger, refused(error_type, status, http, error_message="Said to the caller.", fallback_error="x"))
     (line,) = lines(stream)
     assert line["level"] == level
     assert (line["error_type"], line["status"], line["http"]) == (error_type, status, http)

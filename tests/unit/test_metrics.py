@@ -110,19 +110,13 @@ def test_buckets_reach_from_5_ms_to_120_s_with_the_objective_among_them() -> Non
 
 def test_results_add_up_to_the_requests_that_reached_a_decision(metrics: Metrics) -> None:
     metrics.observe(a_call(fallback_result="skipped"))
+    metrics.observe(a_call(fallback_result="used", fallback_infer=1.0, route_reasons=("few_words", "low_logprob")))
     metrics.observe(
-        a_call(fallback_result="used", fallback_infer=1.0, route_reasons=("few_words", "low_logprob"))
-    )
-    metrics.observe(
-        a_call(
-            fallback_result="failed", status="UNAVAILABLE", error_type="fallback_failed", http=502, total=2.0
-        )
+        a_call(fallback_result="failed", status="UNAVAILABLE", error_type="fallback_failed", http=502, total=2.0)
     )
     metrics.observe(refused("unauthenticated", "UNAUTHENTICATED", 401))
     scrape = Scrape(metrics)
-    results = {
-        result: scrape.get("stt_fallback_total", result=result) for result in ("used", "skipped", "failed")
-    }
+    results = {result: scrape.get("stt_fallback_total", result=result) for result in ("used", "skipped", "failed")}
     assert results == {"used": 1, "skipped": 1, "failed": 1}
     assert scrape.get("stt_requests_total", endpoint="/v1/transcribe") == 4
     assert scrape.get("stt_route_reasons_total", reason="few_words") == 1
@@ -131,9 +125,7 @@ def test_results_add_up_to_the_requests_that_reached_a_decision(metrics: Metrics
 
 
 def test_durations_are_observed_only_where_they_are_known(metrics: Metrics) -> None:
-    metrics.observe(
-        a_call(total=0.5, primary_infer=0.4, fallback_infer=None, queue_wait=0.01, audio_seconds=4.0)
-    )
+    metrics.observe(a_call(total=0.5, primary_infer=0.4, fallback_infer=None, queue_wait=0.01, audio_seconds=4.0))
     metrics.observe(refused("rate_limited", "RESOURCE_EXHAUSTED", 429, total=0.001))
     scrape = Scrape(metrics)
     assert {name: scrape.get(f"{name}_count") for name in HISTOGRAMS} == {
@@ -162,9 +154,7 @@ def test_a_streams_length_is_no_latency(metrics: Metrics) -> None:
     assert scrape.get("stt_request_total_seconds_count") == 0
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in ERRORS.values() if kind.status], ids=lambda kind: str(kind.type)
-)
+@pytest.mark.parametrize("kind", [kind for kind in ERRORS.values() if kind.status], ids=lambda kind: str(kind.type))
 def test_every_error_of_the_table_is_counted_by_its_type(metrics: Metrics, kind: object) -> None:
     row = ERRORS[getattr(kind, "type")]  # noqa: B009 -- pytest hands parameters over untyped
     metrics.observe(refused(row.type, row.status, row.http))
@@ -186,9 +176,7 @@ def test_an_error_outside_the_table_is_internal(
     metrics.observe(a_call(status=status, error_type=error_type))
     scrape = Scrape(metrics)
     found = {
-        kind
-        for kind in ERRORS
-        if scrape.get("stt_requests_exceptions_total", endpoint="/v1/transcribe", type=kind)
+        kind for kind in ERRORS if scrape.get("stt_requests_exceptions_total", endpoint="/v1/transcribe", type=kind)
     }
     assert found == ({counted} if counted else set())
 
@@ -200,8 +188,7 @@ def test_keys_are_counted_by_configured_name_only(metrics: Metrics) -> None:
     metrics.observe(a_call(key_name="stranger"))
     scrape = Scrape(metrics)
     counts = {
-        name: scrape.get("stt_key_requests_total", key_name=name)
-        for name in ("web", "other", "none", "stranger")
+        name: scrape.get("stt_key_requests_total", key_name=name) for name in ("web", "other", "none", "stranger")
     }
     assert counts == {"web": 1, "other": 1, "none": 1, "stranger": 1}
 
