@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 from stt_client.cli.connection import UsageError
 
@@ -30,6 +32,8 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 RAW_SUFFIXES = frozenset((".raw", ".pcm", ".s16le", ".ul", ".ulaw", ".mulaw"))
+
+_PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -93,4 +97,6 @@ def _walk(folder: Path, suffixes: frozenset[str], problems: list[str]) -> Iterat
 def _standard_input() -> bytes:
     if sys.stdin.isatty():
         raise UsageError("- reads a recording from standard input, but that is a terminal; pipe one in")
-    return sys.stdin.buffer.read()
+    # In pieces: one read of it all would stay deaf to a Ctrl-C that falls between two of its system calls.
+    source = cast(BufferedReader, sys.stdin.buffer)
+    return b"".join(iter(lambda: source.read1(_PIECE_BYTES), b""))
