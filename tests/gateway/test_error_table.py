@@ -133,7 +133,7 @@ async def test_the_row_is_reached_over_rest(tmp_path: Path, type_: str) -> None:
 async def test_a_caller_who_went_away_is_told_as_cancelled_however_it_came(tmp_path: Path) -> None:
     async with staged(Scenario(held=True), tmp_path) as (service, stub, rest):
         for number, request in enumerate((transcribe(stub), post(rest, Scenario())), start=1):
-            call = asyncio.ensure_future(request)  # type: ignore[arg-type]
+            call = asyncio.ensure_future(request)
             await until(lambda: service._readiness.in_flight == 1)
             call.cancel()
             await until(lambda wanted=number: _counted(service, "cancelled") == wanted)  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 
 from stt_server.audio import split
-from stt_server.engine import whisper
 from stt_server.engine.types import DecodeOptions, Samples
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineError, OutOfMemory
@@ -76,7 +76,7 @@ def test_translation_is_into_english(base: WhisperRecognizer) -> None:
 
 
 def test_word_times_agree_between_the_short_and_the_full_window(base: WhisperRecognizer) -> None:
-    full = WhisperRecognizer(whisper.replace(base._options, encoder_window="full"))
+    full = WhisperRecognizer(dataclasses.replace(base._options, encoder_window="full"))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", word_timestamps=True)
     short_words = [w for s in base.recognize(chunk, options).segments for w in s.words]
