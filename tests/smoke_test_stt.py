@@ -179,9 +179,7 @@ def fallback_rate(outcomes: Iterable[Outcome]) -> float:
 
 
 def _p95(outcomes: Sequence[Outcome], long: bool) -> float:
-    return quantile(
-        (each.seconds for each in outcomes if each.transcript and each.case.clip.long == long), 0.95
-    )
+    return quantile((each.seconds for each in outcomes if each.transcript and each.case.clip.long == long), 0.95)
 
 
 def report(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> None:
@@ -253,9 +251,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ca", type=Path, help="PEM file of who signed the server's certificate")
     parser.add_argument("--audio", nargs="+", type=Path, required=True, metavar="DIR|FILE")
     parser.add_argument("--language", default="", help="to force; else the folder's name")
-    parser.add_argument(
-        "--requests", type=int, default=0, help="how many in all; else each clip once each way"
-    )
+    parser.add_argument("--requests", type=int, default=0, help="how many in all; else each clip once each way")
     parser.add_argument("--concurrency", type=int, default=1, help="requests at a time")
     parser.add_argument("--long-seconds", type=float, default=60, help="length of joined recordings; 0: none")
     parser.add_argument("--timeout", type=float, default=120, help="seconds for a call")

@@ -109,9 +109,7 @@ def _within(name: str, roots: tuple[str, ...]) -> bool:
 
 def _imports(module: Module, modules: Mapping[str, Module]) -> set[str]:
     """Every module that `module` imports, at its top or inside a function; not those only for type checkers."""
-    for_types = {
-        id(node) for guard in ast.walk(module.tree) if _is_type_checking(guard) for node in ast.walk(guard)
-    }
+    for_types = {id(node) for guard in ast.walk(module.tree) if _is_type_checking(guard) for node in ast.walk(guard)}
     found = set()
     for node in ast.walk(module.tree):
         if id(node) in for_types and not _within(module.name, LOWEST):
@@ -137,9 +135,7 @@ def _base(module: Module, node: ast.ImportFrom) -> str:
 def _is_type_checking(node: ast.AST) -> bool:
     if not isinstance(node, ast.If):
         return False
-    return isinstance(node.test, (ast.Name, ast.Attribute)) and ast.unparse(node.test).endswith(
-        "TYPE_CHECKING"
-    )
+    return isinstance(node.test, (ast.Name, ast.Attribute)) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
 def _direction(name: str, imported: set[str]) -> Iterator[str]:

@@ -23,9 +23,7 @@ _OPTIONS = [("grpc.max_receive_message_length", 32 * 1024 * 1024)]
 def answer(request: Request, *, fallback_used: bool = False, total_s: float = 0.1) -> Response:
     """A transcript as a service would send it."""
     model = "whisper-medium-ct2" if fallback_used else "whisper-small-ct2"
-    reasons = (
-        [speech_pb2.ROUTE_REASON_LOW_LOGPROB, speech_pb2.ROUTE_REASON_FEW_WORDS] if fallback_used else []
-    )
+    reasons = [speech_pb2.ROUTE_REASON_LOW_LOGPROB, speech_pb2.ROUTE_REASON_FEW_WORDS] if fallback_used else []
     return Response(
         request_id="scripted",
         text="hello there",
@@ -50,9 +48,7 @@ class Scripted(speech_pb2_grpc.SpeechToTextServicer):
     """Refuse callers who don't send this as Bearer; empty: open."""
     requests: list[Request] = field(default_factory=list)
 
-    async def Transcribe(  # noqa: N802 - gRPC's name
-        self, request: Request, context: grpc.aio.ServicerContext[Request, Response]
-    ) -> Response:
+    async def Transcribe(self, request: Request, context: grpc.aio.ServicerContext[Request, Response]) -> Response:
         metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
         if self.key and metadata.get("authorization") != f"Bearer {self.key}":
             trailer = (
@@ -72,12 +68,10 @@ class Scripted(speech_pb2_grpc.SpeechToTextServicer):
         )
         return response
 
-    async def StreamTranscribe(  # noqa: N802 - gRPC's name
+    async def StreamTranscribe(
         self,
         request_iterator: AsyncIterator[speech_pb2.StreamTranscribeRequest],
-        context: grpc.aio.ServicerContext[
-            speech_pb2.StreamTranscribeRequest, speech_pb2.StreamTranscribeResponse
-        ],
+        context: grpc.aio.ServicerContext[speech_pb2.StreamTranscribeRequest, speech_pb2.StreamTranscribeResponse],
     ) -> AsyncIterator[speech_pb2.StreamTranscribeResponse]:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not scripted")
         yield speech_pb2.StreamTranscribeResponse()  # makes this a generator, as gRPC wants it

@@ -16,9 +16,7 @@ BUF = ROOT / "tests" / "node" / "node_modules" / ".bin" / "buf"
 def lint(where: Path) -> subprocess.CompletedProcess[str]:
     if not BUF.exists():
         pytest.fail("buf is not installed: run `npm ci --prefix tests/node` first (buildscripts/test does)")
-    return subprocess.run(
-        [str(BUF), "lint"], cwd=where, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run([str(BUF), "lint"], cwd=where, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_the_contract_passes_buf_lint() -> None:

@@ -85,6 +85,4 @@ def test_only_the_primary_is_reachable_from_other_machines(compose: dict[str, An
 
 
 def test_the_fallback_starts_first(compose: dict[str, Any]) -> None:
-    assert compose["services"]["stt-primary"]["depends_on"] == {
-        "stt-fallback": {"condition": "service_healthy"}
-    }
+    assert compose["services"]["stt-primary"]["depends_on"] == {"stt-fallback": {"condition": "service_healthy"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -40,10 +41,7 @@ def default_of(key: str, service: Service) -> str:
 
 def test_the_two_differ_in_name_and_ports_alone() -> None:
     primary, fallback = (text_of(service).splitlines()[6:] for service in SERVICES)
-    same = [
-        line.replace("primary", "fallback").replace("50051", "50052").replace("8081", "8082")
-        for line in primary
-    ]
+    same = [line.replace("primary", "fallback").replace("50051", "50052").replace("8081", "8082") for line in primary]
     assert same == fallback
 
 
@@ -90,13 +88,9 @@ def test_the_health_check_is_our_own_code(service: Service) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_what_is_copied_exists_and_is_let_through(service: Service) -> None:
-    copied = [
-        rest.split()[:-1] for name, rest in instructions(service) if name == "COPY" and "--from" not in rest
-    ]
+    copied = [rest.split()[:-1] for name, rest in instructions(service) if name == "COPY" and "--from" not in rest]
     names = {name for names in copied for name in names}
-    let_through = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
-    }
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert names == let_through
     missing = [name for name in names if not (ROOT / name).exists()]
     assert missing == []
@@ -108,9 +102,7 @@ printf '%s\\n' "{name} $*" >> "{log}"
 """
 
 
-def build(
-    folder: Path, tools: dict[str, int], *args: str
-) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def build(folder: Path, tools: dict[str, int], *args: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Runs buildscripts/images where only the stand-ins `tools` (name -> status of `info`) are installed."""
     log = folder / "log"
     log.touch()
@@ -119,14 +111,10 @@ def build(
         tool.write_text(STAND_IN.format(info=info, name=name, log=log))
         tool.chmod(0o755)
     for name in ("bash", "dirname", "git", "sed"):
-        found = next(
-            Path(path) / name for path in os.environ["PATH"].split(":") if (Path(path) / name).exists()
-        )
+        found = next(Path(path) / name for path in os.environ["PATH"].split(":") if (Path(path) / name).exists())
         (folder / name).symlink_to(found)
     command = [str(folder / "bash"), str(ROOT / "buildscripts" / "images"), *args]
-    done = subprocess.run(
-        command, env={"PATH": str(folder)}, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, timeout=30, check=False)
     return done, log.read_text().splitlines()
 
 
@@ -181,3 +169,19 @@ def test_it_fails_with_a_sentence(tmp_path: Path, tools: dict[str, int], args: l
     assert done.returncode == 1
     assert said in done.stderr
     assert calls == []
+
+
+def test_every_file_that_the_code_needs_is_installed_with_it() -> None:
+    """An editable install has them all; the images' install has what [options.package_data] names."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    # A pattern is relative to a package's folder, and `*` stays within one folder.
+    patterns = [pattern.strip() for pattern in re.split(r"[,\n]", setup["options.package_data"]["*"])]
+    roots = [ROOT / name for name in ("protos", "stt_client", "gateway", "stt_server")]
+    packages = [file.parent for root in roots for file in root.rglob("__init__.py")]
+    installed = {file for package in packages for pattern in patterns if pattern for file in package.glob(pattern)}
+    needed = {
+        file for root in roots for file in root.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    assert needed
+    assert sorted(str(file.relative_to(ROOT)) for file in needed - installed) == []

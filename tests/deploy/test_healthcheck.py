@@ -40,9 +40,7 @@ async def test_a_serving_service_is_healthy(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == f"SERVING: 127.0.0.1:{port}\n"
 
 
-async def test_a_service_that_is_loading_or_draining_is_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_service_that_is_loading_or_draining_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Scripted(at_once), status=NOT_SERVING) as port:
         assert await run(env_file(tmp_path, f"GRPC_PORT={port}")) == 1
     assert capsys.readouterr().out == f"unhealthy: 127.0.0.1:{port}: NOT_SERVING\n"
@@ -55,9 +53,7 @@ async def test_nobody_at_the_port_is_unhealthy(tmp_path: Path, capsys: pytest.Ca
     assert "no answer: UNAVAILABLE" in capsys.readouterr().out
 
 
-async def test_an_unknown_health_name_is_unhealthy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_unknown_health_name_is_unhealthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Scripted(at_once)) as port:
         assert await run(env_file(tmp_path, f"GRPC_PORT={port}"), "--name", "nobody") == 1
     assert "NOT_FOUND" in capsys.readouterr().out
@@ -129,9 +125,7 @@ def authority_and_certificate(folder: Path) -> None:
         "req -newkey rsa:2048 -nodes -subj /CN=stt -addext subjectAltName=DNS:stt-primary -keyout key.pem -out csr.pem",
         "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy -out cert.pem",
     ):
-        subprocess.run(
-            ["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True, timeout=30
-        )
+        subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True, timeout=30)
 
 
 @pytest.mark.parametrize("mutual", [False, True])

@@ -83,9 +83,7 @@ def test_knowing_it_through_another_module_is_caught() -> None:
         ("stt_server.engine.whisper", "from stt_server.helpers import status"),
         ("stt_server.helpers", "import grpc"),
     )
-    assert found == [
-        "stt_server.engine.whisper knows grpc (through stt_server.engine.whisper -> stt_server.helpers)"
-    ]
+    assert found == ["stt_server.engine.whisper knows grpc (through stt_server.engine.whisper -> stt_server.helpers)"]
 
 
 @pytest.mark.parametrize(

@@ -35,17 +35,11 @@ def kustomization(folder: str) -> Document:
 
 
 def resources() -> list[Document]:
-    return [
-        document
-        for name in kustomization("base")["resources"]
-        for document in documents(ROOT / "base" / name)
-    ]
+    return [document for name in kustomization("base")["resources"] for document in documents(ROOT / "base" / name)]
 
 
 def one(kind: str, service: str) -> Document:
-    (found,) = (
-        each for each in resources() if (each["kind"], each["metadata"]["name"]) == (kind, f"stt-{service}")
-    )
+    (found,) = (each for each in resources() if (each["kind"], each["metadata"]["name"]) == (kind, f"stt-{service}"))
     return found
 
 
@@ -132,9 +126,7 @@ def test_selectors_match_the_pods(service: Service) -> None:
 
 def test_probes_ask_the_grpc_health_service(service: Service) -> None:
     port = int(default_of("GRPC_PORT", service))
-    probes = {
-        kind: container(service)[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")
-    }
+    probes = {kind: container(service)[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")}
     assert probes == {
         "startup": {"port": port},
         "readiness": {"port": port, "service": "stt.v1.SpeechToText"},
@@ -168,9 +160,7 @@ def test_it_may_do_no_more_than_it_needs(service: Service) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert pod(service)["spec"]["automountServiceAccountToken"] is False
-    writable = [
-        mount["mountPath"] for mount in container(service)["volumeMounts"] if not mount.get("readOnly")
-    ]
+    writable = [mount["mountPath"] for mount in container(service)["volumeMounts"] if not mount.get("readOnly")]
     assert writable == ["/tmp"]
 
 
@@ -200,9 +190,7 @@ def test_the_primary_reaches_the_fallback_and_names_alone() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base", "cpu"])
-def test_the_configuration_is_one_that_the_service_takes(
-    folder: str, service: Service, tmp_path: Path
-) -> None:
+def test_the_configuration_is_one_that_the_service_takes(folder: str, service: Service, tmp_path: Path) -> None:
     found = settings((ROOT / folder / "config" / f"stt_{service}.env").read_text(), service, tmp_path)
     assert found.warnings == ()
     assert found.grpc_port == int(default_of("GRPC_PORT", service))
@@ -233,9 +221,7 @@ def test_with_keys_it_is_the_same_configuration_and_the_keys(service: Service, t
     assert filled.splitlines()[1 : len(plain.splitlines())] == plain.splitlines()[1:]
 
 
-@pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl, which renders kustomizations, is not installed"
-)
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which renders kustomizations, is not installed")
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_kustomize_renders_is_valid_and_complete(overlay: str) -> None:
     command = ["kubectl", "kustomize", str(ROOT / overlay)]

@@ -105,9 +105,7 @@ def test_every_panels_query_is_promql(tmp_path: Path) -> None:
     assert_passes(promtool("check", "rules", file))
 
 
-@pytest.mark.parametrize(
-    "expressions", [alert_expressions, dashboard_expressions], ids=["alerts", "dashboard"]
-)
+@pytest.mark.parametrize("expressions", [alert_expressions, dashboard_expressions], ids=["alerts", "dashboard"])
 def test_only_metrics_that_exist_are_asked_for(expressions: Any, exported: set[str]) -> None:
     asked = set(re.findall(r"\b(?:(?:stt|process)_\w+|http_requests_total|up\b)", " ".join(expressions())))
     assert len(asked) >= 5
@@ -140,9 +138,7 @@ def test_the_exposition_passes_prometheus_lint_but_for_the_contracts_names(expos
     result = promtool("check", "metrics", stdin=exposition)
     remarks = set((result.stdout + result.stderr).splitlines())
     # The contract's names end in `mb`; Prometheus would have bytes.
-    assert {remark.split()[0] for remark in remarks} <= {"stt_gpu_mem_used_mb", "stt_gpu_mem_total_mb"}, (
-        remarks
-    )
+    assert {remark.split()[0] for remark in remarks} <= {"stt_gpu_mem_used_mb", "stt_gpu_mem_total_mb"}, remarks
 
 
 def test_lint_would_see_a_broken_exposition() -> None:

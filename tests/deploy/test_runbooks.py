@@ -35,9 +35,7 @@ def broken_links(page: Path) -> Iterator[str]:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         file, _, anchor = target.partition("#")
         where = page.parent / file if file else page
-        if "://" not in target and (
-            not where.exists() or (anchor and anchor not in anchors(where.read_text()))
-        ):
+        if "://" not in target and (not where.exists() or (anchor and anchor not in anchors(where.read_text()))):
             yield target
 
 

@@ -67,9 +67,7 @@ async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
     assert [language for language, _ in sent[5:]] == ["", "en", ""]
     assert all(5 <= seconds < 8 for _, seconds in sent[5:])
     out = capsys.readouterr().out
-    assert [
-        line.split("  ")[0] for line in out.splitlines() if line.startswith(("short", "long", "all"))
-    ] == [
+    assert [line.split("  ")[0] for line in out.splitlines() if line.startswith(("short", "long", "all"))] == [
         "long, detected",
         "long, forced",
         "short, detected",
@@ -142,9 +140,7 @@ async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(aud
     assert (len(servicer.requests), most) == (20, 2)
 
 
-async def test_it_needs_recordings_that_it_can_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_it_needs_recordings_that_it_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await run(1, "--audio", tmp_path) == 2
     assert "no recordings found" in capsys.readouterr().out
     assert await run(1, "--audio", tmp_path / "gone.wav") == 2

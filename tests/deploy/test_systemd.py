@@ -75,9 +75,7 @@ def test_the_units_differ_only_in_what_they_run() -> None:
 def test_systemd_finds_it_valid_and_little_exposed(service: str, tmp_path: Path) -> None:
     # What it runs isn't installed here; everything else is as it is.
     unit = tmp_path / path_of(service).name
-    unit.write_text(
-        re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", path_of(service).read_text(), flags=re.M)
-    )
+    unit.write_text(re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", path_of(service).read_text(), flags=re.M))
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,
