@@ -18,9 +18,7 @@ _RETRY_SLACK_BYTES = MIB
 _INT32_MAX = 2**31 - 1
 
 _RESOLVER_SCHEMES = ("dns:", "unix:", "unix-abstract:", "vsock:", "ipv4:", "ipv6:", "xds:", "passthrough:")
-_OURS = re.compile(
-    r"^(?:(?P<scheme>grpcs?)://)?(?P<host>\[[^\]/]+\]|[^\[\]:/?#@\s]+)(?::(?P<port>\d{1,5}))?/?$"
-)
+_OURS = re.compile(r"^(?:(?P<scheme>grpcs?)://)?(?P<host>\[[^\]/]+\]|[^\[\]:/?#@\s]+)(?::(?P<port>\d{1,5}))?/?$")
 
 _RETRY_POLICY = {
     "maxAttempts": 2,
@@ -75,15 +73,11 @@ def parse_target(text: str) -> Target:
         return Target(text, None)
     if text.lower().startswith(("http://", "https://")):
         plain = "grpcs://" if text.lower().startswith("https") else "grpc://"
-        raise ValueError(
-            f"{text}: the service speaks gRPC; write {plain}HOST:PORT, such as {plain}localhost:50051"
-        )
+        raise ValueError(f"{text}: the service speaks gRPC; write {plain}HOST:PORT, such as {plain}localhost:50051")
     match = _OURS.match(text)
     port = int((match and match["port"]) or DEFAULT_PORT)
     if match is None or not 0 < port < 65536:
-        raise ValueError(
-            f"{text!r} is no address; write HOST:PORT, grpc://HOST:PORT, grpcs://HOST:PORT or unix:/PATH"
-        )
+        raise ValueError(f"{text!r} is no address; write HOST:PORT, grpc://HOST:PORT, grpcs://HOST:PORT or unix:/PATH")
     secure = {"grpc": False, "grpcs": True}.get(match["scheme"] or "")
     return Target(f"{match['host']}:{port}", secure)
 

@@ -159,9 +159,7 @@ class SttClient:
         """
         pairs = self._metadata(metadata, ("x-req-id", checked_request_id(request_id)))
         method = SpeechToTextStub(self._open()).Transcribe
-        return await self._call(
-            "Transcribe", method, request, transcript_of, deadline, pairs, len(request.audio)
-        )
+        return await self._call("Transcribe", method, request, transcript_of, deadline, pairs, len(request.audio))
 
     async def status(self, *, metadata: Pairs = ()) -> Status:
         """What the service is, what it accepts, and how it does. Needs no key. Raises SttError."""
@@ -169,9 +167,7 @@ class SttClient:
         request = speech_pb2.GetStatusRequest()
         pairs = self._metadata(metadata)
         deadline = deadline_in(self.timeout)
-        return await self._call(
-            "GetStatus", method, request, lambda reply, _: status_of(reply), deadline, pairs
-        )
+        return await self._call("GetStatus", method, request, lambda reply, _: status_of(reply), deadline, pairs)
 
     async def metrics(self) -> Metrics:
         """The Prometheus exposition of the service. Needs no key. Raises SttError."""
@@ -242,9 +238,7 @@ class SttClient:
     def _metadata(self, extra: Pairs, *ours: tuple[str, str]) -> list[tuple[str, str]]:
         pairs = [*ours, *((("authorization", f"Bearer {self._api_key}"),) if self._api_key else ())]
         given = {name.lower() for name, _ in extra}
-        return [pair for pair in pairs if pair[0] not in given] + [
-            (name.lower(), value) for name, value in extra
-        ]
+        return [pair for pair in pairs if pair[0] not in given] + [(name.lower(), value) for name, value in extra]
 
     async def _call(
         self,

@@ -19,10 +19,7 @@ def to_srt(segments: Iterable[Segment]) -> str:
 
 def to_vtt(segments: Iterable[Segment]) -> str:
     """WebVTT text (https://www.w3.org/TR/webvtt1/); only the header for no segments. Each cue is one line."""
-    cues = (
-        f"\n{_clock(start, '.')} --> {_clock(end, '.')}\n{_escape(text)}\n"
-        for start, end, text in _cues(segments)
-    )
+    cues = (f"\n{_clock(start, '.')} --> {_clock(end, '.')}\n{_escape(text)}\n" for start, end, text in _cues(segments))
     return "WEBVTT\n" + "".join(cues)
 
 

@@ -45,9 +45,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         description="Shows each service's model, health, load and latency. Exit status 1 if any is down.",
     )
     parser.add_argument("--json", action="store_true", help="a JSON list, one object a service")
-    add_connection(
-        parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for an answer (default: {TIMEOUT_S:g})"
-    )
+    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for an answer (default: {TIMEOUT_S:g})")
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -54,14 +54,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE|DIR|-", help="a recording, a folder of them, or - (stdin)"
-    )
+    parser.add_argument("files", nargs="+", metavar="FILE|DIR|-", help="a recording, a folder of them, or - (stdin)")
     _add_speech(parser)
     _add_output(parser)
-    add_connection(
-        parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for each recording (default: {TIMEOUT_S:g})"
-    )
+    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for each recording (default: {TIMEOUT_S:g})")
     parser.add_argument(
         "--jobs",
         type=_count,
@@ -74,22 +70,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _add_speech(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("speech")
     group.add_argument("--language", metavar="CODE", help="such as en; left out: detected")
-    group.add_argument(
-        "--candidate-languages", type=_list, default=(), metavar="CODE,...", help="detect among these"
-    )
+    group.add_argument("--candidate-languages", type=_list, default=(), metavar="CODE,...", help="detect among these")
     group.add_argument("--task", choices=tuple(TASKS), default="transcribe", help="translate: to English")
-    group.add_argument(
-        "--prompt", default="", metavar="TEXT", help="text before the audio: style and vocabulary"
-    )
+    group.add_argument("--prompt", default="", metavar="TEXT", help="text before the audio: style and vocabulary")
     group.add_argument("--hotwords", type=_list, default=(), metavar="WORD,...", help="words to listen for")
     group.add_argument("--words", action="store_true", help="each word's time, in --json")
     group.add_argument("--routing", choices=tuple(ROUTINGS), default="auto", help="which model answers")
-    group.add_argument(
-        "--raw-rate", type=_rate, metavar="HZ", help="the input is headerless, at this sample rate"
-    )
-    group.add_argument(
-        "--raw-encoding", choices=tuple(ENCODINGS), help="of headerless input (default: linear16)"
-    )
+    group.add_argument("--raw-rate", type=_rate, metavar="HZ", help="the input is headerless, at this sample rate")
+    group.add_argument("--raw-encoding", choices=tuple(ENCODINGS), help="of headerless input (default: linear16)")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +91,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
             f"--{format_}", action="append_const", const=format_, dest="formats", help=f"{what}, not the text"
         )
     where = group.add_mutually_exclusive_group()
-    where.add_argument(
-        "--output", type=Path, metavar="DIR", help="write talk.txt for talk.wav in DIR, and so on"
-    )
+    where.add_argument("--output", type=Path, metavar="DIR", help="write talk.txt for talk.wav in DIR, and so on")
     where.add_argument("--beside", action="store_true", help="write talk.txt beside talk.wav, and so on")
 
 
@@ -115,9 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     formats = arguments.formats or ["txt"]
     to_files = arguments.beside or arguments.output is not None
     if len(formats) > 1 and not to_files:
-        raise UsageError(
-            "standard output takes one of --json, --srt and --vtt; give --output DIR for several"
-        )
+        raise UsageError("standard output takes one of --json, --srt and --vtt; give --output DIR for several")
     if arguments.raw_encoding and not arguments.raw_rate:
         raise UsageError("--raw-encoding needs --raw-rate HZ")
     found = find(arguments.files, raw=bool(arguments.raw_rate))
@@ -154,9 +138,7 @@ async def _transcribe_all(
     return failed
 
 
-async def _transcribe(
-    pool: SttPool, job: _Job, options: CallOptions, gate: asyncio.Semaphore, bar: Bar
-) -> _Outcome:
+async def _transcribe(pool: SttPool, job: _Job, options: CallOptions, gate: asyncio.Semaphore, bar: Bar) -> _Outcome:
     async with gate:
         try:
             transcript = await pool.transcribe(job.recording.audio, **options)

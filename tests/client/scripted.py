@@ -47,9 +47,7 @@ def response(text: str = "hello world", request_id: str = "") -> speech_pb2.Tran
     """A whole answer, each field set."""
     words = [
         speech_pb2.Word(start=Duration(), end=Duration(nanos=400_000_000), text="hello", probability=0.9),
-        speech_pb2.Word(
-            start=Duration(nanos=400_000_000), end=Duration(seconds=1), text="world", probability=0.8
-        ),
+        speech_pb2.Word(start=Duration(nanos=400_000_000), end=Duration(seconds=1), text="world", probability=0.8),
     ]
     segment = speech_pb2.Segment(
         start=Duration(),
@@ -141,9 +139,7 @@ class ScriptedSpeech(speech_pb2_grpc.SpeechToTextServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    async def Transcribe(
-        self, request: speech_pb2.TranscribeRequest, context: Any
-    ) -> speech_pb2.TranscribeResponse:
+    async def Transcribe(self, request: speech_pb2.TranscribeRequest, context: Any) -> speech_pb2.TranscribeResponse:
         script = self._script
         script.requests.append(request)
         script.metadata.append(_seen(context))
@@ -184,9 +180,7 @@ class ScriptedOperations(speech_pb2_grpc.OperationsServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    async def GetStatus(
-        self, request: speech_pb2.GetStatusRequest, context: Any
-    ) -> speech_pb2.GetStatusResponse:
+    async def GetStatus(self, request: speech_pb2.GetStatusRequest, context: Any) -> speech_pb2.GetStatusResponse:
         self._script.status_metadata.append(_seen(context))
         if self._script.status_failure is not None:
             await _abort(context, self._script.status_failure, "")
@@ -206,12 +200,8 @@ class ScriptedOperations(speech_pb2_grpc.OperationsServicer):
             snapshot_json=self._script.snapshot_json,
         )
 
-    async def GetMetrics(
-        self, request: speech_pb2.GetMetricsRequest, context: Any
-    ) -> speech_pb2.GetMetricsResponse:
-        return speech_pb2.GetMetricsResponse(
-            exposition="stt_in_flight 0\n", content_type="text/plain; version=0.0.4"
-        )
+    async def GetMetrics(self, request: speech_pb2.GetMetricsRequest, context: Any) -> speech_pb2.GetMetricsResponse:
+        return speech_pb2.GetMetricsResponse(exposition="stt_in_flight 0\n", content_type="text/plain; version=0.0.4")
 
 
 @dataclass

@@ -17,9 +17,7 @@ from tests.client.scripted import Script, serving
 WAIT_S = 30
 
 
-async def stt(
-    *arguments: str | Path, stdin: int = DEVNULL, stdout: int = PIPE, stderr: int = PIPE
-) -> Process:
+async def stt(*arguments: str | Path, stdin: int = DEVNULL, stdout: int = PIPE, stderr: int = PIPE) -> Process:
     command = [sys.executable, "-m", "stt_client.cli", *map(str, arguments)]
     return await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=stdout, stderr=stderr)
 

@@ -141,9 +141,7 @@ async def test_json_of_one_file_is_one_object(folder: Path, capsys: pytest.Captu
     assert json.loads(out).keys() == JSON_KEYS
 
 
-async def test_json_of_several_files_is_one_object_a_line(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_json_of_several_files_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(answer=echo)) as served:
         assert await stt(folder, "--json", "--server", served.target) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -200,9 +198,7 @@ async def test_nobody_there_names_the_server(folder: Path, capsys: pytest.Captur
     assert "Traceback" not in err
 
 
-async def test_a_folder_without_recordings_is_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_folder_without_recordings_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await stt(tmp_path) == 1
     assert "no recording in it; looked for" in capsys.readouterr().err
 

@@ -48,9 +48,7 @@ async def test_the_trailer_names_the_error(type_: str) -> None:
         ("PERMISSION_DENIED", errors.Internal),
     ],
 )
-async def test_a_status_without_trailers_is_told_apart_by_its_code(
-    status: str, class_: type[errors.SttError]
-) -> None:
+async def test_a_status_without_trailers_is_told_apart_by_its_code(status: str, class_: type[errors.SttError]) -> None:
     failure = Failure(status=status, message="bare")
     async with serving(Script(always=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.SttError) as caught:
@@ -69,9 +67,7 @@ async def test_a_type_of_a_later_version_is_internal_and_keeps_its_message() -> 
 
 async def test_nobody_there_names_the_target_and_what_to_check() -> None:
     async with SttClient("127.0.0.1:1") as client:
-        with pytest.raises(
-            errors.UpstreamUnavailable, match=r"127\.0\.0\.1:1.*Check that the service runs"
-        ) as caught:
+        with pytest.raises(errors.UpstreamUnavailable, match=r"127\.0\.0\.1:1.*Check that the service runs") as caught:
             await client.transcribe(b"x")
     assert caught.value.retry_after_s == 1.0
     assert caught.value.request_id == ""

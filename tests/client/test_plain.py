@@ -38,9 +38,7 @@ def test_targets_read_as_people_write_them(text: str, expected: Target) -> None:
     assert parse_target(text) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "host:port", "host:0", "host:65536", "a b:1", "grpc://h:1/path", "ftp://h:1"]
-)
+@pytest.mark.parametrize("text", ["", "host:port", "host:0", "host:65536", "a b:1", "grpc://h:1/path", "ftp://h:1"])
 def test_what_is_no_target_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match="write HOST:PORT"):
         SttClient(text)

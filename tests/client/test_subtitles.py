@@ -14,9 +14,7 @@ TWO = [segment(0.0, 1.5, " Hello there."), segment(3599.9996, 3661.0004, "Bye.")
 
 
 def test_srt_is_numbered_and_has_commas() -> None:
-    assert to_srt(TWO) == (
-        "1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n01:00:00,000 --> 01:01:01,000\nBye.\n"
-    )
+    assert to_srt(TWO) == ("1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n01:00:00,000 --> 01:01:01,000\nBye.\n")
 
 
 def test_vtt_has_its_header_and_points() -> None:

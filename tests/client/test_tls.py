@@ -26,9 +26,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     name = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
     files = ["-keyout", str(paths["key"]), "-out", str(paths["cert"])]
-    subprocess.run(
-        ["openssl", "req", "-x509", *curve, "-days", "2", *name, *files], check=True, capture_output=True
-    )
+    subprocess.run(["openssl", "req", "-x509", *curve, "-days", "2", *name, *files], check=True, capture_output=True)
     return paths
 
 

@@ -55,9 +55,7 @@ def test_lines_are_counted_from_the_top_with_blank_lines_and_comments(end: str) 
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize(
-    "line", ["K", "K v", "=v", 'K="v', "K='v", 'K="a" b', "K: v", "K='it''s'", "export K"]
-)
+@pytest.mark.parametrize("line", ["K", "K v", "=v", 'K="v', "K='v", 'K="a" b', "K: v", "K='it''s'", "export K"])
 def test_a_line_that_is_not_key_value_is_refused_by_its_number(line: str, end: str) -> None:
     with pytest.raises(ConfigError, match=r"^x\.env:3: ") as caught:
         read_entries(f"A=1{end}{end}{line}{end}B=2{end}", "x.env")
@@ -152,9 +150,7 @@ def test_the_process_environment_overrides_nothing(monkeypatch: pytest.MonkeyPat
     assert read("BEAM_SIZE=3") == before
 
 
-def test_a_missing_file_is_not_looked_for_in_parent_folders(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_file_is_not_looked_for_in_parent_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "stt_primary.env").write_text("STT_WALKED=up\n")
     child = tmp_path / "child"
     child.mkdir()
@@ -169,9 +165,7 @@ def test_a_missing_file_is_not_looked_for_in_parent_folders(
         FileEnv.read_envfile(str(tmp_path / "stt_primary.env"))
 
 
-def test_spaces_and_what_stands_behind_a_hash_survive(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_spaces_and_what_stands_behind_a_hash_survive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     line = 'MODEL_NAME="whisper small #2"'
     file = tmp_path / "x.env"
     file.write_text("MODEL_NAME=whisper small#2\n")

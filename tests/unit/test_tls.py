@@ -158,15 +158,11 @@ def test_a_bad_fallback_file_is_named(pems: Path, read: Reader) -> None:
     url = "FALLBACK_URL=grpcs://fb:50052\n"
     with pytest.raises(ConfigError, match=r"text\.pem: FALLBACK_CA: holds no certificate"):
         channel_credentials(read(f"{url}FALLBACK_CA={pems}/text.pem"))
-    with pytest.raises(
-        ConfigError, match=r"server\.key: FALLBACK_KEY: is not the private key of FALLBACK_CERT"
-    ):
+    with pytest.raises(ConfigError, match=r"server\.key: FALLBACK_KEY: is not the private key of FALLBACK_CERT"):
         channel_credentials(read(f"{url}FALLBACK_CERT={pems}/client.pem\nFALLBACK_KEY={pems}/server.key"))
 
 
-def test_a_file_gone_since_the_settings_were_read_is_refused(
-    pems: Path, read: Reader, tmp_path: Path
-) -> None:
+def test_a_file_gone_since_the_settings_were_read_is_refused(pems: Path, read: Reader, tmp_path: Path) -> None:
     copy = tmp_path / "server.pem"
     copy.write_bytes((pems / "server.pem").read_bytes())
     settings = read(f"TLS_CERT={copy}\nTLS_KEY={pems}/server.key")
