@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import itertools
 import math
 import re
+import struct
 import sys
 import time
-import wave
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from stt_client import SttClient, SttError, Tls, Transcript
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm")
 PAUSE_SECONDS = 0.6
 """Silence between the clips of a joined recording."""
+UNCOMPRESSED = (1, 3, 0xFFFE)
+"""WAV formats that can be joined: integer samples, floats, and either with channel positions."""
 
 
 @dataclass(frozen=True)
@@ -81,48 +82,50 @@ def clips_of(files: Iterable[Path], language: str) -> list[Clip]:
 
 def join(clips: Sequence[Clip], seconds: float) -> list[Clip]:
     """One recording of at least `seconds` for each language, of its WAV clips over and over; none where it has none."""
-    by_language: dict[str, list[tuple[Params, bytes]]] = {}
+    by_language: dict[str, list[tuple[bytes, bytes]]] = {}
     for clip in clips:
-        if (pcm := _pcm(clip.audio)) is not None:
-            by_language.setdefault(clip.language, []).append(pcm)
+        if (parts := _wav_parts(clip.audio)) is not None:
+            by_language.setdefault(clip.language, []).append(parts)
     joined = []
-    for language, parts in sorted(by_language.items()):
-        params = parts[0][0]
-        same = [frames for others, frames in parts if others == params]
+    for language, found in sorted(by_language.items()):
+        fmt = found[0][0]
+        same = [data for other, data in found if other == fmt]
         name = f"joined clips ({language or 'any language'})"
-        joined.append(Clip(name, _joined(params, same, seconds), language, long=True))
+        joined.append(Clip(name, _joined(fmt, same, seconds), language, long=True))
     return joined
 
 
-Params = tuple[int, int, int]
-"""Channels, bytes a sample, frames a second."""
-
-
-def _pcm(audio: bytes) -> tuple[Params, bytes] | None:
-    try:
-        with wave.open(io.BytesIO(audio)) as file:
-            params = (file.getnchannels(), file.getsampwidth(), file.getframerate())
-            return params, file.readframes(file.getnframes())
-    except (wave.Error, EOFError):  # not plain PCM: it goes as it is, but can't be joined
+def _wav_parts(audio: bytes) -> tuple[bytes, bytes] | None:
+    """The `fmt ` and `data` chunks of an uncompressed WAV; None for anything else, which can't be joined like this."""
+    if audio[:4] != b"RIFF" or audio[8:12] != b"WAVE":
         return None
+    chunks: dict[bytes, bytes] = {}
+    at = 12
+    while at + 8 <= len(audio):
+        name, size = struct.unpack_from("<4sI", audio, at)
+        chunks.setdefault(name, audio[at + 8 : at + 8 + size])
+        at += 8 + size + size % 2
+    fmt, data = chunks.get(b"fmt ", b""), chunks.get(b"data", b"")
+    if len(fmt) < 16 or not data or struct.unpack_from("<H", fmt)[0] not in UNCOMPRESSED:
+        return None
+    return fmt, data
 
 
-def _joined(params: Params, parts: Sequence[bytes], seconds: float) -> bytes:
-    channels, width, rate = params
-    silence = (b"\x80" if width == 1 else bytes(width)) * channels * int(rate * PAUSE_SECONDS)
-    wanted = int(seconds * rate) * channels * width
-    frames = bytearray()
+def _joined(fmt: bytes, parts: Sequence[bytes], seconds: float) -> bytes:
+    bytes_a_second, block, bits = struct.unpack_from("<IHH", fmt, 8)
+    # Eight-bit samples are unsigned, so their silence is not zero.
+    silence = (b"\x80" if bits == 8 else b"\0") * (int(PAUSE_SECONDS * bytes_a_second) // block * block)
+    data = bytearray()
     for part in itertools.cycle(parts):
-        frames += part + silence
-        if len(frames) >= wanted:
+        data += part + silence
+        if len(data) >= seconds * bytes_a_second:
             break
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes(bytes(frames))
-    return out.getvalue()
+    chunks = _chunk(b"fmt ", fmt) + _chunk(b"data", bytes(data))
+    return _chunk(b"RIFF", b"WAVE" + chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
 
 
 def cases_of(clips: Sequence[Clip], requests: int) -> list[Case]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import struct
 import sys
 import wave
 from pathlib import Path
@@ -165,3 +166,17 @@ def test_clips_of_another_rate_are_not_joined(tmp_path: Path) -> None:
     files = [recording(tmp_path / "en" / "a.wav", 1), recording(tmp_path / "en" / "b.wav", 1, rate=16000)]
     (long,) = smoke.join(smoke.clips_of(files, ""), 2)
     assert seconds_of(long.audio) == pytest.approx(2 * (1 + smoke.PAUSE_SECONDS))
+
+
+def test_float_samples_are_joined_and_what_is_not_wav_is_left(tmp_path: Path) -> None:
+    # Two channels of 32-bit floats: format 3, 8 bytes a frame.
+    fmt = struct.pack("<HHIIHH", 3, 2, RATE, RATE * 8, 8, 32)
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", RATE * 8) + bytes(RATE * 8)
+    wav = smoke.Clip("a.wav", b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks, "en")
+    mp3 = smoke.Clip("b.mp3", b"ID3 and so on", "en")
+    (long,) = smoke.join([wav, mp3], 3)
+    assert long.audio[20 : 20 + len(fmt)] == fmt
+    data_size = struct.unpack_from("<I", long.audio, 20 + len(fmt) + 4)[0]
+    assert data_size / (RATE * 8) == pytest.approx(2 * (1 + smoke.PAUSE_SECONDS))
+    assert len(long.audio) == struct.unpack_from("<I", long.audio, 4)[0] + 8
+    assert smoke.join([mp3], 3) == []
