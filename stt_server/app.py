@@ -195,7 +195,7 @@ class Service:
 
     def _make_pipeline(self, recognizer: Recognizer) -> Pipeline:
         settings = self.settings
-        cores = _cores()
+        cores = usable_cores()
         self._gate = Gate(settings.concurrency(recognizer.info.device == "cpu", cores), settings.max_queue)
         audio_threads = self._stack.enter_context(ThreadPoolExecutor(cores, thread_name_prefix="audio"))
         fallback = None
@@ -261,6 +261,6 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

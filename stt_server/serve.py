@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stt_server.app import Gateway, Service
+from stt_server.app import Gateway, Service, usable_cores
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
 from stt_server.engine.types import Recognizer
@@ -99,7 +99,7 @@ def load_model(settings: Settings) -> Recognizer:
             device_index=settings.device_index,
             compute_type=settings.compute_type,
             cpu_threads=settings.cpu_threads,
-            workers=settings.concurrency(on_cpu, os.cpu_count() or 1),
+            workers=settings.concurrency(on_cpu, usable_cores()),
             beam_size=settings.beam_size,
             encoder_window=settings.encoder_window,
         )

@@ -214,9 +214,10 @@ def test_truncated_file_gives_the_audio_it_holds(container: str, codec: str) -> 
     assert likeness(audio, SOURCE[: len(audio)])[0] > 0.95
 
 
-def test_wav_cut_inside_a_sample_loses_only_that() -> None:
+def test_wav_cut_inside_a_sample_loses_its_last_packet_at_most() -> None:
+    """The FFmpeg of PyAV 18 loses that sample alone; the one of PyAV 17, which Python 3.10 gets, its packet."""
     data = wav_header(SAMPLE_RATE, 1, 2 * len(SOURCE)) + (SOURCE * 32767).astype("<i2").tobytes()
-    assert len(heard(data[:-1])) == len(SOURCE) - 1
+    assert 1 <= len(SOURCE) - len(heard(data[:-1])) <= 1024
 
 
 @pytest.mark.parametrize(("container", "codec"), STREAMS[1:])
