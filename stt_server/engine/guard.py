@@ -17,6 +17,8 @@ EARLY_STOP_SECONDS = 0.8
 _LOOP_RUN = 3
 _SHORT_RUN_REPEATS = 5
 
+_INSIDE_WORDS = "'’"
+
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """Unicode names of characters of scripts that put no spaces between words start with one of these."""
 
@@ -33,18 +35,19 @@ def is_unspaced(character: str) -> bool:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, without punctuation and case; in scripts written without spaces, its characters."""
+    """The words of a text, without punctuation and case; in scripts written without spaces, its characters.
+
+    `1-2-3` is three words: Whisper writes down counting like that.
+    """
     words: list[str] = []
-    for token in text.casefold().split():
-        letters = ""
-        for character in token:
-            if is_unspaced(character):
-                words.extend(w for w in (letters, character) if w)
-                letters = ""
-            elif character.isalnum() or unicodedata.category(character).startswith("M"):
-                letters += character
-        if letters:
-            words.append(letters)
+    letters = ""
+    for character in text.casefold() + " ":
+        unspaced = is_unspaced(character)
+        if not unspaced and (character.isalnum() or unicodedata.category(character).startswith("M")):
+            letters += character
+        elif character not in _INSIDE_WORDS:
+            words.extend(word for word in (letters, character if unspaced else "") if word)
+            letters = ""
     return words
 
 
