@@ -24,6 +24,9 @@ from buildscripts.lib.starter import STARTER_MODELS, fetch_samples, fetch_starte
 
 SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
 MODEL_NAMES = ("base", "tiny.en", "small", "medium")
+COMPUTE_TYPE = "int8"
+"""On a CPU faster than the float32 that CTranslate2 makes of float16 weights there; GPUs take it too."""
+
 DEFAULT_PORTS = {"primary": (50051, 8081), "fallback": (50052, 8082)}
 
 
@@ -87,9 +90,15 @@ def configs(options: argparse.Namespace) -> dict[str, dict[str, str | int]]:
         "fallback": {
             "CT2_MEDIUM_PATH": str(model_folder(fallback)),
             "MODEL_NAME": fallback,
+            "COMPUTE_TYPE": COMPUTE_TYPE,
             "API_KEYS": f"primary:{key}",
         },
-        "primary": {"CT2_SMALL_PATH": str(model_folder(primary)), "MODEL_NAME": primary, "FALLBACK_API_KEY": key},
+        "primary": {
+            "CT2_SMALL_PATH": str(model_folder(primary)),
+            "MODEL_NAME": primary,
+            "COMPUTE_TYPE": COMPUTE_TYPE,
+            "FALLBACK_API_KEY": key,
+        },
     }
     if primary == fallback:
         settings["fallback"] |= {"BEAM_SIZE": 5, "COMPUTE_TYPE": "float32", "MODEL_NAME": f"{fallback}-5-beams"}
