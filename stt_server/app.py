@@ -21,13 +21,15 @@ from prometheus_client import CollectorRegistry
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.config import Settings
+from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
 from stt_server.gate import Gate
+from stt_server.jobs import Rules
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
 from stt_server.observability.snapshot import Snapshot
-from stt_server.pipeline import Pipeline, Rules
+from stt_server.pipeline import Pipeline
 from stt_server.routing import Thresholds
 from stt_server.rpc.convert import duration
 from stt_server.rpc.fallback import FallbackStub
@@ -82,6 +84,7 @@ class Service:
         self._recognizer: Recognizer | None = None
         self._pipeline: Pipeline | None = None
         self._gate: Gate | None = None
+        self._batcher: Batcher | None = None
         self._stack = contextlib.AsyncExitStack()
         self._observe()
         self._health = health.aio.HealthServicer()
@@ -128,8 +131,6 @@ class Service:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
         # Nothing is left but health watches, which would hold a longer grace to its end.
         await self._server.stop(0.1)
-        if self._gate is not None:
-            self._gate.close()
         await self._stack.aclose()
 
     def _observe(self) -> None:
@@ -196,7 +197,10 @@ class Service:
     def _make_pipeline(self, recognizer: Recognizer) -> Pipeline:
         settings = self.settings
         cores = usable_cores()
-        self._gate = Gate(settings.concurrency(recognizer.info.device == "cpu", cores), settings.max_queue)
+        slots = settings.concurrency(recognizer.info.device == "cpu", cores)
+        self._gate = Gate(slots, settings.max_queue)
+        self._batcher = Batcher(recognizer, slots, settings.max_batch_size)
+        self._stack.callback(self._batcher.close)
         audio_threads = self._stack.enter_context(ThreadPoolExecutor(cores, thread_name_prefix="audio"))
         fallback = None
         if settings.fallback is not None:
@@ -207,7 +211,7 @@ class Service:
                 max_upload_bytes=settings.max_upload_bytes,
             )
             self._stack.push_async_callback(fallback.close)
-        return Pipeline(recognizer, self._gate, audio_threads, _rules(settings), fallback)
+        return Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, _rules(settings), fallback)
 
     def _ready_pipeline(self) -> Pipeline:
         assert self._pipeline is not None, "calls are let in only when ready"  # noqa: S101
@@ -218,7 +222,7 @@ class Service:
         limits = pb.Limits(
             max_upload_bytes=settings.max_upload_bytes,
             max_audio_duration=duration(settings.max_audio_seconds),
-            max_concurrency=self._gate.size if self._gate else 0,
+            max_concurrency=self._batcher.workers if self._batcher else 0,
             max_queue=settings.max_queue,
         )
         return status_response(

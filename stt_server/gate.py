@@ -1,29 +1,22 @@
-"""The concurrency gate: so many inferences at a time, so many requests waiting, and how long each waited."""
+"""The door: how many requests may be inside, and where the time of each went."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 from stt_server.errors import Overloaded
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 class Ticket:
-    """One admitted request: it waits for slots, runs work in them, and knows where its time went.
+    """One admitted request, told by the batcher how its chunks move.
 
     A recording of many chunks asks for several slots; its times are those of the request as a whole, so
     `queue_wait` counts only while none of its chunks runs, and `busy` while at least one does. Seconds.
     """
 
-    def __init__(self, gate: Gate, clock: Callable[[], float]) -> None:
-        self._gate = gate
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._waiting = 0
         self._running = 0
@@ -48,30 +41,9 @@ class Ticket:
         self._account()
         return self._busy if self._running or self._busy else None
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Waits for a slot, then runs blocking work in its thread.
-
-        A caller that is cancelled leaves at once; its slot is freed when the thread ends, as nothing can stop it.
-        """
+    def moved(self, *, waiting: int = 0, running: int = 0) -> None:
+        """So many more chunks wait, so many more run; fewer, if negative."""
         self._asked = True
-        self._move(waiting=1)
-        try:
-            await self._gate.slots.acquire()
-        finally:
-            self._move(waiting=-1)
-        loop = asyncio.get_running_loop()
-        self._move(running=1)
-        future = loop.run_in_executor(self._gate.threads, lambda: work(*args, **kwargs))
-        future.add_done_callback(self._left_slot)
-        return await asyncio.shield(future)
-
-    def _left_slot(self, future: asyncio.Future[T]) -> None:
-        self._gate.slots.release()
-        self._move(running=-1)
-        if not future.cancelled():
-            future.exception()  # a caller that went away doesn't fetch it
-
-    def _move(self, *, waiting: int = 0, running: int = 0) -> None:
         self._account()
         self._waiting += waiting
         self._running += running
@@ -86,7 +58,7 @@ class Ticket:
 
 
 class Gate:
-    """Admits requests while fewer than `max_queue` wait, and gives out `slots` in the order they are asked for."""
+    """Admits requests while fewer than `max_queue` wait."""
 
     def __init__(self, slots: int, max_queue: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """
@@ -95,10 +67,7 @@ class Gate:
             max_queue: requests that may wait for one, at least 0.
             clock: monotonic seconds.
         """
-        self.size = slots
-        self.slots = asyncio.Semaphore(slots)
-        self.threads = ThreadPoolExecutor(slots, thread_name_prefix="inference")
-        self._max_queue = max_queue
+        self._capacity = slots + max_queue
         self._clock = clock
         self._admitted: set[Ticket] = set()
 
@@ -114,15 +83,11 @@ class Gate:
         Raises:
             Overloaded: as many are waiting as may.
         """
-        if len(self._admitted) >= self.size + self._max_queue:
+        if len(self._admitted) >= self._capacity:
             raise Overloaded("the queue is full; try again in a moment")
-        ticket = Ticket(self, self._clock)
+        ticket = Ticket(self._clock)
         self._admitted.add(ticket)
         try:
             yield ticket
         finally:
             self._admitted.discard(ticket)
-
-    def close(self) -> None:
-        """Lets running work end; starts no more."""
-        self.threads.shutdown(wait=False, cancel_futures=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from stt_server.audio import AudioFormat
-from stt_server.engine.types import DecodeOptions, Segment
-from stt_server.routing import Decision, Policy, Reason
+from stt_server.audio import AudioFormat, Chunk
+from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
+from stt_server.errors import EngineError
+from stt_server.routing import Decision, Policy, Reason, Thresholds
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Progress:
     """None: never got as far as a routing decision."""
     fallback_error: str = ""
     reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What this service's own model made of a recording."""
+
+    chunks: tuple[Chunk, ...] = ()
+    hypotheses: tuple[Hypothesis, ...] = ()
+    """One for each chunk; none if the model failed, or was not asked."""
+    failure: EngineError | None = None
+    asked: bool = True
+    """False where only the fallback's answer is wanted."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +94,16 @@ class Fallback(Protocol):
     async def transcribe(self, job: Job, timeout_s: float) -> Answer:
         """Raises: FallbackError."""
         ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What configuration says of requests."""
+
+    max_audio_seconds: float
+    vad_filter: bool = True
+    thresholds: Thresholds | None = None
+    """None: never routes, as the fallback itself."""
+    fallback_timeout_s: float = 60.0
+    fallback_on_error: Literal["fail", "degrade"] = "fail"
+    final_choice: Literal["fallback", "best"] = "fallback"

@@ -6,41 +6,29 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
-from stt_server.engine.guard import words_of
-from stt_server.engine.types import Confidence, DecodeOptions, Hypothesis, Recognizer, join_text
+from stt_server.engine.batcher import Batcher
+from stt_server.engine.types import ChunkJob, Confidence, DecodeOptions, Hypothesis, ModelInfo, join_text
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
+from stt_server.escalation import Escalation, judge, weak_chunks
 from stt_server.gate import Gate, Ticket
-from stt_server.jobs import Answer, Fallback, FallbackError, Job, Progress, Transcript
-from stt_server.routing import Decision, Reason, Signals, Thresholds, better_founded, decide
+from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
+from stt_server.routing import Decision, Reason, better_founded
 
 MAX_PROMPT_CHARACTERS = 4000
 MAX_HOTWORDS = 200
 MAX_HOTWORD_CHARACTERS = 100
-DEGRADE_RESERVE_S = 0.1
-"""Of the caller's time, kept back from the fallback so that the primary's text still arrives."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What configuration says of requests."""
-
-    max_audio_seconds: float
-    vad_filter: bool = True
-    thresholds: Thresholds | None = None
-    """None: never routes, as the fallback itself."""
-    fallback_timeout_s: float = 60.0
-    fallback_on_error: Literal["fail", "degrade"] = "fail"
-    final_choice: Literal["fallback", "best"] = "fallback"
+LANGUAGE_CHUNKS = 4
+"""The one of these first chunks that holds the most speech tells a recording's language."""
 
 
 class Pipeline:
     def __init__(
         self,
-        recognizer: Recognizer,
+        info: ModelInfo,
+        batcher: Batcher,
         gate: Gate,
         audio_threads: Executor,
         rules: Rules,
@@ -49,15 +37,16 @@ class Pipeline:
     ) -> None:
         """
         Args:
-            audio_threads: where audio is decoded, so that neither the event loop nor the gate is held up.
+            info: of the model behind the batcher.
+            audio_threads: where audio is decoded, so that neither the event loop nor the engine is held up.
             fallback: None where none is configured.
         """
-        self._recognizer = recognizer
+        self._info = info
+        self._batcher = batcher
         self._gate = gate
         self._audio_threads = audio_threads
         self._rules = rules
-        self._fallback = fallback
-        self._clock = clock
+        self._escalation = Escalation(fallback, rules, clock) if fallback is not None else None
 
     async def transcribe(self, job: Job, progress: Progress) -> Transcript:
         """Answers a request.
@@ -66,20 +55,13 @@ class Pipeline:
             SttError: any of its kinds; `progress` tells how far the request got.
         """
         self._check(job)
-        answer, signals, failure = await self._primary(job, progress)
-        decision = self._judge(job, signals, progress)
-        transcript = Transcript(
-            answer=answer or _no_answer(self._recognizer.info.name),
-            audio_seconds=progress.audio_seconds or 0.0,
-            decision=decision,
-            language_check_applicable=job.options.language is None and self._recognizer.info.multilingual,
-            primary_confidence=answer.confidence if answer and self._routes else None,
-            fallback_confidence=answer.confidence if answer and not self._routes else None,
-        )
+        heard = await self._hear(job, progress)
+        decision = self._judge(job, heard, progress)
+        transcript = self._transcript(job, heard, decision, progress)
         if decision.escalate:
-            return await self._escalate(job, transcript, failure, progress)
-        if failure is not None:
-            raise failure
+            return await self._escalate(job, heard, transcript, progress)
+        if heard.failure is not None:
+            raise heard.failure
         return transcript
 
     @property
@@ -87,7 +69,7 @@ class Pipeline:
         return self._rules.thresholds is not None
 
     def _check(self, job: Job) -> None:
-        known = self._recognizer.info.languages
+        known = self._info.languages
         options = job.options
         for code in filter(None, [options.language, *options.candidate_languages]):
             if code not in known:
@@ -97,25 +79,21 @@ class Pipeline:
             raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters")
         if len(options.hotwords) > MAX_HOTWORDS or any(len(w) > MAX_HOTWORD_CHARACTERS for w in options.hotwords):
             raise InvalidArgument(f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters")
-        if job.policy == "fallback" and self._routes and self._fallback is None:
+        if job.policy == "fallback" and self._routes and self._escalation is None:
             raise InvalidArgument("routing: this service has no fallback; ask for auto or primary")
 
-    async def _primary(self, job: Job, progress: Progress) -> tuple[Answer | None, Signals | None, EngineError | None]:
-        """This service's own answer; none if only the fallback's is wanted, or the model failed.
-
-        On return the request holds no slot and no place in the queue.
-        """
+    async def _hear(self, job: Job, progress: Progress) -> Heard:
+        """Decodes, chunks and recognizes. On return the request holds no slot and no place in the queue."""
         with self._gate.admit() as ticket:
             try:
                 chunks = await self._chunks(job, progress)
                 if job.policy == "fallback" and self._routes:
-                    return None, None, None
-                hypotheses = await self._recognize(chunks, job.options, ticket)
+                    return Heard(asked=False)
+                return Heard(tuple(chunks), tuple(await self._recognize(chunks, job.options, ticket)))
             except EngineError as failure:
-                return None, None, failure
+                return Heard(failure=failure)
             finally:
                 self._account(ticket, progress)
-        return self._answer(hypotheses, job.options), _signals(hypotheses), None
 
     def _account(self, ticket: Ticket, progress: Progress) -> None:
         progress.queue_wait = ticket.queue_wait
@@ -135,120 +113,143 @@ class Pipeline:
         return len(audio) / SAMPLE_RATE, split(audio, vad_filter=self._rules.vad_filter)
 
     async def _recognize(self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket) -> list[Hypothesis]:
-        """Chunks to hypotheses, in order. The first chunk's language is the recording's.
-
-        At most as many chunks as there are slots ask for one at a time, so that a long recording takes turns with
-        others instead of filling the queue.
-        """
+        """Chunks to hypotheses, in order. One chunk tells the language; then all others wait their turn together."""
         if not chunks:
             return []
-        recognize = self._recognizer.recognize
-        found = {0: await ticket.run(recognize, chunks[0], options)}
-        options = replace(options, language=found[0].language)
-        pending = iter(list(enumerate(chunks))[1:])
+        early = range(min(LANGUAGE_CHUNKS, len(chunks)))
+        first = max(early, key=lambda index: sum(end - start for start, end in chunks[index].speech))
+        found = {first: await self._batcher.recognize(ChunkJob(chunks[first], options), ticket)}
+        options = replace(options, language=found[first].language)
 
-        async def take_turns() -> None:
-            for index, chunk in pending:
-                found[index] = await ticket.run(recognize, chunk, options)
+        async def recognize(index: int) -> None:
+            found[index] = await self._batcher.recognize(ChunkJob(chunks[index], options), ticket)
 
-        turns = [asyncio.ensure_future(take_turns()) for _ in range(min(self._gate.size, len(chunks) - 1))]
+        others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index != first]
         try:
-            await asyncio.gather(*turns)
+            await asyncio.gather(*others)
         finally:
-            for turn in turns:
-                turn.cancel()
+            for other in others:
+                other.cancel()
         return [found[index] for index in range(len(chunks))]
 
-    def _answer(self, hypotheses: Sequence[Hypothesis], options: DecodeOptions) -> Answer:
-        model = self._recognizer.info.name
-        segments = tuple(segment for hypothesis in hypotheses for segment in hypothesis.segments)
-        confidence = _confidence(hypotheses)
-        return Answer(
-            model=model,
-            segments=segments,
-            text=join_text(segment.text for segment in segments),
-            language=hypotheses[0].language if hypotheses else options.language or "",
-            language_probability=hypotheses[0].language_probability if hypotheses else None,
-            confidence=confidence.mean if confidence else None,
-            segment_models=(model,) * len(segments),
-        )
-
-    def _judge(self, job: Job, signals: Signals | None, progress: Progress) -> Decision:
-        thresholds = self._rules.thresholds
-        if thresholds is None:
+    def _judge(self, job: Job, heard: Heard, progress: Progress) -> Decision:
+        if self._rules.thresholds is None:
             return Decision(escalate=False, reasons=())
-        decision = decide(signals, thresholds, policy=job.policy, fallback_configured=self._fallback is not None)
+        decision = judge(heard, self._rules.thresholds, job, fallback_configured=self._escalation is not None)
         progress.reasons = decision.reasons
         progress.fallback_result = "failed" if decision.escalate else "skipped"
         return decision
 
-    async def _escalate(
-        self, job: Job, transcript: Transcript, failure: EngineError | None, progress: Progress
-    ) -> Transcript:
-        """Asks the fallback, and settles whose answer it is to be."""
+    def _transcript(self, job: Job, heard: Heard, decision: Decision, progress: Progress) -> Transcript:
+        """The primary's answer as it stands."""
+        answer = self._answer(heard, job.options)
+        return Transcript(
+            answer=answer,
+            audio_seconds=progress.audio_seconds or 0.0,
+            decision=decision,
+            language_check_applicable=job.options.language is None and self._info.multilingual,
+            primary_confidence=answer.confidence if self._routes else None,
+            fallback_confidence=None if self._routes else answer.confidence,
+        )
+
+    def _answer(self, heard: Heard, options: DecodeOptions) -> Answer:
+        hypotheses = heard.hypotheses
+        segments = tuple(segment for hypothesis in hypotheses for segment in hypothesis.segments)
+        confidence = Confidence.of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs)
+        return Answer(
+            model=self._info.name,
+            segments=segments,
+            text=join_text(hypothesis.text for hypothesis in hypotheses),
+            language=hypotheses[0].language if hypotheses else options.language or "",
+            language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
+            confidence=confidence.mean if confidence else None,
+            segment_models=(self._info.name,) * len(segments),
+        )
+
+    async def _escalate(self, job: Job, heard: Heard, transcript: Transcript, progress: Progress) -> Transcript:
+        """Asks the fallback for what the primary is unsure of, and settles whose answer it is to be."""
+        assert self._escalation and self._rules.thresholds  # noqa: S101  else nothing is escalated
+        weak = weak_chunks(heard, transcript.decision, self._rules.thresholds)
+        if weak:
+            language = transcript.answer.language
+            answers = await self._escalation.parts(job, weak, language, progress)
+            return self._combined(heard, transcript, answers, progress)
         try:
-            answer = await self._ask_fallback(job, progress)
+            answer = await self._escalation.whole(job, progress)
         except FallbackError as error:
-            return await self._without_fallback(job, transcript, failure, error, progress)
+            return await self._without_fallback(job, heard, transcript, error, progress)
         progress.fallback_result = "used"
         both = replace(transcript, fallback_used=True, fallback_confidence=answer.confidence)
-        sound = failure is None and Reason.REPETITION not in transcript.decision.reasons
-        founded = better_founded(transcript.primary_confidence, answer.confidence)
-        if self._rules.final_choice == "best" and sound and founded == "primary":
-            return both
-        return replace(both, answer=answer)
+        own = transcript.primary_confidence if heard.hypotheses else None
+        return both if self._keeps(own, answer, transcript.decision.reasons) else replace(both, answer=answer)
 
-    async def _ask_fallback(self, job: Job, progress: Progress) -> Answer:
-        assert self._fallback is not None  # noqa: S101  decide() escalates only where there is one
-        timeout = self._rules.fallback_timeout_s
-        if job.deadline is not None:
-            reserve = DEGRADE_RESERVE_S if self._rules.fallback_on_error == "degrade" else 0.0
-            timeout = min(timeout, job.deadline - self._clock() - reserve)
-        started = self._clock()
-        try:
-            if timeout <= 0:
-                raise FallbackError("deadline_exceeded")
-            return await self._fallback.transcribe(job, timeout)
-        finally:
-            progress.fallback_infer = self._clock() - started
+    def _keeps(self, own: float | None, answer: Answer, reasons: Sequence[Reason]) -> bool:
+        """Whether the primary's text stands although the fallback has answered."""
+        if self._rules.final_choice != "best" or Reason.REPETITION in reasons:
+            return False
+        return better_founded(own, answer.confidence) == "primary"
 
     async def _without_fallback(
-        self,
-        job: Job,
-        transcript: Transcript,
-        failure: EngineError | None,
-        error: FallbackError,
-        progress: Progress,
+        self, job: Job, heard: Heard, transcript: Transcript, error: FallbackError, progress: Progress
     ) -> Transcript:
         """What the caller gets when the fallback was wanted and did not answer."""
+        self._refuse_unless_degraded(error, progress)
+        if not heard.asked:
+            heard = await self._hear(replace(job, policy="primary"), progress)
+            answer = self._answer(heard, job.options)
+            transcript = replace(transcript, answer=answer, primary_confidence=answer.confidence)
+        if heard.failure is not None:
+            raise heard.failure
+        return replace(transcript, fallback_error=error.code)
+
+    def _refuse_unless_degraded(self, error: FallbackError, progress: Progress) -> None:
         progress.fallback_error = error.code
         if self._rules.fallback_on_error == "fail":
             raise FallbackFailed(f"the fallback was needed and did not answer: {error.code}") from error
-        if failure is not None:
-            raise failure
-        if job.policy == "fallback":  # the primary has not been asked yet
-            primary, _, failure = await self._primary(replace(job, policy="primary"), progress)
-            if primary is None:
-                raise failure or FallbackFailed(f"neither model answered: {error.code}")
-            transcript = replace(transcript, answer=primary, primary_confidence=primary.confidence)
-        return replace(transcript, fallback_error=error.code)
+
+    def _combined(
+        self,
+        heard: Heard,
+        transcript: Transcript,
+        answers: dict[int, Answer | FallbackError],
+        progress: Progress,
+    ) -> Transcript:
+        """A long recording's transcript, with the fallback's text in the place of the chunks that were weak."""
+        errors = [answer for answer in answers.values() if isinstance(answer, FallbackError)]
+        if errors:
+            self._refuse_unless_degraded(errors[0], progress)
+        else:
+            progress.fallback_result = "used"
+        given = {index: answer for index, answer in answers.items() if isinstance(answer, Answer)}
+        parts = [self._part(index, heard.hypotheses[index], given) for index in range(len(heard.hypotheses))]
+        sure = [(a.confidence, heard.chunks[i].duration) for i, a in given.items() if a.confidence is not None]
+        theirs = sum(heard.chunks[i].duration for i, part in enumerate(parts) if part is given.get(i))
+        everything = sum(chunk.duration for chunk in heard.chunks)
+        mostly = next(iter(given.values())).model if 2 * theirs > everything else self._info.name
+        answer = replace(
+            transcript.answer,
+            model=mostly,
+            segments=tuple(segment for part in parts for segment in part.segments),
+            text=join_text(part.text for part in parts),
+            segment_models=tuple(model for part in parts for model in part.segment_models),
+        )
+        return replace(
+            transcript,
+            answer=answer,
+            fallback_used=bool(given),
+            fallback_error=errors[0].code if errors else "",
+            fallback_confidence=_weighted(sure),
+        )
+
+    def _part(self, index: int, hypothesis: Hypothesis, given: dict[int, Answer]) -> Answer:
+        """Whose text a chunk gets."""
+        own = self._answer(Heard(hypotheses=(hypothesis,)), DecodeOptions(language=hypothesis.language))
+        answer = given.get(index)
+        reasons = [Reason.REPETITION] if hypothesis.looped else []
+        return own if answer is None or self._keeps(own.confidence, answer, reasons) else answer
 
 
-def _confidence(hypotheses: Sequence[Hypothesis]) -> Confidence | None:
-    return Confidence.of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs)
-
-
-def _signals(hypotheses: Sequence[Hypothesis]) -> Signals:
-    confidence = _confidence(hypotheses)
-    return Signals(
-        speech=bool(hypotheses),
-        words=sum(len(words_of(hypothesis.text)) for hypothesis in hypotheses),
-        confidence=confidence.mean if confidence else None,
-        weakest=confidence.weakest if confidence else None,
-        language_probability=hypotheses[0].language_probability if hypotheses else None,
-        looped=any(hypothesis.looped for hypothesis in hypotheses),
-    )
-
-
-def _no_answer(model: str) -> Answer:
-    return Answer(model, (), "", "", None, None, ())
+def _weighted(values: Sequence[tuple[float, float]]) -> float | None:
+    """The mean of values, each with its weight; None of none."""
+    weight = sum(weight for _, weight in values)
+    return sum(value * weight for value, weight in values) / weight if weight else None

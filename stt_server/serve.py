@@ -15,8 +15,9 @@ from pathlib import Path
 from stt_server.app import Gateway, Service, usable_cores
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
+from stt_server.engine.loading import ModelLoadError, ModelOptions
 from stt_server.engine.types import Recognizer
-from stt_server.engine.whisper import ModelLoadError, ModelOptions, WhisperRecognizer
+from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.observability.logs import configure
 
 EXIT_FAILED = 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from stt_server.engine.types import Chunk, DecodeOptions, Hypothesis, ModelInfo, Segment
+from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Segment
 
 
 @dataclass
@@ -33,6 +33,8 @@ class ScriptedRecognizer:
     name: str = "scripted-small"
     languages: Sequence[str] = ("de", "en", "fr")
     seen: list[DecodeOptions] = field(default_factory=list)
+    by_start: Callable[[float], Script] | None = None
+    """Another script for each chunk, by its start in seconds."""
 
     def __post_init__(self) -> None:
         self.info = ModelInfo(self.name, "cpu", "float32", tuple(self.languages))
@@ -45,22 +47,28 @@ class ScriptedRecognizer:
         self.most_running = 0
         self._lock = threading.Lock()
 
-    def recognize(self, chunk: Chunk, options: DecodeOptions) -> Hypothesis:
+    def group_of(self, job: ChunkJob) -> Hashable:
+        return "all"
+
+    def batch_limit(self, group: Hashable) -> int:
+        return 100
+
+    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
         with self._lock:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
-            self.seen.append(options)
+            self.seen.extend(job.options for job in jobs)
         self.entered.release()
         try:
             if not self.open.wait(timeout=30):
                 raise AssertionError("nobody opened the scripted model")
-            return self._hypothesis(chunk, options)
+            return [self._hypothesis(job.chunk, job.options) for job in jobs]
         finally:
             with self._lock:
                 self.running -= 1
 
     def _hypothesis(self, chunk: Chunk, options: DecodeOptions) -> Hypothesis:
-        script = self.script
+        script = self.by_start(chunk.start) if self.by_start else self.script
         if script.error is not None and script.errors_left != 0:
             script.errors_left -= 1
             raise script.error

@@ -103,7 +103,7 @@ KEYS: tuple[Key, ...] = (
         "MAX_BATCH_SIZE",
         integer(1, 256),
         "8",
-        "waiting requests that one inference may take together; 1: no batching. This version batches none",
+        "waiting chunks that one inference may take together; 1: no batching",
     ),
     Key("MAX_QUEUE", integer(0, 100_000), "64", "requests waiting for a slot; one more is refused at once"),
     Key(

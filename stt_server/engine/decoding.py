@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ MAX_LENGTH = 448
 """Tokens of Whisper's decoder, the prompt's included."""
 MAX_PROMPT_TOKENS = MAX_LENGTH // 2 - 1
 SECONDS_PER_TIMESTAMP = 0.02
+TOKENS_PER_SECOND = 25
+TOKENS_AT_LEAST = 16
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,33 @@ class TimedTokens:
     tokens: tuple[int, ...]
 
 
-def prompt_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
-    """The tokens before the text: what was said earlier (hotwords, prompt), then language and task.
-
-    Timestamps are always decoded: on a shortened window, decoding without them makes Whisper loop.
-    """
+def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
+    """The tokens of what was said before the audio: hotwords, then the prompt; cut to `MAX_PROMPT_TOKENS`."""
     earlier: list[int] = []
     if options.hotwords:
         earlier += tokenizer.encode(" " + ", ".join(options.hotwords))[: MAX_PROMPT_TOKENS // 2]
     if options.prompt.strip():
         room = MAX_PROMPT_TOKENS - len(earlier)
         earlier += tokenizer.encode(" " + options.prompt.strip())[-room:]
+    return earlier
+
+
+def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:
+    """The tokens before the text: what was said earlier, then language and task.
+
+    Timestamps are always decoded: on a shortened window, decoding without them makes Whisper loop.
+    """
     return [*([tokenizer.sot_prev, *earlier] if earlier else []), *tokenizer.sot_sequence]
+
+
+def max_length(seconds: float, prompt: int) -> int:
+    """CTranslate2's `max_length` for so many seconds of audio after a prompt of so many tokens.
+
+    A loop is cut where no speech could have got to: scripts that cost several tokens a letter stay under
+    `TOKENS_PER_SECOND`. CTranslate2 generates at most half of `max_length`.
+    """
+    wanted = math.ceil(TOKENS_AT_LEAST + seconds * TOKENS_PER_SECOND)
+    return min(MAX_LENGTH, max(2 * wanted, wanted + prompt))
 
 
 def split_segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) -> list[TimedTokens]:

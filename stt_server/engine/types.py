@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -79,7 +80,8 @@ class Hypothesis:
 
     @property
     def text(self) -> str:
-        return join_text(segment.text for segment in self.segments)
+        """Whisper marks a word's start with a space, so segments join as they are."""
+        return "".join(segment.text for segment in self.segments).strip()
 
 
 @dataclass(frozen=True)
@@ -115,21 +117,49 @@ class ModelInfo:
         return len(self.languages) > 1
 
 
+@dataclass(frozen=True)
+class ChunkJob:
+    """One chunk to be recognized."""
+
+    chunk: Chunk
+    options: DecodeOptions
+
+
 class Recognizer(Protocol):
-    """A loaded model. `recognize` blocks and may be called from several threads at once."""
+    """A loaded model. Its methods may be called from several threads at once."""
 
     @property
     def info(self) -> ModelInfo: ...
 
-    def recognize(self, chunk: Chunk, options: DecodeOptions) -> Hypothesis:
-        """Raises:
-        EngineError: the model failed on this chunk.
-        OutOfMemory: the device had no room for it.
+    def group_of(self, job: ChunkJob) -> Hashable:
+        """Jobs of one group can be recognized together."""
+        ...
+
+    def batch_limit(self, group: Hashable) -> int:
+        """How many jobs of a group are worth recognizing together on this device, at least 1."""
+        ...
+
+    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+        """Recognizes jobs of one group; blocks.
+
+        Raises:
+            EngineError: the model failed on one of them.
+            OutOfMemory: the device had no room for all of them.
         """
         ...
 
 
 def join_text(parts: Iterable[str]) -> str:
-    """Segment texts as one text. Whisper marks a word's start with a space, so parts of a script written without
-    spaces join without one."""
-    return "".join(parts).strip()
+    """Texts as one text: with a space between them, but for scripts that are written without."""
+    joined = ""
+    for part in filter(None, (part.strip() for part in parts)):
+        spaced = joined and not (_stands_alone(joined[-1]) or _stands_alone(part[0]))
+        joined += f" {part}" if spaced else part
+    return joined
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether no space belongs beside a character: Chinese and Japanese with their punctuation, Thai and its kin."""
+    return (unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3") or (
+        "\u0e00" <= character <= "\u0eff" or "\u1000" <= character <= "\u109f" or "\u1780" <= character <= "\u17ff"
+    )

@@ -34,6 +34,11 @@ def window_for(seconds: float, rule: WindowRule) -> int:
     return next((size for size in WINDOW_SECONDS if seconds + TAIL_SECONDS <= size), FULL_WINDOW)
 
 
+def windows_of(rule: WindowRule) -> tuple[int, ...]:
+    """The windows that a rule uses, in seconds."""
+    return WINDOW_SECONDS if rule == "adaptive" else (FULL_WINDOW,)
+
+
 def features(extractor: FeatureExtractor, samples: Samples, window: int) -> npt.NDArray[np.float32]:
     """Log-mel features of `samples` followed by silence.
 

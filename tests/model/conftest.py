@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stt_server.engine.whisper import ModelOptions, WhisperRecognizer
+from stt_server.engine.loading import ModelOptions
+from stt_server.engine.whisper import WhisperRecognizer
 from tests.services import MODELS
 
 

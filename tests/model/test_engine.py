@@ -135,7 +135,7 @@ class Broken:
 def test_a_failing_device_is_told_by_kind_and_without_its_words(
     tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch, message: str, error: type[EngineError]
 ) -> None:
-    monkeypatch.setattr(tiny_en._model, "model", Broken(message))
+    monkeypatch.setattr(tiny_en, "_model", Broken(message))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     with pytest.raises(EngineError) as caught:
         tiny_en.recognize(chunk, DecodeOptions())

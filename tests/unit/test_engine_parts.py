@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from stt_server.engine.decoding import MAX_PROMPT_TOKENS, TimedTokens, prompt_tokens, split_segments
+from stt_server.engine.decoding import (
+    MAX_LENGTH,
+    MAX_PROMPT_TOKENS,
+    TimedTokens,
+    earlier_tokens,
+    max_length,
+    prompt_tokens,
+    split_segments,
+)
 from stt_server.engine.language import choose_language
 from stt_server.engine.types import Confidence, DecodeOptions, join_text
 from stt_server.engine.windows import WINDOW_SECONDS, features, window_for
@@ -77,13 +85,22 @@ def test_no_segment_ends_after_the_audio() -> None:
 
 def test_a_prompt_is_cut_from_its_front_and_hotwords_from_their_end() -> None:
     tokenizer: Any = Words()
-    assert prompt_tokens(tokenizer, DecodeOptions()) == [102, 103]
+    assert prompt_tokens(tokenizer, earlier_tokens(tokenizer, DecodeOptions())) == [102, 103]
     long = " ".join(["aa"] * 500 + ["bbb"])
-    tokens = prompt_tokens(tokenizer, DecodeOptions(prompt=long, hotwords=("cccc",)))
+    tokens = prompt_tokens(tokenizer, earlier_tokens(tokenizer, DecodeOptions(prompt=long, hotwords=("cccc",))))
     assert tokens[0] == 101
     assert tokens[1] == 4
     assert tokens[-3:] == [3, 102, 103]
     assert len(tokens) == 1 + MAX_PROMPT_TOKENS + 2
+
+
+@pytest.mark.parametrize("prompt", [1, 3, 200, 226])
+@pytest.mark.parametrize("seconds", [0.1, 2.0, 10.0, 30.0])
+def test_the_length_bound_follows_the_speech_and_leaves_room_behind_a_prompt(seconds: float, prompt: int) -> None:
+    bound = max_length(seconds, prompt)
+    generated = min(bound // 2, bound - prompt)
+    assert bound <= MAX_LENGTH
+    assert generated >= min(16 + 25 * seconds, MAX_LENGTH // 2, MAX_LENGTH - prompt) - 1
 
 
 def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities() -> None:
@@ -95,6 +112,18 @@ def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities() -> None:
     assert Confidence.of([]) is None
 
 
-def test_texts_join_as_their_script_does() -> None:
-    assert join_text([" One two.", " Three."]) == "One two. Three."
-    assert join_text(["你好", "世界"]) == "你好世界"
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([" One two.", " Three."], "One two. Three."),
+        (["One two.", "", "Three."], "One two. Three."),
+        (["你好，", "世界。", "天地"], "你好，世界。天地"),
+        (["こんにちは", "世界"], "こんにちは世界"),
+        (["안녕하세요", "세계"], "안녕하세요 세계"),
+        (["สวัสดี", "ชาวโลก"], "สวัสดีชาวโลก"),
+        (["नमस्ते", "दुनिया"], "नमस्ते दुनिया"),
+        ([], ""),
+    ],
+)
+def test_texts_join_as_their_script_does(parts: list[str], text: str) -> None:
+    assert join_text(parts) == text

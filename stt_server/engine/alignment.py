@@ -1,0 +1,71 @@
+"""How sure the model was of each token, and when each word was said: one pass of the aligner over a finished text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import ctranslate2
+import numpy as np
+from faster_whisper import WhisperModel
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import merge_punctuations
+
+from stt_server.engine.decoding import TimedTokens
+from stt_server.engine.types import Word
+from stt_server.engine.windows import FRAMES_PER_SECOND
+
+_PREPENDED = "\"'“¿([{-"
+_APPENDED = "\"'.。,，!！?？:：”)]}、"
+_LEAST_PROBABILITY = 1e-10
+
+
+def text_logprobs(
+    model: WhisperModel,
+    encoded: ctranslate2.StorageView,
+    tokenizer: Tokenizer,
+    texts: Sequence[Sequence[int]],
+    seconds: Sequence[float],
+) -> list[list[float]]:
+    """Each text token's natural log-probability, for a batch of texts of one language and task.
+
+    `generate` scores timestamps too, which are unsure by nature and would drag a mean down. The aligner gives the
+    probability of every text token, for beams as for greedy decoding.
+
+    Args:
+        encoded: the encoder's output, an item for each text.
+        texts: text tokens, none of them a timestamp; none empty.
+        seconds: of audio in each window.
+    """
+    results = model.model.align(
+        encoded, tokenizer.sot_sequence, [list(text) for text in texts], [_frames(value) for value in seconds]
+    )
+    return [[math.log(max(p, _LEAST_PROBABILITY)) for p in result.text_token_probs] for result in results]
+
+
+def word_times(
+    model: WhisperModel,
+    encoded: ctranslate2.StorageView,
+    tokenizer: Tokenizer,
+    segments: Sequence[TimedTokens],
+    seconds: float,
+) -> list[list[Word]]:
+    """The words of each segment of one window, in seconds from its start."""
+    tokens = [token for segment in segments for token in segment.tokens]
+    alignment = model.find_alignment(tokenizer, [tokens], encoded, _frames(seconds))[0]
+    merge_punctuations(alignment, _PREPENDED, _APPENDED)
+    ends = np.cumsum([len(segment.tokens) for segment in segments])
+    words: list[list[Word]] = [[] for _ in segments]
+    position = 0
+    for timing in alignment:
+        index = min(int(np.searchsorted(ends, position, side="right")), len(segments) - 1)
+        position += len(timing["tokens"])
+        if timing["word"]:
+            start, end = float(timing["start"]), float(timing["end"])
+            words[index].append(Word(start, end, timing["word"], float(timing["probability"])))
+    return words
+
+
+def _frames(seconds: float) -> int:
+    """Feature frames of so much audio; the aligner needs two at least."""
+    return max(2, math.ceil(seconds * FRAMES_PER_SECOND))

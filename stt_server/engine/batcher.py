@@ -1,0 +1,151 @@
+"""Who is recognized next, and together with whom.
+
+Chunks wait in the event loop, each with the request that it belongs to. A free worker takes the chunk of the request
+whose turn it is, and with it what else waits of the same group. Nothing waits for company: an idle machine adds no
+delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
+from stt_server.errors import EngineError
+
+
+class Owner(Protocol):
+    """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
+
+    def moved(self, *, waiting: int = 0, running: int = 0) -> None: ...
+
+
+@dataclass(eq=False)
+class _Waiting:
+    job: ChunkJob
+    group: Hashable
+    owner: Owner
+    result: asyncio.Future[Hypothesis] = field(repr=False)
+
+
+class Batcher:
+    """Gives waiting chunks to a recognizer's workers. Everything but the recognizing happens in the event loop."""
+
+    def __init__(self, recognizer: Recognizer, workers: int, max_batch: int) -> None:
+        """
+        Args:
+            workers: inferences at a time, at least 1.
+            max_batch: chunks that one inference may take together, at least 1.
+        """
+        self.workers = workers
+        self._recognizer = recognizer
+        self._max_batch = max_batch
+        self._free = workers
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
+        self._turns: dict[Owner, deque[_Waiting]] = {}
+        """Whose turn is next comes first."""
+
+    @property
+    def waiting(self) -> int:
+        """Chunks that wait for a worker."""
+        return sum(map(len, self._turns.values()))
+
+    async def recognize(self, job: ChunkJob, owner: Owner) -> Hypothesis:
+        """Waits for a worker, and for its answer.
+
+        A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
+        again only when its thread ends, as nothing can stop it.
+
+        Raises:
+            EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
+        """
+        result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
+        self._turns.setdefault(owner, deque()).append(entry)
+        owner.moved(waiting=1)
+        self._dispatch()
+        try:
+            return await result
+        finally:
+            self._forget(entry)
+
+    def close(self) -> None:
+        """Lets running work end; starts no more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _forget(self, entry: _Waiting) -> None:
+        queue = self._turns.get(entry.owner)
+        if queue and entry in queue:
+            queue.remove(entry)
+            entry.owner.moved(waiting=-1)
+            if not queue:
+                del self._turns[entry.owner]
+
+    def _dispatch(self) -> None:
+        while self._free and self._turns:
+            batch = self._take()
+            self._free -= 1
+            loop = asyncio.get_running_loop()
+            jobs = [entry.job for entry in batch]
+            done = loop.run_in_executor(self._threads, _recognize_each, self._recognizer, jobs)
+            done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
+
+    def _take(self) -> list[_Waiting]:
+        """The chunk whose turn it is, and its share of those that can go with it.
+
+        Its share: where several workers are free, none takes what another could begin with at once.
+        """
+        group = next(iter(self._turns.values()))[0].group
+        fitting = sum(entry.group == group for queue in self._turns.values() for entry in queue)
+        limit = min(self._max_batch, self._recognizer.batch_limit(group), math.ceil(fitting / self._free))
+        batch = []
+        for entry in self._in_turn(group):
+            batch.append(entry)
+            if len(batch) == limit:
+                break
+        for entry in batch:
+            entry.owner.moved(waiting=-1, running=1)
+        return batch
+
+    def _in_turn(self, group: Hashable) -> Iterator[_Waiting]:
+        """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
+        while True:
+            owner = next((o for o, queue in self._turns.items() if any(e.group == group for e in queue)), None)
+            if owner is None:
+                return
+            queue = self._turns.pop(owner)
+            entry = next(entry for entry in queue if entry.group == group)
+            queue.remove(entry)
+            if queue:
+                self._turns[owner] = queue
+            yield entry
+
+    def _finished(self, batch: Sequence[_Waiting], done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+        self._free += 1
+        failure = None if done.cancelled() else done.exception()
+        found = done.result() if not done.cancelled() and failure is None else [None] * len(batch)
+        for entry, outcome in zip(batch, found):
+            entry.owner.moved(running=-1)
+            if entry.result.done():
+                continue  # its caller went away
+            if isinstance(outcome, Hypothesis):
+                entry.result.set_result(outcome)
+            else:
+                entry.result.set_exception(outcome or failure or EngineError("the engine was closed"))
+        if not done.cancelled():
+            self._dispatch()
+
+
+def _recognize_each(recognizer: Recognizer, jobs: Sequence[ChunkJob]) -> list[Hypothesis | Exception]:
+    """Runs in a worker. A batch that fails is tried chunk by chunk, so that none pays for another."""
+    try:
+        return list(recognizer.recognize_batch(jobs))
+    except Exception as error:
+        if len(jobs) == 1:
+            return [error]
+    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job])]

@@ -1,0 +1,62 @@
+"""Loading a Whisper model in CTranslate2's format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from faster_whisper import WhisperModel
+
+from stt_server.engine.windows import WindowRule
+
+_REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+"""Without the last one faster-whisper would ask the network for a tokenizer."""
+
+
+class ModelLoadError(Exception):
+    """A model that can't be used as configured: one line that says why and what to change."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to load and decode; see the configuration keys of the same names."""
+
+    path: Path
+    name: str
+    device: str = "auto"
+    device_index: int = 0
+    compute_type: str = "default"
+    cpu_threads: int = 1
+    workers: int = 1
+    """Inferences that run side by side: CTranslate2's `inter_threads`."""
+    beam_size: int = 1
+    encoder_window: WindowRule = "adaptive"
+
+
+def load(options: ModelOptions) -> WhisperModel:
+    """The model, its tokenizer and its feature extractor; takes seconds.
+
+    Raises:
+        ModelLoadError: there is no usable model, or not for this device.
+    """
+    for required in _REQUIRED:
+        if not (options.path / required).is_file():
+            raise ModelLoadError(f"the model folder {options.path} has no {required}; fetch the model again")
+    try:
+        return WhisperModel(
+            str(options.path),
+            device=options.device,
+            device_index=options.device_index,
+            compute_type=options.compute_type,
+            cpu_threads=options.cpu_threads,
+            num_workers=options.workers,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        where = f"the model in {options.path} can't be loaded on {options.device}"
+        raise ModelLoadError(f"{where}: {_one_line(error)}") from error
+    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        raise ModelLoadError(f"the model in {options.path} is damaged: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,136 @@
+"""Asking the fallback: for a whole recording, or for those of its chunks that the primary was unsure of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.engine.guard import words_of
+from stt_server.engine.types import Confidence, Hypothesis, Segment
+from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules
+from stt_server.routing import Decision, Reason, Signals, Thresholds, decide
+
+PARTS_AT_A_TIME = 4
+"""Chunks of one recording that the fallback is asked for side by side."""
+DEGRADE_RESERVE_S = 0.1
+"""Of the caller's time, kept back from the fallback so that the primary's text still arrives."""
+
+_OF_ITS_CHUNKS = (Reason.LOW_LOGPROB, Reason.REPETITION)
+"""What a chunk can be doubted for by itself. Language and number of words are judged over the whole recording."""
+
+
+def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
+    """What a recording's hypotheses, or one chunk's, say of themselves."""
+    confidence = Confidence.of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs)
+    return Signals(
+        speech=bool(hypotheses),
+        words=sum(len(words_of(hypothesis.text)) for hypothesis in hypotheses),
+        confidence=confidence.mean if confidence else None,
+        weakest=confidence.weakest if confidence else None,
+        language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
+        looped=any(hypothesis.looped for hypothesis in hypotheses),
+    )
+
+
+def judge(heard: Heard, thresholds: Thresholds, job: Job, *, fallback_configured: bool) -> Decision:
+    """The decision on a recording: its own doubts, and those of any of its chunks."""
+    signals = signals_of(heard.hypotheses) if heard.asked and heard.failure is None else None
+    whole = decide(signals, thresholds, policy=job.policy, fallback_configured=fallback_configured)
+    doubts = {reason for index in range(len(heard.hypotheses)) for reason in _doubts(heard, index, thresholds)}
+    reasons = tuple(reason for reason in Reason if reason in whole.reasons or reason in doubts)
+    escalate = whole.escalate or (bool(doubts) and job.policy == "auto" and fallback_configured)
+    return Decision(escalate, reasons)
+
+
+def weak_chunks(heard: Heard, decision: Decision, thresholds: Thresholds) -> Mapping[int, Chunk]:
+    """The chunks of a long recording that only are worth the larger model, by their index.
+
+    Empty: the whole recording is, since it is one chunk, all of them are weak, or the doubt is of the whole.
+    """
+    if len(heard.hypotheses) < 2 or any(reason not in _OF_ITS_CHUNKS for reason in decision.reasons):
+        return {}
+    weak = {i: chunk for i, chunk in enumerate(heard.chunks) if _doubts(heard, i, thresholds)}
+    return weak if len(weak) < len(heard.chunks) else {}
+
+
+def _doubts(heard: Heard, index: int, thresholds: Thresholds) -> tuple[Reason, ...]:
+    """Why a chunk of a recording of several is doubted by itself."""
+    if len(heard.hypotheses) < 2:
+        return ()
+    reasons = decide(signals_of([heard.hypotheses[index]]), thresholds).reasons
+    return tuple(reason for reason in reasons if reason in _OF_ITS_CHUNKS)
+
+
+class Escalation:
+    """The way to the fallback, with its deadlines."""
+
+    def __init__(self, fallback: Fallback, rules: Rules, clock: Callable[[], float]) -> None:
+        self._fallback = fallback
+        self._rules = rules
+        self._clock = clock
+
+    async def whole(self, job: Job, progress: Progress) -> Answer:
+        """The fallback's answer to the caller's own request.
+
+        Raises:
+            FallbackError: there is none in time.
+        """
+        started = self._clock()
+        try:
+            return await self._ask(job)
+        finally:
+            progress.fallback_infer = self._clock() - started
+
+    async def parts(
+        self, job: Job, chunks: Mapping[int, Chunk], language: str, progress: Progress
+    ) -> dict[int, Answer | FallbackError]:
+        """The fallback's answer to each of some chunks, with times in the recording; an error where there is none.
+
+        Args:
+            language: of the recording; a chunk of it is too short to tell again.
+        """
+        started = self._clock()
+        room = asyncio.Semaphore(PARTS_AT_A_TIME)
+
+        async def ask(chunk: Chunk) -> Answer | FallbackError:
+            async with room:
+                try:
+                    return moved(await self._ask(job_of_chunk(job, chunk, language)), chunk.start)
+                except FallbackError as error:
+                    return error
+
+        try:
+            answers = await asyncio.gather(*(ask(chunk) for chunk in chunks.values()))
+            return dict(zip(chunks, answers))
+        finally:
+            progress.fallback_infer = self._clock() - started
+
+    async def _ask(self, job: Job) -> Answer:
+        timeout = self._rules.fallback_timeout_s
+        if job.deadline is not None:
+            reserve = DEGRADE_RESERVE_S if self._rules.fallback_on_error == "degrade" else 0.0
+            timeout = min(timeout, job.deadline - self._clock() - reserve)
+        if timeout <= 0:
+            raise FallbackError("deadline_exceeded")
+        return await self._fallback.transcribe(job, timeout)
+
+
+def job_of_chunk(job: Job, chunk: Chunk, language: str) -> Job:
+    """The job that asks for one chunk of a recording, as 16-bit samples."""
+    samples = (np.clip(chunk.samples, -1.0, 1.0) * 32767).astype("<i2")
+    options = replace(job.options, language=job.options.language or language or None)
+    return replace(job, audio=samples.tobytes(), format=AudioFormat("linear16", SAMPLE_RATE, 1), options=options)
+
+
+def moved(answer: Answer, seconds: float) -> Answer:
+    """An answer with all of its times later by so many seconds."""
+    return replace(answer, segments=tuple(_later(segment, seconds) for segment in answer.segments))
+
+
+def _later(segment: Segment, seconds: float) -> Segment:
+    words = tuple(replace(w, start=w.start + seconds, end=w.end + seconds) for w in segment.words)
+    return replace(segment, start=segment.start + seconds, end=segment.end + seconds, words=words)

@@ -1,0 +1,217 @@
+"""Turns, batches, cancelling and failing, with real threads and a model that is held by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from stt_server.engine.batcher import Batcher
+from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
+from stt_server.errors import EngineError
+from tests.services import until
+
+
+@dataclass(eq=False)
+class Piece:
+    """A chunk that is only a name and a group."""
+
+    name: str
+    group: str = "short"
+    samples: Samples = field(default_factory=lambda: np.zeros(1, dtype=np.float32))
+    start: float = 0.0
+    speech: tuple[tuple[float, float], ...] = ()
+
+
+class Held:
+    """Recognizes nothing, one step at a time: each batch stands still until `step` is called."""
+
+    def __init__(self, fail: frozenset[str] = frozenset(), limit: int = 100) -> None:
+        self.info = ModelInfo("held", "cpu", "float32", ("en",))
+        self.batches: list[list[str]] = []
+        self._fail = fail
+        self._limit = limit
+        self._steps = threading.Semaphore(0)
+        self._entered = threading.Semaphore(0)
+
+    def group_of(self, job: ChunkJob) -> Hashable:
+        return str(job.chunk.group)  # type: ignore[attr-defined]
+
+    def batch_limit(self, group: Hashable) -> int:
+        return self._limit
+
+    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+        names = [job.chunk.name for job in jobs]  # type: ignore[attr-defined]
+        self.batches.append(names)
+        self._entered.release()
+        assert self._steps.acquire(timeout=10)
+        if self._fail.intersection(names):
+            raise EngineError(f"can't do {names}")
+        return [Hypothesis((), name, None, (), False) for name in names]
+
+    async def entered(self, times: int = 1) -> None:
+        for _ in range(times):
+            await asyncio.get_running_loop().run_in_executor(None, self._entered.acquire)
+
+    def step(self, times: int = 1) -> None:
+        self._steps.release(times)
+
+
+class Someone:
+    """An owner that remembers where its chunks are."""
+
+    def __init__(self) -> None:
+        self.waiting = self.running = 0
+
+    def moved(self, *, waiting: int = 0, running: int = 0) -> None:
+        self.waiting += waiting
+        self.running += running
+
+
+def ask(batcher: Batcher, name: str, owner: Someone, group: str = "short") -> asyncio.Future[Hypothesis]:
+    return asyncio.ensure_future(batcher.recognize(ChunkJob(Piece(name, group), DecodeOptions()), owner))
+
+
+async def queued(batcher: Batcher, count: int) -> None:
+    await until(lambda: batcher.waiting == count)
+
+
+async def test_an_idle_worker_takes_a_chunk_at_once_and_alone() -> None:
+    model, someone = Held(), Someone()
+    batcher = Batcher(model, 2, 8)
+    one, two = ask(batcher, "a", someone), ask(batcher, "b", someone)
+    await model.entered(2)
+    assert sorted(model.batches) == [["a"], ["b"]]
+    assert (someone.waiting, someone.running) == (0, 2)
+    model.step(2)
+    assert [found.language for found in await asyncio.gather(one, two)] == ["a", "b"]
+    assert (someone.waiting, someone.running) == (0, 0)
+
+
+async def test_what_waits_meanwhile_goes_together() -> None:
+    model = Held()
+    batcher = Batcher(model, 1, 3)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    calls += [ask(batcher, name, Someone()) for name in "abcd"]
+    await queued(batcher, 4)
+    model.step(3)
+    found = await asyncio.gather(*calls)
+    assert model.batches == [["first"], ["a", "b", "c"], ["d"]]
+    assert [hypothesis.language for hypothesis in found] == ["first", "a", "b", "c", "d"]
+
+
+async def test_a_worker_leaves_their_share_to_others_that_are_free() -> None:
+    model = Held()
+    batcher = Batcher(model, 2, 8)
+    waiting = [ChunkJob(Piece(name), DecodeOptions()) for name in "abcd"]
+    batcher._free = 0  # both workers come back in one turn of the loop, and find four waiting
+    calls = [asyncio.ensure_future(batcher.recognize(job, Someone())) for job in waiting]
+    await queued(batcher, 4)
+    batcher._free = 2
+    batcher._dispatch()
+    model.step(2)
+    await asyncio.gather(*calls)
+    assert sorted(model.batches) == [["a", "b"], ["c", "d"]]
+
+
+async def test_groups_are_not_mixed_and_the_recognizers_own_limit_holds() -> None:
+    model = Held(limit=2)
+    batcher = Batcher(model, 1, 8)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    groups = {"a": "short", "b": "long", "c": "short", "d": "short", "e": "long"}
+    calls += [ask(batcher, name, Someone(), group) for name, group in groups.items()]
+    await queued(batcher, 5)
+    model.step(4)
+    await asyncio.gather(*calls)
+    assert model.batches == [["first"], ["a", "c"], ["b", "e"], ["d"]]
+
+
+async def test_owners_take_turns_so_a_long_recording_holds_nobody_up() -> None:
+    model = Held()
+    batcher = Batcher(model, 1, 1)
+    long, short = Someone(), Someone()
+    calls = [ask(batcher, f"long{number}", long) for number in range(5)]
+    await model.entered()
+    calls.append(ask(batcher, "short", short))
+    await queued(batcher, 5)
+    model.step(6)
+    await asyncio.gather(*calls)
+    assert [names[0] for names in model.batches] == ["long0", "long1", "short", "long2", "long3", "long4"]
+
+
+async def test_a_batch_takes_one_chunk_of_each_owner_first() -> None:
+    model = Held()
+    batcher = Batcher(model, 1, 3)
+    long = Someone()
+    calls = [ask(batcher, f"long{number}", long) for number in range(5)]
+    await model.entered()
+    calls += [ask(batcher, name, Someone()) for name in "ab"]
+    await queued(batcher, 6)
+    model.step(4)
+    await asyncio.gather(*calls)
+    assert model.batches == [["long0"], ["long1", "a", "b"], ["long2", "long3", "long4"]]
+
+
+async def test_a_cancelled_caller_takes_its_waiting_chunk_along() -> None:
+    model, gone = Held(), Someone()
+    batcher = Batcher(model, 1, 8)
+    first = ask(batcher, "first", Someone())
+    await model.entered()
+    waiting = ask(batcher, "gone", gone)
+    await queued(batcher, 1)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    assert batcher.waiting == 0
+    assert (gone.waiting, gone.running) == (0, 0)
+    model.step()
+    await first
+    assert model.batches == [["first"]]
+
+
+async def test_a_cancelled_caller_leaves_the_worker_to_its_thread() -> None:
+    model, gone = Held(), Someone()
+    batcher = Batcher(model, 1, 8)
+    running = ask(batcher, "gone", gone)
+    await model.entered()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert gone.running == 1
+    after = ask(batcher, "after", Someone())
+    await queued(batcher, 1)
+    model.step(2)
+    assert (await after).language == "after"
+    assert gone.running == 0
+
+
+async def test_one_that_fails_does_not_take_its_batch_along() -> None:
+    model = Held(fail=frozenset({"bad"}))
+    batcher = Batcher(model, 1, 8)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    calls += [ask(batcher, name, Someone()) for name in ("a", "bad", "b")]
+    await queued(batcher, 3)
+    model.step(5)
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert model.batches == [["first"], ["a", "bad", "b"], ["a"], ["bad"], ["b"]]
+    assert isinstance(found[2], EngineError)
+    assert [found[i].language for i in (0, 1, 3)] == ["first", "a", "b"]  # type: ignore[union-attr]
+
+
+async def test_a_bug_in_the_model_reaches_its_caller_and_frees_the_worker() -> None:
+    class Buggy(Held):
+        def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+            raise ZeroDivisionError
+
+    batcher = Batcher(Buggy(), 1, 8)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await ask(batcher, "a", Someone())
