@@ -14,6 +14,10 @@ Policy = Literal["auto", "primary", "fallback"]
 """Per request: the thresholds decide; never ask the fallback; ask only the fallback."""
 
 
+USUAL_WORDS = 12
+"""Of a text for which the combined signal is the mean one."""
+
+
 class Reason(Enum):
     """Why a request was, or would have been, sent to the fallback. The value is its text form."""
 
@@ -57,6 +61,8 @@ class Signals:
     language_probability: float | None = None
     """0 to 1; None where the language was not detected."""
     looped: bool = False
+    chunks: int = 1
+    """That `words` and `confidence` are of."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +112,34 @@ def _judged(signals: Signals, signal: Literal["mean", "combined"]) -> float:
     """The confidence that the threshold is compared with, 0 to 1; an empty text is none at all."""
     if signals.confidence is None:
         return 0.0
-    if signal == "combined" and signals.weakest is not None:
-        return math.sqrt(signals.confidence * signals.weakest)
-    return signals.confidence
+    return combined(signals) if signal == "combined" else signals.confidence
 
 
-def better_founded(primary: float | None, fallback: float | None) -> Literal["primary", "fallback"]:
-    """Whose answer to return for `FINAL_CHOICE=best`: the surer one's; the fallback's where that can't be told."""
+def combined(signals: Signals) -> float:
+    """Confidence in a text as a whole, 0 to 1, on the scale of its mean confidence; 0 for an empty text.
+
+    A long text that is as unsure as a short one holds more wrong words, so it is worth more to hear again: the
+    mean log-probability is weighted with the square root of the number of words of a chunk. (Weighted with the
+    number itself it would be the probability of the whole text, which is low for every long one.) A text of
+    `USUAL_WORDS` keeps its mean confidence, so that thresholds send about as many recordings to the fallback.
+    """
+    if signals.confidence is None:
+        return 0.0
+    words = max(1.0, signals.words / max(1, signals.chunks))
+    return math.pow(signals.confidence, math.sqrt(words / USUAL_WORDS))
+
+
+def better_founded(
+    primary: float | None, fallback: float | None, *, fallback_looped: bool = False
+) -> Literal["primary", "fallback"]:
+    """Whose answer to return for `FINAL_CHOICE=best`: the surer one's; the fallback's where that can't be told.
+
+    Args:
+        primary, fallback: exp(mean token log-probability) of each; None for an empty text.
+        fallback_looped: its text repeats itself. A model is very sure of a loop, so confidence says nothing then.
+    """
+    if primary is not None and fallback_looped:
+        return "primary"
     if primary is None or fallback is None or fallback >= primary:
         return "fallback"
     return "primary"

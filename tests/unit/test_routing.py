@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 
@@ -15,6 +14,7 @@ from stt_server.routing import (
     Signals,
     Thresholds,
     better_founded,
+    combined,
     decide,
 )
 
@@ -95,11 +95,35 @@ def test_silence_is_never_doubted() -> None:
     assert decide(Signals(speech=False), Thresholds(conf_logprob=1.0)) == Decision(False, ())
 
 
-def test_the_combined_signal_lets_weak_words_pull_a_good_mean_down() -> None:
-    uneven = Signals(speech=True, words=5, confidence=0.7, weakest=0.3, language_probability=None)
-    assert decide(uneven, Thresholds(signal="mean")).reasons == ()
-    assert decide(uneven, Thresholds(signal="combined")).reasons == (Reason.LOW_LOGPROB,)
-    assert math.sqrt(0.7 * 0.3) < 0.55
+@pytest.mark.parametrize(
+    ("confidence", "words", "chunks", "expected"),
+    [
+        (0.7, 12, 1, 0.7),
+        (0.7, 48, 1, 0.49),
+        (0.49, 3, 1, 0.7),
+        (0.7, 24, 2, 0.7),
+        (0.0, 12, 1, 0.0),
+        (1.0, 400, 1, 1.0),
+        (None, 0, 0, 0.0),
+    ],
+)
+def test_the_combined_signal_weighs_unsureness_by_the_length_of_a_chunks_text(
+    confidence: float | None, words: int, chunks: int, expected: float
+) -> None:
+    signals = Signals(speech=True, words=words, confidence=confidence, chunks=chunks)
+    assert combined(signals) == pytest.approx(expected)
+
+
+def test_a_text_without_words_is_not_made_sure_by_the_combined_signal() -> None:
+    assert combined(Signals(speech=True, words=0, confidence=0.01)) < 0.55
+
+
+def test_the_combined_signal_sends_a_long_unsure_text_sooner_than_a_short_one() -> None:
+    long, short = (Signals(speech=True, words=words, confidence=0.6) for words in (40, 5))
+    for signals in (long, short):
+        assert decide(signals, Thresholds(signal="mean")).reasons == ()
+    assert decide(long, Thresholds(signal="combined")).reasons == (Reason.LOW_LOGPROB,)
+    assert decide(short, Thresholds(signal="combined")).reasons == ()
 
 
 def test_confidence_is_below_only_for_checks_of_the_answer() -> None:
@@ -119,3 +143,8 @@ def test_confidence_is_below_only_for_checks_of_the_answer() -> None:
 )
 def test_the_better_founded_answer_is_the_surer_one(primary: float | None, fallback: float | None, winner: str) -> None:
     assert better_founded(primary, fallback) == winner
+
+
+def test_a_fallback_that_repeats_itself_is_never_the_better_founded() -> None:
+    assert better_founded(0.3, 0.95, fallback_looped=True) == "primary"
+    assert better_founded(None, 0.95, fallback_looped=True) == "fallback"
