@@ -75,7 +75,7 @@ class Measurement:
     texts: tuple[str, ...]
     """In the order of the recordings."""
     cpu: float | None = None
-    """Processor seconds of everything that took part, client and server; None where it was not measured."""
+    """Processor seconds of this process, and of the server where there is one; None where they aren't known."""
 
     @property
     def throughput(self) -> float:
@@ -107,8 +107,8 @@ async def drive(
             latencies[index] = time.perf_counter() - began
             on_done()
 
-    began = time.perf_counter()
+    processor, began = time.process_time(), time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(callers)))
-    wall = time.perf_counter() - began
+    wall, cpu = time.perf_counter() - began, time.process_time() - processor
     audio = sum(recording.seconds for recording in recordings)
-    return Measurement(contender, callers, round, audio, wall, tuple(latencies), tuple(texts))
+    return Measurement(contender, callers, round, audio, wall, tuple(latencies), tuple(texts), cpu)

@@ -59,13 +59,17 @@ def ratios(
 ) -> Spread:
     """A value of one contender over that of another, round by round, under one load.
 
+    Where one is measured several times in a round, its mean counts.
+
     Raises:
         ValueError: no round has both.
     """
-    by_key = {(m.contender, m.round): value(m) for m in measurements if m.callers == callers}
-    rounds = sorted({m.round for m in measurements})
-    both = [number for number in rounds if (over, number) in by_key and (under, number) in by_key]
-    return Spread.of(by_key[over, number] / by_key[under, number] for number in both)
+    found: dict[tuple[str, int], list[float]] = {}
+    for m in measurements:
+        if m.callers == callers:
+            found.setdefault((m.contender, m.round), []).append(value(m))
+    both = [number for name, number in found if name == over and (under, number) in found]
+    return Spread.of(statistics.mean(found[over, n]) / statistics.mean(found[under, n]) for n in both)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,17 @@ def speed_table(
     """
     own = [m for m in measurements if m.callers == callers]
     table = Table(title=title, title_justify="left")
-    for column in ("", "audio s / s", "p50 s", "p95 s", "throughput ratio", "p50 ratio", "p95 ratio", "ratio of"):
+    for column in (
+        "",
+        "audio s / s",
+        "p50 s",
+        "p95 s",
+        "throughput ratio",
+        "processor ratio",
+        "p50 ratio",
+        "p95 ratio",
+        "ratio of",
+    ):
         table.add_column(column, justify="left" if column in ("", "ratio of") else "right")
     for name in dict.fromkeys(m.contender for m in own):
         mine = [m for m in own if m.contender == name]
@@ -131,11 +145,13 @@ def speed_table(
 def _compared(measurements: Sequence[Measurement], name: str, ours: str | None, callers: int) -> list[str]:
     """How ours does against a contender: throughput of ours over its, latencies of ours over its."""
     if ours is None:
-        return [""] * 4
+        return [""] * 5
     times = ratios(measurements, ours, name, callers, lambda m: m.throughput)
+    # Theirs over ours, so that more is better as for throughput.
+    processor = ratios(measurements, name, ours, callers, lambda m: m.cpu or 0.0)
     middle = ratios(measurements, ours, name, callers, lambda m: percentile(m.latencies, 0.5))
     high = ratios(measurements, ours, name, callers, lambda m: percentile(m.latencies, 0.95))
-    return [f"{times:.1f}", f"{middle:.2f}", f"{high:.2f}", f"{ours} / {name}"]
+    return [f"{times:.1f}", f"{processor:.1f}", f"{middle:.2f}", f"{high:.2f}", f"{ours} / {name}"]
 
 
 def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Recording]) -> Table:

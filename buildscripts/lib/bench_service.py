@@ -17,7 +17,6 @@ import resource
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -81,9 +80,7 @@ async def _serve_engine(pipe: Connection, settings: str, load: Load) -> None:
         pipe.send("ready")
         while (order := await loop.run_in_executor(None, pipe.recv)) is not None:
             callers, number = order
-            before = time.process_time()
-            found = await drive("engine", transcribe, load.recordings, callers, number)
-            pipe.send(replace(found, cpu=time.process_time() - before))
+            pipe.send(await drive("engine", transcribe, load.recordings, callers, number))
 
 
 class EngineProcess:

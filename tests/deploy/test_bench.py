@@ -129,6 +129,8 @@ def test_ratios_are_made_round_by_round() -> None:
     measurements = [a_measurement(*one) for one in walls] + [a_measurement("theirs", 3, 9.0, callers=2)]
     assert ratios(measurements, "ours", "theirs", 1, lambda m: m.throughput) == Spread(4.0, 4.0, 4.0)
     assert ratios(measurements, "ours", "theirs", 1, lambda m: m.wall) == Spread(0.25, 0.25, 0.25)
+    again = [*measurements, a_measurement("ours", 2, 30.0)]
+    assert ratios(again, "ours", "theirs", 1, lambda m: m.wall) == Spread(0.375, 0.25, 0.5), "the mean of 10 and 30"
     with pytest.raises(ValueError, match="no median"):
         ratios(measurements, "ours", "theirs", 2, lambda m: m.wall)
 
@@ -166,6 +168,7 @@ async def test_so_many_callers_are_kept_busy_and_no_more() -> None:
     assert most == 3
     assert found.texts == tuple("0123456")
     assert (found.audio, len(found.latencies)) == (3.5 * 2, 7)
+    assert found.cpu is not None
     assert all(0 < latency <= found.wall for latency in found.latencies)
     assert found.throughput == pytest.approx(7 / found.wall)
 
@@ -175,6 +178,9 @@ def test_every_contender_goes_first_in_turn() -> None:
     assert len(plan) == 18
     assert [name for _, _, name in plan[::3]] == ["a", "b", "b", "c", "c", "a"]
     assert sorted(plan[:3]) == [(1, 1, "a"), (1, 1, "b"), (1, 1, "c")]
+    names = [name for _, _, name in bench_engine.turns(("ours", "a", "b"), (1,), 2, quick=("ours",))]
+    assert names == ["ours", "a", "ours", "b", "ours", "b", "ours", "a"]
+    assert [name for _, _, name in bench_engine.turns(("ours",), (1,), 2, quick=("ours",))] == ["ours", "ours"]
 
 
 def test_who_is_told_the_language_is_compared_with_ours_told_it_too() -> None:
