@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from stt_server.audio.formats import SAMPLE_RATE
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.vad import CERTAIN_PROBABILITY, WINDOW, Detector, Span, detect_speech, speech_spans
+from stt_server.audio.passages import Passage, clip, find_passages, is_certain
+from stt_server.audio.vad import WINDOW, Detector, Span, detect_speech, speech_spans
 
 MAX_CHUNK_SECONDS = 30.0
 """Whisper's window."""
@@ -22,12 +24,6 @@ _SOONEST_PAUSE = 14 * SAMPLE_RATE
 
 _SOONEST_QUIET, _LATEST_QUIET = 20 * SAMPLE_RATE, int(29.5 * SAMPLE_RATE)
 """Where endless speech is cut, from the chunk's start."""
-
-_LONG_PAUSE = 3 * SAMPLE_RATE
-"""Longer pauses are not carried along, and always end a chunk."""
-
-_PAD = int(0.4 * SAMPLE_RATE)
-"""Kept around speech, as faster-whisper does: the VAD hears soft first and last sounds late."""
 
 _WIDE_PAUSE = SAMPLE_RATE
 """Between sentences. Among pauses of at least this width, the latest is the best."""
@@ -43,6 +39,9 @@ class Chunk:
     """Seconds from the recording's start."""
     speech: tuple[tuple[float, float], ...]
     """Where the VAD heard speech, without padding: (start, end) in seconds from the chunk's start, in order."""
+    certain: bool = True
+    """Whether the VAD was sure anywhere in here. If not, this may be a whisper or noise: what a model makes of it has
+    to convince by itself."""
 
     @property
     def duration(self) -> float:
@@ -58,8 +57,9 @@ class Chunk:
 def split(audio: FloatArray, *, vad_filter: bool, detect: Detector = detect_speech) -> list[Chunk]:
     """Cuts `audio`, mono at 16 kHz, into chunks of at most 30 s, in order and without overlap.
 
-    With `vad_filter`, every stretch of speech is in the chunks, with 0.4 s around it and the pauses in between;
-    pauses of over 3 s and recordings without speech are not. Without, every sample is in exactly one chunk.
+    With `vad_filter`, every stretch of speech is in the chunks, with 0.4 s around it and the pauses in between, and so
+    is what may be speech, marked as not certain; pauses of over 3 s and recordings without speech are not. Without,
+    every sample is in exactly one chunk.
 
     Cuts fall in pauses, the widest within reach; speech without a pause for 28 s is cut where it is quietest.
 
@@ -69,60 +69,41 @@ def split(audio: FloatArray, *, vad_filter: bool, detect: Detector = detect_spee
     if not len(audio):
         return []
     probabilities = detect(audio)
-    spans = speech_spans(probabilities, len(audio))
-    chunks = []
-    for start, end in _passages(spans, probabilities, len(audio)) if vad_filter else [(0, len(audio))]:
-        while start < end:
-            cut = _next_cut(start, end, audio, probabilities, spans)
-            piece = _trim((start, cut), spans) if vad_filter else (start, cut)
-            if piece is not None:
-                chunks.append(_chunk(audio, piece, spans))
-            start = cut
-            if vad_filter and (rest := _trim((cut, end), spans)) is not None:
-                start = rest[0]
-    return chunks
-
-
-def _passages(spans: list[Span], probabilities: FloatArray, samples: int) -> list[Span]:
-    """Speech with its pad, joined over all pauses but long ones; none that the VAD is nowhere sure of."""
-    joined: list[Span] = []
-    for first, end in spans:
-        if joined and first - joined[-1][1] <= _LONG_PAUSE:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((first, end))
+    if vad_filter:
+        passages = find_passages(probabilities, len(audio))
+    else:
+        passages = [Passage((0, len(audio)), speech_spans(probabilities, len(audio)), pad=None)]
     return [
-        (max(0, first - _PAD), min(samples, end + _PAD))
-        for first, end in joined
-        if probabilities[first // WINDOW : -(-end // WINDOW)].max() >= CERTAIN_PROBABILITY
+        _chunk(audio, piece, passage.speech, probabilities)
+        for passage in passages
+        for piece in _pieces(passage, audio, probabilities)
     ]
 
 
-def _trim(piece: Span, spans: list[Span]) -> Span | None:
-    """`piece` without the silence around its speech, but for the pad; None where it has no speech."""
-    inside = _clip(spans, piece)
-    if not inside:
-        return None
-    return max(piece[0], inside[0][0] - _PAD), min(piece[1], inside[-1][1] + _PAD)
+def _pieces(passage: Passage, audio: FloatArray, probabilities: FloatArray) -> Iterator[Span]:
+    """Cuts a passage to the length of chunks, without what is left of the pauses in which it is cut."""
+    start, end = passage.span
+    while start < end:
+        cut = _next_cut(start, end, audio, probabilities, passage.speech)
+        piece = passage.trim((start, cut))
+        if piece is not None:
+            yield piece
+        start = cut
+        if cut < end and (rest := passage.trim((cut, end))):
+            start = rest[0]
 
 
-def _clip(spans: list[Span], piece: Span) -> list[Span]:
-    """The parts of `spans` inside `piece`."""
+def _chunk(audio: FloatArray, piece: Span, spans: list[Span], probabilities: FloatArray) -> Chunk:
     first, end = piece
-    return [(max(a, first), min(b, end)) for a, b in spans if b > first and a < end]
-
-
-def _chunk(audio: FloatArray, piece: Span, spans: list[Span]) -> Chunk:
-    first, end = piece
-    speech = tuple(((a - first) / SAMPLE_RATE, (b - first) / SAMPLE_RATE) for a, b in _clip(spans, piece))
-    return Chunk(audio[first:end], first / SAMPLE_RATE, speech)
+    speech = tuple(((a - first) / SAMPLE_RATE, (b - first) / SAMPLE_RATE) for a, b in clip(spans, piece))
+    return Chunk(audio[first:end], first / SAMPLE_RATE, speech, is_certain(probabilities, piece))
 
 
 def _next_cut(start: int, end: int, audio: FloatArray, probabilities: FloatArray, spans: list[Span]) -> int:
     """Where the chunk from `start` ends: `end` itself if that is near enough."""
     if end - start <= _AIM:
         return end
-    cut = _widest_pause(_clip(spans, (start, end)), start, end)
+    cut = _widest_pause(clip(spans, (start, end)), start, end)
     if cut is not None:
         return cut
     if end - start <= _MAX:

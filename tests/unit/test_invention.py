@@ -1,0 +1,82 @@
+"""Which texts are invented, on facts that real models gave."""
+
+from __future__ import annotations
+
+import pytest
+
+from stt_server.engine.invention import REASONS, Facts, doubt, invented
+
+
+def facts(
+    text: str = "you", no_speech: float = 0.0, logprob: float = -0.2, seconds: float = 2.0, certain: bool = False
+) -> Facts:
+    return Facts(text, no_speech, logprob, seconds, certain)
+
+
+def test_doubt_grows_with_the_probability_of_no_speech_and_with_unsure_words() -> None:
+    assert doubt(0.0, 0.0) == 0.0
+    assert doubt(0.3, -0.4) == pytest.approx(0.4)
+    assert doubt(0.4, -0.4) > doubt(0.3, -0.4)
+    assert doubt(0.3, -0.5) > doubt(0.3, -0.4)
+
+
+@pytest.mark.parametrize(
+    ("text", "no_speech", "logprob", "reason"),
+    [
+        ("you", 0.93, -1.5, "no_speech"),  # silence
+        ("1.5% de ron", 0.74, -2.3, "no_speech"),  # loud white noise
+        ("I'm not a good guy.", 0.40, -2.6, "low_logprob"),  # chords
+        ("Ooh.", 0.47, -1.2, "low_logprob"),  # one bowed note
+        ("F***! " * 8, 0.82, -0.4, "loop"),  # drums
+        ("I'm going to go to the next one. " * 3, 0.2, -0.1, "loop"),
+        ("one two three four five six seven eight nine ten eleven twelve", 0.1, -0.2, "too_fast"),
+    ],
+)
+def test_what_noise_makes_a_model_say_is_dropped(text: str, no_speech: float, logprob: float, reason: str) -> None:
+    assert invented(facts(text, no_speech, logprob, seconds=0.5)) == reason
+    assert reason in REASONS
+
+
+@pytest.mark.parametrize(
+    ("text", "no_speech", "logprob", "seconds"),
+    [
+        ("There's gonna be no voice speech whatsoever here.", 0.13, -0.17, 2.0),  # whispered
+        ("I really don't know how to block like this!", 0.19, -0.54, 0.7),  # falsetto
+        ("in her face.", 0.51, -0.24, 0.7),  # a snippet
+    ],
+)
+def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: float, seconds: float) -> None:
+    assert invented(facts(text, no_speech, logprob, seconds)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "no_speech", "logprob"),
+    [
+        ("am poste isymust.", 0.02, -1.69),  # misheard
+        ("Mr. John Dashwood had then leisure to consider", 0.55, -0.1),  # far too quiet
+        ("the stuff is also out.", 0.36, -1.6),  # in noise
+        ("thank you very much thank you very much", 0.1, -0.1),  # a loop is for the guard and the fallback
+    ],
+)
+def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
+    text: str, no_speech: float, logprob: float
+) -> None:
+    assert invented(facts(text, no_speech, logprob, certain=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "no_speech", "logprob", "reason"),
+    [
+        ("Oh, " * 60, 0.36, -0.1, "loop"),  # a bowed melody, which the VAD takes for a voice
+        ("Zijn ze er ook niet.", 0.90, -2.2, "no_speech"),
+    ],
+)
+def test_plain_inventions_are_dropped_even_where_the_vad_was_sure(
+    text: str, no_speech: float, logprob: float, reason: str
+) -> None:
+    assert invented(facts(text, no_speech, logprob, certain=True)) == reason
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_an_empty_text_is_not_an_invention(certain: bool) -> None:
+    assert invented(facts("  ", no_speech=1.0, logprob=-9.0, certain=certain)) is None
