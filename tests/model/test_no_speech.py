@@ -1,0 +1,63 @@
+"""No text comes of recordings in which nobody speaks, and quiet speech is not lost for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from stt_server.audio import Chunk, split
+from stt_server.engine.invention import Facts, Reason, invented
+from stt_server.engine.types import DecodeOptions, Hypothesis
+from stt_server.engine.whisper import WhisperRecognizer
+from tests.no_speech import Samples, corpus
+from tests.speech import clip, samples_of, words
+
+pytestmark = pytest.mark.model
+
+RECORDINGS = dict(corpus())
+
+
+def verdict(chunk: Chunk, found: Hypothesis) -> Reason | None:
+    if not found.token_logprobs:
+        return None
+    mean = sum(found.token_logprobs) / len(found.token_logprobs)
+    no_speech = max(segment.no_speech_prob for segment in found.segments)
+    speech = sum(end - start for start, end in chunk.speech)
+    return invented(Facts(found.text, no_speech, mean, speech, chunk.certain))
+
+
+def texts(model: WhisperRecognizer, audio: Samples, *, vad_filter: bool) -> list[str]:
+    """What is left of what the model says."""
+    found = [(chunk, model.recognize(chunk, DecodeOptions())) for chunk in split(audio, vad_filter=vad_filter)]
+    return [hypothesis.text for chunk, hypothesis in found if not verdict(chunk, hypothesis)]
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_few_recordings_without_speech_reach_a_model(name: str) -> None:
+    chunks = split(RECORDINGS[name], vad_filter=True)
+    assert not chunks or name.startswith(("melody", "arpeggio"))
+
+
+@pytest.mark.parametrize("model", ["base", "tiny_en"])
+def test_no_text_comes_of_recordings_without_speech(model: str, request: pytest.FixtureRequest) -> None:
+    recognizer: WhisperRecognizer = request.getfixturevalue(model)
+    said = {name: texts(recognizer, audio, vad_filter=True) for name, audio in RECORDINGS.items()}
+    assert {name: text for name, text in said.items() if "".join(text)} == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["silence", "white_loud", "brown_faint", "hum_loud", "tone_1000", "breathing_loud", "chords_loud", "ringing_soft"],
+)
+@pytest.mark.parametrize("model", ["base", "tiny_en"])
+def test_without_the_filter_the_model_itself_convicts_noise(
+    model: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    recognizer: WhisperRecognizer = request.getfixturevalue(model)
+    assert "".join(texts(recognizer, RECORDINGS[name], vad_filter=False)) == ""
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01])
+def test_speech_is_kept_though_it_is_quiet(base: WhisperRecognizer, gain: float) -> None:
+    audio = samples_of(clip("en", "quick_brown_fox")) * gain
+    (text,) = texts(base, audio.astype("float32"), vad_filter=True)
+    assert words(text) == "the quick brown fox jumps over the lazy dog"
