@@ -199,6 +199,7 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
     parser.add_argument("--compute-type", default="int8", help="default: int8")
     parser.add_argument("--rounds", type=int, default=3, help="of each time; default: 3")
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", help="default: models/ of the repository")
+    parser.add_argument("--service", action="store_true", help="start-up and memory of a whole service instead")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.json:
@@ -206,9 +207,13 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
         costs = measure(folder, args.names[0], args.threads[0], args.compute_type, args.rounds)
         say(json.dumps(asdict(costs)))
         return
-    for name in args.names:
-        folder_of(name, args.models_dir)
-    say(table([_in_process(args, name, threads) for name in args.names for threads in args.threads]))
+    folders = [(name, folder_of(name, args.models_dir)) for name in args.names]
+    if args.service:
+        from buildscripts.lib.measure_service import measure_services, service_table
+
+        say(service_table(measure_services(folders)))
+        return
+    say(table([_in_process(args, name, threads) for name, _ in folders for threads in args.threads]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""`models measure --service NAME...`: a primary as operators start it, with each model: time to ready, and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildscripts.lib.pins import ROOT, FetchError
+from buildscripts.lib.services import HOST, write_config
+
+SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
+REQUESTS = 200
+CALLERS = 8
+
+
+@dataclass(frozen=True)
+class ServiceCosts:
+    name: str
+    ready_s: float
+    """From the start of the process to its ready line."""
+    ready_mib: float
+    """Resident when ready."""
+    first_mib: float
+    """Resident after `CALLERS` requests at the same time."""
+    later_mib: float
+    """Resident after `REQUESTS` more."""
+
+
+def measure_services(models: Sequence[tuple[str, Path]]) -> list[ServiceCosts]:
+    """Starts a primary with each of the (name, folder) in turn.
+
+    Raises:
+        FetchError: one did not start, or the samples are missing.
+    """
+    if not SAMPLE.is_file():
+        raise FetchError("measuring a service takes a recording: run buildscripts/models samples first")
+    return [_measure(name, folder) for name, folder in models]
+
+
+def _measure(name: str, folder: Path) -> ServiceCosts:
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "stt_primary.env"
+        keys: dict[str, str | int] = {"CT2_SMALL_PATH": str(folder.resolve()), "HOST": HOST, "DEVICE": "cpu"}
+        write_config(config, keys | {"COMPUTE_TYPE": "int8", "GRPC_PORT": 0, "HTTP_PORT": 0, "LOG_LEVEL": "WARNING"})
+        began = time.perf_counter()
+        with _service(config) as (pid, target):
+            ready_s = time.perf_counter() - began
+            sizes = [_resident(pid)]
+            for requests in (CALLERS, REQUESTS):
+                asyncio.run(_ask(target, requests))
+                sizes.append(_resident(pid))
+    return ServiceCosts(name, ready_s, *sizes)
+
+
+@contextmanager
+def _service(config: Path) -> Iterator[tuple[int, str]]:
+    """A primary that is ready: its process id and its gRPC address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stt_server.primary"],
+        cwd=ROOT,
+        env={**os.environ, "CONFIG_PATH": str(config)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101
+        line = process.stdout.readline()
+        if not line.startswith("ready "):
+            raise FetchError(f"the service ended with status {process.wait()} before it was ready")
+        yield process.pid, dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _ask(target: str, requests: int) -> None:
+    """Transcribes the sample so often, `CALLERS` at a time."""
+    from stt_client import SttClient
+
+    left = iter(range(requests))
+    async with SttClient(target) as client:
+
+        async def caller() -> None:
+            for _ in left:
+                await client.transcribe(SAMPLE, timeout=120)
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+
+def _resident(pid: int) -> float:
+    """MiB of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def service_table(costs: Sequence[ServiceCosts]) -> str:
+    """A Markdown table, a line for each model."""
+    lines = [
+        f"| model | ready after s | resident MiB | after {CALLERS} requests at once | after {REQUESTS} more |",
+        "|---|---|---|---|---|",
+    ]
+    for cost in costs:
+        sizes = " | ".join(f"{size:.0f}" for size in (cost.ready_mib, cost.first_mib, cost.later_mib))
+        lines.append(f"| {cost.name} | {cost.ready_s:.1f} | {sizes} |")
+    return "\n".join(lines)
