@@ -55,6 +55,7 @@ def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: f
         ("am poste isymust.", 0.02, -1.69),  # misheard
         ("Mr. John Dashwood had then leisure to consider", 0.55, -0.1),  # far too quiet
         ("the stuff is also out.", 0.36, -1.6),  # in noise
+        ("en ik ben er niet langer dan.", 0.72, -1.9),  # cut off at both ends
         ("thank you very much thank you very much", 0.1, -0.1),  # a loop is for the guard and the fallback
     ],
 )
