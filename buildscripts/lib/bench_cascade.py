@@ -91,13 +91,14 @@ def main(argv: Sequence[str]) -> int:
     outcomes: dict[str, list[Outcome]] = {signal: outcomes_of(pairs, signal, args.min_words) for signal in SIGNALS}
     console = bench_report.console()
     console.print(bench_report.heading("cascade", argv), highlight=False, markup=False, soft_wrap=True)
-    report.overview(console, outcomes["mean"], args.small.name, args.large.name)
+    small, large = args.small.name, f"{args.large.name} with {args.beam_large} beams"
+    report.overview(console, outcomes["mean"], small, large)
     report.curves(console, outcomes)
     report.at_default(console, outcomes)
     report.across_halves(console, outcomes, args.share)
     report.recommend(console, outcomes, args.share, args.wer)
     if args.png:
-        plot(outcomes, args.png, f"{args.small.name} with {args.large.name} behind it")
+        plot(outcomes, args.png, f"{small}, and {large} behind it")
     return 0
 
 

@@ -109,12 +109,14 @@ def _gain(half: Halves) -> str:
 def recommend(console: Console, signals: Signals, share: float, wer: float | None) -> None:
     """The settings to paste, for a share and for an error rate."""
     picks = [(name, best, for_share(outcomes, share, best)) for name, outcomes in signals.items() for best in CHOICES]
-    console.print(f"\nThe fewest errors with at most {_percent(share, 0)} of the clips falling back:")
+    console.print(
+        f"\nFor at most {_percent(share, 0)} of the clips falling back, by what makes the fewest errors then:"
+    )
     _paste(console, signals, min(picks, key=lambda pick: (pick[2].wer, pick[2].share)))
     if wer is None:
         return
     reached = [(n, b, p) for n, outcomes in signals.items() for b in CHOICES if (p := for_wer(outcomes, wer, b))]
-    console.print(f"\nThe fewest clips falling back for a word error rate of {_percent(wer)}:")
+    console.print(f"\nFor a word error rate of {_percent(wer)}, by what sends the fewest clips then:")
     if reached:
         _paste(console, signals, min(reached, key=lambda pick: pick[2].share))
     else:
