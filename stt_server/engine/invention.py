@@ -23,8 +23,8 @@ clicks, breath and music 0.77 at least, unless they repeat themselves.
 """
 
 NO_SPEECH_PROBABILITY, NO_SPEECH_LOGPROB = 0.8, -1.5
-"""For audio that is speech for certain. openai/whisper's 0.6 and -1 would drop words that are cut off at both ends: 6 of
-69 blind snippets of 0.7 s. An unsure text is a matter for the fallback, as long as it may be one.
+"""For audio that is speech for certain. openai/whisper's 0.6 and -1 would drop words that are cut off at both ends:
+6 of 69 blind snippets of 0.7 s. An unsure text is a matter for the fallback, as long as it may be one.
 """
 
 LOOP_NO_SPEECH_PROBABILITY = 0.25
