@@ -115,7 +115,7 @@ class WhisperRecognizer:
         seconds = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
         window = windows.window_for(seconds, self._options.encoder_window)
         encoded = self._encode([job.chunk.samples for job in jobs], window)
-        languages = [self._language(item, job.options) for item, job in zip(encoded, jobs)]
+        languages = self._languages(encoded, [job.options for job in jobs])
         options = [replace(job.options, language=code) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decode([self._request(item, own) for item, own in zip(encoded, options)])
         return [
@@ -163,13 +163,21 @@ class WhisperRecognizer:
             encoded.append(_Encoded(output, min(len(samples) / windows.SAMPLE_RATE, float(window))))
         return encoded
 
-    def _language(self, encoded: _Encoded, options: DecodeOptions) -> tuple[str, float | None]:
-        if options.language is not None:
-            return options.language, None
-        if not self.info.multilingual:
-            return self.info.languages[0], None
-        ranking = self._model.detect_language(encoded.output)[0]
-        return choose_language(ranking, options.candidate_languages)
+    def _languages(
+        self, encoded: Sequence[_Encoded], options: Sequence[DecodeOptions]
+    ) -> list[tuple[str, float | None]]:
+        """Each item's language, and its probability where it was detected: one pass for all of them."""
+        only = None if self.info.multilingual else self.info.languages[0]
+        found: dict[int, tuple[str, float | None]] = {}
+        for index, own in enumerate(options):
+            if code := own.language or only:
+                found[index] = (code, None)
+        unknown = [index for index in range(len(options)) if index not in found]
+        if unknown:
+            rankings = self._model.detect_language(_joined([encoded[index].output for index in unknown]))
+            for index, ranking in zip(unknown, rankings):
+                found[index] = choose_language(ranking, options[index].candidate_languages)
+        return [found[index] for index in range(len(options))]
 
     def _tokenizer(self, options: DecodeOptions) -> Tokenizer:
         multilingual = self._model.is_multilingual

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stt_server.audio import split
-from stt_server.engine.types import DecodeOptions, Samples
+from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineError, OutOfMemory
 from tests.speech import clip, samples_of, silence, words
@@ -111,6 +111,39 @@ def test_prompt_and_hotwords_are_taken(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))
     assert words(base.recognize(chunk, options).text) == SENTENCE
+
+
+def test_together_or_alone_the_words_are_the_same(base: WhisperRecognizer) -> None:
+    """Of one window, with everything else different: language, task, candidates, words. Nothing leaks."""
+    jobs = [
+        ChunkJob(split(samples_of(clip(language, name)), vad_filter=True)[0], options)
+        for language, name, options in (
+            ("en", "quick_brown_fox", DecodeOptions(word_timestamps=True)),
+            ("fr", "comptage", DecodeOptions()),
+            ("fr", "bonjour_monde", DecodeOptions(language="fr", task="translate")),
+            ("en", "hello_world", DecodeOptions(language="en")),
+            ("es", "conteo", DecodeOptions(candidate_languages=("es", "pt"))),
+        )
+    ]
+    assert len({base.group_of(job) for job in jobs}) == 1
+    together = base.recognize_batch(jobs)
+    alone = [base.recognize(job.chunk, job.options) for job in jobs]
+    for one, other in zip(together, alone):
+        assert one.text == other.text
+        assert one.language == other.language
+        assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=0.02)
+        assert [[w.text for w in s.words] for s in one.segments] == [[w.text for w in s.words] for s in other.segments]
+    assert [bool(found.segments[0].words) for found in together] == [True, False, False, False, False]
+    assert "hello" in words(together[2].text)
+    assert [found.language_probability is None for found in together] == [False, False, True, True, False]
+
+
+def test_a_prompt_keeps_its_chunk_apart(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    plain = base.group_of(ChunkJob(chunk, DecodeOptions(language="en")))
+    prompted = base.group_of(ChunkJob(chunk, DecodeOptions(language="en", prompt="A fox.")))
+    assert plain != prompted
+    assert base.batch_limit(plain) >= 4
 
 
 class Broken:

@@ -40,7 +40,7 @@ def at(seconds: float) -> int:
 
 @pytest.mark.parametrize(
     ("seconds", "window"),
-    [(0.1, 10), (6.0, 10), (6.01, 15), (11.0, 15), (16.0, 20), (16.1, 30), (30.0, 30)],
+    [(0.1, 8), (4.0, 8), (4.01, 10), (6.0, 10), (6.01, 15), (11.0, 15), (16.0, 20), (16.1, 30), (30.0, 30)],
 )
 def test_a_window_leaves_four_seconds_of_silence(seconds: float, window: int) -> None:
     assert window_for(seconds, "adaptive") == window
@@ -56,6 +56,16 @@ def test_features_have_the_length_of_their_window_and_end_in_silence(window: int
     assert mel.flags.c_contiguous
     assert mel.dtype == np.float32
     assert np.ptp(mel[0, :, 310:]) == 0.0, "after the audio, every frame is the same: silence"
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 2.345, 7.99, 8.0, 9.0])
+@pytest.mark.parametrize("level", [0.0, 1e-6, 0.1, 1.0])
+def test_filled_in_silence_is_what_would_have_been_computed(seconds: float, level: float) -> None:
+    extractor = FeatureExtractor()
+    noise = np.random.default_rng(1).normal(0, 1, int(seconds * 16000)).astype(np.float32) * np.float32(level)
+    computed = np.zeros(8 * 16000 + 400, dtype=np.float32)
+    computed[: min(len(noise), 8 * 16000)] = noise[: 8 * 16000]
+    np.testing.assert_allclose(features(extractor, noise, 8)[0], extractor(computed, padding=0)[:, :800], atol=1e-5)
 
 
 def test_candidates_share_the_probability_among_themselves() -> None:
