@@ -10,7 +10,7 @@ import numpy as np
 
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine.guard import words_of
-from stt_server.engine.types import Confidence, Hypothesis, Segment
+from stt_server.engine.types import Hypothesis, Segment, confidence_of
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules
 from stt_server.routing import Decision, Reason, Signals, Thresholds, decide
 
@@ -25,19 +25,18 @@ _OF_ITS_CHUNKS = (Reason.LOW_LOGPROB, Reason.REPETITION)
 
 def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
     """What a recording's hypotheses, or one chunk's, say of themselves."""
-    confidence = Confidence.of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs)
     return Signals(
         speech=bool(hypotheses),
         words=sum(len(words_of(hypothesis.text)) for hypothesis in hypotheses),
-        confidence=confidence.mean if confidence else None,
-        weakest=confidence.weakest if confidence else None,
+        confidence=confidence_of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs),
         language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
         looped=any(hypothesis.looped for hypothesis in hypotheses),
+        chunks=len(hypotheses),
     )
 
 
 def judge(heard: Heard, thresholds: Thresholds, job: Job, *, fallback_configured: bool) -> Decision:
-    """The decision on a recording: its own doubts, and those of any of its chunks."""
+    """The decision on a recording. Of several chunks each is doubted by itself; language and words are of the whole."""
     signals = signals_of(heard.hypotheses) if heard.asked and heard.failure is None else None
     whole = decide(signals, thresholds, policy=job.policy, fallback_configured=fallback_configured)
     doubts = {reason for index in range(len(heard.hypotheses)) for reason in _doubts(heard, index, thresholds)}

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.types import ChunkJob, Confidence, DecodeOptions, Hypothesis, ModelInfo, join_text
+from stt_server.engine.guard import is_looped
+from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, confidence_of, join_text
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
 from stt_server.gate import Gate, Ticket
@@ -155,14 +156,13 @@ class Pipeline:
     def _answer(self, heard: Heard, options: DecodeOptions) -> Answer:
         hypotheses = heard.hypotheses
         segments = tuple(segment for hypothesis in hypotheses for segment in hypothesis.segments)
-        confidence = Confidence.of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs)
         return Answer(
             model=self._info.name,
             segments=segments,
             text=join_text(hypothesis.text for hypothesis in hypotheses),
             language=hypotheses[0].language if hypotheses else options.language or "",
             language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
-            confidence=confidence.mean if confidence else None,
+            confidence=confidence_of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs),
             segment_models=(self._info.name,) * len(segments),
         )
 
@@ -187,7 +187,7 @@ class Pipeline:
         """Whether the primary's text stands although the fallback has answered."""
         if self._rules.final_choice != "best" or Reason.REPETITION in reasons:
             return False
-        return better_founded(own, answer.confidence) == "primary"
+        return better_founded(own, answer.confidence, fallback_looped=is_looped(answer.text)) == "primary"
 
     async def _without_fallback(
         self, job: Job, heard: Heard, transcript: Transcript, error: FallbackError, progress: Progress

@@ -56,8 +56,6 @@ class Signals:
     words: int = 0
     confidence: float | None = None
     """exp(mean token log-probability), 0 to 1; None for an empty text."""
-    weakest: float | None = None
-    """The same over the least sure quarter of the tokens."""
     language_probability: float | None = None
     """0 to 1; None where the language was not detected."""
     looped: bool = False

@@ -147,8 +147,8 @@ def _outcome(pair: Pair, signal: Signal, min_words: int) -> Outcome:
     sent_anyway = decide(signals, Thresholds(conf_logprob=0.0, min_words=min_words, signal=signal)).escalate
     score = combined(signals) if signal == "combined" else signals.confidence or 0.0
     founded = better_founded(
-        small.mean if small else None,
-        large.mean if large else None,
+        small,
+        large,
         fallback_looped=pair.large.signals.looped,
     )
     return Outcome(

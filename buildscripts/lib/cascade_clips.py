@@ -15,7 +15,7 @@ import numpy as np
 from buildscripts.lib.corpus import Clip, word_errors
 from stt_server.audio import SAMPLE_RATE, split
 from stt_server.engine.guard import words_of
-from stt_server.engine.types import Chunk, Confidence, DecodeOptions, Hypothesis, Samples
+from stt_server.engine.types import Chunk, DecodeOptions, Hypothesis, Samples, confidence_of
 from stt_server.routing import Signals
 
 Recognize = Callable[[Chunk, DecodeOptions], Hypothesis]
@@ -57,18 +57,16 @@ class Answer:
         return " ".join(part.text for part in self.parts)
 
     @property
-    def confidence(self) -> Confidence | None:
-        return Confidence.of(p for part in self.parts for p in part.token_logprobs)
+    def confidence(self) -> float | None:
+        return confidence_of(p for part in self.parts for p in part.token_logprobs)
 
     @property
     def signals(self) -> Signals:
         """As the service makes them of its hypotheses."""
-        confidence = self.confidence
         return Signals(
             speech=bool(self.parts),
             words=sum(len(words_of(part.text)) for part in self.parts),
-            confidence=confidence.mean if confidence else None,
-            weakest=confidence.weakest if confidence else None,
+            confidence=self.confidence,
             language_probability=self.parts[0].language_probability if self.parts else None,
             looped=any(part.looped for part in self.parts),
             chunks=len(self.parts),

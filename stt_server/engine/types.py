@@ -84,23 +84,13 @@ class Hypothesis:
         return "".join(segment.text for segment in self.segments).strip()
 
 
-@dataclass(frozen=True)
-class Confidence:
-    """How sure a model was of a text, from its token log-probabilities."""
+def confidence_of(logprobs: Iterable[float]) -> float | None:
+    """exp(mean log-probability) of text tokens, 0 to 1: the geometric mean of their probabilities.
 
-    mean: float
-    """exp(mean token log-probability), 0 to 1."""
-    weakest: float
-    """The same over the least sure quarter of the tokens."""
-
-    @classmethod
-    def of(cls, logprobs: Iterable[float]) -> Confidence | None:
-        """None where there is no token, so nothing to be sure of."""
-        values = sorted(logprobs)
-        if not values:
-            return None
-        quarter = values[: max(1, len(values) // 4)]
-        return cls(math.exp(sum(values) / len(values)), math.exp(sum(quarter) / len(quarter)))
+    None where there is no token, so nothing to be sure of.
+    """
+    values = list(logprobs)
+    return math.exp(sum(values) / len(values)) if values else None
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from stt_server.routing import (
     decide,
 )
 
-GOOD = Signals(speech=True, words=5, confidence=0.9, weakest=0.8, language_probability=0.95)
+GOOD = Signals(speech=True, words=5, confidence=0.9, language_probability=0.95)
 LIMITS = Thresholds()
 
 CONFIDENCES = (None, 0.0, 0.5499, 0.55, 1.0)
 PROBABILITIES = (None, 0.0, 0.6999, 0.70, 1.0)
 WORDS = (0, 2, 3, 10)
 EVERY_SIGNAL = [
-    Signals(speech, words, confidence, confidence, probability, looped)
+    Signals(speech, words, confidence, probability, looped)
     for speech, words, confidence, probability, looped in itertools.product(
         (True, False), WORDS, CONFIDENCES, PROBABILITIES, (True, False)
     )
