@@ -24,7 +24,8 @@ _OF_ITS_CHUNKS = (Reason.LOW_LOGPROB, Reason.REPETITION)
 
 
 def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
-    """What a recording's hypotheses, or one chunk's, say of themselves."""
+    """What a recording's hypotheses, or one chunk's, say of themselves. A dropped text is as good as silence."""
+    hypotheses = [hypothesis for hypothesis in hypotheses if hypothesis.suppressed is None]
     return Signals(
         speech=bool(hypotheses),
         words=sum(len(words_of(hypothesis.text)) for hypothesis in hypotheses),

@@ -37,6 +37,8 @@ class Progress:
     """None: never got as far as a routing decision."""
     fallback_error: str = ""
     reasons: tuple[Reason, ...] = ()
+    suppressed: tuple[str, ...] = ()
+    """Why texts of chunks were dropped as invented, one for each."""
 
 
 @dataclass(frozen=True)

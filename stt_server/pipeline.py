@@ -22,7 +22,7 @@ MAX_PROMPT_CHARACTERS = 4000
 MAX_HOTWORDS = 200
 MAX_HOTWORD_CHARACTERS = 100
 LANGUAGE_CHUNKS = 4
-"""The one of these first chunks that holds the most speech tells a recording's language."""
+"""The one of these first chunks that surely holds the most speech tells a recording's language."""
 
 
 class Pipeline:
@@ -90,7 +90,9 @@ class Pipeline:
                 chunks = await self._chunks(job, progress)
                 if job.policy == "fallback" and self._routes:
                     return Heard(asked=False)
-                return Heard(tuple(chunks), tuple(await self._recognize(chunks, job.options, ticket)))
+                hypotheses = await self._recognize(chunks, job.options, ticket)
+                progress.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
+                return Heard(tuple(chunks), tuple(hypotheses))
             except EngineError as failure:
                 return Heard(failure=failure)
             finally:
@@ -118,7 +120,7 @@ class Pipeline:
         if not chunks:
             return []
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
-        first = max(early, key=lambda index: sum(end - start for start, end in chunks[index].speech))
+        first = max(early, key=lambda index: (chunks[index].certain, _speech_seconds(chunks[index])))
         found = {first: await self._batcher.recognize(ChunkJob(chunks[first], options), ticket)}
         options = replace(options, language=found[first].language)
 
@@ -247,6 +249,10 @@ class Pipeline:
         answer = given.get(index)
         reasons = [Reason.REPETITION] if hypothesis.looped else []
         return own if answer is None or self._keeps(own.confidence, answer, reasons) else answer
+
+
+def _speech_seconds(chunk: Chunk) -> float:
+    return sum(end - start for start, end in chunk.speech)
 
 
 def _weighted(values: Sequence[tuple[float, float]]) -> float | None:

@@ -20,6 +20,7 @@ class Script:
     language: str = "en"
     language_probability: float = 0.97
     looped: bool = False
+    suppressed: str | None = None
     error: Exception | None = None
     errors_left: int = -1
     """How often the error is raised; -1: for ever."""
@@ -77,9 +78,10 @@ class ScriptedRecognizer:
         seconds = len(chunk.samples) / 16000
         segment = Segment(chunk.start, chunk.start + seconds, script.text, logprob, 0.01, 1.1)
         return Hypothesis(
-            segments=(segment,) if script.text else (),
+            segments=(segment,) if script.text and not script.suppressed else (),
             language=options.language or script.language,
             language_probability=None if forced else script.language_probability,
-            token_logprobs=(logprob,) * len(script.text.split()),
+            token_logprobs=() if script.suppressed else (logprob,) * len(script.text.split()),
             looped=script.looped,
+            suppressed=script.suppressed,
         )

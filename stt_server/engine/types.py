@@ -31,6 +31,11 @@ class Chunk(Protocol):
         """Spans in which speech was heard, in seconds from the start of the chunk."""
         ...
 
+    @property
+    def certain(self) -> bool:
+        """Voice activity detection was sure; else the model itself decides whether anybody spoke."""
+        ...
+
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -77,6 +82,8 @@ class Hypothesis:
     """Of the text tokens, in order; never of timestamps."""
     looped: bool
     """The text repeats itself, on the full window too."""
+    suppressed: str | None = None
+    """Why a text was dropped as invented, of `invention.REASONS`; there are no segments then."""
 
     @property
     def text(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from stt_server.engine import guard, windows
+from stt_server.engine import guard, invention, windows
 from stt_server.engine.alignment import text_logprobs, word_times
 from stt_server.engine.decoding import TimedTokens, earlier_tokens, max_length, prompt_tokens, split_segments
 from stt_server.engine.language import choose_language
@@ -131,12 +131,19 @@ class WhisperRecognizer:
             log.debug("redo on the full window", extra={"doubt": doubt, "window_s": window})
             decoded = self._decode_one(chunk.samples, windows.FULL_WINDOW, options)
         parts = [(0.0, decoded), *self._remainders(chunk, decoded, options)]
+        text = "".join(part.text for _, part in parts)
+        logprobs = tuple(p for _, part in parts for ps in part.logprobs for p in ps)
+        reason = _invented(chunk, text, decoded.no_speech_prob, logprobs)
+        if reason is not None:
+            log.debug("text dropped as invented", extra={"reason": reason, "start_s": chunk.start})
+            parts, logprobs, text = [], (), ""
         return Hypothesis(
             segments=tuple(s for offset, part in parts for s in self._segments(part, chunk.start + offset)),
             language=options.language or "",
             language_probability=probability,
-            token_logprobs=tuple(p for _, part in parts for ps in part.logprobs for p in ps),
-            looped=guard.is_looped("".join(part.text for _, part in parts)),
+            token_logprobs=logprobs,
+            looped=guard.is_looped(text),
+            suppressed=reason,
         )
 
     def _remainders(self, chunk: Chunk, decoded: _Decoded, options: DecodeOptions) -> list[tuple[float, _Decoded]]:
@@ -276,6 +283,19 @@ def _by_segment(values: Sequence[float], segments: Sequence[TimedTokens]) -> lis
 
 def _speech_end(chunk: Chunk) -> float:
     return chunk.speech[-1][1] if chunk.speech else 0.0
+
+
+def _invented(chunk: Chunk, text: str, no_speech_prob: float, logprobs: Sequence[float]) -> str | None:
+    """Why the text of a chunk is nobody's words; None if it is to be kept."""
+    return invention.invented(
+        invention.Facts(
+            text=text,
+            no_speech_prob=no_speech_prob,
+            mean_logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
+            speech_seconds=sum(end - start for start, end in chunk.speech),
+            certain=chunk.certain,
+        )
+    )
 
 
 def _doubt(decoded: _Decoded, chunk: Chunk) -> str | None:

@@ -54,6 +54,8 @@ class Call:
     """The fallback's answer as the primary saw it, the way there included."""
     audio_seconds: float | None = None
     """Length of the decoded recording."""
+    suppressed: tuple[str, ...] = ()
+    """Why texts were dropped as invented, one for each: of `engine.invention.REASONS`."""
     audio_bytes: int | None = None
     """Size of the upload."""
     language: str | None = None

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
+from stt_server.engine.invention import REASONS as SUPPRESSED_REASONS
 from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,6 +73,9 @@ class Metrics:
             ("result",),
         )
         self._reasons = counter("stt_route_reasons", "Why requests were sent to the fallback.", ("reason",))
+        self._suppressed = counter("stt_suppressed_texts", "Texts dropped as invented, by why.", ("reason",))
+        for suppressed in SUPPRESSED_REASONS:
+            self._suppressed.labels(suppressed)
         self._keys = counter("stt_key_requests", "Requests finished, by the name of the caller's key.", ("key_name",))
         self._audio = counter("stt_audio_seconds", "Seconds of audio decoded.")
         # A series that appears with its first event hides that event from rate(): these start at 0.
@@ -111,6 +115,9 @@ class Metrics:
             self._fallback.labels(call.fallback_result).inc()
         for reason in set(call.route_reasons).intersection(ROUTE_REASONS):
             self._reasons.labels(reason).inc()
+        for suppressed in call.suppressed:
+            if suppressed in SUPPRESSED_REASONS:
+                self._suppressed.labels(suppressed).inc()
         self._keys.labels(self._key_label(call.key_name)).inc()
         if call.audio_seconds is not None:
             self._audio.inc(call.audio_seconds)

@@ -80,6 +80,7 @@ class CallState:
             primary_infer=progress.primary_infer,
             fallback_infer=progress.fallback_infer,
             audio_seconds=progress.audio_seconds,
+            suppressed=progress.suppressed,
             audio_bytes=self.audio_bytes,
             language=transcript.answer.language if transcript else None,
         )

@@ -26,6 +26,7 @@ class Clip:
     samples: Samples
     start: float = 0.0
     speech: tuple[tuple[float, float], ...] = ()
+    certain: bool = True
 
 
 @pytest.mark.parametrize("name", ["base", "tiny_en", "base_with_beams"])

@@ -89,6 +89,20 @@ async def test_each_doubt_sends_the_request_to_the_fallback(
     assert 'stt_fallback_total{result="used"} 1.0' in exposition
 
 
+async def test_an_invented_text_is_dropped_and_nobody_else_is_asked(
+    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+) -> None:
+    small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech")
+    async with pair(tmp_path, small, medium) as (stub, primary, _):
+        response, trailers = await transcribe(stub)
+        exposition = primary._metrics.exposition()[0]
+    assert (response.text, list(response.segments)) == ("", [])
+    assert (trailers["x-route-reason"], trailers["x-conf-below"]) == ("none", "false")
+    assert medium.seen == []
+    assert 'stt_suppressed_texts_total{reason="no_speech"} 1.0' in exposition
+    assert 'stt_suppressed_texts_total{reason="loop"} 0.0' in exposition
+
+
 async def test_the_job_reaches_the_fallback_as_the_caller_gave_it(
     tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
 ) -> None:

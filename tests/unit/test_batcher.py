@@ -26,6 +26,7 @@ class Piece:
     samples: Samples = field(default_factory=lambda: np.zeros(1, dtype=np.float32))
     start: float = 0.0
     speech: tuple[tuple[float, float], ...] = ()
+    certain: bool = True
 
 
 class Held:
