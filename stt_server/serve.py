@@ -23,6 +23,9 @@ from stt_server.observability.logs import configure
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
+FALLBACK_TEMPERATURES = (0.4, 0.8)
+"""The primary decodes once, as the fallback has the better answer; the fallback has nobody behind it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -103,6 +106,7 @@ def load_model(settings: Settings) -> Recognizer:
             workers=settings.concurrency(on_cpu, usable_cores()),
             beam_size=settings.beam_size,
             encoder_window=settings.encoder_window,
+            temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
         )
     )
     recognizer.warm_up()

@@ -31,6 +31,8 @@ class ModelOptions:
     """Inferences that run side by side: CTranslate2's `inter_threads`."""
     beam_size: int = 1
     encoder_window: WindowRule = "adaptive"
+    temperatures: tuple[float, ...] = ()
+    """Tried in turn, once each, on a text that loops or is hopelessly unsure; none where a larger model is behind."""
 
 
 def load(options: ModelOptions) -> WhisperModel:

@@ -12,12 +12,13 @@ import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from stt_server.engine import guard, invention, windows
+from stt_server.engine import guard, windows
 from stt_server.engine.alignment import text_logprobs, word_times
 from stt_server.engine.decoding import TimedTokens, earlier_tokens, max_length, prompt_tokens, split_segments
 from stt_server.engine.language import choose_language
 from stt_server.engine.loading import ModelOptions, load
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, Segment, Word
+from stt_server.engine.verdict import Decoded, doubt_of, hopeless, invented_reason, promise, speech_end
 from stt_server.errors import EngineError, OutOfMemory
 
 log = logging.getLogger(__name__)
@@ -45,20 +46,6 @@ class _Request:
     tokenizer: Tokenizer
     earlier: tuple[int, ...]
     words: bool
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    segments: list[TimedTokens]
-    logprobs: list[list[float]]
-    """Per segment, of its text tokens."""
-    words: list[list[Word]]
-    no_speech_prob: float
-    text: str
-
-    @property
-    def end(self) -> float:
-        return self.segments[-1].end if self.segments else 0.0
 
 
 class WhisperRecognizer:
@@ -124,16 +111,17 @@ class WhisperRecognizer:
         ]
 
     def _hypothesis(
-        self, chunk: Chunk, options: DecodeOptions, decoded: _Decoded, probability: float | None, window: int
+        self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, probability: float | None, window: int
     ) -> Hypothesis:
-        doubt = _doubt(decoded, chunk)
+        doubt = doubt_of(decoded, chunk)
         if doubt and window != windows.FULL_WINDOW:
             log.debug("redo on the full window", extra={"doubt": doubt, "window_s": window})
             decoded = self._decode_one(chunk.samples, windows.FULL_WINDOW, options)
+        decoded = self._tried_again(chunk, options, decoded)
         parts = [(0.0, decoded), *self._remainders(chunk, decoded, options)]
         text = "".join(part.text for _, part in parts)
         logprobs = tuple(p for _, part in parts for ps in part.logprobs for p in ps)
-        reason = _invented(chunk, text, decoded.no_speech_prob, logprobs)
+        reason = invented_reason(chunk, text, decoded.no_speech_prob, logprobs)
         if reason is not None:
             log.debug("text dropped as invented", extra={"reason": reason, "start_s": chunk.start})
             parts, logprobs, text = [], (), ""
@@ -146,11 +134,22 @@ class WhisperRecognizer:
             suppressed=reason,
         )
 
-    def _remainders(self, chunk: Chunk, decoded: _Decoded, options: DecodeOptions) -> list[tuple[float, _Decoded]]:
+    def _tried_again(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded) -> Decoded:
+        """A text that loops or is hopeless, sampled anew at rising temperatures until one is neither: openai/whisper's
+        temperature fallback, with one decoding a temperature instead of the best of five, so that its time is bounded.
+        """
+        found = [decoded]
+        for temperature in self._options.temperatures:
+            if not hopeless(found[-1]):
+                break
+            found.append(self._decode_one(chunk.samples, windows.FULL_WINDOW, options, temperature))
+        return found[-1] if not hopeless(found[-1]) else max(found, key=promise)
+
+    def _remainders(self, chunk: Chunk, decoded: Decoded, options: DecodeOptions) -> list[tuple[float, Decoded]]:
         """Decodes what a text stopped short of, so that no speech of a chunk is lost; with offsets in seconds."""
-        parts: list[tuple[float, _Decoded]] = []
+        parts: list[tuple[float, Decoded]] = []
         offset = decoded.end
-        while decoded.text and len(parts) < MAX_REMAINDERS and guard.stops_early(offset, _speech_end(chunk)):
+        while decoded.text and len(parts) < MAX_REMAINDERS and guard.stops_early(offset, speech_end(chunk)):
             samples = chunk.samples[int(offset * windows.SAMPLE_RATE) :]
             window = windows.window_for(len(samples) / windows.SAMPLE_RATE, self._options.encoder_window)
             decoded = self._decode_one(samples, window, options)
@@ -194,21 +193,22 @@ class WhisperRecognizer:
         tokenizer = self._tokenizer(options)
         return _Request(encoded, tokenizer, tuple(earlier_tokens(tokenizer, options)), options.word_timestamps)
 
-    def _decode_one(self, samples: Samples, window: int, options: DecodeOptions) -> _Decoded:
-        return self._decode([self._request(self._encode([samples], window)[0], options)])[0]
+    def _decode_one(self, samples: Samples, window: int, options: DecodeOptions, temperature: float = 0.0) -> Decoded:
+        return self._decode([self._request(self._encode([samples], window)[0], options)], temperature)[0]
 
-    def _decode(self, batch: Sequence[_Request]) -> list[_Decoded]:
-        """Decodes a batch of one window and one length of prompt."""
+    def _decode(self, batch: Sequence[_Request], temperature: float = 0.0) -> list[Decoded]:
+        """Decodes a batch of one window and one length of prompt; sampled, without beams, over a temperature of 0."""
         prompts = [prompt_tokens(request.tokenizer, request.earlier) for request in batch]
         longest = max(request.encoded.seconds for request in batch)
         results = self._model.generate(
             _joined([request.encoded.output for request in batch]),
             prompts,
-            beam_size=self._options.beam_size,
+            beam_size=1 if temperature else self._options.beam_size,
             max_length=max_length(longest, len(prompts[0])),
             return_no_speech_prob=True,
             suppress_tokens=self._suppressed,
-            sampling_temperature=0.0,
+            sampling_topk=0 if temperature else 1,
+            sampling_temperature=temperature,
         )
         segments = [
             split_segments(result.sequences_ids[0], request.tokenizer, request.encoded.seconds)
@@ -216,7 +216,7 @@ class WhisperRecognizer:
         ]
         logprobs = self._logprobs(batch, [[t for s in own for t in s.tokens] for own in segments])
         return [
-            _Decoded(
+            Decoded(
                 segments=own,
                 logprobs=_by_segment(sure, own),
                 words=self._words(request, own),
@@ -248,7 +248,7 @@ class WhisperRecognizer:
         encoded = request.encoded
         return word_times(self._whisper, encoded.output, request.tokenizer, segments, encoded.seconds)
 
-    def _segments(self, decoded: _Decoded, offset: float) -> list[Segment]:
+    def _segments(self, decoded: Decoded, offset: float) -> list[Segment]:
         """The segments of a decoding, moved by `offset` seconds to their place in the recording."""
         return [
             Segment(
@@ -279,35 +279,6 @@ def _by_segment(values: Sequence[float], segments: Sequence[TimedTokens]) -> lis
         parts.append(list(values[position : position + len(segment.tokens)]))
         position += len(segment.tokens)
     return parts
-
-
-def _speech_end(chunk: Chunk) -> float:
-    return chunk.speech[-1][1] if chunk.speech else 0.0
-
-
-def _invented(chunk: Chunk, text: str, no_speech_prob: float, logprobs: Sequence[float]) -> str | None:
-    """Why the text of a chunk is nobody's words; None if it is to be kept."""
-    return invention.invented(
-        invention.Facts(
-            text=text,
-            no_speech_prob=no_speech_prob,
-            mean_logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
-            speech_seconds=sum(end - start for start, end in chunk.speech),
-            certain=chunk.certain,
-        )
-    )
-
-
-def _doubt(decoded: _Decoded, chunk: Chunk) -> str | None:
-    """Why a text decoded on a shortened window is not to be trusted; None if it is."""
-    speech = sum(end - start for start, end in chunk.speech)
-    if not decoded.text.strip():
-        return "empty" if speech > 0 else None
-    if guard.is_looped(decoded.text):
-        return "loop"
-    if guard.stops_early(decoded.end, _speech_end(chunk)):
-        return "early_stop"
-    return "too_fast" if guard.is_too_fast(decoded.text, speech) else None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

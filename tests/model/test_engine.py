@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stt_server.audio import split
+from stt_server.engine import verdict
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineError, OutOfMemory
@@ -145,6 +148,26 @@ def test_a_prompt_keeps_its_chunk_apart(base: WhisperRecognizer) -> None:
     prompted = base.group_of(ChunkJob(chunk, DecodeOptions(language="en", prompt="A fox.")))
     assert plain != prompted
     assert base.batch_limit(plain) >= 4
+
+
+def test_a_hopeless_text_is_sampled_anew_a_bounded_number_of_times(
+    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    again = WhisperRecognizer(dataclasses.replace(base._options, temperatures=(0.2, 0.6)))
+    tried: list[float] = []
+    decode = again._decode
+
+    def counted(batch: Sequence[Any], temperature: float = 0.0) -> Any:
+        tried.append(temperature)
+        return decode(batch, temperature)
+
+    monkeypatch.setattr(again, "_decode", counted)
+    assert words(again.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    assert tried == [0.0], "a good text is left alone"
+    monkeypatch.setattr(verdict, "HOPELESS_LOGPROB", 1.0)
+    assert words(again.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    assert tried[1:] == [0.0, 0.2, 0.6]
 
 
 class Broken:
