@@ -72,6 +72,7 @@ def _fields(call: Call) -> dict[str, object]:
         "route_reasons": list(call.route_reasons) if call.fallback_result is not None else None,
         "fallback": call.fallback_result,
         "fallback_error": call.fallback_error or None,
+        "suppressed": list(call.suppressed) or None,
         "queue_wait_ms": _ms(call.queue_wait),
         "primary_infer_ms": _ms(call.primary_infer),
         "fallback_infer_ms": _ms(call.fallback_infer),

@@ -113,7 +113,8 @@ def test_english_puts_base_behind_tiny() -> None:
     settings = configs(parse(["--english", "--ports", "free"]))
     assert str(settings["primary"]["CT2_SMALL_PATH"]).endswith("whisper-tiny.en-ct2")
     assert str(settings["fallback"]["CT2_MEDIUM_PATH"]).endswith("whisper-base-ct2")
-    assert "COMPUTE_TYPE" not in settings["fallback"]
+    assert {own["COMPUTE_TYPE"] for own in settings.values()} == {"int8"}
+    assert "BEAM_SIZE" not in settings["fallback"]
 
 
 def test_a_taken_port_is_said_and_replaced_by_a_free_one() -> None:

@@ -106,7 +106,7 @@ def test_a_call_has_no_room_for_a_key_an_address_or_a_text() -> None:
             "error_message",
             "model",
         ),
-        *("route_reasons", "fallback_result", "fallback_error"),
+        *("route_reasons", "fallback_result", "fallback_error", "suppressed"),
         *(
             "queue_wait",
             "primary_infer",
