@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
+
+from tests.needs import lacking
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUF = ROOT / "tests" / "node" / "node_modules" / ".bin" / "buf"
@@ -15,7 +16,7 @@ BUF = ROOT / "tests" / "node" / "node_modules" / ".bin" / "buf"
 
 def lint(where: Path) -> subprocess.CompletedProcess[str]:
     if not BUF.exists():
-        pytest.fail("buf is not installed: run `npm ci --prefix tests/node` first (buildscripts/test does)")
+        lacking("buf is not installed: run `npm install --no-save --prefix tests/node` first (buildscripts/test does)")
     return subprocess.run([str(BUF), "lint"], cwd=where, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import Metrics
+from tests.needs import lacking
 from tests.unit.a_call import a_call, refused
 from tests.unit.test_gpu import FakeNvml
 
@@ -30,7 +31,7 @@ NOT_OURS = {"http_requests_total", "up"}
 def promtool(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     tool = shutil.which("promtool")
     if tool is None:
-        pytest.fail("promtool is missing: install it with `apt-get install prometheus`.")
+        lacking("promtool is missing: install it with `apt-get install prometheus`.")
     command = [tool, *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
 

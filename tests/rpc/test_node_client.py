@@ -13,17 +13,20 @@ from typing import Any
 import pytest
 
 from tests.deploy.scripted import Request, Response, Scripted, answer, serving
+from tests.needs import lacking
 
 NODE = Path(__file__).resolve().parent.parent / "node"
-NOT_INSTALLED = "tests/node has no node_modules: run `npm ci --prefix tests/node` first (buildscripts/test does)"
+NOT_INSTALLED = (
+    "tests/node has no node_modules: run `npm install --no-save --prefix tests/node` first (buildscripts/test does)"
+)
 
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
     if shutil.which("node") is None:
-        pytest.fail("there is no `node` on the PATH: install Node 18 or newer")
+        lacking("there is no `node` on the PATH: install Node 18 or newer")
     if not (NODE / "node_modules" / "@grpc" / "grpc-js").is_dir():
-        pytest.fail(NOT_INSTALLED)
+        lacking(NOT_INSTALLED)
 
 
 async def run_client(*args: str) -> tuple[int, str, str]:
