@@ -109,7 +109,7 @@ class Service:
             try:
                 await gateway.start()
             except OSError as error:
-                address = _address(self.settings.host, self.settings.http_port or 0)
+                address = address_of(self.settings.host, self.settings.http_port or 0)
                 raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
             self._gateway = gateway
         loop = asyncio.get_running_loop()
@@ -179,7 +179,7 @@ class Service:
         """
         settings = self.settings
         credentials = server_credentials(settings)
-        address = _address(settings.host, settings.grpc_port)
+        address = address_of(settings.host, settings.grpc_port)
         try:
             if credentials is None:
                 self.grpc_port = self._server.add_insecure_port(address)
@@ -242,7 +242,8 @@ class Service:
             await self._health.set(name, status)
 
 
-def _address(host: str, port: int) -> str:
+def address_of(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

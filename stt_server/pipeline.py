@@ -11,7 +11,15 @@ from dataclasses import replace
 from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.guard import is_looped
-from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, confidence_of, join_text
+from stt_server.engine.types import (
+    ChunkJob,
+    DecodeOptions,
+    Hypothesis,
+    ModelInfo,
+    confidence_of,
+    join_text,
+    speech_seconds,
+)
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
 from stt_server.gate import Gate, Ticket
@@ -120,7 +128,7 @@ class Pipeline:
         if not chunks:
             return []
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
-        first = max(early, key=lambda index: (chunks[index].certain, _speech_seconds(chunks[index])))
+        first = max(early, key=lambda index: (chunks[index].certain, speech_seconds(chunks[index])))
         found = {first: await self._batcher.recognize(ChunkJob(chunks[first], options), ticket)}
         options = replace(options, language=found[first].language)
 
@@ -182,8 +190,8 @@ class Pipeline:
             return await self._without_fallback(job, heard, transcript, error, progress)
         progress.fallback_result = "used"
         both = replace(transcript, fallback_used=True, fallback_confidence=answer.confidence)
-        own = transcript.primary_confidence if heard.hypotheses else None
-        return both if self._keeps(own, answer, transcript.decision.reasons) else replace(both, answer=answer)
+        keeps = self._keeps(transcript.primary_confidence, answer, transcript.decision.reasons)
+        return both if keeps else replace(both, answer=answer)
 
     def _keeps(self, own: float | None, answer: Answer, reasons: Sequence[Reason]) -> bool:
         """Whether the primary's text stands although the fallback has answered."""
@@ -249,10 +257,6 @@ class Pipeline:
         answer = given.get(index)
         reasons = [Reason.REPETITION] if hypothesis.looped else []
         return own if answer is None or self._keeps(own.confidence, answer, reasons) else answer
-
-
-def _speech_seconds(chunk: Chunk) -> float:
-    return sum(end - start for start, end in chunk.speech)
 
 
 def _weighted(values: Sequence[tuple[float, float]]) -> float | None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stt_server.app import Gateway, Service, usable_cores
+from stt_server.app import Gateway, Service, address_of, usable_cores
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions
@@ -81,9 +81,9 @@ async def _serve(settings: Settings, make_gateway: Callable[[str, Settings], Gat
 
 def _ready_line(service: Service) -> str:
     settings = service.settings
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    http = "off" if service.http_port is None else f"{host}:{service.http_port}"
-    return f"ready service={settings.service} grpc={host}:{service.grpc_port} http={http}"
+    grpc = address_of(settings.host, service.grpc_port)
+    http = "off" if service.http_port is None else address_of(settings.host, service.http_port)
+    return f"ready service={settings.service} grpc={grpc} http={http}"
 
 
 def load_model(settings: Settings) -> Recognizer:

@@ -37,6 +37,11 @@ class Chunk(Protocol):
         ...
 
 
+def speech_seconds(chunk: Chunk) -> float:
+    """How long speech was heard in a chunk."""
+    return sum(end - start for start, end in chunk.speech)
+
+
 @dataclass(frozen=True)
 class DecodeOptions:
     """How a request wants its chunks decoded."""

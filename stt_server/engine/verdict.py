@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stt_server.engine import guard, invention
 from stt_server.engine.decoding import TimedTokens
-from stt_server.engine.types import Chunk, Word
+from stt_server.engine.types import Chunk, Word, speech_seconds
 
 HOPELESS_LOGPROB = -1.0
 """Natural, mean over the text tokens: openai/whisper's `logprob_threshold`."""
@@ -52,7 +52,7 @@ def invented_reason(chunk: Chunk, text: str, no_speech_prob: float, logprobs: Se
             text=text,
             no_speech_prob=no_speech_prob,
             mean_logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
-            speech_seconds=sum(end - start for start, end in chunk.speech),
+            speech_seconds=speech_seconds(chunk),
             certain=chunk.certain,
         )
     )
@@ -60,7 +60,7 @@ def invented_reason(chunk: Chunk, text: str, no_speech_prob: float, logprobs: Se
 
 def doubt_of(decoded: Decoded, chunk: Chunk) -> str | None:
     """Why a text decoded on a shortened window is not to be trusted; None if it is."""
-    speech = sum(end - start for start, end in chunk.speech)
+    speech = speech_seconds(chunk)
     if not decoded.text.strip():
         return "empty" if speech > 0 else None
     if guard.is_looped(decoded.text):
