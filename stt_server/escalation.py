@@ -40,10 +40,13 @@ def judge(heard: Heard, thresholds: Thresholds, job: Job, *, fallback_configured
     """The decision on a recording. Of several chunks each is doubted by itself; language and words are of the whole."""
     signals = signals_of(heard.hypotheses) if heard.asked and heard.failure is None else None
     whole = decide(signals, thresholds, policy=job.policy, fallback_configured=fallback_configured)
-    doubts = {reason for index in range(len(heard.hypotheses)) for reason in _doubts(heard, index, thresholds)}
-    reasons = tuple(reason for reason in Reason if reason in whole.reasons or reason in doubts)
-    escalate = whole.escalate or (bool(doubts) and job.policy == "auto" and fallback_configured)
-    return Decision(escalate, reasons)
+    if len(heard.hypotheses) < 2:
+        return whole
+    # A low mean of many chunks none of which is low by itself names nothing that is worth hearing again.
+    of_whole = set(whole.reasons).difference(_OF_ITS_CHUNKS)
+    of_chunks = {reason for index in range(len(heard.hypotheses)) for reason in _doubts(heard, index, thresholds)}
+    reasons = tuple(reason for reason in Reason if reason in of_whole | of_chunks)
+    return Decision(bool(reasons) and job.policy == "auto" and fallback_configured, reasons)
 
 
 def weak_chunks(heard: Heard, decision: Decision, thresholds: Thresholds) -> Mapping[int, Chunk]:
