@@ -1,4 +1,4 @@
-"""How sure the model was of each token, and when each word was said: one pass of the aligner over a finished text."""
+"""How sure the model was of each token, and when each word was said."""
 
 from __future__ import annotations
 
@@ -20,7 +20,30 @@ _APPENDED = "\"'.。,，!！?？:：”)]}、"
 _LEAST_PROBABILITY = 1e-10
 
 
-def text_logprobs(
+def greedy_logprobs(
+    logits: Sequence[ctranslate2.StorageView], sequence: Sequence[int], text_tokens: int
+) -> list[float]:
+    """Each text token's natural log-probability among all text tokens, as `aligned_logprobs` gives it.
+
+    Costs a fraction of the aligner's pass over the decoder. Of a beam search, the logits that CTranslate2 returns are
+    not those of the beam that won: for greedy decoding and sampling alone.
+
+    Args:
+        logits: one array for each decoded token, on the CPU.
+        sequence: the decoded tokens, timestamps among them.
+        text_tokens: ids below are text.
+    """
+    steps = [step for step, token in enumerate(sequence) if token < text_tokens]
+    if not steps:
+        return []
+    values = np.stack([np.asarray(logits[step]).ravel()[:text_tokens] for step in steps])
+    highest = values.max(axis=1)
+    normalizers = highest + np.log(np.exp(values - highest[:, None]).sum(axis=1))
+    chosen = values[np.arange(len(steps)), [sequence[step] for step in steps]]
+    return [float(value) for value in chosen - normalizers]
+
+
+def aligned_logprobs(
     model: WhisperModel,
     encoded: ctranslate2.StorageView,
     tokenizer: Tokenizer,
@@ -29,8 +52,8 @@ def text_logprobs(
 ) -> list[list[float]]:
     """Each text token's natural log-probability, for a batch of texts of one language and task.
 
-    `generate` scores timestamps too, which are unsure by nature and would drag a mean down. The aligner gives the
-    probability of every text token, for beams as for greedy decoding.
+    `generate` scores timestamps too, which are unsure by nature and would drag a mean down. One pass of the aligner over
+    a finished text gives the probability of every text token, for beams as for greedy decoding.
 
     Args:
         encoded: the encoder's output, an item for each text.

@@ -13,7 +13,7 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
 from stt_server.engine import guard, windows
-from stt_server.engine.alignment import text_logprobs, word_times
+from stt_server.engine.alignment import aligned_logprobs, greedy_logprobs, word_times
 from stt_server.engine.decoding import TimedTokens, earlier_tokens, max_length, prompt_tokens, split_segments
 from stt_server.engine.language import choose_language
 from stt_server.engine.loading import ModelOptions, load
@@ -200,12 +200,16 @@ class WhisperRecognizer:
         """Decodes a batch of one window and one length of prompt; sampled, without beams, over a temperature of 0."""
         prompts = [prompt_tokens(request.tokenizer, request.earlier) for request in batch]
         longest = max(request.encoded.seconds for request in batch)
+        beams = 1 if temperature else self._options.beam_size
+        # On a GPU, copying the logits of each token to the host costs more than the aligner's one pass.
+        with_logits = beams == 1 and self.info.device == "cpu"
         results = self._model.generate(
             _joined([request.encoded.output for request in batch]),
             prompts,
-            beam_size=1 if temperature else self._options.beam_size,
+            beam_size=beams,
             max_length=max_length(longest, len(prompts[0])),
             return_no_speech_prob=True,
+            return_logits_vocab=with_logits,
             suppress_tokens=self._suppressed,
             sampling_topk=0 if temperature else 1,
             sampling_temperature=temperature,
@@ -214,7 +218,13 @@ class WhisperRecognizer:
             split_segments(result.sequences_ids[0], request.tokenizer, request.encoded.seconds)
             for result, request in zip(results, batch)
         ]
-        logprobs = self._logprobs(batch, [[t for s in own for t in s.tokens] for own in segments])
+        if with_logits:
+            logprobs = [
+                greedy_logprobs(result.logits[0], result.sequences_ids[0], request.tokenizer.eot)
+                for result, request in zip(results, batch)
+            ]
+        else:
+            logprobs = self._aligned_logprobs(batch, [[t for s in own for t in s.tokens] for own in segments])
         return [
             Decoded(
                 segments=own,
@@ -226,7 +236,7 @@ class WhisperRecognizer:
             for result, request, own, sure in zip(results, batch, segments, logprobs)
         ]
 
-    def _logprobs(self, batch: Sequence[_Request], texts: Sequence[list[int]]) -> list[list[float]]:
+    def _aligned_logprobs(self, batch: Sequence[_Request], texts: Sequence[list[int]]) -> list[list[float]]:
         """Of every text token; those of one language and task in one pass."""
         found: list[list[float]] = [[] for _ in batch]
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -237,7 +247,7 @@ class WhisperRecognizer:
             outputs = _joined([batch[i].encoded.output for i in indices])
             seconds = [batch[i].encoded.seconds for i in indices]
             tokenizer = batch[indices[0]].tokenizer
-            sure = text_logprobs(self._whisper, outputs, tokenizer, [texts[i] for i in indices], seconds)
+            sure = aligned_logprobs(self._whisper, outputs, tokenizer, [texts[i] for i in indices], seconds)
             for index, values in zip(indices, sure):
                 found[index] = values
         return found
