@@ -39,7 +39,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     add_common(parser, callers="1,2,4,8,16", rounds=3, clips=16)
     names = ", ".join([*OURS, *THEIRS])
-    parser.add_argument("--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, or all of them")
+    parser.add_argument(
+        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, these mixed, or each clip once"
+    )
     parser.add_argument("--contenders", type=_contenders, help=f"some of {names}, with commas; default: by the mix")
     parser.add_argument(
         "--language", choices=("detected", "forced"), default="detected", help="for those that allow it"

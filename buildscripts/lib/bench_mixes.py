@@ -1,4 +1,4 @@
-"""Which recordings a benchmark runs on: short ones, middling ones, long ones, or all three mixed."""
+"""Which recordings a benchmark runs on: short ones, middling ones, long ones, all three mixed, or each clip once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 from buildscripts.lib.corpus import Clip, CorpusError, joined
 
-Mix = Literal["short", "middle", "long", "mix"]
-MIXES: tuple[Mix, ...] = ("short", "middle", "long", "mix")
+Mix = Literal["short", "middle", "long", "mix", "all"]
+MIXES: tuple[Mix, ...] = ("short", "middle", "long", "mix", "all")
 SHORT_BELOW = 10.0
 MIDDLE_BELOW = 30.0
 LONG_FROM = 60.0
@@ -33,11 +33,13 @@ def choose(clips: Sequence[Clip], mix: Mix, count: int, seed: int = 1) -> list[C
     """`count` recordings of a mix, the same ones for the same seed, in an order that mixes lengths and languages.
 
     Where the corpus has fewer of a length than are wanted, clips of one language are joined with pauses; short ones
-    are repeated.
+    are repeated. `all` is every clip of the corpus once, whatever `count` says: for error rates.
 
     Raises:
         CorpusError: the corpus has no short clip, and so nothing to take or to join.
     """
+    if mix == "all":
+        return list(clips)
     if not any(clip.seconds < SHORT_BELOW for clip in clips):
         raise CorpusError(f"no clip of under {SHORT_BELOW:.0f} s, which a benchmark takes, or makes longer ones of")
     shuffled = list(clips)

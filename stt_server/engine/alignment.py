@@ -52,8 +52,8 @@ def aligned_logprobs(
 ) -> list[list[float]]:
     """Each text token's natural log-probability, for a batch of texts of one language and task.
 
-    `generate` scores timestamps too, which are unsure by nature and would drag a mean down. One pass of the aligner over
-    a finished text gives the probability of every text token, for beams as for greedy decoding.
+    `generate` scores timestamps too, which are unsure by nature and would drag a mean down. One pass of the aligner
+    over a finished text gives the probability of every text token, for beams as for greedy decoding.
 
     Args:
         encoded: the encoder's output, an item for each text.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from buildscripts.lib import bench_engine, bench_service
+from buildscripts.lib import bench_engine, bench_profile, bench_service
 from buildscripts.lib.bench_load import Measurement, Recording, drive
 from buildscripts.lib.bench_mixes import choose
 from buildscripts.lib.bench_report import Spread, accuracy, percentile, ratios
@@ -113,6 +113,7 @@ def test_mixes_hold_the_lengths_that_they_say() -> None:
     assert [clip.name for clip in choose(clips, "mix", 8)] == [clip.name for clip in choose(clips, "mix", 8)]
     with pytest.raises(CorpusError):
         choose([a_clip("l", 70.0)], "mix", 1)
+    assert choose(clips, "all", 1) == clips
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -256,3 +257,12 @@ def test_the_service_is_measured_against_the_engine(tmp_path: Path, capsys: pyte
     assert all(all(m["texts"]) for m in found)
     assert found[0]["texts"] == found[1]["texts"] == found[2]["texts"]
     assert all(m["cpu"] > 0 for m in found)
+
+
+def test_a_profile_names_every_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = ["--corpus", str(SAMPLES), "--model", TINY, "--languages", "en", "--clips", "2", "--rounds", "1"]
+    assert bench_profile.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for stage in ("decoding audio", "voice activity", "features", "encoder", "decoder"):
+        assert stage in printed

@@ -198,3 +198,16 @@ def test_a_failing_device_is_told_by_kind_and_without_its_words(
         tiny_en.recognize(chunk, DecodeOptions())
     assert type(caught.value) is error
     assert message not in caught.value.message
+
+
+def test_greedy_confidence_is_the_aligners(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    options = DecodeOptions(language="en")
+    encoded = base._encode([chunk.samples], 8)[0]
+    request = base._request(encoded, options)
+    decoded = base._decode([request])[0]
+    (aligned,) = base._aligned_logprobs([request], [[token for s in decoded.segments for token in s.tokens]])
+    greedy = [value for values in decoded.logprobs for value in values]
+    # The aligner's prompt says that there are no timestamps, so its decoder is in a slightly different place.
+    assert np.mean(greedy) == pytest.approx(np.mean(aligned), abs=0.05)
+    assert len(greedy) == len(aligned)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
+from stt_server.engine.alignment import greedy_logprobs
 from stt_server.engine.decoding import (
     MAX_LENGTH,
     MAX_PROMPT_TOKENS,
@@ -134,3 +135,11 @@ def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities() -> None:
 )
 def test_texts_join_as_their_script_does(parts: list[str], text: str) -> None:
     assert join_text(parts) == text
+
+
+def test_a_greedy_text_is_as_sure_as_its_logits_among_text_tokens() -> None:
+    # Ids 0 to 2 are text, 3 is a timestamp: its logit, whatever it is, takes nothing from the text.
+    logits = [np.log([[0.5, 0.25, 0.25, 9.0]]), np.log([[0.1, 0.1, 0.1, 9.0]]), np.array([[-3e38, 0.0, -3e38, 5.0]])]
+    found = greedy_logprobs(logits, [0, 3, 1], text_tokens=3)
+    assert found == pytest.approx([math.log(0.5), 0.0])
+    assert greedy_logprobs(logits[:1], [3], text_tokens=3) == []

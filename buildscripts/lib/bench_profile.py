@@ -1,0 +1,139 @@
+"""`bench profile`: where the engine's time goes, stage by stage, under a load of short recordings.
+
+Each stage's calls are timed from outside while our engine transcribes: the clock runs in the thread that waits for the
+stage, so with as many workers as cores the shares are of the machine's time. Stages that the engine doesn't have in
+common with a faster-whisper call (queueing, the event loop) are what is left of the workers' time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from unittest import mock
+
+from rich.table import Table
+
+from buildscripts.lib.bench_contenders import in_process, settings_text
+from buildscripts.lib.bench_engine import add_common, clips_of
+from buildscripts.lib.bench_load import Measurement, Recording, drive
+from buildscripts.lib.bench_mixes import MIXES, choose
+from buildscripts.lib.bench_report import console, heading
+from buildscripts.lib.corpus import CorpusError
+from stt_server import pipeline
+from stt_server.config import ConfigError
+from stt_server.engine import loading, whisper, windows
+
+STAGES = {
+    "decoding audio": (pipeline, "decode"),
+    "voice activity": (pipeline, "split"),
+    "features": (windows, "features"),
+}
+"""Functions by the module through which they are called."""
+MODEL_STAGES = {"encode": "encoder", "detect_language": "language", "generate": "decoder", "align": "aligner"}
+"""Methods of CTranslate2's model."""
+
+
+class Stopwatch:
+    """Seconds by stage; of several threads at once."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, with its time counted for a stage."""
+
+        def call(*args: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                took = time.perf_counter() - began
+                with self._lock:
+                    self.seconds[stage] += took
+                    self.calls[stage] += 1
+
+        return call
+
+
+class TimedModel:
+    """A CTranslate2 model whose stages are timed."""
+
+    def __init__(self, model: Any, stopwatch: Stopwatch) -> None:
+        self._model = model
+        for method, stage in MODEL_STAGES.items():
+            setattr(self, method, stopwatch.timed(stage, getattr(model, method)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+async def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> tuple[list[Measurement], Stopwatch]:
+    stopwatch = Stopwatch()
+    load = loading.load
+
+    def timed_load(options: Any) -> Any:
+        model = load(options)
+        model.model = TimedModel(model.model, stopwatch)
+        return model
+
+    async with AsyncExitStack() as stack:
+        stack.enter_context(mock.patch.object(whisper, "load", timed_load))
+        for stage, (module, name) in STAGES.items():
+            stack.enter_context(mock.patch.object(module, name, stopwatch.timed(stage, getattr(module, name))))
+        run = await stack.enter_async_context(in_process(settings_text(args.model, dict(args.set))))
+
+        async def transcribe(recording: Recording) -> str:
+            return str(await run(recording, recording.language if args.language == "forced" else None))
+
+        await transcribe(recordings[0])
+        stopwatch.seconds.clear()
+        stopwatch.calls.clear()
+        found = [await drive("ours", transcribe, recordings, args.callers[0], n + 1) for n in range(args.rounds)]
+    return found, stopwatch
+
+
+def table(measurements: Sequence[Measurement], stopwatch: Stopwatch) -> Table:
+    """Shares of the processor time, stage by stage."""
+    cpu = sum(measurement.cpu or 0.0 for measurement in measurements)
+    audio = sum(measurement.audio for measurement in measurements)
+    out = Table(title="Where the time goes")
+    out.add_column("stage")
+    for name in ("share", "ms a second of audio", "calls"):
+        out.add_column(name, justify="right")
+    measured = sum(stopwatch.seconds.values())
+    for stage, seconds in sorted(stopwatch.seconds.items(), key=lambda item: -item[1]):
+        row = (f"{seconds / measured:.1%}", f"{1000 * seconds / audio:.1f}", str(stopwatch.calls[stage]))
+        out.add_row(stage, *row)
+    out.caption = f"{measured:.1f} s in these stages; {cpu:.1f} s of processor time altogether; {audio:.0f} s of audio"
+    return out
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/bench profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common(parser, callers="8", rounds=2, clips=32)
+    parser.add_argument(
+        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, these mixed, or each clip once"
+    )
+    parser.add_argument("--language", choices=("detected", "forced"), default="detected")
+    args = parser.parse_args(argv)
+    try:
+        recordings = [Recording.of(clip) for clip in choose(clips_of(args), args.mix, args.clips)]
+        measurements, stopwatch = asyncio.run(measure(args, recordings))
+    except (CorpusError, ConfigError) as error:
+        print(f"bench profile: {error}", file=sys.stderr)
+        return 1
+    out = console()
+    out.print(heading("profile", argv), highlight=False, markup=False, soft_wrap=True)
+    out.print(table(measurements, stopwatch))
+    return 0
