@@ -27,7 +27,7 @@ class TimedTokens:
     tokens: tuple[int, ...]
 
 
-def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
+def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, ...]:
     """The tokens of what was said before the audio: hotwords, then the prompt; cut to `MAX_PROMPT_TOKENS`."""
     earlier: list[int] = []
     if options.hotwords:
@@ -35,7 +35,7 @@ def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
     if options.prompt.strip():
         room = MAX_PROMPT_TOKENS - len(earlier)
         earlier += tokenizer.encode(" " + options.prompt.strip())[-room:]
-    return earlier
+    return tuple(earlier)
 
 
 def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:
