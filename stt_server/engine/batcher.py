@@ -1,22 +1,27 @@
 """Who is recognized next, and together with whom.
 
 Chunks wait in the event loop, each with the request that it belongs to. A free worker takes the chunk of the request
-whose turn it is, and with it what else waits of the same group. Nothing waits for company: an idle machine adds no
-delay.
+whose turn it is, and with it what else waits of the same group. While it encodes them, one by one on a CPU, others may
+come: those join before all are decoded together. Nothing waits for company: an idle machine adds no delay.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import math
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from typing import Protocol
 
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
 from stt_server.errors import EngineError
+
+JOIN_TIMEOUT_S = 1.0
+"""How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
 
 
 class Owner(Protocol):
@@ -33,6 +38,14 @@ class _Waiting:
     result: asyncio.Future[Hypothesis] = field(repr=False)
 
 
+@dataclass(eq=False)
+class _Batch:
+    group: Hashable
+    entries: list[_Waiting] = field(default_factory=list)
+    open: bool = True
+    """Others may still join."""
+
+
 class Batcher:
     """Gives waiting chunks to a recognizer's workers. Everything but the recognizing happens in the event loop."""
 
@@ -46,6 +59,8 @@ class Batcher:
         self._recognizer = recognizer
         self._max_batch = max_batch
         self._free = workers
+        self._open = 0
+        """Workers whose batch may still grow."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
         self._turns: dict[Owner, deque[_Waiting]] = {}
         """Whose turn is next comes first."""
@@ -88,29 +103,52 @@ class Batcher:
 
     def _dispatch(self) -> None:
         while self._free and self._turns:
-            batch = self._take()
+            batch = _Batch(group=next(iter(self._turns.values()))[0].group)
+            self._fill(batch, self._free)
             self._free -= 1
+            self._open += 1
             loop = asyncio.get_running_loop()
-            jobs = [entry.job for entry in batch]
-            done = loop.run_in_executor(self._threads, _recognize_each, self._recognizer, jobs)
+            jobs = [entry.job for entry in batch.entries]
+            done = loop.run_in_executor(
+                self._threads, _recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
+            )
             done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
 
-    def _take(self) -> list[_Waiting]:
-        """The chunk whose turn it is, and its share of those that can go with it.
+    def _joiner(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> Callable[[], list[ChunkJob]]:
+        """Lets a batch grow; called by its worker, in its thread. Nothing: it grows no more."""
 
-        Its share: where several workers are free, none takes what another could begin with at once.
+        async def join() -> list[ChunkJob]:
+            joined = self._fill(batch, self._free + self._open) if batch.open else []
+            if not joined:
+                self._seal(batch)
+            return [entry.job for entry in joined]
+
+        def more() -> list[ChunkJob]:
+            try:
+                return asyncio.run_coroutine_threadsafe(join(), loop).result(JOIN_TIMEOUT_S)
+            except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError, RuntimeError):
+                return []
+
+        return more
+
+    def _fill(self, batch: _Batch, takers: int) -> list[_Waiting]:
+        """Takes chunks of a batch's group into it: its share of those that wait.
+
+        Args:
+            takers: workers that could take some, its own included; none takes what another could begin with.
         """
-        group = next(iter(self._turns.values()))[0].group
-        fitting = sum(entry.group == group for queue in self._turns.values() for entry in queue)
-        limit = min(self._max_batch, self._recognizer.batch_limit(group), math.ceil(fitting / self._free))
-        batch = []
-        for entry in self._in_turn(group):
-            batch.append(entry)
-            if len(batch) == limit:
-                break
-        for entry in batch:
+        fitting = sum(entry.group == batch.group for queue in self._turns.values() for entry in queue)
+        limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
+        share = math.ceil(fitting / takers)
+        joined = list(islice(self._in_turn(batch.group), min(limit, share)))
+        batch.entries += joined
+        for entry in joined:
             entry.owner.moved(waiting=-1, running=1)
-        return batch
+        return joined
+
+    def _seal(self, batch: _Batch) -> None:
+        self._open -= batch.open
+        batch.open = False
 
     def _in_turn(self, group: Hashable) -> Iterator[_Waiting]:
         """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
@@ -125,11 +163,12 @@ class Batcher:
                 self._turns[owner] = queue
             yield entry
 
-    def _finished(self, batch: Sequence[_Waiting], done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+        self._seal(batch)
         self._free += 1
         failure = None if done.cancelled() else done.exception()
-        found = done.result() if not done.cancelled() and failure is None else [None] * len(batch)
-        for entry, outcome in zip(batch, found):
+        found: Sequence[Hypothesis | Exception | None] = () if done.cancelled() or failure else done.result()
+        for entry, outcome in zip_longest(batch.entries, found):
             entry.owner.moved(running=-1)
             if entry.result.done():
                 continue  # its caller went away
@@ -141,11 +180,19 @@ class Batcher:
             self._dispatch()
 
 
-def _recognize_each(recognizer: Recognizer, jobs: Sequence[ChunkJob]) -> list[Hypothesis | Exception]:
+def _recognize_each(
+    recognizer: Recognizer, jobs: list[ChunkJob], more: Callable[[], list[ChunkJob]]
+) -> list[Hypothesis | Exception]:
     """Runs in a worker. A batch that fails is tried chunk by chunk, so that none pays for another."""
+
+    def joined() -> list[ChunkJob]:
+        late = more()
+        jobs.extend(late)
+        return late
+
     try:
-        return list(recognizer.recognize_batch(jobs))
+        return list(recognizer.recognize_batch(list(jobs), joined))
     except Exception as error:
         if len(jobs) == 1:
             return [error]
-    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job])]
+    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job], list)]

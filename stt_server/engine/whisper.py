@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -82,23 +82,30 @@ class WhisperRecognizer:
         """What was said in one chunk; raises as `recognize_batch`."""
         return self.recognize_batch([ChunkJob(chunk, options)])[0]
 
-    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
-        """What was said in each chunk of one group.
+    def recognize_batch(
+        self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+    ) -> list[Hypothesis]:
+        """What was said in each chunk of one group, those that joined it included.
 
         Raises:
             EngineError, OutOfMemory: as `Recognizer.recognize_batch`.
         """
         try:
-            return self._recognize(jobs)
+            return self._recognize(jobs, more)
         except (RuntimeError, ValueError) as error:
             if _is_out_of_memory(error):
                 raise OutOfMemory("the device is out of memory; try again, or send shorter audio") from error
             raise EngineError("the model failed on this recording") from error
 
-    def _recognize(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+    def _recognize(self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]]) -> list[Hypothesis]:
         seconds = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
         window = windows.window_for(seconds, self._options.encoder_window)
-        encoded = self._encoder.encode([job.chunk.samples for job in jobs], window, shortcut=self._adaptive)
+        encoded: list[Encoded] = []
+        late, jobs = jobs, list(jobs)
+        while late:
+            encoded += self._encoder.encode([job.chunk.samples for job in late], window, shortcut=self._adaptive)
+            late = more()
+            jobs += late
         languages = self._languages(encoded, [job.options for job in jobs])
         options = [replace(job.options, language=code) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decode([self._request(item, own) for item, own in zip(encoded, options)])
