@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from stt_server.audio import split
 from stt_server.engine import verdict
@@ -200,6 +201,10 @@ def test_a_failing_device_is_told_by_kind_and_without_its_words(
         tiny_en.recognize(chunk, DecodeOptions())
     assert type(caught.value) is error
     assert message not in caught.value.message
+
+
+def test_a_loaded_engine_keeps_numpy_to_one_thread(base: WhisperRecognizer) -> None:
+    assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 class Elsewhere:
