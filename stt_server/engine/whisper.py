@@ -28,7 +28,7 @@ MAX_REMAINDERS = 4
 """How often the part of a chunk that a text stopped short of is decoded again."""
 EARLIER_REMEMBERED = 64
 """Prompts with hotwords whose tokens are kept."""
-CPU_BATCH_SECONDS = 80
+CPU_BATCH_SECONDS = 96
 """Of windows in one batch on a CPU, where a batch of long ones saves little and keeps others waiting for seconds."""
 
 

@@ -28,11 +28,11 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2
 """Of the encoder's output: its second convolution takes every other frame."""
 
-WINDOW_SECONDS = (10, 15, 20, 30)
+WINDOW_SECONDS = (7, 12, 17, 23, 30)
 """What the decoder hears."""
 FULL_WINDOW = WINDOW_SECONDS[-1]
-TAIL_SECONDS = 4.0
-"""Silence that has to follow the audio for the decoder: with 2 s the word error rate of Whisper base rose."""
+TAIL_SECONDS = 2.0
+"""Silence that has to follow the audio for the decoder."""
 
 ENCODED_TAIL_SECONDS = 1.0
 """Silence that the encoder hears behind the audio."""

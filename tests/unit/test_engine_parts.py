@@ -41,16 +41,16 @@ def at(seconds: float) -> int:
 
 @pytest.mark.parametrize(
     ("seconds", "window"),
-    [(0.1, 10), (6.0, 10), (6.01, 15), (11.0, 15), (16.0, 20), (16.1, 30), (30.0, 30)],
+    [(0.1, 7), (5.0, 7), (5.01, 12), (10.0, 12), (15.0, 17), (15.1, 23), (21.1, 30), (30.0, 30)],
 )
-def test_a_window_leaves_four_seconds_of_silence(seconds: float, window: int) -> None:
+def test_a_window_leaves_two_seconds_of_silence(seconds: float, window: int) -> None:
     assert window_for(seconds, "adaptive") == window
     assert window_for(seconds, "full") == 30
 
 
 @pytest.mark.parametrize(
     ("seconds", "window", "encoded"),
-    [(0.1, 10, 3.0), (4.0, 10, 5.0), (4.1, 10, 5.5), (20.0, 30, 21.0), (29.9, 30, 30.0)],
+    [(0.1, 7, 3.0), (4.0, 7, 5.0), (4.1, 7, 5.5), (22.0, 30, 23.0), (29.9, 30, 30.0)],
 )
 def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window: int, encoded: float) -> None:
     assert encoded_for(seconds, window) == encoded
@@ -58,12 +58,12 @@ def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window
 
 def test_encoded_silence_is_repeated_up_to_the_window_of_the_decoder() -> None:
     encoded = np.arange(150, dtype=np.float32)[:, None] * np.ones((1, 4), dtype=np.float32)
-    longer = lengthened(encoded, 10)
-    assert longer.shape == (500, 4)
+    longer = lengthened(encoded, 12)
+    assert longer.shape == (600, 4)
     assert list(longer[:148, 0]) == list(range(148)), "what was heard stays where it was"
     assert list(longer[-2:, 0]) == [148, 149], "the edge stays at the edge"
     assert set(longer[148:-2, 0]) == set(range(123, 148)), "in between, the last half second of silence"
-    assert lengthened(longer, 10) is longer
+    assert lengthened(longer, 12) is longer
 
 
 @pytest.mark.parametrize("window", [3.5, *WINDOW_SECONDS])
