@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from types import EllipsisType, TracebackType
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import grpc
 import grpc.aio
@@ -23,7 +23,14 @@ from stt_client.errors import Cancelled, DeadlineExceeded, NotReady, UpstreamUna
 from stt_client.request import AudioFormat, Samples, checked_request_id, prepare
 from stt_client.results import Metrics, Status, Transcript
 from stt_client.rpc_errors import error_of_rpc, metadata_of
+from stt_client.stream import Alone, live
+from stt_client.stream_call import StreamCall
+from stt_client.stream_options import StreamOptions
+from stt_client.stream_results import Flush, StreamEvent
 from stt_client.telemetry import CallRecord, LatencyStats, Telemetry, report
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Pairs = Sequence[tuple[str, str]]
 _T = TypeVar("_T")
@@ -160,6 +167,37 @@ class SttClient:
         pairs = self._metadata(metadata, ("x-req-id", checked_request_id(request_id)))
         method = SpeechToTextStub(self._open()).Transcribe
         return await self._call("Transcribe", method, request, transcript_of, deadline, pairs, len(request.audio))
+
+    def stream(
+        self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Transcribes live audio: yields events while it is sent.
+
+        Closing the generator cancels the call; either way the audio iterator is closed where it can be.
+
+        Args:
+            audio: chunks of any size, and `FLUSH` where the current utterance is to end. It is pulled as fast as the
+                service takes it, and no faster.
+            encoding: of the audio, 8000 to 48000 Hz.
+            options: see `StreamOptions`. With `resume`, a lost connection is made again, for up to half a minute
+                without progress, and what no final covers is sent again: up to 16 MiB, or a minute, of audio is kept.
+                The caller sees one stream: offsets and utterances go on, no event of a finished utterance comes
+                twice, and interims of the interrupted one come once they say again what was stable. `audio_processed`
+                doesn't go back, though the service does. Errors of the request itself are raised all the same.
+
+        Raises:
+            ValueError: at once, an option that isn't one.
+            SttError: from the generator, one of its subclasses, by the type that the service said.
+            Exception: from the generator, what the audio iterator raised; the call is cancelled.
+        """
+        return live(Alone(self), audio, encoding, **options)
+
+    def start_stream(self, deadline: float | None, request_id: str, metadata: Pairs) -> StreamCall:
+        """Begins one `StreamTranscribe` call; see `stream`, which makes as many as it takes."""
+        pairs = self._metadata(metadata, ("x-req-id", request_id))
+        method = SpeechToTextStub(self._open()).StreamTranscribe
+        call = method(timeout=seconds_left(deadline), metadata=pairs)
+        return StreamCall(call, self.target, request_id, self._telemetry)
 
     async def status(self, *, metadata: Pairs = ()) -> Status:
         """What the service is, what it accepts, and how it does. Needs no key. Raises SttError."""
