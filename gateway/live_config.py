@@ -48,9 +48,7 @@ def config_of(text: str) -> LiveConfig:
     for name, takes in (("encoding", " or ".join(ENCODINGS)), ("sample_rate_hertz", "4000 to 192000")):
         if name not in values:
             raise _refused(f"The config needs {name}: {takes}.")
-    encoding = AudioFormat(
-        values.pop("encoding"), values.pop("sample_rate_hertz"), values.pop("channel_count", 0) or 1
-    )
+    encoding = AudioFormat(values.pop("encoding"), values.pop("sample_rate_hertz"), values.pop("channel_count", 0) or 1)
     return LiveConfig(
         api_key=values.pop("api_key", None) or None,
         encoding=encoding,
@@ -67,9 +65,10 @@ def command_of(text: str) -> Literal["flush", "end"]:
     """
     given = _object(text)
     if len(given) == 1:
-        for name in ("flush", "end"):
-            if given.get(name) == {}:
-                return cast(Literal["flush", "end"], name)
+        if given.get("flush") == {}:
+            return "flush"
+        if given.get("end") == {}:
+            return "end"
     raise _refused('After the config, text is {"flush": {}} or {"end": {}}; audio goes in binary messages.')
 
 

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -96,14 +96,16 @@ class LiveSession:
         config = await self._config()
         speaking = asyncio.ensure_future(self._speak(config))
         hearing = asyncio.ensure_future(self._hear())
-        others = [asyncio.ensure_future(self._gone.wait()), asyncio.ensure_future(self._end_when_stopping())]
-        tasks = (speaking, hearing, *others)
+        gone = asyncio.ensure_future(self._gone.wait())
+        stopping = asyncio.ensure_future(self._end_when_stopping())
+        tasks: tuple[asyncio.Future[Any], ...] = (speaking, hearing, gone, stopping)
         try:
-            await asyncio.wait((speaking, hearing, others[0]), return_when=asyncio.FIRST_COMPLETED)
-            for task in (speaking, hearing):
-                if task.done():
-                    task.result()
-            if not speaking.done():
+            await asyncio.wait((speaking, hearing, gone), return_when=asyncio.FIRST_COMPLETED)
+            if speaking.done():
+                speaking.result()
+            elif hearing.done():
+                hearing.result()
+            else:
                 raise WebSocketDisconnect(1006)
         finally:
             for task in tasks:
@@ -154,22 +156,22 @@ class LiveSession:
 
     async def _speak(self, config: LiveConfig) -> None:
         """Passes the service's events on. A caller that reads slowly keeps only its own call waiting."""
-        events = self._client.stream(
-            self._inbox.items(),
-            encoding=config.encoding,
-            interim_results=config.interim_results,
-            timeout=None,
-            request_id=request_id_in(self._socket.scope),
-            metadata=self._metadata(config.api_key),
-            **config.options,
-        )
         try:
-            async with aclosing(events):
-                async for event in events:
-                    self._socket.scope["state"]["told_by_service"] = True
-                    await self._socket.send_text(json.dumps(event_json(event), ensure_ascii=False))
+            events = self._client.stream(
+                self._inbox.items(),
+                encoding=config.encoding,
+                interim_results=config.interim_results,
+                timeout=None,
+                request_id=request_id_in(self._socket.scope),
+                metadata=self._metadata(config.api_key),
+                **config.options,
+            )
         except ValueError as error:  # an option that the SDK knows to be none
             raise Refusal("invalid_argument", str(error)) from None
+        async with aclosing(events):
+            async for event in events:
+                self._socket.scope["state"]["told_by_service"] = True
+                await self._socket.send_text(json.dumps(event_json(event), ensure_ascii=False))
 
     def _metadata(self, api_key: str | None) -> Metadata:
         metadata = call_metadata(self._socket)

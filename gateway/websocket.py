@@ -50,8 +50,9 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Its lines at `info` hold the query, where people put what they shouldn't.
-        self.logger = _NoNews("uvicorn.error")
+        # The lines at `info` hold the query, where people put what they shouldn't; those at `debug`, the messages.
+        self.logger = self.conn.logger = _NoNews("uvicorn.error")
+        self.conn.debug = False
         self.gone = asyncio.Event()
         self._heard_at = 0.0
         self._unread: asyncio.TimerHandle | None = None

@@ -53,7 +53,7 @@ export class Microphone {
     this.media.getAudioTracks()[0].onended = () => this.stop();
     source.connect(this.node);
     await ended;
-    await this.#close();
+    await this.abandon();
   }
 
   /** What has been heard so far is still given. */
@@ -61,7 +61,8 @@ export class Microphone {
     this.node?.port.postMessage("stop");
   }
 
-  async #close() {
+  /** Without having run. */
+  async abandon() {
     for (const track of this.media.getTracks()) track.stop();
     if (this.context.state !== "closed") await this.context.close();
   }
@@ -106,6 +107,10 @@ export class Recording {
 
   stop() {
     this.stopped = true;
+  }
+
+  abandon() {
+    this.stop();
   }
 }
 

@@ -1,0 +1,248 @@
+/* The page: what its buttons do, and what it shows of a stream. */
+
+import { Captions, clock } from "./captions.js";
+import { Latency } from "./latency.js";
+import { Meter } from "./meter.js";
+import { Microphone, Recording, SourceError } from "./sources.js";
+import { LiveStream } from "./stream.js";
+import { save, srt, txt, vtt } from "./subtitles.js";
+import { LANGUAGES, languageName, trouble } from "./words.js";
+import { RATE } from "./resample.js";
+
+const $ = (id) => document.getElementById(id);
+const KEY = "stt-key";
+
+const captions = new Captions($("page"));
+const meter = new Meter($("meter"));
+let run = null; // {source, stream} from start to end
+let repeat = null; // what "Try again" does
+
+const STATES = {
+  idle: ["Start", "Ready"],
+  opening: ["Cancel", "Connecting"],
+  live: ["Stop", "Listening"],
+  finishing: ["Cancel", "Finishing"],
+};
+
+function show(state, status = STATES[state][1]) {
+  $("start").dataset.state = state;
+  $("start-label").textContent = STATES[state][0];
+  $("status").textContent = status;
+  $("choose").disabled = state !== "idle";
+  const something = captions.finals.length > 0;
+  $("welcome").hidden = something || state !== "idle";
+  $("exports").hidden = !something;
+  $("clear").disabled = state !== "idle";
+}
+
+function complain(error, again) {
+  const said = trouble(error);
+  $("trouble-title").textContent = said.title;
+  $("trouble-advice").textContent = said.advice;
+  $("again").hidden = !(said.again && again);
+  repeat = again;
+  $("trouble").hidden = false;
+}
+
+function config(realtime) {
+  return {
+    ...($("key").value.trim() && { api_key: $("key").value.trim() }),
+    encoding: "linear16",
+    sample_rate_hertz: RATE,
+    interim_results: realtime,
+    language: $("language").value,
+    task: $("translate").checked ? "translate" : "transcribe",
+  };
+}
+
+/* From a source that `open` gives to the last final. */
+async function start(open, realtime, listening) {
+  const mine = { source: null, stream: null, stopped: false };
+  run = mine;
+  $("trouble").hidden = true;
+  show("opening");
+  let error = null;
+  let latency = null;
+  try {
+    mine.source = await open();
+    if (mine.stopped) await mine.source.abandon();
+    else {
+      latency = new Latency(realtime);
+      error = await pass(mine, latency, realtime, listening);
+    }
+  } catch (failure) {
+    if (!(failure instanceof SourceError)) console.error(failure);
+    error = { type: failure.code || "internal", message: failure.message };
+  }
+  captions.streamEnded(latency?.sent || 0);
+  if (run === mine) run = null;
+  $("progress").hidden = true;
+  $("meter").hidden = false;
+  show("idle", error ? "Stopped" : captions.finals.length ? "Done" : "Ready");
+  if (error && !mine.abandoned) complain(error, () => start(open, realtime, listening));
+  if (error?.type === "unauthenticated") openSettings($("key"));
+}
+
+/* Passes the source's audio on and shows what comes back. What went wrong, or null. */
+async function pass(mine, latency, realtime, listening) {
+  const stream = new LiveStream(config(realtime), (event) => hear(event, latency));
+  mine.stream = stream;
+  const opened = await stream.opened;
+  if (opened && !mine.stopped) {
+    show("live", listening);
+    const lock = await wakeLock();
+    let level = 0;
+    const taking = mine.source.run(
+      (pcm, loudness) => {
+        stream.send(pcm);
+        latency.sending(pcm.length);
+        level = loudness;
+        meter.add(level);
+        $("clock").textContent = clock(captions.offset + latency.sent);
+        if (mine.source.seconds) $("progress").value = latency.sent / mine.source.seconds;
+        figures(latency);
+      },
+      () => stream.waiting,
+    );
+    const over = stream.closed.then((error) => {
+      mine.source.stop();
+      return error;
+    });
+    await taking;
+    await lock?.release();
+    show("finishing");
+    stream.end();
+    return over;
+  }
+  await mine.source.abandon();
+  if (opened) stream.abandon();
+  return stream.closed;
+}
+
+function hear(event, latency) {
+  latency.event(event);
+  if (event.interim) captions.interim(event.interim);
+  if (event.final) captions.final(event.final);
+  if (event.final) $("exports").hidden = !captions.finals.length;
+  figures(latency);
+}
+
+function figures(latency) {
+  const [first, second] = latency.figures();
+  [$("lag-label").textContent, $("lag").textContent] = first;
+  [$("wait-label").textContent, $("wait").textContent] = second;
+}
+
+/* Keeps a phone's screen on where the browser can. */
+async function wakeLock() {
+  try {
+    return await navigator.wakeLock?.request("screen");
+  } catch {
+    return null;
+  }
+}
+
+function stop() {
+  if (!run) return;
+  const state = $("start").dataset.state;
+  run.stopped = true;
+  if (state === "live") run.source.stop();
+  else {
+    run.abandoned = true;
+    run.stream?.abandon();
+  }
+}
+
+function listen() {
+  return start(() => Microphone.open(), true, "Listening");
+}
+
+function transcribe(file) {
+  if (!file || run) return null;
+  const realtime = $("realtime").checked;
+  $("progress").value = 0;
+  $("progress").hidden = realtime;
+  $("meter").hidden = !realtime;
+  return start(() => Recording.open(file, realtime), realtime, file.name);
+}
+
+function openSettings(focused) {
+  $("settings").showModal();
+  focused?.focus();
+}
+
+function keepKey() {
+  try {
+    if ($("keep").checked && $("key").value) sessionStorage.setItem(KEY, $("key").value);
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // Storage may be forbidden: the key then lives as long as the page.
+  }
+}
+
+function restoreKey() {
+  try {
+    $("key").value = sessionStorage.getItem(KEY) || "";
+  } catch {
+    $("key").value = "";
+  }
+  $("keep").checked = $("key").value !== "";
+}
+
+const FORMATS = {
+  txt: () => save("captions.txt", "text/plain", txt(captions.finals)),
+  srt: () => save("captions.srt", "application/x-subrip", srt(captions.segments)),
+  vtt: () => save("captions.vtt", "text/vtt", vtt(captions.segments)),
+};
+
+async function lookForService() {
+  try {
+    const about = await (await fetch("v1/health")).json();
+    if (!about.model) throw new Error("no answer");
+    captions.primary = about.model;
+    $("service").textContent = about.ok ? `${about.model} on ${about.device}` : `${about.model} is not ready`;
+  } catch {
+    $("service").textContent = "The service can't be reached";
+  }
+}
+
+function wire() {
+  $("start").addEventListener("click", () => (run ? stop() : listen()));
+  $("choose").addEventListener("click", () => $("file").click());
+  $("file").addEventListener("change", () => {
+    transcribe($("file").files[0]);
+    $("file").value = "";
+  });
+  $("open-settings").addEventListener("click", () => openSettings());
+  $("close-settings").addEventListener("click", () => $("settings").close());
+  $("settings").addEventListener("close", keepKey);
+  $("key").addEventListener("keydown", ({ key }) => key === "Enter" && $("settings").close());
+  $("dismiss").addEventListener("click", () => ($("trouble").hidden = true));
+  $("again").addEventListener("click", () => !run && repeat?.());
+  $("clear").addEventListener("click", () => {
+    captions.clear();
+    meter.clear();
+    $("clock").textContent = clock(0);
+    show("idle");
+    $("start").focus();
+  });
+  for (const button of document.querySelectorAll("[data-format]")) {
+    button.addEventListener("click", () => FORMATS[button.dataset.format]());
+  }
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    transcribe(event.dataTransfer.files[0]);
+  });
+}
+
+function listLanguages() {
+  const named = LANGUAGES.map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
+  $("language").append(...named.map(([name, code]) => new Option(name, code)));
+}
+
+listLanguages();
+restoreKey();
+wire();
+show("idle");
+lookForService();
