@@ -113,13 +113,21 @@ class LiveSession:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _config(self) -> LiveConfig:
+        first = asyncio.ensure_future(self._receive())
+        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            first = await asyncio.wait_for(self._receive(), CONFIG_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise Refusal("deadline_exceeded", f"No config came within {CONFIG_TIMEOUT_S:g} s.") from None
-        if isinstance(first, bytes):
+            await asyncio.wait((first, stopping), timeout=CONFIG_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                raise Refusal("not_ready", "The gateway is stopping; connect again.")
+            if not first.done():
+                raise Refusal("deadline_exceeded", f"No config came within {CONFIG_TIMEOUT_S:g} s.")
+            message = first.result()
+        finally:
+            first.cancel()
+            stopping.cancel()
+        if isinstance(message, bytes):
             raise Refusal("invalid_argument", "The first message is to be the config, a text of JSON; audio follows.")
-        return config_of(first)
+        return config_of(message)
 
     async def _hear(self) -> None:
         """Takes what the caller sends until it goes away."""

@@ -95,6 +95,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         """Unset: a stream takes its config and then nothing."""
         self.read_audio.set()
         self.interims_a_message = 1
+        self.interim_text = "Grüße"
         self.interims_sent = 0
         self.status_calls: list[Metadata] = []
         self.hold: asyncio.Event | None = None
@@ -179,8 +180,9 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
                     return
             elif call.config.interim_results:
                 for _ in range(self.interims_a_message):
-                    yield _interim(call)
+                    yield _interim(call, self.interim_text)
                     self.interims_sent += 1
+        await asyncio.sleep(0)  # a cancelled call ends here too, and is cancelled one turn of the loop later
         call.half_closed = True
         if self.hold is not None:
             await self.hold.wait()
@@ -222,8 +224,8 @@ def _received(context: Context) -> Metadata:
     return {name: str(value) for name, value in context.invocation_metadata() or ()}
 
 
-def _interim(call: StreamCall) -> speech_pb2.StreamTranscribeResponse:
-    interim = speech_pb2.Interim(stable_text="Grüße", unstable_text=f" {len(call.audio)}", language="de")
+def _interim(call: StreamCall, text: str) -> speech_pb2.StreamTranscribeResponse:
+    interim = speech_pb2.Interim(stable_text=text, unstable_text=f" {len(call.audio)}", language="de")
     return speech_pb2.StreamTranscribeResponse(interim=interim, audio_processed=_at(len(call.audio) / 32000))
 
 

@@ -262,9 +262,7 @@ async def test_each_row_of_the_error_table_has_its_close_code(
 
 
 @pytest.mark.parametrize("config_key", [True, False])
-async def test_one_line_a_stream_at_its_end(
-    gateway: GatewayServer, service: ScriptedService, config_key: bool
-) -> None:
+async def test_one_line_a_stream_at_its_end(gateway: GatewayServer, service: ScriptedService, config_key: bool) -> None:
     with access_lines() as lines:
         async with calling(gateway, additional_headers={"X-Req-Id": "one"}) as socket:
             await socket.send(json.dumps({**CONFIG, "api_key": "s3cret"} if config_key else {"x": 1}))
