@@ -120,6 +120,7 @@ class Continuity:
         if event.type == "started":
             number, self._starts = self._starts, self._starts + 1
             known, self._started = number < self._started, max(self._started, self._starts)
+            self._audio.needed = True
         else:
             number, self._stops = self._stops, self._stops + 1
             known, self._ended = number < self._ended, max(self._ended, self._stops)
