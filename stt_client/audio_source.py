@@ -83,6 +83,11 @@ class AudioSource:
         self.needed = needed
         self._news.set()
 
+    def flush_after(self, offset: float) -> float | None:
+        """Where the first flush kept stands that is not before `offset`, in seconds; None: there is none."""
+        starts = (item.start / self._frame / self._rate for item in self._items if isinstance(item.payload, Flush))
+        return next((start for start in starts if start >= offset), None)
+
     async def next(self) -> bytes | Flush | None:
         """The next message: at most `MESSAGE_BYTES` of audio, or a flush; None: there is no more.
 

@@ -42,7 +42,7 @@ class Breaks:
                 await context.abort(self._status, "Socket closed")
 
 
-async def collect(*parts: str | Flush, toy: Toy, size: int = 160, **options: Any) -> list[StreamEvent]:
+async def collect(*parts: str | Flush, toy: Toy, size: int = FRAME_BYTES, **options: Any) -> list[StreamEvent]:
     async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
         stream = client.stream(chunks(*parts, size=size), encoding=FORMAT, resume=True, **options)
         return [event async for event in stream]
@@ -68,7 +68,7 @@ def check_interims(events: list[StreamEvent]) -> None:
         assert event.audio_processed >= heard
         heard = event.audio_processed
         if isinstance(event, Interim):
-            assert event.utterance == finished + 1
+            assert event.utterance > finished
             assert event.stable_text.startswith(stable.get(event.utterance, ""))
             stable[event.utterance] = event.stable_text
         elif isinstance(event, Final):
@@ -84,18 +84,19 @@ def rounded(told: list[tuple[Any, ...]]) -> str:
     return re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.6f}", repr(told))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 async def test_wherever_it_breaks_nothing_is_lost_and_nothing_comes_twice(seed: int) -> None:
     rng = random.Random(seed)
     parts: list[str | Flush] = [SAID[:30], FLUSH, SAID[30:]] if seed % 2 else [SAID]
-    size = rng.choice([160, 37, 1000, 4001])
-    whole = await collect(*parts, toy=Toy(), size=size)
+    size = rng.choice([1600, 371, 10_000, 40_001])
+    late = rng.choice([0, 0, 9, 25])
+    whole = await collect(*parts, toy=Toy(late=late), size=size)
     limits = [
         ("events", rng.randint(0, 12)) if rng.random() < 0.5 else ("bytes", rng.randint(0, 60 * FRAME_BYTES))
         for _ in range(rng.randint(1, 4))
     ]
     breaks = Breaks(*limits)
-    events = await collect(*parts, toy=Toy(break_at=breaks), size=size)
+    events = await collect(*parts, toy=Toy(late=late, break_at=breaks), size=size)
     assert breaks.broken > 0
     assert rounded(told(events)) == rounded(told(whole))
     check_interims(events)
@@ -108,7 +109,7 @@ async def test_after_a_break_only_what_no_final_covers_is_sent_again() -> None:
     assert finals(events) == ["abcdef", "ghi"]
     first, second = toy.received
     assert first.startswith(speech("abcdef"))
-    assert second == speech("      ghi")
+    assert second == speech("   ghi")
 
 
 async def test_audio_that_was_over_when_the_connection_broke_is_half_closed_again() -> None:
@@ -146,7 +147,7 @@ async def test_a_break_after_the_last_final_is_no_more_than_the_end() -> None:
 
 async def test_interims_of_the_interrupted_utterance_wait_until_they_say_again_what_was_stable() -> None:
     toy = Toy(break_at=Breaks(("events", 4)))
-    events = await collect("abcdefghijklmno", toy=toy, size=160)
+    events = await collect("abcdefghijklmno", toy=toy)
     shown = [(event.stable_text, event.unstable_text) for event in events if isinstance(event, Interim)]
     assert shown[:3] == [("a", "bc"), ("abcd", "ef"), ("abcdefg", "hi")]
     # The second connection says "a|bc" and "abcd|ef" first, which would take words back.
