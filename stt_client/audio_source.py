@@ -57,7 +57,8 @@ class AudioSource:
         self._next = 0
         self._end = 0
         self._over = False
-        self._needed = False
+        self.needed = False
+        """An utterance is under way: none of what is kept may be dropped for lack of room."""
         self._closing = False
         self._wanted = asyncio.Event()
         self._news = asyncio.Event()
@@ -77,14 +78,15 @@ class AudioSource:
         return start / self._frame / self._rate
 
     def cover(self, offset: float, *, needed: bool) -> None:
-        """Lets go of the audio before `offset` seconds.
-
-        Args:
-            needed: an utterance is under way in what follows, so that none of it may be dropped for lack of room.
-        """
-        self._trim(int(offset * self._rate) * self._frame)
-        self._needed = needed
+        """Lets go of the audio before `offset` seconds; `needed`: an utterance is under way in what follows."""
+        self._trim(round(offset * self._rate) * self._frame)
+        self.needed = needed
         self._news.set()
+
+    def flush_after(self, offset: float) -> float | None:
+        """Where the first flush kept stands that is not before `offset`, in seconds; None: there is none."""
+        starts = (item.start / self._frame / self._rate for item in self._items if isinstance(item.payload, Flush))
+        return next((start for start in starts if start >= offset), None)
 
     async def next(self) -> bytes | Flush | None:
         """The next message: at most `MESSAGE_BYTES` of audio, or a flush; None: there is no more.
@@ -159,7 +161,7 @@ class AudioSource:
         over = self._end - self._items[0].start - self._most if self._items else 0
         if over <= 0:
             return True
-        if self._needed:
+        if self.needed:
             return False
         frames = -(-(self._items[0].start + over) // self._frame)
         self._trim(frames * self._frame)

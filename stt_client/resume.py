@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Collection
@@ -27,6 +28,10 @@ class Backoff:
 
 
 RESUME = Backoff()
+
+TAIL_S = 0.3
+PRE_ROLL_S = 0.4
+"""Seconds before the start of speech that a service wants to hear too."""
 
 
 class Attempts:
@@ -79,17 +84,21 @@ class Continuity:
     """Shifts what each connection says to its place in the one stream, and leaves out what the caller has had.
 
     A connection numbers its utterances from 0 and counts its seconds from 0. The n-th STARTED and the n-th ENDED
-    belong to its n-th utterance. After a break the audio from the end of the last finished utterance on is sent again:
-    the offset of its ENDED event, as the next one may begin, by the service's pre-roll, anywhere after it.
+    belong to its n-th utterance. After a break, the audio is sent again that follows the last utterance whose final
+    came, from a little behind the end of its speech: what is left of a last sound is not to be heard as a new one.
 
     Args:
         audio: told what finals cover.
+        endpoint_silence: seconds of silence that end an utterance.
     """
 
-    def __init__(self, audio: AudioSource) -> None:
+    def __init__(self, audio: AudioSource, endpoint_silence: float) -> None:
         self._audio = audio
+        # Nobody speaks so soon after the end of an utterance, or it would not have been the end.
+        self._tail = min(TAIL_S, endpoint_silence / 2)
         self._finals = self._started = self._ended = 0
         self._heard = 0.0
+        self._begins: dict[int, float] = {}
         self._ends: dict[int, float] = {}
         self._stable: dict[int, str] = {}
         self._base = 0.0
@@ -120,6 +129,8 @@ class Continuity:
         if event.type == "started":
             number, self._starts = self._starts, self._starts + 1
             known, self._started = number < self._started, max(self._started, self._starts)
+            self._begins[number] = offset
+            self._audio.needed = True
         else:
             number, self._stops = self._stops, self._stops + 1
             known, self._ended = number < self._ended, max(self._ended, self._stops)
@@ -143,14 +154,21 @@ class Continuity:
         if number < self._finals:
             return None
         self._finals = number + 1
-        end = self._ends.pop(number, None)
+        self._begins.pop(number, None)
         self._stable.pop(number, None)
-        result = _later(event.result, self._base)
-        if end is None and result.segments:
-            end = result.segments[-1].end
+        end = self._ends.pop(number, None)
         if end is not None:
-            self._audio.cover(end, needed=self._starts > self._finals)
-        return Final(number, result, self._heard)
+            self._audio.cover(self._covered(end, number), needed=self._starts > self._finals)
+        return Final(number, _later(event.result, self._base), self._heard)
+
+    def _covered(self, end: float, number: int) -> float:
+        """Up to where the audio has been heard for good, given where the speech of an utterance ended.
+
+        One that was cut, or flushed, may be followed by the next one without a pause.
+        """
+        begin = self._begins.get(number + 1, math.inf) - PRE_ROLL_S
+        flush = self._audio.flush_after(end)
+        return max(end, min(end + self._tail, begin, math.inf if flush is None else flush))
 
 
 def _later(result: Transcript, seconds: float) -> Transcript:

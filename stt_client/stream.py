@@ -15,7 +15,7 @@ from stt_client.errors import NotReady, OutOfMemory, Overloaded, UpstreamUnavail
 from stt_client.request import AudioFormat, checked_request_id
 from stt_client.resume import RESUME, Attempts, Continuity
 from stt_client.stream_call import StreamCall
-from stt_client.stream_options import ConfigOptions, StreamOptions, stream_config
+from stt_client.stream_options import ENDPOINT_SILENCE_S, ConfigOptions, StreamOptions, stream_config
 from stt_client.stream_results import Final, Flush, StreamEvent
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def live(
     def start(member: Member, deadline: float | None) -> StreamCall:
         return member.start_stream(deadline, request_id, metadata)
 
-    return _Stream(members, config, source, start, Continuity(source) if resumes else None).events(timeout)
+    silence = config.endpoint_silence.ToTimedelta().total_seconds() or ENDPOINT_SILENCE_S
+    continuity = Continuity(source, silence) if resumes else None
+    return _Stream(members, config, source, start, continuity).events(timeout)
 
 
 class _Stream:

@@ -14,6 +14,9 @@ from stt_client.request import AudioFormat, SpeechOptions, format_of, transcribe
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+ENDPOINT_SILENCE_S = 0.6
+"""What a service takes where it is told nothing."""
+
 
 class ConfigOptions(SpeechOptions, total=False):
     """What the service is told first."""

@@ -184,12 +184,17 @@ class ScriptedSpeech(speech_pb2_grpc.SpeechToTextServicer):
         if failure is not None:
             await _abort(context, failure, script.metadata[-1].get("x-req-id", ""))
         assert script.stream is not None, "the test scripted no stream"
-        try:
-            async for response in script.stream(request_iterator, context):
-                yield response
-        except asyncio.CancelledError:
-            script.cancelled.set()
-            raise
+        # A handler that stands at its `yield` hears of a caller who went away only by this.
+        finished = False
+
+        def ended(_: object) -> None:
+            if not finished:
+                script.cancelled.set()
+
+        context.add_done_callback(ended)
+        async for response in script.stream(request_iterator, context):
+            yield response
+        finished = True
 
 
 class ScriptedOperations(speech_pb2_grpc.OperationsServicer):

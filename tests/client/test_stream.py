@@ -15,13 +15,13 @@ from stt_client.convert import event_json
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
 from tests.client.scripted import Failure, Script, serving
 from tests.client.test_client import unused_port
-from tests.client.toy_stream import FORMAT, Toy, speech
+from tests.client.toy_stream import FORMAT, FRAME_BYTES, Toy, speech
 
 WAIT_S = 20
 MIB = 1024 * 1024
 
 
-async def chunks(*parts: str | Flush, size: int = 160) -> AsyncIterator[bytes | Flush]:
+async def chunks(*parts: str | Flush, size: int = FRAME_BYTES) -> AsyncIterator[bytes | Flush]:
     """What is said, in chunks of `size` bytes."""
     for part in parts:
         if isinstance(part, Flush):
@@ -51,12 +51,12 @@ async def test_events_come_typed_and_in_order() -> None:
         events = [event async for event in client.stream(chunks("  abcd       ef"), encoding=FORMAT)]
     first, second = [SpeechEvent, Interim, SpeechEvent, Final], [SpeechEvent, SpeechEvent, Final]
     assert [type(event) for event in events] == first + second
-    assert events[0] == SpeechEvent("started", 0.02, 0.03)
-    assert events[1] == Interim(0, "a", "bc", "", 0.05)
-    assert events[2] == SpeechEvent("ended", 0.06, 0.12)
+    assert events[0] == SpeechEvent("started", 0.2, 0.3)
+    assert events[1] == Interim(0, "a", "bc", "", 0.5)
+    assert events[2] == SpeechEvent("ended", 0.6, 1.2)
     final = events[-1]
     assert isinstance(final, Final)
-    assert (final.utterance, final.result.text, final.result.segments[0].start) == (1, "ef", 0.13)
+    assert (final.utterance, final.result.text, final.result.segments[0].start) == (1, "ef", 1.3)
     assert final.result.routing.fallback_used
 
 
@@ -64,7 +64,7 @@ async def test_an_event_as_json_has_the_protos_names() -> None:
     async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(chunks("abc"), encoding=FORMAT)]
     started, interim, ended, final = [json.loads(json.dumps(event_json(event))) for event in events]
-    assert started == {"speech_event": {"type": "STARTED", "offset": 0.0}, "audio_processed": 0.01}
+    assert started == {"speech_event": {"type": "STARTED", "offset": 0.0}, "audio_processed": 0.1}
     assert interim["interim"] == {"utterance": 0, "stable_text": "a", "unstable_text": "bc", "language": ""}
     assert ended["speech_event"]["type"] == "ENDED"
     assert final["final"]["utterance"] == 0
@@ -128,7 +128,7 @@ def test_an_option_that_is_none_is_said_at_once(options: dict[str, object], says
 
 async def test_a_chunk_over_a_mebibyte_is_cut_into_messages() -> None:
     toy = Toy()
-    audio = speech("a" + " " * 7000 + "b" + " " * 7000)
+    audio = speech("a" + " " * 700 + "b" + " " * 700)
     assert len(audio) > 2 * MIB
 
     async def at_once() -> AsyncIterator[bytes]:
@@ -261,7 +261,7 @@ async def test_a_stream_is_one_record() -> None:
         assert client.latency.count == 0
     (record,) = records
     assert (record.method, record.ok, record.error_type, record.request_id) == ("StreamTranscribe", True, "", "r1")
-    assert record.audio_bytes == 3 * 160
+    assert record.audio_bytes == 3 * FRAME_BYTES
 
 
 @pytest.mark.parametrize("resume", [False, True])

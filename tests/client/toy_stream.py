@@ -1,12 +1,13 @@
 """A live service without a model: it hears letters in the samples, and utterances in the pauses between them.
 
-The audio is LINEAR16 at 8000 Hz, in frames of 10 ms: silence, or a letter, whose code is in each of its samples. What
+The audio is LINEAR16 at 8000 Hz, in frames of 0.1 s: silence, or a letter, whose code is in each of its samples. What
 it says follows from the audio alone, so that a stream that was broken and resumed can be held against one that was not.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,8 @@ from tests.client.scripted import response
 
 RATE = 8000
 FORMAT = AudioFormat("linear16", RATE)
-FRAME_S = 0.01
-FRAME_BYTES = 160
+FRAME_S = 0.1
+FRAME_BYTES = 1600
 ENDPOINT_FRAMES = 6
 _MARK = 0x40
 """High byte of a spoken sample: seen in the place of the low one, the stream has lost its alignment."""
@@ -53,6 +54,10 @@ class Ear:
     start: int = 0
     silent: int = 0
     rest: bytes = b""
+    late: int = 0
+    """Frames between the end of an utterance and its final."""
+    waiting: deque[tuple[int, Response]] = field(default_factory=deque)
+    """Finals, and when to send them."""
 
     def hear(self, audio: bytes) -> Iterable[Response]:
         self.rest += audio
@@ -78,6 +83,16 @@ class Ear:
             self.silent += 1
             if self.silent == ENDPOINT_FRAMES:
                 yield from self.end()
+        yield from self._due(self.heard)
+
+    def finish(self) -> Iterable[Response]:
+        """Nothing more is heard."""
+        yield from self.end()
+        yield from self._due(self.heard + self.late)
+
+    def _due(self, now: int) -> Iterable[Response]:
+        while self.waiting and self.waiting[0][0] <= now:
+            yield self._at(self.waiting.popleft()[1])
 
     def end(self) -> Iterable[Response]:
         """Ends the utterance, if there is one."""
@@ -93,9 +108,11 @@ class Ear:
         for word in segment.words:
             word.start.CopyFrom(segment.start)
             word.end.CopyFrom(segment.end)
-        yield self._at(Response(final=speech_pb2.Final(utterance=self.utterance, result=result)))
+        final = Response(final=speech_pb2.Final(utterance=self.utterance, result=result))
+        self.waiting.append((self.heard + self.late, final))
         self.utterance += 1
         self.letters, self.silent = "", 0
+        yield from self._due(self.heard)
 
     def _speech(self, type_: str, frame: int) -> Response:
         kind = speech_pb2.SpeechEvent.Type.Value(type_)
@@ -112,6 +129,7 @@ class Toy:
 
     break_at: Callable[[Any, int, int], Awaitable[None]] | None = None
     """Given the context, and the events sent and the bytes heard on this connection."""
+    late: int = 0
     configs: list[speech_pb2.StreamConfig] = field(default_factory=list)
     received: list[bytes] = field(default_factory=list)
     """All audio of each connection."""
@@ -124,7 +142,7 @@ class Toy:
     async def __call__(self, requests: Any, context: Any) -> AsyncIterator[Response]:
         sent, index = 0, len(self.received)
         self.received.append(b"")
-        ear = Ear()
+        ear = Ear(late=self.late)
         async for request in requests:
             if request.WhichOneof("payload") == "config":
                 self.configs.append(request.config)
@@ -141,7 +159,7 @@ class Toy:
                     return
             self.heard.set()
         self.half_closed.set()
-        for said in ear.end():
+        for said in ear.finish():
             await self._maybe_break(context, sent, len(self.received[index]))
             sent += 1
             yield said
