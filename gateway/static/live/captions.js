@@ -1,5 +1,6 @@
 /* What has been said, on the screen: finals as a list that only grows, and the words that are still coming. */
 
+import { clock } from "./clock.js";
 import { REASONS, languageName } from "./words.js";
 
 const BARS = 5;
@@ -9,15 +10,6 @@ function element(tag, className, ...children) {
   made.className = className;
   made.append(...children);
   return made;
-}
-
-/** Seconds as 1:02 or 1:02:03. */
-export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  const two = (value) => String(value).padStart(2, "0");
-  const hours = Math.floor(whole / 3600);
-  const minutes = Math.floor(whole / 60) % 60;
-  return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(whole % 60)}`;
 }
 
 /** The confidence of the model whose text it is, 0 to 1; null where it isn't known. */
@@ -54,6 +46,7 @@ export class Captions {
     this.stable = root.querySelector("#stable");
     this.unstable = root.querySelector("#unstable");
     this.primary = "";
+    this.listening = false;
     this.clear();
   }
 
@@ -69,9 +62,16 @@ export class Captions {
     return this.finals.flatMap(({ segments }) => segments);
   }
 
+  /** Something may be said from now on: there is a sign of it. */
+  streamBegan() {
+    this.listening = true;
+    this.interim(null);
+  }
+
   /** A stream of so many seconds is over: the next one's times come after it. */
   streamEnded(seconds) {
     this.offset += seconds;
+    this.listening = false;
     this.interim(null);
   }
 
@@ -80,7 +80,10 @@ export class Captions {
     // The unstable text brings the space before it, where its language has one.
     this.stable.textContent = event?.stable_text.trimStart() || "";
     this.unstable.textContent = event?.unstable_text.trimEnd() || "";
-    this.line.hidden = !(this.stable.textContent || this.unstable.textContent);
+    const words = this.stable.textContent || this.unstable.textContent;
+    if (!words && this.listening) this.unstable.textContent = "…";
+    this.line.classList.toggle("waiting", !words);
+    this.line.hidden = !words && !this.listening;
     this.#follow();
   }
 

@@ -1,5 +1,6 @@
-/* How far the words are behind the voice, measured where a person would: here. */
+/* How long people wait for words, measured where they do: here. */
 
+import { clock } from "./clock.js";
 import { RATE } from "./resample.js";
 
 const RECENT = 5;
@@ -16,9 +17,10 @@ export class Latency {
     this.spoken = Infinity; // when the stream's first sample was spoken, seconds on the page's clock
     this.sent = 0; // seconds
     this.heard = 0; // seconds that the service has heard
-    this.ended = null; // where the speech of the utterance ended
-    this.lags = [];
-    this.waits = [];
+    this.began = null; // where the speech of the utterance began, until its first words are there
+    this.ended = null; // where it ended, until its final is there
+    this.firsts = [];
+    this.finals = [];
   }
 
   /** So many samples are sent now, the last of which was spoken just now. */
@@ -28,42 +30,41 @@ export class Latency {
     this.spoken = Math.min(this.spoken, performance.now() / 1000 - this.sent);
   }
 
-  event(event) {
-    const now = performance.now() / 1000 - this.spoken;
-    this.heard = Math.max(this.heard, event.audio_processed);
-    if (event.speech_event?.type === "ENDED") this.ended = event.speech_event.offset;
-    if (event.interim) this.#keep(this.lags, now - event.audio_processed);
-    if (event.final && this.ended !== null) {
-      this.#keep(this.waits, now - this.ended);
-      this.ended = null;
+  event({ audio_processed: heard, speech_event: speech, interim, final }) {
+    this.heard = Math.max(this.heard, heard);
+    if (speech?.type === "STARTED") this.began = speech.offset;
+    if (speech?.type === "ENDED") this.ended = speech.offset;
+    if (interim && this.began !== null) {
+      this.#keep(this.firsts, this.began);
+      this.began = null;
+    }
+    if (final && this.ended !== null) {
+      this.#keep(this.finals, this.ended);
+      this.began = this.ended = null;
     }
   }
 
-  #keep(values, value) {
-    values.push(Math.max(0, value));
+  #keep(values, since) {
+    values.push(Math.max(0, performance.now() / 1000 - this.spoken - since));
     if (values.length > RECENT) values.shift();
   }
 
-  /** Labels and values of two figures; "–" where nothing is known yet. */
+  /** Label, value and explanation of two figures; "–" where nothing is known yet. */
   figures() {
     if (!this.realtime) {
       const rate = this.heard / (performance.now() / 1000 - this.started);
       return [
-        ["Heard", clockOf(this.heard)],
-        ["Speed", this.heard ? `${rate.toFixed(1)}×` : "–"],
+        ["Heard", clock(this.heard), "How much of the recording has been heard"],
+        ["Speed", this.heard ? `${rate.toFixed(1)}×` : "–", "Seconds of the recording heard in a second"],
       ];
     }
     return [
-      ["Words behind", inSeconds(median(this.lags))],
-      ["Final after", inSeconds(median(this.waits))],
+      ["First words", inSeconds(median(this.firsts)), "From when somebody speaks to the first words on the screen"],
+      ["Final", inSeconds(median(this.finals)), "From when somebody falls silent to the final caption, the pause that ends it included"],
     ];
   }
 }
 
 function inSeconds(value) {
   return value === null ? "–" : `${value.toFixed(1)} s`;
-}
-
-function clockOf(seconds) {
-  return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds) % 60).padStart(2, "0")}`;
 }

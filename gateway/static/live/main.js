@@ -1,6 +1,7 @@
 /* The page: what its buttons do, and what it shows of a stream. */
 
-import { Captions, clock } from "./captions.js";
+import { Captions } from "./captions.js";
+import { clock } from "./clock.js";
 import { Latency } from "./latency.js";
 import { Meter } from "./meter.js";
 import { Microphone, Recording, SourceError } from "./sources.js";
@@ -57,66 +58,58 @@ function config(realtime) {
 
 /* From a source that `open` gives to the last final. */
 async function start(open, realtime, listening) {
-  const mine = { source: null, stream: null, stopped: false };
+  const mine = { source: null, stream: null, latency: new Latency(realtime), listening, cancelled: false };
   run = mine;
   $("trouble").hidden = true;
   show("opening");
   let error = null;
-  let latency = null;
   try {
     mine.source = await open();
-    if (mine.stopped) await mine.source.abandon();
-    else {
-      latency = new Latency(realtime);
-      error = await pass(mine, latency, realtime, listening);
-    }
+    if (mine.cancelled) mine.source.abandon();
+    else error = await pass(mine, config(realtime));
   } catch (failure) {
     if (!(failure instanceof SourceError)) console.error(failure);
+    mine.stream?.abandon();
     error = { type: failure.code || "internal", message: failure.message };
   }
-  captions.streamEnded(latency?.sent || 0);
-  if (run === mine) run = null;
+  captions.streamEnded(mine.latency.sent);
+  if (run !== mine) return; // cancelled, and perhaps begun anew
+  run = null;
   $("progress").hidden = true;
   $("meter").hidden = false;
-  show("idle", error ? "Stopped" : captions.finals.length ? "Done" : "Ready");
-  if (error && !mine.abandoned) complain(error, () => start(open, realtime, listening));
+  show("idle", error ? "Stopped" : "Done");
+  if (error) complain(error, () => start(open, realtime, listening));
   if (error?.type === "unauthenticated") openSettings($("key"));
 }
 
 /* Passes the source's audio on and shows what comes back. What went wrong, or null. */
-async function pass(mine, latency, realtime, listening) {
-  const stream = new LiveStream(config(realtime), (event) => hear(event, latency));
+async function pass(mine, config) {
+  const { source, latency } = mine;
+  const stream = new LiveStream(config, (event) => hear(event, latency));
   mine.stream = stream;
-  const opened = await stream.opened;
-  if (opened && !mine.stopped) {
-    show("live", listening);
+  const over = stream.closed.then((error) => {
+    source.stop();
+    return error;
+  });
+  if (await stream.opened) {
+    show("live", mine.listening);
+    captions.streamBegan();
     const lock = await wakeLock();
-    let level = 0;
-    const taking = mine.source.run(
-      (pcm, loudness) => {
-        stream.send(pcm);
-        latency.sending(pcm.length);
-        level = loudness;
-        meter.add(level);
-        $("clock").textContent = clock(captions.offset + latency.sent);
-        if (mine.source.seconds) $("progress").value = latency.sent / mine.source.seconds;
-        figures(latency);
-      },
-      () => stream.waiting,
-    );
-    const over = stream.closed.then((error) => {
-      mine.source.stop();
-      return error;
-    });
-    await taking;
+    await source.run((pcm, level) => take(mine, pcm, level), () => stream.waiting);
     await lock?.release();
-    show("finishing");
+    if (run === mine) show("finishing");
     stream.end();
-    return over;
-  }
-  await mine.source.abandon();
-  if (opened) stream.abandon();
-  return stream.closed;
+  } else source.abandon();
+  return over;
+}
+
+function take({ source, stream, latency }, pcm, level) {
+  stream.send(pcm);
+  latency.sending(pcm.length);
+  meter.add(level);
+  $("clock").textContent = clock(captions.offset + latency.sent);
+  if (source.seconds) $("progress").value = latency.sent / source.seconds;
+  figures(latency);
 }
 
 function hear(event, latency) {
@@ -128,9 +121,13 @@ function hear(event, latency) {
 }
 
 function figures(latency) {
-  const [first, second] = latency.figures();
-  [$("lag-label").textContent, $("lag").textContent] = first;
-  [$("wait-label").textContent, $("wait").textContent] = second;
+  const found = latency.figures();
+  ["first", "second"].forEach((id, i) => {
+    const [label, value, meaning] = found[i];
+    $(`${id}-label`).textContent = label;
+    $(id).textContent = value;
+    $(id).parentElement.title = meaning;
+  });
 }
 
 /* Keeps a phone's screen on where the browser can. */
@@ -142,15 +139,17 @@ async function wakeLock() {
   }
 }
 
+/* Once the audio has an end, what was said is still finished; before and after that, all is dropped. */
 function stop() {
-  if (!run) return;
-  const state = $("start").dataset.state;
-  run.stopped = true;
-  if (state === "live") run.source.stop();
-  else {
-    run.abandoned = true;
-    run.stream?.abandon();
+  const mine = run;
+  if ($("start").dataset.state === "live") {
+    mine.source.stop();
+    return;
   }
+  run = null;
+  mine.cancelled = true;
+  mine.stream?.abandon();
+  show("idle", "Cancelled");
 }
 
 function listen() {

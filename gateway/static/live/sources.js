@@ -10,6 +10,8 @@ const MAX_FILE_BYTES = 512 * 1024 * 1024;
 /* What may wait in the browser for the network, bytes: 8 s. */
 const MAX_WAITING = 256 * 1024;
 
+const REFUSALS = { NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" };
+
 /** Why there is no audio; `code` is a key of `words.js`. */
 export class SourceError extends Error {
   constructor(code, detail = "") {
@@ -25,7 +27,9 @@ export class Microphone {
     if (!window.isSecureContext || !navigator.mediaDevices) throw new SourceError("insecure");
     const context = new AudioContext({ latencyHint: "interactive" });
     try {
-      await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+      await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url)).catch((error) => {
+        throw new SourceError("connection_lost", error.message); // the file comes from where the stream goes
+      });
       const media = await navigator.mediaDevices.getUserMedia({
         // What makes a call pleasant makes words unclear: only the level is evened out.
         audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
@@ -33,7 +37,7 @@ export class Microphone {
       return new Microphone(context, media);
     } catch (error) {
       await context.close();
-      throw new SourceError({ NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" }[error.name] || "no_audio", error.message);
+      throw error instanceof SourceError ? error : new SourceError(REFUSALS[error.name] || "no_audio", error.message);
     }
   }
 
@@ -52,12 +56,14 @@ export class Microphone {
     });
     this.media.getAudioTracks()[0].onended = () => this.stop();
     source.connect(this.node);
+    if (this.stopped) this.stop(); // before there was anything to stop
     await ended;
     await this.abandon();
   }
 
   /** What has been heard so far is still given. */
   stop() {
+    this.stopped = true;
     this.node?.port.postMessage("stop");
   }
 
