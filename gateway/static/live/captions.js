@@ -77,9 +77,10 @@ export class Captions {
 
   /** @param {{stable_text: string, unstable_text: string} | null} event null: nobody is speaking. */
   interim(event) {
-    // The unstable text brings the space before it, where its language has one.
-    this.stable.textContent = event?.stable_text.trimStart() || "";
-    this.unstable.textContent = event?.unstable_text.trimEnd() || "";
+    // The unstable text brings the space before it, where its language has one; only words are underlined.
+    const [, space, unstable] = /^(\s*)([^]*?)\s*$/.exec(event?.unstable_text || "");
+    this.stable.textContent = ((event?.stable_text || "") + space).trimStart();
+    this.unstable.textContent = unstable;
     const words = this.stable.textContent || this.unstable.textContent;
     if (!words && this.listening) this.unstable.textContent = "…";
     this.line.classList.toggle("waiting", !words);
