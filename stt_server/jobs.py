@@ -22,6 +22,8 @@ class Job:
     policy: Policy = "auto"
     deadline: float | None = None
     """On the pipeline's clock, in seconds; None: the caller waits as long as it takes."""
+    offset: float = 0.0
+    """Where in a longer recording or a stream the audio begins, in seconds."""
 
 
 @dataclass

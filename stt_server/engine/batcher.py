@@ -3,6 +3,9 @@
 Chunks wait in the event loop, each with the request that it belongs to. A free worker takes the chunk of the request
 whose turn it is, and with it what else waits of the same group. Nothing waits for company: an idle machine adds no
 delay.
+
+Live streams add work that may turn out to be for nothing. It has a lower rank: it begins only where nothing of a higher
+one waits, so that it delays answers by one inference at most.
 """
 
 from __future__ import annotations
@@ -13,10 +16,24 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
 from stt_server.errors import EngineError
+
+
+class Rank(IntEnum):
+    """What is recognized first."""
+
+    ANSWER = 0
+    """Somebody waits for it."""
+    AHEAD = 1
+    """Begun before it is known to be needed."""
+    DRAFT = 2
+    """Soon out of date. Never fills the last worker, where there are two or more."""
 
 
 class Owner(Protocol):
@@ -33,6 +50,10 @@ class _Waiting:
     result: asyncio.Future[Hypothesis] = field(repr=False)
 
 
+_Turns = dict[Owner, deque[_Waiting]]
+"""Whose turn is next comes first."""
+
+
 class Batcher:
     """Gives waiting chunks to a recognizer's workers. Everything but the recognizing happens in the event loop."""
 
@@ -47,16 +68,19 @@ class Batcher:
         self._max_batch = max_batch
         self._free = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
-        self._turns: dict[Owner, deque[_Waiting]] = {}
-        """Whose turn is next comes first."""
+        self._drafting = 0
+        """Workers that recognize drafts."""
+        self._turns: dict[Rank, _Turns] = {rank: {} for rank in Rank}
 
     @property
     def waiting(self) -> int:
         """Chunks that wait for a worker."""
-        return sum(map(len, self._turns.values()))
+        return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
 
-    async def recognize(self, job: ChunkJob, owner: Owner) -> Hypothesis:
+    async def recognize(self, job: ChunkJob, owner: Owner, rank: Rank = Rank.ANSWER) -> Hypothesis:
         """Waits for a worker, and for its answer.
+
+        All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
         again only when its thread ends, as nothing can stop it.
@@ -66,7 +90,7 @@ class Batcher:
         """
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
-        self._turns.setdefault(owner, deque()).append(entry)
+        self._turns[rank].setdefault(owner, deque()).append(entry)
         owner.moved(waiting=1)
         self._dispatch()
         try:
@@ -74,59 +98,68 @@ class Batcher:
         finally:
             self._forget(entry)
 
+    def promote(self, owner: Owner) -> None:
+        """Makes answers of what an owner waits for."""
+        for rank in (Rank.AHEAD, Rank.DRAFT):
+            queue = self._turns[rank].pop(owner, None)
+            if queue is not None:
+                self._turns[Rank.ANSWER].setdefault(owner, deque()).extend(queue)
+        self._dispatch()
+
+    def renew(self, owner: Owner, job: ChunkJob) -> bool:
+        """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
+        queue = self._turns[Rank.DRAFT].get(owner)
+        if not queue:
+            return False
+        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
+        return True
+
     def close(self) -> None:
         """Lets running work end; starts no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, entry: _Waiting) -> None:
-        queue = self._turns.get(entry.owner)
-        if queue and entry in queue:
-            queue.remove(entry)
-            entry.owner.moved(waiting=-1)
-            if not queue:
-                del self._turns[entry.owner]
+        for turns in self._turns.values():
+            queue = turns.get(entry.owner)
+            if queue and entry in queue:
+                queue.remove(entry)
+                entry.owner.moved(waiting=-1)
+                if not queue:
+                    del turns[entry.owner]
 
     def _dispatch(self) -> None:
-        while self._free and self._turns:
-            batch = self._take()
+        while self._free and (rank := self._next_rank()) is not None:
+            batch = self._take(self._turns[rank])
             self._free -= 1
+            self._drafting += rank is Rank.DRAFT
             loop = asyncio.get_running_loop()
             jobs = [entry.job for entry in batch]
             done = loop.run_in_executor(self._threads, _recognize_each, self._recognizer, jobs)
-            done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
+            done.add_done_callback(partial(self._finished, rank, batch))
 
-    def _take(self) -> list[_Waiting]:
+    def _next_rank(self) -> Rank | None:
+        """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
+        rank = next((rank for rank in Rank if self._turns[rank]), None)
+        return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
+
+    def _take(self, turns: _Turns) -> list[_Waiting]:
         """The chunk whose turn it is, and its share of those that can go with it.
 
         Its share: where several workers are free, none takes what another could begin with at once.
         """
-        group = next(iter(self._turns.values()))[0].group
-        fitting = sum(entry.group == group for queue in self._turns.values() for entry in queue)
+        group = next(iter(turns.values()))[0].group
+        fitting = sum(entry.group == group for queue in turns.values() for entry in queue)
         limit = min(self._max_batch, self._recognizer.batch_limit(group), math.ceil(fitting / self._free))
-        batch = []
-        for entry in self._in_turn(group):
-            batch.append(entry)
-            if len(batch) == limit:
-                break
+        batch = list(islice(_in_turn(turns, group), limit))
         for entry in batch:
             entry.owner.moved(waiting=-1, running=1)
         return batch
 
-    def _in_turn(self, group: Hashable) -> Iterator[_Waiting]:
-        """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
-        while True:
-            owner = next((o for o, queue in self._turns.items() if any(e.group == group for e in queue)), None)
-            if owner is None:
-                return
-            queue = self._turns.pop(owner)
-            entry = next(entry for entry in queue if entry.group == group)
-            queue.remove(entry)
-            if queue:
-                self._turns[owner] = queue
-            yield entry
-
-    def _finished(self, batch: Sequence[_Waiting], done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+    def _finished(
+        self, rank: Rank, batch: Sequence[_Waiting], done: asyncio.Future[list[Hypothesis | Exception]]
+    ) -> None:
         self._free += 1
+        self._drafting -= rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
         found = done.result() if not done.cancelled() and failure is None else [None] * len(batch)
         for entry, outcome in zip(batch, found):
@@ -139,6 +172,20 @@ class Batcher:
                 entry.result.set_exception(outcome or failure or EngineError("the engine was closed"))
         if not done.cancelled():
             self._dispatch()
+
+
+def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
+    """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
+    while True:
+        owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
+        if owner is None:
+            return
+        queue = turns.pop(owner)
+        entry = next(entry for entry in queue if entry.group == group)
+        queue.remove(entry)
+        if queue:
+            turns[owner] = queue
+        yield entry
 
 
 def _recognize_each(recognizer: Recognizer, jobs: Sequence[ChunkJob]) -> list[Hypothesis | Exception]:

@@ -106,19 +106,15 @@ class WhisperRecognizer:
         options = [replace(job.options, language=code) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decode([self._request(item, own) for item, own in zip(encoded, options)])
         return [
-            self._hypothesis(job.chunk, own, found, probability, window)
+            self._hypothesis(job, own, found, probability, window)
             for job, own, found, (_, probability) in zip(jobs, options, decoded, languages)
         ]
 
     def _hypothesis(
-        self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, probability: float | None, window: int
+        self, job: ChunkJob, options: DecodeOptions, decoded: Decoded, probability: float | None, window: int
     ) -> Hypothesis:
-        doubt = doubt_of(decoded, chunk)
-        if doubt and window != windows.FULL_WINDOW:
-            log.debug("redo on the full window", extra={"doubt": doubt, "window_s": window})
-            decoded = self._decode_one(chunk.samples, windows.FULL_WINDOW, options)
-        decoded = self._tried_again(chunk, options, decoded)
-        parts = [(0.0, decoded), *self._remainders(chunk, decoded, options)]
+        chunk = job.chunk
+        parts = [(0.0, decoded)] if job.draft else self._settled(chunk, options, decoded, window)
         text = "".join(part.text for _, part in parts)
         logprobs = tuple(p for _, part in parts for ps in part.logprobs for p in ps)
         reason = invented_reason(chunk, text, decoded.no_speech_prob, logprobs)
@@ -133,6 +129,17 @@ class WhisperRecognizer:
             looped=guard.is_looped(text),
             suppressed=reason,
         )
+
+    def _settled(
+        self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, window: int
+    ) -> list[tuple[float, Decoded]]:
+        """The best that can be made of a chunk, in parts with offsets in seconds."""
+        doubt = doubt_of(decoded, chunk)
+        if doubt and window != windows.FULL_WINDOW:
+            log.debug("redo on the full window", extra={"doubt": doubt, "window_s": window})
+            decoded = self._decode_one(chunk.samples, windows.FULL_WINDOW, options)
+        decoded = self._tried_again(chunk, options, decoded)
+        return [(0.0, decoded), *self._remainders(chunk, decoded, options)]
 
     def _tried_again(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded) -> Decoded:
         """A text that loops or is hopeless, sampled anew at rising temperatures until one is neither: openai/whisper's
