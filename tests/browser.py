@@ -13,7 +13,9 @@ from playwright.async_api import Page, ViewportSize, async_playwright
 from tests.needs import lacking
 from tests.services import ROOT
 
-DESKTOP: ViewportSize = {"width": 1120, "height": 760}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+DESKTOP: ViewportSize = {"width": 1120, "height": 640}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
 ARTIFACTS = ROOT / "artifacts"
@@ -47,7 +49,7 @@ async def open_page(
         microphone: a WAV file that the browser hears once, from when the page listens; None: it may not listen.
         expected: what a complaint of the browser's may hold.
     """
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         lacking(
             "there is no `chromium` on the PATH: run `sudo apt-get install chromium` first (buildscripts/test does)"
