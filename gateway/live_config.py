@@ -45,7 +45,7 @@ def config_of(text: str) -> LiveConfig:
     if unknown := [name for name in given if name not in FIELDS]:
         raise _refused(f"Unknown field '{unknown[0][:_MAX_QUOTED]}'; the config takes {', '.join(FIELDS)}.")
     values = {name: FIELDS[name](name, value) for name, value in given.items()}
-    for name, takes in (("encoding", " or ".join(ENCODINGS)), ("sample_rate_hertz", "4000 to 192000")):
+    for name, takes in (("encoding", " or ".join(ENCODINGS)), ("sample_rate_hertz", "samples a second")):
         if name not in values:
             raise _refused(f"The config needs {name}: {takes}.")
     encoding = AudioFormat(values.pop("encoding"), values.pop("sample_rate_hertz"), values.pop("channel_count", 0) or 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
+from pathlib import PurePath
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -34,7 +35,9 @@ def page_router() -> APIRouter:
     router = APIRouter()
     folder = files("gateway") / "static" / "live"
     for file in folder.iterdir():
-        suffix = file.name[file.name.rindex(".") :]
+        suffix = PurePath(file.name).suffix
+        if suffix not in TYPES:
+            continue  # what an editor or an archive left there
         path = "/" if file.name == "index.html" else f"/live/{file.name}"
         _serve(router, path, file.read_bytes(), TYPES[suffix])
     return router

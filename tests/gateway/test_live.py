@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import ssl
 from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway import live_session
 from gateway.live import CLOSE_CODES
 from gateway.live_config import FIELDS
-from gateway.server import GatewayOptions, GatewayServer
+from gateway.server import GatewayOptions, GatewayServer, HttpTls
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
 from tests.gateway.live_caller import (
@@ -30,6 +33,7 @@ from tests.gateway.live_caller import (
     streaming,
 )
 from tests.gateway.scripted import Failure, ScriptedService
+from tests.services import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -112,7 +116,7 @@ async def test_the_service_may_end_it_first(gateway: GatewayServer, service: Scr
         ("[" * 50_000, "is to be JSON"),
         ("[]", "a JSON object"),
         ('{"sample_rate_hertz": 16000}', "encoding: linear16 or mulaw"),
-        ('{"encoding": "linear16"}', "sample_rate_hertz: 4000 to 192000"),
+        ('{"encoding": "linear16"}', "sample_rate_hertz: samples a second"),
         ({"encodding": "linear16"}, "Unknown field 'encodding'; the config takes api_key, encoding,"),
         ({"encoding": "opus"}, "Unknown encoding 'opus'; it takes linear16, mulaw."),
         ({"task": ["translate"]}, "it takes transcribe, translate"),
@@ -323,9 +327,32 @@ async def test_without_an_upgrade_the_path_says_what_it_takes(
 
 async def test_another_path_takes_no_socket(gateway: GatewayServer, service: ScriptedService) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        async with calling(gateway) as socket:
-            await socket.close()
-            from websockets.asyncio.client import connect
-
-            await connect(f"ws://127.0.0.1:{gateway.port}/v1/else")
+        await connect(f"ws://127.0.0.1:{gateway.port}/v1/else")
     assert refused.value.response.status_code == 403
+
+
+async def test_over_tls_it_is_the_same(service: ScriptedService, pem: HttpTls) -> None:
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=pem))
+    await server.start()
+    try:
+        trusting = ssl.create_default_context(cafile=str(pem.cert))
+        async with connect(f"wss://localhost:{server.port}/v1/stream", ssl=trusting) as socket:
+            for message in (json.dumps(CONFIG), SECOND, END):
+                await socket.send(message)
+            events, code = await rest(socket)
+        assert (len(events), code) == (2, 1000)
+    finally:
+        await server.stop(1)
+
+
+async def test_the_docs_know_every_field_and_every_close_code() -> None:
+    text = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    fields = {name for first, *_ in rows for name in re.findall(r"`(\w+)`", first)}
+    assert fields == set(FIELDS)
+    codes = {type_: int(first) for first, *more in rows if first.strip().isdigit() for type_ in _types(more)}
+    assert codes == {type_: code for type_, code in CLOSE_CODES.items() if type_ != "cancelled"}
+
+
+def _types(cells: list[str]) -> list[str]:
+    return [name for name in re.findall(r"`(\w+)`", " ".join(cells)) if name in ERRORS]

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from gateway.server import GatewayOptions, GatewayServer
+from protos.stt.v1 import speech_pb2
 from stt_client.convert import transcript_of
 from stt_client.subtitles import to_srt, to_vtt
 from tests.browser import PHONE, open_page, picture
@@ -125,6 +126,23 @@ async def test_what_is_said_is_never_taken_for_markup(
         assert await fits(page)
 
 
+async def test_a_recording_can_be_sent_at_the_speed_of_speech(gateway: GatewayServer, service: ScriptedService) -> None:
+    async with open_page(url_of(gateway)) as page:
+        await page.click("#open-settings")
+        await page.get_by_label("Send recordings at the speed of speech").check()
+        await page.get_by_label("Language").select_option(label="German")
+        await page.get_by_label("Translate to English").check()
+        await page.click("#close-settings")
+        started = await page.evaluate("performance.now()")
+        await transcribe(page)
+        took_s = (await page.evaluate("performance.now()") - started) / 1000
+        await expect(page.locator("#first-label")).to_have_text("First words")
+    assert took_s >= len(samples_of(SPEECH)) / 16000  # not faster than it was spoken
+    config = service.streams[0].config
+    assert config.interim_results
+    assert (config.options.language, config.options.task) == ("de", speech_pb2.TASK_TRANSLATE)
+
+
 async def test_a_key_is_asked_for_used_and_forgotten_unless_told_otherwise(
     gateway: GatewayServer, service: ScriptedService
 ) -> None:
@@ -231,7 +249,7 @@ async def test_everything_is_reached_by_keyboard(
             names.append(await page.evaluate("document.activeElement.textContent.trim()"))
             outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             assert outline == "solid", names
-        assert names == ["Text", "SRT", "VTT", "Clear", "REST", "File", "Settings", "Start"]
+        assert names == ["Text", "SRT", "VTT", "Clear", "API", "File", "Settings", "Start"]
         await page.keyboard.press("Enter")
         await expect(page.locator("#start")).to_have_text("Stop")
         await until(lambda: len(service.streams) == 2 and service.streams[1].audio)

@@ -166,7 +166,7 @@ function transcribe(file) {
 }
 
 function openSettings(focused) {
-  $("settings").showModal();
+  if (!$("settings").open) $("settings").showModal();
   focused?.focus();
 }
 
