@@ -291,6 +291,18 @@ async def test_a_new_start_while_the_microphone_is_asked_for_is_not_mixed_up(
     assert len(service.streams) == 1
 
 
+async def test_the_docs_page_tells_of_streams_and_leads_here(
+    gateway: GatewayServer, service: ScriptedService
+) -> None:
+    async with open_page(url_of(gateway)) as page:
+        await page.get_by_role("link", name="API").click()
+        await expect(page.get_by_role("heading", name="/v1/transcribe")).to_be_visible()
+        await expect(page.get_by_role("heading", name="/v1/stream")).to_be_visible()
+        await picture(page, "docs")
+        await page.get_by_role("link", name="The live page").click()
+        await expect(page.get_by_role("button", name="Start")).to_be_visible()
+
+
 async def test_the_resampler_keeps_speech_and_lets_nothing_fold_over(
     gateway: GatewayServer, service: ScriptedService
 ) -> None:

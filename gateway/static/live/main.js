@@ -72,9 +72,8 @@ async function start(open, realtime, listening) {
     mine.stream?.abandon();
     error = { type: failure.code || "internal", message: failure.message };
   }
-  captions.streamEnded(mine.latency.sent);
   if (run !== mine) return; // cancelled, and perhaps begun anew
-  run = null;
+  over();
   $("progress").hidden = true;
   $("meter").hidden = false;
   show("idle", error ? "Stopped" : "Done");
@@ -85,22 +84,28 @@ async function start(open, realtime, listening) {
 /* Passes the source's audio on and shows what comes back. What went wrong, or null. */
 async function pass(mine, config) {
   const { source, latency } = mine;
-  const stream = new LiveStream(config, (event) => hear(event, latency));
+  const stream = new LiveStream(config, (event) => run === mine && hear(event, latency));
   mine.stream = stream;
-  const over = stream.closed.then((error) => {
+  const end = stream.closed.then((error) => {
     source.stop();
     return error;
   });
   if (await stream.opened) {
     show("live", mine.listening);
     captions.streamBegan();
-    const lock = await wakeLock();
+    const lock = wakeLock();
     await source.run((pcm, level) => take(mine, pcm, level), () => stream.waiting);
-    await lock?.release();
+    (await lock)?.release();
     if (run === mine) show("finishing");
     stream.end();
   } else source.abandon();
-  return over;
+  return end;
+}
+
+/* The run is over: what comes next has times that follow it. */
+function over() {
+  captions.streamEnded(run.latency.sent);
+  run = null;
 }
 
 function take({ source, stream, latency }, pcm, level) {
@@ -146,7 +151,7 @@ function stop() {
     mine.source.stop();
     return;
   }
-  run = null;
+  over();
   mine.cancelled = true;
   mine.stream?.abandon();
   show("idle", "Cancelled");
