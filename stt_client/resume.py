@@ -117,7 +117,7 @@ class Continuity:
     def take(self, event: StreamEvent) -> StreamEvent | None:
         """The event as the caller is to see it; None: not at all."""
         # What one service had heard, another has to hear again: the caller sees no time run backwards.
-        self._heard = max(self._heard, self._base + event.audio_processed)
+        self._heard = max(self._heard, _later(event.audio_processed, self._base))
         if isinstance(event, SpeechEvent):
             return self._speech(event)
         if isinstance(event, Interim):
@@ -125,7 +125,7 @@ class Continuity:
         return self._final(event)
 
     def _speech(self, event: SpeechEvent) -> SpeechEvent | None:
-        offset = self._base + event.offset
+        offset = _later(event.offset, self._base)
         if event.type == "started":
             number, self._starts = self._starts, self._starts + 1
             known, self._started = number < self._started, max(self._started, self._starts)
@@ -159,7 +159,7 @@ class Continuity:
         end = self._ends.pop(number, None)
         if end is not None:
             self._audio.cover(self._covered(end, number), needed=self._starts > self._finals)
-        return Final(number, _later(event.result, self._base), self._heard)
+        return Final(number, _shifted(event.result, self._base), self._heard)
 
     def _covered(self, end: float, number: int) -> float:
         """Up to where the audio has been heard for good, given where the speech of an utterance ended.
@@ -171,14 +171,19 @@ class Continuity:
         return max(end, min(end + self._tail, begin, math.inf if flush is None else flush))
 
 
-def _later(result: Transcript, seconds: float) -> Transcript:
-    """Its times so many seconds later."""
+def _later(offset: float, seconds: float) -> float:
+    """To the microsecond, as services say it: 2.7, where a sum of floats may be 2.6999999999999997."""
+    return round(offset + seconds, 6)
+
+
+def _shifted(result: Transcript, seconds: float) -> Transcript:
+    """A result with its times so many seconds later."""
 
     def word(given: Word) -> Word:
-        return replace(given, start=given.start + seconds, end=given.end + seconds)
+        return replace(given, start=_later(given.start, seconds), end=_later(given.end, seconds))
 
     def segment(given: Segment) -> Segment:
-        words = tuple(map(word, given.words))
-        return replace(given, start=given.start + seconds, end=given.end + seconds, words=words)
+        start, end = _later(given.start, seconds), _later(given.end, seconds)
+        return replace(given, start=start, end=end, words=tuple(map(word, given.words)))
 
     return replace(result, segments=tuple(map(segment, result.segments))) if seconds else result

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import resource
 import sys
@@ -65,6 +66,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each stream; default: 60")
     parser.add_argument("--endpoint-silence", type=float, default=0.6, help="seconds; default: 0.6")
     parser.add_argument("--language", choices=("detected", "forced"), default="detected")
+    parser.add_argument("--wav", type=Path, metavar="DIR", help="also write the recordings, for other services to hear")
     parser.add_argument("--png", type=Path, help="write a plot (needs the extra `bench`)")
     args = parser.parse_args(argv)
     if args.png and find_spec("matplotlib") is None:
@@ -157,11 +159,23 @@ async def measure(
     return measurements, transcribed
 
 
+def write_recordings(folder: Path, recordings: Sequence[LiveRecording]) -> None:
+    """A WAV file for each, and beside it what is said, and where, in seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in recordings:
+        (folder / f"{each.whole.name}.wav").write_bytes(each.whole.wav)
+        truth = {"text": each.whole.text, "speech": each.speech}
+        (folder / f"{each.whole.name}.json").write_text(json.dumps(truth, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main(argv: Sequence[str]) -> int:
     args = arguments(argv)
+    load = os.getloadavg()[0]
     try:
         parse(primary_settings(args, None), "primary")
         recordings = live_recordings(clips_of(args), max(args.streams), args.seconds, args.endpoint_silence)
+        if args.wav:
+            write_recordings(args.wav, recordings)
         with progress_bar() as bar:
             task = bar.add_task("starting", total=None)
             measurements, transcribed = asyncio.run(
@@ -172,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    report(args, heading("live", argv), recordings, measurements, transcribed)
+    report(args, heading("live", argv), recordings, measurements, transcribed, load)
     return 0
 
 
@@ -182,12 +196,14 @@ def report(
     recordings: Sequence[LiveRecording],
     measurements: Sequence[LiveMeasurement],
     transcribed: Sequence[str],
+    load: float,
 ) -> None:
     out = console()
     out.print(head, highlight=False, markup=False, soft_wrap=True)
     mean = sum(each.whole.seconds for each in recordings) / len(recordings)
     fallback = f" with {args.fallback.name} behind it" if args.fallback else ""
     title = f"{args.model.name}{fallback}; streams of {mean:.0f} s, language {args.language}, {args.rounds} rounds"
+    out.print(f"Load average before it began: {load:.2f}", highlight=False)
     out.print(live_table(measurements, args.endpoint_silence, title))
     for line in error_lines(measurements, recordings, transcribed):
         out.print(line, highlight=False)
@@ -199,6 +215,7 @@ def report(
     if args.json:
         found = {
             "run": head.splitlines(),
+            "load_average": load,
             "most_streams": most,
             "recordings": [{"text": each.whole.text, "speech": each.speech} for each in recordings],
             "transcribed": list(transcribed),

@@ -88,7 +88,7 @@ def live_recordings(clips: Sequence[Clip], count: int, seconds: float, endpoint_
         taken: list[Clip] = []
         for clip in islice(cycle(pool), number * len(pool) // count, None):
             taken.append(clip)
-            if sum(each.seconds + PAUSES_S[1] for each in taken) >= seconds:
+            if sum(each.seconds + pause for each, pause in zip(taken, cycle(PAUSES_S))) >= seconds:
                 break
         made.append(_join(f"live-{number}", taken, spans))
     return made
