@@ -24,6 +24,9 @@ UNREAD_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
 """How long a caller has to answer the closing of its connection."""
 
+QUIET_S = 0.5
+"""A caller who broke the protocol has stopped sending if nothing arrives for so long."""
+
 LOOK_INTERVAL_S = 1.0
 """How often a caller that is not read from is looked at: has it hung up?"""
 
@@ -55,6 +58,7 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
         self.conn.debug = False
         self.gone = asyncio.Event()
         self._heard_at = 0.0
+        self._dropping_until = 0.0
         self._unread: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
 
@@ -77,7 +81,10 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
-        super().data_received(data)
+        if self._dropping_until:
+            self._drop_on()
+        else:
+            super().data_received(data)
 
     def handle_parser_exception(self) -> None:
         """The caller broke the protocol, or sent too much at once: it is told, and what it still sends is dropped.
@@ -93,7 +100,15 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+        self._dropping_until = self.loop.time() + CLOSE_TIMEOUT_S
+        self._drop_on()
+
+    def _drop_on(self) -> None:
+        """Closes once nothing more arrives, or the time for it is up."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        rest = max(0.0, self._dropping_until - self.loop.time())
+        self.close_timer = self.loop.call_later(min(rest, QUIET_S), self.transport.abort)
 
     def handle_ping(self) -> None:
         if self.writable.is_set():

@@ -291,9 +291,7 @@ async def test_a_new_start_while_the_microphone_is_asked_for_is_not_mixed_up(
     assert len(service.streams) == 1
 
 
-async def test_the_docs_page_tells_of_streams_and_leads_here(
-    gateway: GatewayServer, service: ScriptedService
-) -> None:
+async def test_the_docs_page_tells_of_streams_and_leads_here(gateway: GatewayServer, service: ScriptedService) -> None:
     async with open_page(url_of(gateway)) as page:
         await page.get_by_role("link", name="API").click()
         await expect(page.get_by_role("heading", name="/v1/transcribe")).to_be_visible()
