@@ -40,7 +40,7 @@ LONGEST = _windows(28.0)
 _SOONEST_QUIET = _windows(20.0)
 """Where endless speech without a pause may be cut, from its start."""
 
-_CERTAIN_WITHIN = _windows(1.3)
+_CERTAIN_WITHIN = _windows(0.7)
 """The windows that make speech certain lie this close together: clicks are sure now and then, speech all along."""
 
 _SAME_START = _windows(0.5)
