@@ -24,13 +24,13 @@ from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
 from stt_server.gate import Gate
-from stt_server.jobs import Rules
+from stt_server.live import Live
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
 from stt_server.observability.snapshot import Snapshot
+from stt_server.observability.streams import StreamMetrics
 from stt_server.pipeline import Pipeline
-from stt_server.routing import Thresholds
 from stt_server.rpc.convert import duration
 from stt_server.rpc.fallback import FallbackStub
 from stt_server.rpc.guard import Guard
@@ -38,15 +38,23 @@ from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
+from stt_server.rules import live_rules_of, rules_of
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
 from stt_server.security.tls import channel_credentials, server_credentials
+from stt_server.streaming.activity import VoiceActivity
+from stt_server.streaming.registry import Streams
+from stt_server.streaming.session import Limits, Session
 
 log = logging.getLogger(__name__)
 
 SPEECH_NAME = "stt.v1.SpeechToText"
 NOTICE_SHARE = 1 / 60
 """Of DRAIN_TIMEOUT_S, between NOT_SERVING and the first refusal: time for load balancers to see it."""
+
+
+SPEAKING_SHARE = 0.5
+"""Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
 
 
 class Gateway(Protocol):
@@ -86,6 +94,8 @@ class Service:
         self._gate: Gate | None = None
         self._batcher: Batcher | None = None
         self._stack = contextlib.AsyncExitStack()
+        self._live: Live | None = None
+        self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
         self._observe()
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
@@ -114,6 +124,7 @@ class Service:
             self._gateway = gateway
         loop = asyncio.get_running_loop()
         self._recognizer = await loop.run_in_executor(None, self._load, self.settings)
+        await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
         self._pipeline = self._make_pipeline(self._recognizer)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -125,12 +136,14 @@ class Service:
         if self._readiness.ready:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
+        self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._readiness.idle(), max(0.0, until - time.monotonic()))
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
         # Nothing is left but health watches, which would hold a longer grace to its end.
         await self._server.stop(0.1)
+        self._ears.shutdown(wait=False)
         await self._stack.aclose()
 
     def _observe(self) -> None:
@@ -142,6 +155,8 @@ class Service:
         self._gpu = self._find_gpu()
         if self._gpu is not None:
             registry.register(GpuCollector(self._gpu))
+        self._watch = StreamMetrics(registry, self._metrics)
+        self._streams = Streams(settings.max_streams, self._watch)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
 
     def _find_gpu(self) -> Gpu | None:
@@ -161,7 +176,7 @@ class Service:
             options=server_options(settings.max_upload_bytes),
         )
         speech_pb2_grpc.add_SpeechToTextServicer_to_server(
-            SpeechServicer(self._ready_pipeline, settings.max_upload_bytes), server
+            SpeechServicer(self._ready_pipeline, self._session, self._streams, settings.max_upload_bytes), server
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
             OperationsServicer(self._status, self._metrics.exposition, guard, self._observer), server
@@ -211,7 +226,16 @@ class Service:
                 max_upload_bytes=settings.max_upload_bytes,
             )
             self._stack.push_async_callback(fallback.close)
-        return Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, _rules(settings), fallback)
+        rules = rules_of(settings)
+        live = Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, live_rules_of(settings), fallback)
+        self._live = Live(live, self._batcher, self._gate)
+        return Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, rules, fallback)
+
+    def _session(self, request_id: str) -> Session:
+        """A new live stream."""
+        assert self._live is not None, "calls are let in only when ready"  # noqa: S101
+        limits = Limits(self.settings.stream_idle_timeout_s, self.settings.max_upload_bytes)
+        return Session(self._live, limits, self._watch, self._ears, request_id)
 
     def _ready_pipeline(self) -> Pipeline:
         assert self._pipeline is not None, "calls are let in only when ready"  # noqa: S101
@@ -245,25 +269,6 @@ class Service:
 def address_of(host: str, port: int) -> str:
     """`host:port`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _rules(settings: Settings) -> Rules:
-    thresholds = None
-    if settings.service == "primary":
-        thresholds = Thresholds(
-            conf_logprob=settings.conf_logprob_threshold,
-            conf_langprob=settings.conf_langprob_threshold,
-            min_words=settings.min_words_for_conf,
-            signal=settings.routing_signal,
-        )
-    return Rules(
-        max_audio_seconds=settings.max_audio_seconds,
-        vad_filter=settings.vad_filter,
-        thresholds=thresholds,
-        fallback_timeout_s=settings.fallback_timeout_s,
-        fallback_on_error=settings.fallback_on_error,
-        final_choice=settings.final_choice,
-    )
 
 
 def usable_cores() -> int:

@@ -16,6 +16,7 @@ class Job:
     """What a caller asks for."""
 
     audio: bytes = field(repr=False)
+    """Empty for an utterance of a live stream, which is there as a chunk."""
     format: AudioFormat
     options: DecodeOptions
     request_id: str

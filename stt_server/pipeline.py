@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
+from stt_server.asked import check_options
 from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
-from stt_server.engine.batcher import Batcher
+from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import is_looped
 from stt_server.engine.types import (
     ChunkJob,
@@ -24,11 +25,8 @@ from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
 from stt_server.gate import Gate, Ticket
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
-from stt_server.routing import Decision, Reason, better_founded
+from stt_server.routing import Decision, Policy, Reason, better_founded
 
-MAX_PROMPT_CHARACTERS = 4000
-MAX_HOTWORDS = 200
-MAX_HOTWORD_CHARACTERS = 100
 LANGUAGE_CHUNKS = 4
 """The one of these first chunks that surely holds the most speech tells a recording's language."""
 
@@ -63,8 +61,16 @@ class Pipeline:
         Raises:
             SttError: any of its kinds; `progress` tells how far the request got.
         """
-        self._check(job)
+        self.check(job.options, job.policy)
         heard = await self._hear(job, progress)
+        return await self.settle(job, heard, progress)
+
+    async def settle(self, job: Job, heard: Heard, progress: Progress) -> Transcript:
+        """Judges what was heard, asks the fallback if need be, and answers.
+
+        Raises:
+            SttError: the model has failed, and the fallback too or there is none.
+        """
         decision = self._judge(job, heard, progress)
         transcript = self._transcript(job, heard, decision, progress)
         if decision.escalate:
@@ -77,34 +83,41 @@ class Pipeline:
     def _routes(self) -> bool:
         return self._rules.thresholds is not None
 
-    def _check(self, job: Job) -> None:
-        known = self._info.languages
-        options = job.options
-        for code in filter(None, [options.language, *options.candidate_languages]):
-            if code not in known:
-                only = f"this model knows only {known[0]}" if len(known) == 1 else "use an ISO 639-1 code such as en"
-                raise InvalidArgument(f"unknown language {code[:20]!r}: {only}")
-        if len(options.prompt) > MAX_PROMPT_CHARACTERS:
-            raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters")
-        if len(options.hotwords) > MAX_HOTWORDS or any(len(w) > MAX_HOTWORD_CHARACTERS for w in options.hotwords):
-            raise InvalidArgument(f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters")
-        if job.policy == "fallback" and self._routes and self._escalation is None:
+    def check(self, options: DecodeOptions, policy: Policy) -> None:
+        """Raises InvalidArgument, naming it, for what this service doesn't know."""
+        check_options(options, self._info)
+        if policy == "fallback" and self._routes and self._escalation is None:
             raise InvalidArgument("routing: this service has no fallback; ask for auto or primary")
 
     async def _hear(self, job: Job, progress: Progress) -> Heard:
         """Decodes, chunks and recognizes. On return the request holds no slot and no place in the queue."""
         with self._gate.admit() as ticket:
-            try:
-                chunks = await self._chunks(job, progress)
-                if job.policy == "fallback" and self._routes:
-                    return Heard(asked=False)
-                hypotheses = await self._recognize(chunks, job.options, ticket)
-                progress.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
-                return Heard(tuple(chunks), tuple(hypotheses))
-            except EngineError as failure:
-                return Heard(failure=failure)
-            finally:
-                self._account(ticket, progress)
+            chunks = await self._chunks(job, progress)
+            if self.asks_fallback_only(job.policy):
+                return Heard(asked=False)
+            return await self.hear(chunks, job.options, ticket, progress)
+
+    def asks_fallback_only(self, policy: Policy) -> bool:
+        """Whether this service's own model has no part in an answer."""
+        return policy == "fallback" and self._routes
+
+    async def hear(
+        self,
+        chunks: Sequence[Chunk],
+        options: DecodeOptions,
+        ticket: Ticket,
+        progress: Progress,
+        rank: Rank = Rank.ANSWER,
+    ) -> Heard:
+        """What this service's own model makes of chunks, or how it failed."""
+        try:
+            hypotheses = await self._recognize(chunks, options, ticket, rank)
+            progress.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
+            return Heard(tuple(chunks), tuple(hypotheses))
+        except EngineError as failure:
+            return Heard(tuple(chunks), failure=failure)
+        finally:
+            self._account(ticket, progress)
 
     def _account(self, ticket: Ticket, progress: Progress) -> None:
         progress.queue_wait = ticket.queue_wait
@@ -123,17 +136,19 @@ class Pipeline:
         audio = decode(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
         return len(audio) / SAMPLE_RATE, split(audio, vad_filter=self._rules.vad_filter)
 
-    async def _recognize(self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket) -> list[Hypothesis]:
+    async def _recognize(
+        self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, rank: Rank
+    ) -> list[Hypothesis]:
         """Chunks to hypotheses, in order. One chunk tells the language; then all others wait their turn together."""
         if not chunks:
             return []
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
         first = max(early, key=lambda index: (chunks[index].certain, speech_seconds(chunks[index])))
-        found = {first: await self._batcher.recognize(ChunkJob(chunks[first], options), ticket)}
+        found = {first: await self._batcher.recognize(ChunkJob(chunks[first], options), ticket, rank)}
         options = replace(options, language=found[first].language)
 
         async def recognize(index: int) -> None:
-            found[index] = await self._batcher.recognize(ChunkJob(chunks[index], options), ticket)
+            found[index] = await self._batcher.recognize(ChunkJob(chunks[index], options), ticket, rank)
 
         others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index != first]
         try:
@@ -185,13 +200,21 @@ class Pipeline:
             answers = await self._escalation.parts(job, weak, language, progress)
             return self._combined(heard, transcript, answers, progress)
         try:
-            answer = await self._escalation.whole(job, progress)
+            answer = await self._ask_for_all(self._escalation, job, heard, progress)
         except FallbackError as error:
             return await self._without_fallback(job, heard, transcript, error, progress)
         progress.fallback_result = "used"
         both = replace(transcript, fallback_used=True, fallback_confidence=answer.confidence)
         keeps = self._keeps(transcript.primary_confidence, answer, transcript.decision.reasons)
         return both if keeps else replace(both, answer=answer)
+
+    async def _ask_for_all(self, escalation: Escalation, job: Job, heard: Heard, progress: Progress) -> Answer:
+        if job.audio:
+            return await escalation.whole(job, progress)
+        answers = await escalation.parts(job, {0: heard.chunks[0]}, "", progress)
+        if isinstance(answer := answers[0], FallbackError):
+            raise answer
+        return answer
 
     def _keeps(self, own: float | None, answer: Answer, reasons: Sequence[Reason]) -> bool:
         """Whether the primary's text stands although the fallback has answered."""
@@ -205,12 +228,19 @@ class Pipeline:
         """What the caller gets when the fallback was wanted and did not answer."""
         self._refuse_unless_degraded(error, progress)
         if not heard.asked:
-            heard = await self._hear(replace(job, policy="primary"), progress)
+            heard = await self._hear_after_all(job, heard, progress)
             answer = self._answer(heard, job.options)
             transcript = replace(transcript, answer=answer, primary_confidence=answer.confidence)
         if heard.failure is not None:
             raise heard.failure
         return replace(transcript, fallback_error=error.code)
+
+    async def _hear_after_all(self, job: Job, heard: Heard, progress: Progress) -> Heard:
+        if job.audio:
+            return await self._hear(replace(job, policy="primary"), progress)
+        ticket = self._gate.ticket()
+        with self._gate.counting(ticket):
+            return await self.hear(heard.chunks, job.options, ticket, progress)
 
     def _refuse_unless_degraded(self, error: FallbackError, progress: Progress) -> None:
         progress.fallback_error = error.code

@@ -103,7 +103,7 @@ def _next_cut(start: int, end: int, audio: FloatArray, probabilities: FloatArray
     """Where the chunk from `start` ends: `end` itself if that is near enough."""
     if end - start <= _AIM:
         return end
-    cut = _widest_pause(clip(spans, (start, end)), start, end)
+    cut = widest_pause(clip(spans, (start, end)), start, end)
     if cut is not None:
         return cut
     if end - start <= _MAX:
@@ -111,7 +111,7 @@ def _next_cut(start: int, end: int, audio: FloatArray, probabilities: FloatArray
     return _quietest(start + _SOONEST_QUIET, start + _LATEST_QUIET, audio, probabilities)
 
 
-def _widest_pause(speech: list[Span], start: int, end: int) -> int | None:
+def widest_pause(speech: list[Span], start: int, end: int) -> int | None:
     """The middle of the widest pause in reach of a chunk from `start`; None where there is none."""
     soonest, latest = start + _SOONEST_PAUSE, start + _AIM
     edges = [start, *(edge for span in speech for edge in span), end]
@@ -126,14 +126,25 @@ def _widest_pause(speech: list[Span], start: int, end: int) -> int | None:
 
 
 def _quietest(first: int, end: int, audio: FloatArray, probabilities: FloatArray) -> int:
-    """The middle of the window between samples `first` and `end` that is least likely to be inside a word.
+    """The middle of the window between samples `first` and `end` that is least likely to be inside a word."""
+    windows = range(-(-first // WINDOW), end // WINDOW)
+    loudness = loudness_of(audio[windows.start * WINDOW : windows.stop * WINDOW])
+    quietest = quietest_window(loudness, probabilities[windows.start : windows.stop])
+    return (windows.start + quietest) * WINDOW + WINDOW // 2
+
+
+def loudness_of(audio: FloatArray) -> FloatArray:
+    """The root mean square of each window of a whole number of them."""
+    loudness: FloatArray = np.sqrt(np.mean(np.square(audio.reshape(-1, WINDOW)), axis=1))
+    return loudness
+
+
+def quietest_window(loudness: FloatArray, probabilities: FloatArray) -> int:
+    """The index of the window that is least likely to be inside a word.
 
     The VAD hardly wavers within fluent speech, and background sound hides the energy's dips: each makes up for the
     other. Both are smoothed over three windows, about 0.1 s.
     """
-    windows = range(-(-first // WINDOW), end // WINDOW)
-    stretch = audio[windows.start * WINDOW : windows.stop * WINDOW].reshape(-1, WINDOW)
-    loudness = np.sqrt(np.mean(np.square(stretch), axis=1))
-    cost = probabilities[windows.start : windows.stop] + loudness / max(float(loudness.max()), 1e-9)
+    cost = probabilities + loudness / max(float(loudness.max()), 1e-9)
     smooth = np.convolve(np.pad(cost, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-    return (windows.start + int(np.argmin(smooth))) * WINDOW + WINDOW // 2
+    return int(np.argmin(smooth))

@@ -75,8 +75,8 @@ def is_certain(probabilities: FloatArray, span: Span) -> bool:
     return bool((_windows(probabilities, span) >= CERTAIN_PROBABILITY).sum() >= CERTAIN_WINDOWS)
 
 
-def _may_be_speech(probabilities: FloatArray, span: Span) -> bool:
-    heard = _windows(probabilities, span)
+def may_be_speech(heard: FloatArray) -> bool:
+    """Whether somebody may have spoken in some windows, by their probabilities; at least one."""
     filled = (heard >= FAINT_PROBABILITY).sum()
     return bool(filled >= max(_FAINT_WINDOWS, _FAINT_SHARE * len(heard)) or heard.max() >= CERTAIN_PROBABILITY)
 
@@ -100,7 +100,7 @@ def _faint(probabilities: FloatArray, samples: int, certain: list[Passage]) -> l
         # Pads of neighbours must not overlap, or something would be heard twice.
         for group in _joined(clip(spans, (first, end)), 2 * _FAINT_PAD):
             start, stop = group[0][0], group[-1][1]
-            if _may_be_speech(probabilities, (start, stop)):
+            if may_be_speech(_windows(probabilities, (start, stop))):
                 found.append(Passage((max(first, start - _FAINT_PAD), min(end, stop + _FAINT_PAD)), group, _FAINT_PAD))
     return found
 

@@ -3,6 +3,9 @@
 Chunks wait in the event loop, each with the request that it belongs to. A free worker takes the chunk of the request
 whose turn it is, and with it what else waits of the same group. While it encodes them, one by one on a CPU, others may
 come: those join before all are decoded together. Nothing waits for company: an idle machine adds no delay.
+
+Live streams add work that may turn out to be for nothing. It has a lower rank: it begins only where nothing of a higher
+one waits, so that it delays answers by one inference at most.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import islice, zip_longest
 from typing import Protocol
 
@@ -22,6 +26,17 @@ from stt_server.errors import EngineError
 
 JOIN_TIMEOUT_S = 1.0
 """How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
+
+
+class Rank(IntEnum):
+    """What is recognized first."""
+
+    ANSWER = 0
+    """Somebody waits for it."""
+    AHEAD = 1
+    """Begun before it is known to be needed."""
+    DRAFT = 2
+    """Soon out of date. Never fills the last worker, where there are two or more."""
 
 
 class Owner(Protocol):
@@ -38,12 +53,17 @@ class _Waiting:
     result: asyncio.Future[Hypothesis] = field(repr=False)
 
 
+_Turns = dict[Owner, deque[_Waiting]]
+"""Whose turn is next comes first."""
+
+
 @dataclass(eq=False)
 class _Batch:
+    rank: Rank
     group: Hashable
     entries: list[_Waiting] = field(default_factory=list)
     open: bool = True
-    """Others may still join."""
+    """Others of its rank and group may still join."""
 
 
 class Batcher:
@@ -62,16 +82,19 @@ class Batcher:
         self._open = 0
         """Workers whose batch may still grow."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
-        self._turns: dict[Owner, deque[_Waiting]] = {}
-        """Whose turn is next comes first."""
+        self._drafting = 0
+        """Workers that recognize drafts."""
+        self._turns: dict[Rank, _Turns] = {rank: {} for rank in Rank}
 
     @property
     def waiting(self) -> int:
         """Chunks that wait for a worker."""
-        return sum(map(len, self._turns.values()))
+        return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
 
-    async def recognize(self, job: ChunkJob, owner: Owner) -> Hypothesis:
+    async def recognize(self, job: ChunkJob, owner: Owner, rank: Rank = Rank.ANSWER) -> Hypothesis:
         """Waits for a worker, and for its answer.
+
+        All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
         again only when its thread ends, as nothing can stop it.
@@ -81,7 +104,7 @@ class Batcher:
         """
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
-        self._turns.setdefault(owner, deque()).append(entry)
+        self._turns[rank].setdefault(owner, deque()).append(entry)
         owner.moved(waiting=1)
         self._dispatch()
         try:
@@ -89,24 +112,42 @@ class Batcher:
         finally:
             self._forget(entry)
 
+    def promote(self, owner: Owner) -> None:
+        """Makes answers of what an owner waits for."""
+        for rank in (Rank.AHEAD, Rank.DRAFT):
+            queue = self._turns[rank].pop(owner, None)
+            if queue is not None:
+                self._turns[Rank.ANSWER].setdefault(owner, deque()).extend(queue)
+        self._dispatch()
+
+    def renew(self, owner: Owner, job: ChunkJob) -> bool:
+        """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
+        queue = self._turns[Rank.DRAFT].get(owner)
+        if not queue:
+            return False
+        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
+        return True
+
     def close(self) -> None:
         """Lets running work end; starts no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, entry: _Waiting) -> None:
-        queue = self._turns.get(entry.owner)
-        if queue and entry in queue:
-            queue.remove(entry)
-            entry.owner.moved(waiting=-1)
-            if not queue:
-                del self._turns[entry.owner]
+        for turns in self._turns.values():
+            queue = turns.get(entry.owner)
+            if queue and entry in queue:
+                queue.remove(entry)
+                entry.owner.moved(waiting=-1)
+                if not queue:
+                    del turns[entry.owner]
 
     def _dispatch(self) -> None:
-        while self._free and self._turns:
-            batch = _Batch(group=next(iter(self._turns.values()))[0].group)
+        while self._free and (rank := self._next_rank()) is not None:
+            batch = _Batch(rank, group=next(iter(self._turns[rank].values()))[0].group)
             self._fill(batch, self._free)
             self._free -= 1
             self._open += 1
+            self._drafting += rank is Rank.DRAFT
             loop = asyncio.get_running_loop()
             jobs = [entry.job for entry in batch.entries]
             done = loop.run_in_executor(
@@ -114,11 +155,19 @@ class Batcher:
             )
             done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
 
+    def _next_rank(self) -> Rank | None:
+        """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
+        rank = self._first_waiting()
+        return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
+
+    def _first_waiting(self) -> Rank | None:
+        return next((rank for rank in Rank if self._turns[rank]), None)
+
     def _joiner(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> Callable[[], list[ChunkJob]]:
         """Lets a batch grow; called by its worker, in its thread. Nothing: it grows no more."""
 
         async def join() -> list[ChunkJob]:
-            joined = self._fill(batch, self._free + self._open) if batch.open else []
+            joined = self._fill(batch, self._free + self._open) if self._may_grow(batch) else []
             if not joined:
                 self._seal(batch)
             return [entry.job for entry in joined]
@@ -131,16 +180,21 @@ class Batcher:
 
         return more
 
+    def _may_grow(self, batch: _Batch) -> bool:
+        """Not where something of a higher rank waits for its worker."""
+        return batch.open and self._first_waiting() == batch.rank
+
     def _fill(self, batch: _Batch, takers: int) -> list[_Waiting]:
         """Takes chunks of a batch's group into it: its share of those that wait.
 
         Args:
             takers: workers that could take some, its own included; none takes what another could begin with.
         """
-        fitting = sum(entry.group == batch.group for queue in self._turns.values() for entry in queue)
+        turns = self._turns[batch.rank]
+        fitting = sum(entry.group == batch.group for queue in turns.values() for entry in queue)
         limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
         share = math.ceil(fitting / takers)
-        joined = list(islice(self._in_turn(batch.group), min(limit, share)))
+        joined = list(islice(_in_turn(turns, batch.group), min(limit, share)))
         batch.entries += joined
         for entry in joined:
             entry.owner.moved(waiting=-1, running=1)
@@ -150,22 +204,10 @@ class Batcher:
         self._open -= batch.open
         batch.open = False
 
-    def _in_turn(self, group: Hashable) -> Iterator[_Waiting]:
-        """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
-        while True:
-            owner = next((o for o, queue in self._turns.items() if any(e.group == group for e in queue)), None)
-            if owner is None:
-                return
-            queue = self._turns.pop(owner)
-            entry = next(entry for entry in queue if entry.group == group)
-            queue.remove(entry)
-            if queue:
-                self._turns[owner] = queue
-            yield entry
-
     def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
         self._seal(batch)
         self._free += 1
+        self._drafting -= batch.rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
         found: Sequence[Hypothesis | Exception | None] = () if done.cancelled() or failure else done.result()
         for entry, outcome in zip_longest(batch.entries, found):
@@ -178,6 +220,20 @@ class Batcher:
                 entry.result.set_exception(outcome or failure or EngineError("the engine was closed"))
         if not done.cancelled():
             self._dispatch()
+
+
+def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
+    """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
+    while True:
+        owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
+        if owner is None:
+            return
+        queue = turns.pop(owner)
+        entry = next(entry for entry in queue if entry.group == group)
+        queue.remove(entry)
+        if queue:
+            turns[owner] = queue
+        yield entry
 
 
 def _recognize_each(

@@ -16,6 +16,12 @@ MAX_PROMPT_TOKENS = MAX_LENGTH // 2 - 1
 SECONDS_PER_TIMESTAMP = 0.02
 TOKENS_PER_SECOND = 25
 TOKENS_AT_LEAST = 16
+CONTEXT_TOKENS = 64
+"""Of what was said just before: all of these, or none, as CTranslate2 wants prompts of one length in a batch.
+
+Measured on 38 utterances in a row, word error rates without, with 16, 32 and 64: tiny.en 11.4, 12.7, 12.3, 11.9 %;
+base 10.7, 11.3, 11.0, 10.4 %. A short piece of a sentence misleads more than it helps.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,17 @@ class TimedTokens:
 
 
 def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, ...]:
-    """The tokens of what was said before the audio: hotwords, then the prompt; cut to `MAX_PROMPT_TOKENS`."""
+    """The tokens of what was said before the audio: hotwords, the prompt, the context; cut to `MAX_PROMPT_TOKENS`."""
     earlier: list[int] = []
+    context = tokenizer.encode(" " + options.context.strip())[-CONTEXT_TOKENS:] if options.context.strip() else []
+    if len(context) < CONTEXT_TOKENS:
+        context = []
     if options.hotwords:
         earlier += tokenizer.encode(" " + ", ".join(options.hotwords))[: MAX_PROMPT_TOKENS // 2]
     if options.prompt.strip():
-        room = MAX_PROMPT_TOKENS - len(earlier)
+        room = MAX_PROMPT_TOKENS - len(earlier) - len(context)
         earlier += tokenizer.encode(" " + options.prompt.strip())[-room:]
-    return tuple(earlier)
+    return (*earlier, *context)
 
 
 def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:

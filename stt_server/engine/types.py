@@ -52,6 +52,9 @@ class DecodeOptions:
     """Detection chooses among these; empty: among all that the model knows."""
     task: Literal["transcribe", "translate"] = "transcribe"
     prompt: str = ""
+    context: str = ""
+    """What was said just before the audio. Unlike the prompt it is no wish of the caller's: it is cut to a length that
+    other chunks have too, so that they can be recognized together."""
     hotwords: tuple[str, ...] = ()
     word_timestamps: bool = False
 
@@ -125,6 +128,8 @@ class ChunkJob:
 
     chunk: Chunk
     options: DecodeOptions
+    draft: bool = False
+    """Soon out of date: decoded once, whatever comes out."""
 
 
 class Recognizer(Protocol):

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
 from stt_server.engine.invention import REASONS as SUPPRESSED_REASONS
+from stt_server.jobs import Progress
 from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -119,7 +120,7 @@ class Metrics:
             if suppressed in SUPPRESSED_REASONS:
                 self._suppressed.labels(suppressed).inc()
         self._keys.labels(self._key_label(call.key_name)).inc()
-        if call.audio_seconds is not None:
+        if call.audio_seconds is not None and endpoint != STREAM:  # a stream's is counted as it comes
             self._audio.inc(call.audio_seconds)
         for histogram, value in (
             (self._total, call.latency),
@@ -127,6 +128,25 @@ class Metrics:
             (self._fallback_infer, call.fallback_infer),
             (self._queue_wait, call.queue_wait),
             (self._factor, call.real_time_factor),
+        ):
+            if value is not None:
+                histogram.observe(value)
+
+    def observe_audio(self, seconds: float) -> None:
+        """Adds audio of a live stream."""
+        self._audio.inc(seconds)
+
+    def observe_utterance(self, progress: Progress) -> None:
+        """Adds one utterance of a live stream to the metrics of models; `stt_fallback_total` counts requests alone."""
+        for reason in progress.reasons:
+            self._reasons.labels(reason.value).inc()
+        for suppressed in progress.suppressed:
+            if suppressed in SUPPRESSED_REASONS:
+                self._suppressed.labels(suppressed).inc()
+        for histogram, value in (
+            (self._primary_infer, progress.primary_infer),
+            (self._fallback_infer, progress.fallback_infer),
+            (self._queue_wait, progress.queue_wait),
         ):
             if value is not None:
                 histogram.observe(value)

@@ -45,15 +45,16 @@ def job_of(request: pb.TranscribeRequest, request_id: str, deadline: float | Non
     options = request.options
     return Job(
         audio=request.audio,
-        format=_format(request.format),
-        options=_options(options),
+        format=format_of(request.format),
+        options=options_of(options),
         request_id=request_id,
-        policy=_known(_POLICIES, options.routing, "options.routing"),
+        policy=policy_of(options),
         deadline=deadline,
     )
 
 
-def _options(options: pb.TranscribeOptions) -> DecodeOptions:
+def options_of(options: pb.TranscribeOptions) -> DecodeOptions:
+    """Raises InvalidArgument for an enum value that this version doesn't know."""
     return DecodeOptions(
         language=options.language or None,
         candidate_languages=tuple(options.candidate_languages),
@@ -64,12 +65,18 @@ def _options(options: pb.TranscribeOptions) -> DecodeOptions:
     )
 
 
-def _format(format_: pb.AudioFormat) -> AudioFormat:
+def format_of(format_: pb.AudioFormat) -> AudioFormat:
+    """Raises InvalidArgument for an encoding that this version doesn't know."""
     return AudioFormat(
         encoding=_known(_ENCODINGS, format_.encoding, "format.encoding"),
         sample_rate=format_.sample_rate_hertz,
         channels=format_.channel_count or 1,
     )
+
+
+def policy_of(options: pb.TranscribeOptions) -> Policy:
+    """Raises InvalidArgument for a policy that this version doesn't know."""
+    return _known(_POLICIES, options.routing, "options.routing")
 
 
 def _known(table: Mapping[int, T], value: int, field: str) -> T:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
@@ -76,14 +77,16 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _stream(self, behaviour: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
-        async def guarded(requests: Any, context: Context) -> AsyncIterator[Any]:
+    def _stream(self, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str) -> Any:
+        # Writes instead of yielding: a generator that nobody asks any more would not hear of a caller's going.
+        async def guarded(requests: Any, context: Context) -> None:
             call = self._begin(method, context)
             try:
                 with self._readiness.answering():
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
-                    async for response in behaviour(requests, context):
-                        yield response
+                    async with aclosing(behaviour(requests, context)) as responses:
+                        async for response in responses:
+                            await context.write(response)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
             except BaseException as error:
                 await self._failed(call, context, error)

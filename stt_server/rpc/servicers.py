@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -22,6 +23,9 @@ from stt_server.rpc.calls import CallState, current_call, request_id_of, values_
 from stt_server.rpc.convert import duration, job_of, response_of
 from stt_server.rpc.guard import Guard
 from stt_server.rpc.interceptors import SPEECH, abort
+from stt_server.rpc.stream_convert import event_of, messages_of
+from stt_server.streaming.registry import Streams
+from stt_server.streaming.session import Session
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,14 +39,20 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     def __init__(
         self,
         pipeline: Callable[[], Pipeline],
+        session: Callable[[str], Session],
+        streams: Streams,
         max_upload_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             pipeline: the pipeline, once the service is ready; calls are not let in before.
+            session: a new live session for a request id.
+            streams: all that are open.
         """
         self._pipeline = pipeline
+        self._session = session
+        self._streams = streams
         self._max_upload_bytes = max_upload_bytes
         self._clock = clock
 
@@ -67,10 +77,16 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     async def StreamTranscribe(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.StreamTranscribeRequest], context: Context
     ) -> AsyncIterator[pb.StreamTranscribeResponse]:
-        """Not served by this version."""
-        message = "live streams are not served by this version; use Transcribe"
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
-        yield pb.StreamTranscribeResponse()
+        """Transcribes live audio; see speech.proto, and docs/live.md."""
+        call = current_call.get()
+        session = self._session(call.request_id)
+        try:
+            with self._streams.admit(session):
+                async with aclosing(session.events(messages_of(request_iterator))) as events:
+                    async for sent in events:
+                        yield event_of(sent, call.request_id)
+        finally:
+            call.progress.audio_seconds = session.heard
 
 
 class OperationsServicer(speech_pb2_grpc.OperationsServicer):

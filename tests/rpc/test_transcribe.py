@@ -89,14 +89,6 @@ async def test_silence_is_an_empty_text_and_no_doubt(stub: Any, model: ScriptedR
     assert model.seen == []
 
 
-async def test_a_stream_is_refused_as_unimplemented(stub: Any) -> None:
-    call = stub.StreamTranscribe()
-    await call.write(pb.StreamTranscribeRequest(config=pb.StreamConfig()))
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call.read()
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_of_many_requests_at_once_each_gets_its_own_answer(stub: Any, model: ScriptedRecognizer) -> None:
     model.open.clear()
     calls = [asyncio.ensure_future(transcribe(stub, metadata=(("x-req-id", f"r{n}"),))) for n in range(20)]

@@ -1,0 +1,79 @@
+"""Wire bytes -> mono float32 at 16 kHz, as they come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from stt_server.audio.formats import SAMPLE_RATE, AudioFormat
+from stt_server.audio.headerless import MULAW_TO_LINEAR
+from stt_server.audio.mono import FloatArray
+
+_BLOCKS_PER_SECOND = 50
+"""The resampler gets whole blocks of 20 ms, so that its output can't depend on how the bytes were cut."""
+
+_FULL_SCALE = 32768.0
+
+
+class Intake:
+    """The samples of one stream. The same bytes give the same samples however they are cut into messages."""
+
+    def __init__(self, format: AudioFormat) -> None:
+        """
+        Args:
+            format: headerless and valid.
+        """
+        self._mulaw = format.encoding == "mulaw"
+        self._channels = format.channels
+        self._frame_bytes = format.channels * (1 if self._mulaw else 2)
+        self._rate = format.sample_rate
+        self._bytes = bytearray()
+        """Less than a block."""
+        self._resampler: av.AudioResampler | None = None
+        if self._rate != SAMPLE_RATE:
+            self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+
+    @property
+    def bytes_per_second(self) -> int:
+        return self._frame_bytes * self._rate
+
+    def add(self, data: bytes) -> FloatArray:
+        """The samples that have become whole."""
+        self._bytes += data
+        block = self._rate // _BLOCKS_PER_SECOND * self._frame_bytes
+        whole = len(self._bytes) // block * block
+        blocks = [self._resampled(self._mono(bytes(self._bytes[at : at + block]))) for at in range(0, whole, block)]
+        del self._bytes[:whole]
+        return _joined(blocks)
+
+    def finish(self) -> FloatArray:
+        """The last samples. Bytes that make no whole sample are left out: they can't be heard."""
+        whole = len(self._bytes) // self._frame_bytes * self._frame_bytes
+        rest = self._mono(bytes(self._bytes[:whole]))
+        self._bytes.clear()
+        blocks = [self._resampled(rest)] if len(rest) else []
+        if self._resampler is not None:
+            blocks += [frame.to_ndarray()[0] for frame in self._resampler.resample(None)]
+            self._resampler = None
+        return _joined(blocks)
+
+    def _mono(self, data: bytes) -> FloatArray:
+        codes: npt.NDArray[Any] = np.frombuffer(data, dtype=np.uint8 if self._mulaw else "<i2")
+        linear = MULAW_TO_LINEAR[codes] if self._mulaw else codes
+        mixed: FloatArray = linear.reshape(-1, self._channels).mean(axis=1, dtype=np.float32) / np.float32(_FULL_SCALE)
+        return mixed
+
+    def _resampled(self, mono: FloatArray) -> FloatArray:
+        """The resampler keeps its filter's memory from block to block, so that no border can be heard."""
+        if self._resampler is None:
+            return mono
+        frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="fltp", layout="mono")
+        frame.sample_rate = self._rate
+        return _joined([resampled.to_ndarray()[0] for resampled in self._resampler.resample(frame)])
+
+
+def _joined(blocks: list[FloatArray]) -> FloatArray:
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
