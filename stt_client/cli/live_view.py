@@ -105,9 +105,9 @@ class Screen:
             if event.type == "started":
                 self._live.update(self._line("..."), refresh=True)
         else:
+            self._live.update(self._line("listening"), refresh=not event.result.text)
             if event.result.text:
-                self._console.print(self._final(event))
-            self._live.update(self._line("listening"), refresh=True)
+                self._console.print(self._final(event))  # with what is below it, anew
 
     def note(self, text: str) -> None:
         self._console.print(self._line(f"stt: {text}"))
