@@ -105,9 +105,10 @@ class Screen:
             if event.type == "started":
                 self._live.update(self._line("..."), refresh=True)
         else:
-            self._live.update(self._line("listening"), refresh=not event.result.text)
+            # First, for what is printed takes with it what stands below.
+            self._live.update(self._line("listening"), refresh=True)
             if event.result.text:
-                self._console.print(self._final(event))  # with what is below it, anew
+                self._console.print(self._final(event))
 
     def note(self, text: str) -> None:
         self._console.print(self._line(f"stt: {text}"))
