@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +24,6 @@ from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
 from stt_server.gate import Gate
-from stt_server.jobs import Rules
 from stt_server.live import Live
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
@@ -33,7 +31,6 @@ from stt_server.observability.observer import Observer
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.pipeline import Pipeline
-from stt_server.routing import Thresholds
 from stt_server.rpc.convert import duration
 from stt_server.rpc.fallback import FallbackStub
 from stt_server.rpc.guard import Guard
@@ -41,6 +38,7 @@ from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
+from stt_server.rules import live_rules_of, rules_of
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
 from stt_server.security.tls import channel_credentials, server_credentials
@@ -228,8 +226,8 @@ class Service:
                 max_upload_bytes=settings.max_upload_bytes,
             )
             self._stack.push_async_callback(fallback.close)
-        rules = _rules(settings)
-        live = Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, _live(rules, settings), fallback)
+        rules = rules_of(settings)
+        live = Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, live_rules_of(settings), fallback)
         self._live = Live(live, self._batcher, self._gate)
         return Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, rules, fallback)
 
@@ -271,30 +269,6 @@ class Service:
 def address_of(host: str, port: int) -> str:
     """`host:port`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _rules(settings: Settings) -> Rules:
-    thresholds = None
-    if settings.service == "primary":
-        thresholds = Thresholds(
-            conf_logprob=settings.conf_logprob_threshold,
-            conf_langprob=settings.conf_langprob_threshold,
-            min_words=settings.min_words_for_conf,
-            signal=settings.routing_signal,
-        )
-    return Rules(
-        max_audio_seconds=settings.max_audio_seconds,
-        vad_filter=settings.vad_filter,
-        thresholds=thresholds,
-        fallback_timeout_s=settings.fallback_timeout_s,
-        fallback_on_error=settings.fallback_on_error,
-        final_choice=settings.final_choice,
-    )
-
-
-def _live(rules: Rules, settings: Settings) -> Rules:
-    """The rules of live streams, where a late answer is worth less than the primary's."""
-    return replace(rules, fallback_timeout_s=settings.stream_fallback_timeout_s, fallback_on_error="degrade")
 
 
 def usable_cores() -> int:

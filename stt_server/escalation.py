@@ -84,7 +84,7 @@ class Escalation:
         """
         started = self._clock()
         try:
-            return moved(await self._ask(job), job.offset)
+            return await self._ask(job)
         finally:
             progress.fallback_infer = self._clock() - started
 
@@ -126,9 +126,7 @@ def job_of_chunk(job: Job, chunk: Chunk, language: str) -> Job:
     """The job that asks for one chunk of a recording, as 16-bit samples."""
     samples = (np.clip(chunk.samples, -1.0, 1.0) * 32767).astype("<i2")
     options = replace(job.options, language=job.options.language or language or None)
-    return replace(
-        job, audio=samples.tobytes(), format=AudioFormat("linear16", SAMPLE_RATE, 1), options=options, offset=0.0
-    )
+    return replace(job, audio=samples.tobytes(), format=AudioFormat("linear16", SAMPLE_RATE, 1), options=options)
 
 
 def moved(answer: Answer, seconds: float) -> Answer:

@@ -16,14 +16,13 @@ class Job:
     """What a caller asks for."""
 
     audio: bytes = field(repr=False)
+    """Empty for an utterance of a live stream, which is there as a chunk."""
     format: AudioFormat
     options: DecodeOptions
     request_id: str
     policy: Policy = "auto"
     deadline: float | None = None
     """On the pipeline's clock, in seconds; None: the caller waits as long as it takes."""
-    offset: float = 0.0
-    """Where in a longer recording or a stream the audio begins, in seconds."""
 
 
 @dataclass

@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import words_of
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
@@ -113,15 +111,7 @@ class Live:
         Args:
             ahead: it may yet turn out that the utterance goes on.
         """
-        samples = (np.clip(chunk.samples, -1.0, 1.0) * 32767).astype("<i2")
-        job = Job(
-            audio=samples.tobytes(),
-            format=AudioFormat("linear16", SAMPLE_RATE, 1),
-            options=options,
-            request_id=request_id,
-            policy=policy,
-            offset=chunk.start,
-        )
+        job = Job(b"", AudioFormat(), options, request_id, policy)
         return Hearing(self._pipeline, self._batcher, self._gate, job, chunk, Rank.AHEAD if ahead else Rank.ANSWER)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
+from stt_server.asked import check_options
 from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
 from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import is_looped
@@ -26,9 +27,6 @@ from stt_server.gate import Gate, Ticket
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
 from stt_server.routing import Decision, Policy, Reason, better_founded
 
-MAX_PROMPT_CHARACTERS = 4000
-MAX_HOTWORDS = 200
-MAX_HOTWORD_CHARACTERS = 100
 LANGUAGE_CHUNKS = 4
 """The one of these first chunks that surely holds the most speech tells a recording's language."""
 
@@ -87,15 +85,7 @@ class Pipeline:
 
     def check(self, options: DecodeOptions, policy: Policy) -> None:
         """Raises InvalidArgument, naming it, for what this service doesn't know."""
-        known = self._info.languages
-        for code in filter(None, [options.language, *options.candidate_languages]):
-            if code not in known:
-                only = f"this model knows only {known[0]}" if len(known) == 1 else "use an ISO 639-1 code such as en"
-                raise InvalidArgument(f"unknown language {code[:20]!r}: {only}")
-        if len(options.prompt) > MAX_PROMPT_CHARACTERS:
-            raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters")
-        if len(options.hotwords) > MAX_HOTWORDS or any(len(w) > MAX_HOTWORD_CHARACTERS for w in options.hotwords):
-            raise InvalidArgument(f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters")
+        check_options(options, self._info)
         if policy == "fallback" and self._routes and self._escalation is None:
             raise InvalidArgument("routing: this service has no fallback; ask for auto or primary")
 
@@ -125,7 +115,7 @@ class Pipeline:
             progress.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
             return Heard(tuple(chunks), tuple(hypotheses))
         except EngineError as failure:
-            return Heard(failure=failure)
+            return Heard(tuple(chunks), failure=failure)
         finally:
             self._account(ticket, progress)
 
@@ -210,13 +200,21 @@ class Pipeline:
             answers = await self._escalation.parts(job, weak, language, progress)
             return self._combined(heard, transcript, answers, progress)
         try:
-            answer = await self._escalation.whole(job, progress)
+            answer = await self._ask_for_all(self._escalation, job, heard, progress)
         except FallbackError as error:
             return await self._without_fallback(job, heard, transcript, error, progress)
         progress.fallback_result = "used"
         both = replace(transcript, fallback_used=True, fallback_confidence=answer.confidence)
         keeps = self._keeps(transcript.primary_confidence, answer, transcript.decision.reasons)
         return both if keeps else replace(both, answer=answer)
+
+    async def _ask_for_all(self, escalation: Escalation, job: Job, heard: Heard, progress: Progress) -> Answer:
+        if job.audio:
+            return await escalation.whole(job, progress)
+        answers = await escalation.parts(job, {0: heard.chunks[0]}, "", progress)
+        if isinstance(answer := answers[0], FallbackError):
+            raise answer
+        return answer
 
     def _keeps(self, own: float | None, answer: Answer, reasons: Sequence[Reason]) -> bool:
         """Whether the primary's text stands although the fallback has answered."""
@@ -238,7 +236,7 @@ class Pipeline:
         return replace(transcript, fallback_error=error.code)
 
     async def _hear_after_all(self, job: Job, heard: Heard, progress: Progress) -> Heard:
-        if not heard.chunks:
+        if job.audio:
             return await self._hear(replace(job, policy="primary"), progress)
         ticket = self._gate.ticket()
         with self._gate.counting(ticket):

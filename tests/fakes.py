@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Segment
+from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Segment
 
 
 @dataclass
@@ -36,6 +36,9 @@ class ScriptedRecognizer:
     seen: list[DecodeOptions] = field(default_factory=list)
     by_start: Callable[[float], Script] | None = None
     """Another script for each chunk, by its start in seconds."""
+    by_job: Callable[[ChunkJob], Script] | None = None
+    """Another script for each job."""
+    jobs: list[ChunkJob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.info = ModelInfo(self.name, "cpu", "float32", tuple(self.languages))
@@ -59,17 +62,20 @@ class ScriptedRecognizer:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             self.seen.extend(job.options for job in jobs)
+            self.jobs.extend(jobs)
         self.entered.release()
         try:
             if not self.open.wait(timeout=30):
                 raise AssertionError("nobody opened the scripted model")
-            return [self._hypothesis(job.chunk, job.options) for job in jobs]
+            return [self._hypothesis(job) for job in jobs]
         finally:
             with self._lock:
                 self.running -= 1
 
-    def _hypothesis(self, chunk: Chunk, options: DecodeOptions) -> Hypothesis:
+    def _hypothesis(self, job: ChunkJob) -> Hypothesis:
+        chunk, options = job.chunk, job.options
         script = self.by_start(chunk.start) if self.by_start else self.script
+        script = self.by_job(job) if self.by_job else script
         if script.error is not None and script.errors_left != 0:
             script.errors_left -= 1
             raise script.error

@@ -16,8 +16,12 @@ MAX_PROMPT_TOKENS = MAX_LENGTH // 2 - 1
 SECONDS_PER_TIMESTAMP = 0.02
 TOKENS_PER_SECOND = 25
 TOKENS_AT_LEAST = 16
-CONTEXT_TOKENS = 16
-"""Of what was said just before: all of these, or none. CTranslate2 wants prompts of one length in a batch."""
+CONTEXT_TOKENS = 64
+"""Of what was said just before: all of these, or none, as CTranslate2 wants prompts of one length in a batch.
+
+Measured on 38 utterances in a row, word error rates without, with 16, 32 and 64: tiny.en 11.4, 12.7, 12.3, 11.9 %;
+base 10.7, 11.3, 11.0, 10.4 %. A short piece of a sentence misleads more than it helps.
+"""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Metrics:
             if suppressed in SUPPRESSED_REASONS:
                 self._suppressed.labels(suppressed).inc()
         self._keys.labels(self._key_label(call.key_name)).inc()
-        if call.audio_seconds is not None:
+        if call.audio_seconds is not None and endpoint != STREAM:  # a stream's is counted as it comes
             self._audio.inc(call.audio_seconds)
         for histogram, value in (
             (self._total, call.latency),
@@ -131,6 +131,10 @@ class Metrics:
         ):
             if value is not None:
                 histogram.observe(value)
+
+    def observe_audio(self, seconds: float) -> None:
+        """Adds audio of a live stream."""
+        self._audio.inc(seconds)
 
     def observe_utterance(self, progress: Progress) -> None:
         """Adds one utterance of a live stream to the metrics of models; `stt_fallback_total` counts requests alone."""

@@ -45,6 +45,9 @@ class StreamMetrics:
     def closed(self) -> None:
         self._active.dec()
 
+    def heard(self, seconds: float) -> None:
+        self._metrics.observe_audio(seconds)
+
     def interim(self, lag: float, first_after: float | None) -> None:
         self._interims.inc()
         self._lag.observe(lag)

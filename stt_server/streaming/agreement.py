@@ -38,18 +38,24 @@ class Agreement:
         agreed = _common(self._previous, words)
         self._previous = words
         place = _place_of(self._stable_words, words)
+        rest = self._mark_behind_stable(words, place) + "".join(words[place:])
         if agreed > place:
             fresh = words[place:agreed]
             if agreed == len(words):
                 # What is said next decides whether this was the end of a sentence.
                 fresh[-1] = _without_end_mark(fresh[-1])
+            grown = len(rest) - len("".join(words[agreed:])) - (len(words[agreed - 1]) - len(fresh[-1]))
             self._stable_words += fresh
-            self.stable = self.stable + "".join(fresh) if self.stable else "".join(fresh).lstrip()
-        rest = "".join(words[max(place, agreed) :])
-        if agreed > place and agreed == len(words):
-            rest = words[-1][len(fresh[-1]) :]
-        self.unstable = rest if self.stable else rest.lstrip()
+            self.stable, rest = self.stable + rest[:grown], rest[grown:]
+        self.unstable = rest
         return (self.stable, self.unstable) != before
+
+    def _mark_behind_stable(self, words: Sequence[str], place: int) -> str:
+        """The punctuation that the last stable word has in a hypothesis and not in the stable text."""
+        if not place or not self._stable_words:
+            return ""
+        shown, said = self._stable_words[-1].strip(), words[place - 1].strip()
+        return said[len(shown) :] if said.startswith(shown) else ""
 
 
 def split_words(text: str) -> list[str]:
@@ -57,12 +63,17 @@ def split_words(text: str) -> list[str]:
     characters. Joined again they are the text, without space at its end."""
     words: list[str] = []
     for character in text.strip():
-        begins = character.isspace() or (is_unspaced(character) and _key(character))
+        begins = character.isspace() or (is_unspaced(character) and _key(character)) or _hyphenates(words, character)
         if not words or (begins and not words[-1].isspace()) or (words and _ends_unspaced(words[-1], character)):
             words.append(character)
         else:
             words[-1] += character
     return words
+
+
+def _hyphenates(words: Sequence[str], character: str) -> bool:
+    """Whether a hyphen joins what follows to a word: Whisper writes down counting as `1-2-3`."""
+    return character == "-" and bool(words) and words[-1][-1].isalnum()
 
 
 def _ends_unspaced(word: str, character: str) -> bool:

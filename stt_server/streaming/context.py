@@ -6,7 +6,7 @@ from stt_server.engine.guard import is_looped
 from stt_server.engine.types import join_text
 from stt_server.jobs import Transcript
 
-MAX_CHARACTERS = 300
+MAX_CHARACTERS = 600
 """More than the engine takes."""
 
 MAX_PAUSE = 10.0

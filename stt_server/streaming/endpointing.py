@@ -10,6 +10,7 @@ import numpy as np
 
 from stt_server.audio.chunks import quietest_window, widest_pause
 from stt_server.audio.formats import SAMPLE_RATE
+from stt_server.audio.mono import FloatArray
 from stt_server.audio.passages import may_be_speech
 from stt_server.audio.vad import (
     CERTAIN_PROBABILITY,
@@ -39,13 +40,13 @@ LONGEST = _windows(28.0)
 _SOONEST_QUIET = _windows(20.0)
 """Where endless speech without a pause may be cut, from its start."""
 
-_CERTAIN_WITHIN = _windows(1.3)
+_CERTAIN_WITHIN = _windows(0.7)
 """The windows that make speech certain lie this close together: clicks are sure now and then, speech all along."""
 
 _SAME_START = _windows(0.5)
 """Sounds before a longer gap don't belong to the speech that begins."""
 
-_FAINT_SILENCE = _windows(0.6)
+_FAINT_SILENCE = _windows(2.0)
 """What may be speech is over after this."""
 
 
@@ -168,7 +169,7 @@ class Endpointer:
             self._forget(self._now - FAINT_PAD)
             return []
         if probability >= CERTAIN_PROBABILITY and self._is_certain():
-            return [self._started()]
+            return self._started()
         if self.silence >= max(_FAINT_SILENCE, self._endpoint) or self._now - self._began >= LONGEST:
             return self._give_up()
         return []
@@ -178,16 +179,18 @@ class Endpointer:
         sure = sum(p >= CERTAIN_PROBABILITY for p in self._since(begin))
         return sure >= CERTAIN_WINDOWS
 
-    def _started(self) -> Started:
-        """Speech is certain; it began where this stretch of it did."""
-        spans = self._spans(self._began or 0, self._now)
+    def _started(self) -> list[Mark]:
+        """Speech is certain; it began where this stretch of it did. What was before may have been speech too."""
+        began = self._began or 0
+        spans = self._spans(began, self._now)
         start = spans[-1][0]
         for first, end in reversed(spans):
             if start - end > _SAME_START:
                 break
             start = first
+        before = self._perhaps(began, max(began, start - PAD))
         self._begin(start)
-        return Started(start)
+        return [*before, Started(start)]
 
     def _begin(self, start: int) -> None:
         self._start, self._began = start, None
@@ -232,17 +235,21 @@ class Endpointer:
 
     def _give_up(self) -> list[Mark]:
         """What was heard is not certainly speech."""
-        began, last = self._began or 0, self._last
-        heard = np.array(list(self._since(began))[: last - began], dtype=np.float32)
-        if not may_be_speech(heard):
-            self._began, self._speaking = None, False
-            self._forget(self._now - FAINT_PAD)
-            return []
+        found = self._perhaps(self._began or 0, self._now)
+        self._began, self._speaking = None, False
+        self._forget(self._now - FAINT_PAD)
+        return found
+
+    def _perhaps(self, begin: int, end: int) -> list[Mark]:
+        """What may be speech between two windows."""
+        heard = self._between(begin, end)
         spans = speech_spans(heard, len(heard) * WINDOW, FAINT_PROBABILITY, FAINT_SILENCE_PROBABILITY)
-        speech = tuple((began + a // WINDOW, began + b // WINDOW) for a, b in spans)
-        start, end = max(self._floor, began - FAINT_PAD), min(self._now, last + FAINT_PAD)
-        self._over(end)
-        return [Perhaps(Piece(start, end, speech, certain=False))]
+        speech = tuple((begin + a // WINDOW, begin + b // WINDOW) for a, b in spans)
+        if not speech or not may_be_speech(self._between(speech[0][0], speech[-1][1])):
+            return []
+        start = max(self.kept_from, self._floor, speech[0][0] - FAINT_PAD)
+        self._floor = min(end, speech[-1][1] + FAINT_PAD)
+        return [Perhaps(Piece(start, self._floor, speech, certain=False))]
 
     def _over(self, end: int) -> None:
         self._floor = end
@@ -257,8 +264,11 @@ class Endpointer:
 
     def _spans(self, begin: int, end: int) -> list[tuple[int, int]]:
         """Stretches of speech from one window to another."""
-        heard = np.array(list(self._since(begin))[: end - begin], dtype=np.float32)
+        heard = self._between(begin, end)
         return [(begin + a // WINDOW, begin + b // WINDOW) for a, b in speech_spans(heard, len(heard) * WINDOW)]
+
+    def _between(self, begin: int, end: int) -> FloatArray:
+        return np.array(self._since(begin)[: end - begin], dtype=np.float32)
 
     def _since(self, window: int) -> list[float]:
         kept = list(self._probabilities)

@@ -113,6 +113,10 @@ class Watch(Protocol):
 
     def closed(self) -> None: ...
 
+    def heard(self, seconds: float) -> None:
+        """So much more audio has been heard."""
+        ...
+
     def interim(self, lag: float, first_after: float | None) -> None:
         """An interim was sent.
 

@@ -105,7 +105,8 @@ class Session:
 
     def drain(self, within_s: float) -> None:
         """Ends the stream as soon as nobody speaks, after `within_s` seconds at the latest."""
-        if self._draining or self._inbox is None:
+        if self._inbox is None or self._ear is None:
+            self._outbox.close(NotReady(STOPPING))
             return
         self._draining = True
         self._inbox.interrupt(Drain(), at_once=False)
@@ -170,6 +171,7 @@ class Session:
         while True:
             await self._outbox.room()
             item = await inbox.take(step)
+            before = ear.heard
             if isinstance(item, bytes):
                 signs = await loop.run_in_executor(self._threads, ear.hear, item)
             elif isinstance(item, Flush):
@@ -178,6 +180,7 @@ class Session:
                 signs = await loop.run_in_executor(self._threads, ear.finish)
             else:
                 signs = []
+            self._watch.heard(ear.heard - before)
             for sign in signs:
                 await self._notice(sign, ear)
                 if config.single_utterance and self._number:
@@ -216,6 +219,7 @@ class Session:
             self._config.endpoint_silence,
             self._show if self._config.interim_results else None,
             self._watch.thinned,
+            self._spawn,
             self._clock,
         )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from stt_server.audio import Chunk
 from stt_server.engine.types import DecodeOptions, Hypothesis, join_text
@@ -24,7 +24,7 @@ DRAFT_SECONDS = 0.5
 LONG_SECONDS = 10.0
 """A longer utterance is not drafted from its beginning, but from the last sentence that is stable."""
 
-_AHEAD_SHARE, _AHEAD_LEAST, _AHEAD_MOST = 1 / 3, 0.19, 0.5
+_AHEAD_SHARE, _AHEAD_LEAST, _AHEAD_MOST = 1 / 2, 0.19, 0.5
 """Recognition begins after this share of the endpoint silence, within bounds in seconds."""
 
 
@@ -79,6 +79,7 @@ class Utterance:
         endpoint_silence: float,
         show: Callable[[Interim, float], None] | None,
         thinned: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         clock: Callable[[], float],
     ) -> None:
         """
@@ -88,6 +89,7 @@ class Utterance:
             options: of drafts.
             show: is given each interim, and up to where it has heard, in seconds of the stream; None: no interims.
             thinned: is told of each interim that is left out.
+            spawn: runs a part of the session; a bug in it ends the stream.
         """
         self.number = number
         self.started = started
@@ -98,6 +100,7 @@ class Utterance:
         self._ahead_silence = max(_AHEAD_LEAST, min(_AHEAD_MOST, endpoint_silence * _AHEAD_SHARE))
         self._show = show
         self._thinned = thinned
+        self._spawn = spawn
         self._clock = clock
         self._agreement = Agreement()
         self._over = False
@@ -150,7 +153,7 @@ class Utterance:
         if chunk is not None:
             self._drop_draft()
             self._ahead, self._ahead_speech = self._recognition.hear(chunk, ahead=True), ear.last_speech
-            self._aheads = asyncio.ensure_future(self._show_ahead(self._ahead, ear.last_speech))
+            self._aheads = self._spawn(self._show_ahead(self._ahead, ear.last_speech))
 
     async def _show_ahead(self, hearing: Hearing, until: float) -> None:
         heard = await hearing.heard()
@@ -168,7 +171,7 @@ class Utterance:
             return
         if self._draft is None:
             self._draft = self._recognition.draft(chunk, self._options)
-            self._drafts = asyncio.ensure_future(self._finish_draft(self._draft))
+            self._drafts = self._spawn(self._finish_draft(self._draft))
             self._drafted = ear.last_speech
         elif self._draft.renew(chunk, self._options):
             self._thinned()
