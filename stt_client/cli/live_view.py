@@ -105,9 +105,10 @@ class Screen:
             if event.type == "started":
                 self._live.update(self._line("..."), refresh=True)
         else:
+            # First, for what is printed takes with it what stands below.
+            self._live.update(self._line("listening"), refresh=True)
             if event.result.text:
                 self._console.print(self._final(event))
-            self._live.update(self._line("listening"), refresh=True)
 
     def note(self, text: str) -> None:
         self._console.print(self._line(f"stt: {text}"))

@@ -97,7 +97,7 @@ async def _stream(arguments: argparse.Namespace, servers: list[str], clock: Cloc
 
     def told(record: CallRecord) -> None:
         if record.error_type in _LOST:
-            view.note(f"{record.target}: the connection is lost ({record.error_type})")
+            view.note(f"no connection to {record.target} ({record.error_type})")
 
     failure = ""
     with view, _controls(view, keys=arguments.file != STDIN) as controls:

@@ -134,7 +134,7 @@ async def test_a_connection_that_is_lost_is_said_and_made_again(file: Path, caps
         assert await stt(file, "--server", served.target) == 0
         out, err = capsys.readouterr()
         assert out == "abc\ndefg\n"
-        assert err == f"stt: {served.target}: the connection is lost (upstream_unavailable)\n"
+        assert err == f"stt: no connection to {served.target} (upstream_unavailable)\n"
 
 
 async def test_real_time_is_kept_by_the_clock(file: Path) -> None:

@@ -209,6 +209,26 @@ async def test_a_pool_leaves_one_that_cannot_be_reached_for_another(resume: bool
     assert finals(events) == ["ab"]
 
 
+async def test_streams_spread_over_the_members_for_as_long_as_they_last() -> None:
+    closed = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        toys = [Toy(), Toy()]
+        targets = [(await stack.enter_async_context(serving(Script(stream=toy)))).target for toy in toys]
+        pool = await stack.enter_async_context(SttPool(targets))
+
+        async def listen() -> None:
+            _ = [event async for event in pool.stream(endless(closed), encoding=FORMAT, interim_results=False)]
+
+        tasks = [asyncio.create_task(listen()) for _ in toys]
+        for toy in toys:
+            await asyncio.wait_for(toy.heard.wait(), WAIT_S)
+        assert [member.in_flight for member in pool._members] == [1, 1]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert [member.in_flight for member in pool._members] == [0, 0]
+
+
 async def test_without_resume_a_lost_connection_is_raised() -> None:
     toy = Toy(break_at=Breaks(("events", 2)))
     async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stt_client import AudioFormat, Final, SpeechEvent, StreamEvent, SttClient
+from stt_client import AudioFormat, Final, SpeechEvent, StreamEvent, SttClient, SttPool
 from stt_server.app import Service
 from stt_server.engine.whisper import WhisperRecognizer
 from tests.client.cut_proxy import cutting
@@ -63,3 +65,38 @@ async def test_a_broken_stream_hears_what_an_unbroken_one_does(
             assert texts(broken) == texts(whole)
             for type_ in ("started", "ended"):
                 assert offsets(broken, type_) == pytest.approx(offsets(whole, type_), abs=0.15)
+
+
+@pytest.mark.model
+async def test_a_service_that_is_stopped_hands_its_streams_to_another(
+    tiny_en: WhisperRecognizer, tmp_path: Path, recording: bytes
+) -> None:
+    """It is stopped after the first final, in what it has been sent of the rest."""
+    encoding = AudioFormat("linear16", RATE)
+    more = asyncio.Event()
+    rest = RATE * 2 * 5
+
+    async def spoken() -> AsyncIterator[bytes]:
+        async for piece in pieces(recording[:rest]):
+            yield piece
+        await more.wait()
+        async for piece in pieces(recording[rest:]):
+            yield piece
+
+    async with AsyncExitStack() as stack:
+        services = [await stack.enter_async_context(running(tmp_path, model=tiny_en)) for _ in range(2)]
+        pool = await stack.enter_async_context(SttPool([f"127.0.0.1:{service.grpc_port}" for service in services]))
+        events: list[StreamEvent] = []
+        stopping: asyncio.Task[None] | None = None
+        async for event in pool.stream(spoken(), encoding=encoding, resume=True, timeout=100):
+            events.append(event)
+            if isinstance(event, Final) and stopping is None:
+                (busy,) = [number for number, member in enumerate(pool._members) if member.in_flight]
+                stopping = asyncio.create_task(services[busy].stop())
+                more.set()
+        assert stopping is not None
+        await stopping
+        whole = await heard(services[1 - busy], recording)
+    assert texts(events) == texts(whole)
+    for type_ in ("started", "ended"):
+        assert offsets(events, type_) == pytest.approx(offsets(whole, type_), abs=0.15)
