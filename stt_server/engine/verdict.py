@@ -67,4 +67,8 @@ def doubt_of(decoded: Decoded, chunk: Chunk) -> str | None:
         return "loop"
     if guard.stops_early(decoded.end, speech_end(chunk)):
         return "early_stop"
-    return "too_fast" if guard.is_too_fast(decoded.text, speech) else None
+    if guard.is_too_fast(decoded.text, speech):
+        return "too_fast"
+    # On a short window a model holds silence for more likely than on its full one: only that one convicts.
+    convicted = invented_reason(chunk, decoded.text, decoded.no_speech_prob, [p for ps in decoded.logprobs for p in ps])
+    return "invented" if convicted else None

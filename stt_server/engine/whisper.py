@@ -121,7 +121,7 @@ class WhisperRecognizer:
         parts = [(0.0, decoded)] if job.draft else self._settled(chunk, options, decoded, window)
         text = "".join(part.text for _, part in parts)
         logprobs = tuple(p for _, part in parts for ps in part.logprobs for p in ps)
-        reason = invented_reason(chunk, text, decoded.no_speech_prob, logprobs)
+        reason = invented_reason(chunk, text, parts[0][1].no_speech_prob, logprobs)
         if reason is not None:
             log.debug("text dropped as invented", extra={"reason": reason, "start_s": chunk.start})
             parts, logprobs, text = [], (), ""

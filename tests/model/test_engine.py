@@ -112,6 +112,27 @@ def test_a_text_that_stops_early_is_decoded_to_its_end(base: WhisperRecognizer) 
     assert words(found.text) == f"{SENTENCE} hello world"
 
 
+def test_only_the_full_window_convicts_a_text_as_invented(
+    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a short one, silence looks more likely than it is."""
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    decode = base._decode
+    windows_heard: list[int] = []
+
+    def doubtful(batch: Sequence[Any], temperature: float = 0.0) -> list[verdict.Decoded]:
+        (found,) = decode(batch, temperature)
+        windows_heard.append(len(batch[0].encoded.output) // 50)
+        if windows_heard[-1] == 30:
+            return [found]
+        return [dataclasses.replace(found, no_speech_prob=0.99, logprobs=[[-3.0] * len(p) for p in found.logprobs])]
+
+    monkeypatch.setattr(base, "_decode", doubtful)
+    found = base.recognize(chunk, DecodeOptions(language="en"))
+    assert windows_heard == [7, 7, 30]
+    assert (words(found.text), found.suppressed) == (SENTENCE, None)
+
+
 def test_prompt_and_hotwords_are_taken(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))

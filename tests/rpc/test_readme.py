@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from protos.stt.v1.errors import ERRORS
-from tests.services import ROOT, running
+from tests.services import ROOT, SPEECH, running
+from tests.speech import samples_of
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -18,13 +20,15 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 async def test_an_example_prints_the_transcript(tmp_path: Path, number: int) -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
+    # For the one that transcribes what it reads.
+    pcm = (samples_of(SPEECH) * 32767).astype("<i2").tobytes()
     async with running(tmp_path) as service:
         code = EXAMPLES[number].replace("localhost:50051", f"127.0.0.1:{service.grpc_port}")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            sys.executable, "-c", code, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE
         )
-        out, err = await process.communicate()
+        out, err = await process.communicate(pcm)
     assert process.returncode == 0, err.decode()
     assert "the quick brown fox jumps over the lazy dog" in out.decode()
 
