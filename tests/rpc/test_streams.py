@@ -157,11 +157,13 @@ async def test_noise_sends_nothing(stub: Any, model: ScriptedRecognizer) -> None
             assert await stream(stub, config(), *parts) == [], name
 
 
-async def test_what_may_be_speech_is_sent_only_with_words(stub: Any, model: ScriptedRecognizer) -> None:
-    faint = said("hello_world") * 0.0
-    rng = np.random.default_rng(1)
-    faint += rng.standard_normal(len(faint)).astype(np.float32) * 0.0001
-    assert await stream(stub, config(), audio(pcm(faint))) == []
+async def test_what_may_be_speech_is_sent_only_if_the_model_hears_words(stub: Any, model: ScriptedRecognizer) -> None:
+    snippet = np.concatenate([silence(0.5), samples_of(clip("en", "hello_world"))[: RATE // 4], silence(3)])
+    responses = await stream(stub, config(), audio(pcm(snippet)))
+    assert [kind_of(response) for response in responses] == ["started", "ended", "final"]
+    assert not model.jobs[-1].chunk.certain
+    model.script = Script(suppressed="low_logprob")
+    assert await stream(stub, config(), audio(pcm(snippet))) == []
 
 
 async def test_the_text_before_is_context_unless_it_is_doubtful(stub: Any, model: ScriptedRecognizer) -> None:
