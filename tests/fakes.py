@@ -57,7 +57,9 @@ class ScriptedRecognizer:
     def batch_limit(self, group: Hashable) -> int:
         return 100
 
-    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+    def recognize_batch(
+        self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+    ) -> list[Hypothesis]:
         with self._lock:
             self.running += 1
             self.most_running = max(self.most_running, self.running)

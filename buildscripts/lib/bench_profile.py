@@ -1,8 +1,8 @@
 """`bench profile`: where the engine's time goes, stage by stage, under a load of short recordings.
 
-Each stage's calls are timed from outside while our engine transcribes: the clock runs in the thread that waits for the
-stage, so with as many workers as cores the shares are of the machine's time. Stages that the engine doesn't have in
-common with a faster-whisper call (queueing, the event loop) are what is left of the workers' time.
+Each stage's calls are timed from outside while our engine transcribes. What runs in the calling thread is timed by that
+thread's own processor clock. The model's stages run in threads of CTranslate2's, so the rest of the process's processor
+time is shared out among them by how long their callers waited; the event loop's and Python's own work is in there.
 """
 
 from __future__ import annotations
@@ -48,15 +48,17 @@ class Stopwatch:
         self.calls: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(
+        self, stage: str, function: Callable[..., Any], clock: Callable[[], float] = time.thread_time
+    ) -> Callable[..., Any]:
         """`function`, with its time counted for a stage."""
 
         def call(*args: Any, **options: Any) -> Any:
-            began = time.perf_counter()
+            began = clock()
             try:
                 return function(*args, **options)
             finally:
-                took = time.perf_counter() - began
+                took = clock() - began
                 with self._lock:
                     self.seconds[stage] += took
                     self.calls[stage] += 1
@@ -70,7 +72,7 @@ class TimedModel:
     def __init__(self, model: Any, stopwatch: Stopwatch) -> None:
         self._model = model
         for method, stage in MODEL_STAGES.items():
-            setattr(self, method, stopwatch.timed(stage, getattr(model, method)))
+            setattr(self, method, stopwatch.timed(stage, getattr(model, method), time.perf_counter))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -109,12 +111,19 @@ def table(measurements: Sequence[Measurement], stopwatch: Stopwatch) -> Table:
     out.add_column("stage")
     for name in ("share", "ms a second of audio", "calls"):
         out.add_column(name, justify="right")
-    measured = sum(stopwatch.seconds.values())
-    for stage, seconds in sorted(stopwatch.seconds.items(), key=lambda item: -item[1]):
-        row = (f"{seconds / measured:.1%}", f"{1000 * seconds / audio:.1f}", str(stopwatch.calls[stage]))
+    for stage, seconds in sorted(processor_seconds(stopwatch, cpu).items(), key=lambda item: -item[1]):
+        row = (f"{seconds / cpu:.1%}", f"{1000 * seconds / audio:.1f}", str(stopwatch.calls[stage]))
         out.add_row(stage, *row)
-    out.caption = f"{measured:.1f} s in these stages; {cpu:.1f} s of processor time altogether; {audio:.0f} s of audio"
+    out.caption = f"{cpu:.1f} s of processor time; {audio:.0f} s of audio"
     return out
+
+
+def processor_seconds(stopwatch: Stopwatch, cpu: float) -> dict[str, float]:
+    """Of each stage, out of `cpu` seconds of the whole process."""
+    audio = {stage: stopwatch.seconds[stage] for stage in STAGES}
+    waited = {stage: stopwatch.seconds[stage] for stage in stopwatch.seconds if stage not in STAGES}
+    scale = (cpu - sum(audio.values())) / sum(waited.values())
+    return audio | {stage: seconds * scale for stage, seconds in waited.items()}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -200,6 +200,9 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each time; default: 3")
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", help="default: models/ of the repository")
     parser.add_argument("--service", action="store_true", help="start-up and memory of a whole service instead")
+    parser.add_argument(
+        "--requests", type=int, nargs="+", default=[200], help="of --service, between looks at its memory; default: 200"
+    )
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.json:
@@ -211,7 +214,7 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
     if args.service:
         from buildscripts.lib.measure_service import measure_services, service_table
 
-        say(service_table(measure_services(folders)))
+        say(service_table(measure_services(folders, args.requests), args.requests))
         return
     say(table([_in_process(args, name, threads) for name, _ in folders for threads in args.threads]))
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 from buildscripts.lib.pins import ROOT, FetchError
 from buildscripts.lib.services import HOST, write_config
 
-SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
-REQUESTS = 200
+SAMPLES = ROOT / "samples"
 CALLERS = 8
 
 
@@ -30,22 +30,26 @@ class ServiceCosts:
     """Resident when ready."""
     first_mib: float
     """Resident after `CALLERS` requests at the same time."""
-    later_mib: float
-    """Resident after `REQUESTS` more."""
+    later_mib: tuple[float, ...]
+    """Resident after each further number of requests."""
 
 
-def measure_services(models: Sequence[tuple[str, Path]]) -> list[ServiceCosts]:
+def measure_services(models: Sequence[tuple[str, Path]], requests: Sequence[int]) -> list[ServiceCosts]:
     """Starts a primary with each of the (name, folder) in turn.
+
+    Args:
+        requests: how many to make, again and again, before memory is looked at each time.
 
     Raises:
         FetchError: one did not start, or the samples are missing.
     """
-    if not SAMPLE.is_file():
-        raise FetchError("measuring a service takes a recording: run buildscripts/models samples first")
-    return [_measure(name, folder) for name, folder in models]
+    recordings = sorted(SAMPLES.glob("*/*.wav"))
+    if not recordings:
+        raise FetchError("measuring a service takes recordings: run buildscripts/models samples first")
+    return [_measure(name, folder, recordings, requests) for name, folder in models]
 
 
-def _measure(name: str, folder: Path) -> ServiceCosts:
+def _measure(name: str, folder: Path, recordings: Sequence[Path], requests: Sequence[int]) -> ServiceCosts:
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "stt_primary.env"
         keys: dict[str, str | int] = {"CT2_SMALL_PATH": str(folder.resolve()), "HOST": HOST, "DEVICE": "cpu"}
@@ -54,10 +58,10 @@ def _measure(name: str, folder: Path) -> ServiceCosts:
         with service(config) as (pid, target):
             ready_s = time.perf_counter() - began
             sizes = [resident(pid)]
-            for requests in (CALLERS, REQUESTS):
-                asyncio.run(_ask(target, requests))
+            for count in (CALLERS, *requests):
+                asyncio.run(_ask(target, list(islice(cycle(recordings), count))))
                 sizes.append(resident(pid))
-    return ServiceCosts(name, ready_s, *sizes)
+    return ServiceCosts(name, ready_s, sizes[0], sizes[1], tuple(sizes[2:]))
 
 
 @contextmanager
@@ -81,16 +85,16 @@ def service(config: Path) -> Iterator[tuple[int, str]]:
         process.wait()
 
 
-async def _ask(target: str, requests: int) -> None:
-    """Transcribes the sample so often, `CALLERS` at a time."""
+async def _ask(target: str, recordings: Sequence[Path]) -> None:
+    """Transcribes recordings, `CALLERS` at a time."""
     from stt_client import SttClient
 
-    left = iter(range(requests))
+    left = iter(recordings)
     async with SttClient(target) as client:
 
         async def caller() -> None:
-            for _ in left:
-                await client.transcribe(SAMPLE, timeout=120)
+            for recording in left:
+                await client.transcribe(recording, timeout=120)
 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
@@ -101,13 +105,14 @@ def resident(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-def service_table(costs: Sequence[ServiceCosts]) -> str:
-    """A Markdown table, a line for each model."""
+def service_table(costs: Sequence[ServiceCosts], requests: Sequence[int]) -> str:
+    """A Markdown table, a line for each model; `requests` as they were measured."""
+    later = "".join(f" after {count} more |" for count in requests)
     lines = [
-        f"| model | ready after s | resident MiB | after {CALLERS} requests at once | after {REQUESTS} more |",
-        "|---|---|---|---|---|",
+        f"| model | ready after s | resident MiB | after {CALLERS} requests at once |{later}",
+        "|" + "---|" * (4 + len(requests)),
     ]
     for cost in costs:
-        sizes = " | ".join(f"{size:.0f}" for size in (cost.ready_mib, cost.first_mib, cost.later_mib))
+        sizes = " | ".join(f"{size:.0f}" for size in (cost.ready_mib, cost.first_mib, *cost.later_mib))
         lines.append(f"| {cost.name} | {cost.ready_s:.1f} | {sizes} |")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Who is recognized next, and together with whom.
 
 Chunks wait in the event loop, each with the request that it belongs to. A free worker takes the chunk of the request
-whose turn it is, and with it what else waits of the same group. Nothing waits for company: an idle machine adds no
-delay.
+whose turn it is, and with it what else waits of the same group. While it encodes them, one by one on a CPU, others may
+come: those join before all are decoded together. Nothing waits for company: an idle machine adds no delay.
 
 Live streams add work that may turn out to be for nothing. It has a lower rank: it begins only where nothing of a higher
 one waits, so that it delays answers by one inference at most.
@@ -11,18 +11,21 @@ one waits, so that it delays answers by one inference at most.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import math
-from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
-from itertools import islice
-from typing import Protocol
+from itertools import zip_longest
 
+from stt_server.engine.turns import Owner, Turns, Waiting
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
 from stt_server.errors import EngineError
+
+JOIN_TIMEOUT_S = 1.0
+"""How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
 
 
 class Rank(IntEnum):
@@ -36,22 +39,13 @@ class Rank(IntEnum):
     """Soon out of date. Never fills the last worker, where there are two or more."""
 
 
-class Owner(Protocol):
-    """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
-
-    def moved(self, *, waiting: int = 0, running: int = 0) -> None: ...
-
-
 @dataclass(eq=False)
-class _Waiting:
-    job: ChunkJob
+class _Batch:
+    rank: Rank
     group: Hashable
-    owner: Owner
-    result: asyncio.Future[Hypothesis] = field(repr=False)
-
-
-_Turns = dict[Owner, deque[_Waiting]]
-"""Whose turn is next comes first."""
+    entries: list[Waiting] = field(default_factory=list)
+    open: bool = True
+    """Others may still join."""
 
 
 class Batcher:
@@ -67,20 +61,20 @@ class Batcher:
         self._recognizer = recognizer
         self._max_batch = max_batch
         self._free = workers
+        self._open = 0
+        """Workers whose batch may still grow."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
         self._drafting = 0
         """Workers that recognize drafts."""
-        self._turns: dict[Rank, _Turns] = {rank: {} for rank in Rank}
+        self._turns = {rank: Turns() for rank in Rank}
 
     @property
     def waiting(self) -> int:
         """Chunks that wait for a worker."""
-        return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
+        return sum(map(len, self._turns.values()))
 
     async def recognize(self, job: ChunkJob, owner: Owner, rank: Rank = Rank.ANSWER) -> Hypothesis:
-        """Waits for a worker, and for its answer.
-
-        All that waits of one owner is of one rank.
+        """Waits for a worker, and for its answer. All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
         again only when its thread ends, as nothing can stop it.
@@ -89,8 +83,8 @@ class Batcher:
             EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
         """
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
-        entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
-        self._turns[rank].setdefault(owner, deque()).append(entry)
+        entry = Waiting(job, self._recognizer.group_of(job), owner, result)
+        self._turns[rank].add(entry)
         owner.moved(waiting=1)
         self._dispatch()
         try:
@@ -101,68 +95,99 @@ class Batcher:
     def promote(self, owner: Owner) -> None:
         """Makes answers of what an owner waits for."""
         for rank in (Rank.AHEAD, Rank.DRAFT):
-            queue = self._turns[rank].pop(owner, None)
-            if queue is not None:
-                self._turns[Rank.ANSWER].setdefault(owner, deque()).extend(queue)
+            for entry in self._turns[rank].all_of(owner):
+                self._turns[rank].remove(entry)
+                self._turns[Rank.ANSWER].add(entry)
         self._dispatch()
 
     def renew(self, owner: Owner, job: ChunkJob) -> bool:
         """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
-        queue = self._turns[Rank.DRAFT].get(owner)
-        if not queue:
-            return False
-        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
-        return True
+        for entry in self._turns[Rank.DRAFT].all_of(owner):
+            entry.job, entry.group = job, self._recognizer.group_of(job)
+            return True
+        return False
 
     def close(self) -> None:
         """Lets running work end; starts no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _forget(self, entry: _Waiting) -> None:
-        for turns in self._turns.values():
-            queue = turns.get(entry.owner)
-            if queue and entry in queue:
-                queue.remove(entry)
-                entry.owner.moved(waiting=-1)
-                if not queue:
-                    del turns[entry.owner]
-
-    def _dispatch(self) -> None:
-        while self._free and (rank := self._next_rank()) is not None:
-            batch = self._take(self._turns[rank])
-            self._free -= 1
-            self._drafting += rank is Rank.DRAFT
-            loop = asyncio.get_running_loop()
-            jobs = [entry.job for entry in batch]
-            done = loop.run_in_executor(self._threads, _recognize_each, self._recognizer, jobs)
-            done.add_done_callback(partial(self._finished, rank, batch))
+    def _forget(self, entry: Waiting) -> None:
+        if any(turns.remove(entry) for turns in self._turns.values()):
+            entry.owner.moved(waiting=-1)
 
     def _next_rank(self) -> Rank | None:
         """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
         rank = next((rank for rank in Rank if self._turns[rank]), None)
         return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
 
-    def _take(self, turns: _Turns) -> list[_Waiting]:
-        """The chunk whose turn it is, and its share of those that can go with it.
+    def _dispatch(self) -> None:
+        while self._free and (rank := self._next_rank()) is not None:
+            batch = _Batch(rank, self._turns[rank].group)
+            self._fill(batch, rank, self._free)
+            self._free -= 1
+            self._open += 1
+            self._drafting += rank is Rank.DRAFT
+            loop = asyncio.get_running_loop()
+            jobs = [entry.job for entry in batch.entries]
+            done = loop.run_in_executor(
+                self._threads, _recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
+            )
+            done.add_done_callback(partial(self._finished, batch))
 
-        Its share: where several workers are free, none takes what another could begin with at once.
+    def _joiner(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> Callable[[], list[ChunkJob]]:
+        """Lets a batch grow; called by its worker, in its thread. Nothing: it grows no more."""
+
+        async def join() -> list[ChunkJob]:
+            joined = self._join(batch) if batch.open else []
+            if not joined:
+                self._seal(batch)
+            return [entry.job for entry in joined]
+
+        def more() -> list[ChunkJob]:
+            try:
+                return asyncio.run_coroutine_threadsafe(join(), loop).result(JOIN_TIMEOUT_S)
+            except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError, RuntimeError):
+                return []
+
+        return more
+
+    def _join(self, batch: _Batch) -> list[Waiting]:
+        """Who joins a batch. What is of a lower rank than it never does; drafts grow no more while others wait."""
+        for rank in Rank:
+            if rank > batch.rank:
+                return []
+            if joined := self._fill(batch, rank, self._free + self._open):
+                return joined
+            if self._turns[rank]:
+                return []
+        return []
+
+    def _fill(self, batch: _Batch, rank: Rank, takers: int) -> list[Waiting]:
+        """Takes chunks of a batch's group into it: its share of those that wait.
+
+        Args:
+            takers: workers that could take some, its own included; none takes what another could begin with.
         """
-        group = next(iter(turns.values()))[0].group
-        fitting = sum(entry.group == group for queue in turns.values() for entry in queue)
-        limit = min(self._max_batch, self._recognizer.batch_limit(group), math.ceil(fitting / self._free))
-        batch = list(islice(_in_turn(turns, group), limit))
-        for entry in batch:
+        turns = self._turns[rank]
+        limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
+        share = math.ceil(turns.count(batch.group) / takers)
+        joined = turns.take(batch.group, min(limit, share))
+        batch.entries += joined
+        for entry in joined:
             entry.owner.moved(waiting=-1, running=1)
-        return batch
+        return joined
 
-    def _finished(
-        self, rank: Rank, batch: Sequence[_Waiting], done: asyncio.Future[list[Hypothesis | Exception]]
-    ) -> None:
+    def _seal(self, batch: _Batch) -> None:
+        self._open -= batch.open
+        batch.open = False
+
+    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+        self._seal(batch)
         self._free += 1
-        self._drafting -= rank is Rank.DRAFT
+        self._drafting -= batch.rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
-        found = done.result() if not done.cancelled() and failure is None else [None] * len(batch)
-        for entry, outcome in zip(batch, found):
+        found: Sequence[Hypothesis | Exception | None] = () if done.cancelled() or failure else done.result()
+        for entry, outcome in zip_longest(batch.entries, found):
             entry.owner.moved(running=-1)
             if entry.result.done():
                 continue  # its caller went away
@@ -174,25 +199,19 @@ class Batcher:
             self._dispatch()
 
 
-def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
-    """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
-    while True:
-        owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
-        if owner is None:
-            return
-        queue = turns.pop(owner)
-        entry = next(entry for entry in queue if entry.group == group)
-        queue.remove(entry)
-        if queue:
-            turns[owner] = queue
-        yield entry
-
-
-def _recognize_each(recognizer: Recognizer, jobs: Sequence[ChunkJob]) -> list[Hypothesis | Exception]:
+def _recognize_each(
+    recognizer: Recognizer, jobs: list[ChunkJob], more: Callable[[], list[ChunkJob]]
+) -> list[Hypothesis | Exception]:
     """Runs in a worker. A batch that fails is tried chunk by chunk, so that none pays for another."""
+
+    def joined() -> list[ChunkJob]:
+        late = more()
+        jobs.extend(late)
+        return late
+
     try:
-        return list(recognizer.recognize_batch(jobs))
+        return list(recognizer.recognize_batch(list(jobs), joined))
     except Exception as error:
         if len(jobs) == 1:
             return [error]
-    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job])]
+    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job], list)]

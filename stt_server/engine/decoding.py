@@ -33,8 +33,13 @@ class TimedTokens:
     tokens: tuple[int, ...]
 
 
+<<<<<<< ours
 def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
     """The tokens of what was said before the audio: hotwords, the prompt, the context; cut to `MAX_PROMPT_TOKENS`."""
+=======
+def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, ...]:
+    """The tokens of what was said before the audio: hotwords, then the prompt; cut to `MAX_PROMPT_TOKENS`."""
+>>>>>>> theirs
     earlier: list[int] = []
     context = tokenizer.encode(" " + options.context.strip())[-CONTEXT_TOKENS:] if options.context.strip() else []
     if len(context) < CONTEXT_TOKENS:
@@ -44,7 +49,11 @@ def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
     if options.prompt.strip():
         room = MAX_PROMPT_TOKENS - len(earlier) - len(context)
         earlier += tokenizer.encode(" " + options.prompt.strip())[-room:]
+<<<<<<< ours
     return earlier + context
+=======
+    return tuple(earlier)
+>>>>>>> theirs
 
 
 def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faster_whisper import WhisperModel
+from threadpoolctl import threadpool_limits
 
 from stt_server.engine.windows import WindowRule
 
@@ -36,7 +37,7 @@ class ModelOptions:
 
 
 def load(options: ModelOptions) -> WhisperModel:
-    """The model, its tokenizer and its feature extractor; takes seconds.
+    """The model, its tokenizer and its feature extractor; takes seconds. From then on numpy uses one thread.
 
     Raises:
         ModelLoadError: there is no usable model, or not for this device.
@@ -44,6 +45,8 @@ def load(options: ModelOptions) -> WhisperModel:
     for required in _REQUIRED:
         if not (options.path / required).is_file():
             raise ModelLoadError(f"the model folder {options.path} has no {required}; fetch the model again")
+    # For features, numpy multiplies matrices so small that its own threads only spin, on cores that the workers need.
+    threadpool_limits(limits=1, user_api="blas")
     try:
         return WhisperModel(
             str(options.path),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -146,8 +146,16 @@ class Recognizer(Protocol):
         """How many jobs of a group are worth recognizing together on this device, at least 1."""
         ...
 
-    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+    def recognize_batch(
+        self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+    ) -> list[Hypothesis]:
         """Recognizes jobs of one group; blocks.
+
+        Args:
+            more: gives jobs of the same group that may join, until it gives none; a recognizer need not ask.
+
+        Returns:
+            A hypothesis for each job, then for each that joined, in order.
 
         Raises:
             EngineError: the model failed on one of them.

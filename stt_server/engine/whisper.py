@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
-import ctranslate2
 import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
@@ -15,6 +15,7 @@ from faster_whisper.transcribe import get_suppressed_tokens
 from stt_server.engine import guard, windows
 from stt_server.engine.alignment import aligned_logprobs, greedy_logprobs, word_times
 from stt_server.engine.decoding import TimedTokens, earlier_tokens, max_length, prompt_tokens, split_segments
+from stt_server.engine.encoding import Encoded, Encoder, as_batch
 from stt_server.engine.language import choose_language
 from stt_server.engine.loading import ModelOptions, load
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, Segment, Word
@@ -25,24 +26,17 @@ log = logging.getLogger(__name__)
 
 MAX_REMAINDERS = 4
 """How often the part of a chunk that a text stopped short of is decoded again."""
-CPU_BATCH_SECONDS = 80
+EARLIER_REMEMBERED = 64
+"""Prompts with hotwords whose tokens are kept."""
+CPU_BATCH_SECONDS = 96
 """Of windows in one batch on a CPU, where a batch of long ones saves little and keeps others waiting for seconds."""
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """Audio after the encoder."""
-
-    output: ctranslate2.StorageView
-    seconds: float
-    """Of audio in the window."""
 
 
 @dataclass(frozen=True)
 class _Request:
     """One item of a batch that is decoded."""
 
-    encoded: _Encoded
+    encoded: Encoded
     tokenizer: Tokenizer
     earlier: tuple[int, ...]
     words: bool
@@ -56,24 +50,27 @@ class WhisperRecognizer:
         self._options = options
         self._whisper = load(options)
         self._model = self._whisper.model
+        self._encoder = Encoder(self._whisper)
         languages = tuple(sorted(self._whisper.supported_languages))
         self.info = ModelInfo(options.name, self._model.device, self._model.compute_type, languages)
         any_language = self._tokenizer(DecodeOptions(language=languages[0]))
         self._any_language = any_language
+        self._adaptive = options.encoder_window == "adaptive"
+        # Asked for each chunk of a request, in the event loop; a long prompt takes a millisecond.
+        self._earlier = lru_cache(EARLIER_REMEMBERED)(partial(earlier_tokens, any_language))
         self._suppressed = list(get_suppressed_tokens(any_language, [-1]))
 
     def warm_up(self) -> None:
         """Runs every window size once, so that the first caller doesn't pay for lazy allocations."""
         silence = np.zeros(windows.SAMPLE_RATE, dtype=np.float32)
         for window in windows.windows_of(self._options.encoder_window):
-            encoded = self._encode([silence], window)
-            self._decode([self._request(encoded[0], DecodeOptions(language=self.info.languages[0]))])
+            self._decode_one(silence, window, DecodeOptions(language=self.info.languages[0]))
 
     def group_of(self, job: ChunkJob) -> Hashable:
         """Window and length of the prompt: CTranslate2 wants both alike in a batch."""
         seconds = len(job.chunk.samples) / windows.SAMPLE_RATE
         window = windows.window_for(seconds, self._options.encoder_window)
-        return window, len(earlier_tokens(self._any_language, job.options))
+        return window, len(self._earlier(job.options))
 
     def batch_limit(self, group: Hashable) -> int:
         """A GPU takes what it is given; on a CPU a batch stays short."""
@@ -85,23 +82,30 @@ class WhisperRecognizer:
         """What was said in one chunk; raises as `recognize_batch`."""
         return self.recognize_batch([ChunkJob(chunk, options)])[0]
 
-    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
-        """What was said in each chunk of one group.
+    def recognize_batch(
+        self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+    ) -> list[Hypothesis]:
+        """What was said in each chunk of one group, those that joined it included.
 
         Raises:
             EngineError, OutOfMemory: as `Recognizer.recognize_batch`.
         """
         try:
-            return self._recognize(jobs)
+            return self._recognize(jobs, more)
         except (RuntimeError, ValueError) as error:
             if _is_out_of_memory(error):
                 raise OutOfMemory("the device is out of memory; try again, or send shorter audio") from error
             raise EngineError("the model failed on this recording") from error
 
-    def _recognize(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+    def _recognize(self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]]) -> list[Hypothesis]:
         seconds = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
         window = windows.window_for(seconds, self._options.encoder_window)
-        encoded = self._encode([job.chunk.samples for job in jobs], window)
+        encoded: list[Encoded] = []
+        late, jobs = jobs, list(jobs)
+        while late:
+            encoded += self._encoder.encode([job.chunk.samples for job in late], window, shortcut=self._adaptive)
+            late = more()
+            jobs += late
         languages = self._languages(encoded, [job.options for job in jobs])
         options = [replace(job.options, language=code) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decode([self._request(item, own) for item, own in zip(encoded, options)])
@@ -114,7 +118,11 @@ class WhisperRecognizer:
         self, job: ChunkJob, options: DecodeOptions, decoded: Decoded, probability: float | None, window: int
     ) -> Hypothesis:
         chunk = job.chunk
-        parts = [(0.0, decoded)] if job.draft else self._settled(chunk, options, decoded, window)
+        parts = [(0.0, decoded)]
+        if not job.draft:
+            decoded = self._undoubted(chunk, options, decoded, window)
+            decoded = self._tried_again(chunk, options, decoded)
+            parts = [(0.0, decoded), *self._remainders(chunk, decoded, options)]
         text = "".join(part.text for _, part in parts)
         logprobs = tuple(p for _, part in parts for ps in part.logprobs for p in ps)
         reason = invented_reason(chunk, text, decoded.no_speech_prob, logprobs)
@@ -130,16 +138,17 @@ class WhisperRecognizer:
             suppressed=reason,
         )
 
-    def _settled(
-        self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, window: int
-    ) -> list[tuple[float, Decoded]]:
-        """The best that can be made of a chunk, in parts with offsets in seconds."""
-        doubt = doubt_of(decoded, chunk)
-        if doubt and window != windows.FULL_WINDOW:
-            log.debug("redo on the full window", extra={"doubt": doubt, "window_s": window})
-            decoded = self._decode_one(chunk.samples, windows.FULL_WINDOW, options)
-        decoded = self._tried_again(chunk, options, decoded)
-        return [(0.0, decoded), *self._remainders(chunk, decoded, options)]
+    def _undoubted(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, window: int) -> Decoded:
+        """Decodes a doubtful text again, with more silence that the encoder has really heard: all of its window first,
+        then the full one, which costs several times as much."""
+        if self._adaptive:
+            for wider in sorted({window, windows.FULL_WINDOW}):
+                doubt = doubt_of(decoded, chunk)
+                if doubt is None:
+                    break
+                log.debug("decode again", extra={"doubt": doubt, "window_s": wider})
+                decoded = self._decode_one(chunk.samples, wider, options)
+        return decoded
 
     def _tried_again(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded) -> Decoded:
         """A text that loops or is hopeless, sampled anew at rising temperatures until one is neither: openai/whisper's
@@ -159,7 +168,7 @@ class WhisperRecognizer:
         while decoded.text and len(parts) < MAX_REMAINDERS and guard.stops_early(offset, speech_end(chunk)):
             samples = chunk.samples[int(offset * windows.SAMPLE_RATE) :]
             window = windows.window_for(len(samples) / windows.SAMPLE_RATE, self._options.encoder_window)
-            decoded = self._decode_one(samples, window, options)
+            decoded = self._decode_one(samples, window, options, shortcut=self._adaptive)
             if not decoded.text or decoded.end <= 0 or guard.is_looped(decoded.text):
                 break
             log.debug("decoded what the text stopped short of", extra={"offset_s": offset})
@@ -167,17 +176,8 @@ class WhisperRecognizer:
             offset += decoded.end
         return parts
 
-    def _encode(self, batch: Sequence[Samples], window: int) -> list[_Encoded]:
-        """One by one: on a CPU a batch gains the encoder nothing, and costs it the cache."""
-        encoded = []
-        for samples in batch:
-            mel = windows.features(self._whisper.feature_extractor, samples, window)
-            output = self._model.encode(ctranslate2.StorageView.from_array(mel), to_cpu=False)
-            encoded.append(_Encoded(output, min(len(samples) / windows.SAMPLE_RATE, float(window))))
-        return encoded
-
     def _languages(
-        self, encoded: Sequence[_Encoded], options: Sequence[DecodeOptions]
+        self, encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
     ) -> list[tuple[str, float | None]]:
         """Each item's language, and its probability where it was detected: one pass for all of them."""
         only = None if self.info.multilingual else self.info.languages[0]
@@ -187,7 +187,7 @@ class WhisperRecognizer:
                 found[index] = (code, None)
         unknown = [index for index in range(len(options)) if index not in found]
         if unknown:
-            rankings = self._model.detect_language(_joined([encoded[index].output for index in unknown]))
+            rankings = self._model.detect_language(as_batch([encoded[index] for index in unknown]))
             for index, ranking in zip(unknown, rankings):
                 found[index] = choose_language(ranking, options[index].candidate_languages)
         return [found[index] for index in range(len(options))]
@@ -196,12 +196,14 @@ class WhisperRecognizer:
         multilingual = self._model.is_multilingual
         return Tokenizer(self._whisper.hf_tokenizer, multilingual, options.task, options.language)
 
-    def _request(self, encoded: _Encoded, options: DecodeOptions) -> _Request:
-        tokenizer = self._tokenizer(options)
-        return _Request(encoded, tokenizer, tuple(earlier_tokens(tokenizer, options)), options.word_timestamps)
+    def _request(self, encoded: Encoded, options: DecodeOptions) -> _Request:
+        return _Request(encoded, self._tokenizer(options), self._earlier(options), options.word_timestamps)
 
-    def _decode_one(self, samples: Samples, window: int, options: DecodeOptions, temperature: float = 0.0) -> Decoded:
-        return self._decode([self._request(self._encode([samples], window)[0], options)], temperature)[0]
+    def _decode_one(
+        self, samples: Samples, window: int, options: DecodeOptions, temperature: float = 0.0, shortcut: bool = False
+    ) -> Decoded:
+        (encoded,) = self._encoder.encode([samples], window, shortcut=shortcut)
+        return self._decode([self._request(encoded, options)], temperature)[0]
 
     def _decode(self, batch: Sequence[_Request], temperature: float = 0.0) -> list[Decoded]:
         """Decodes a batch of one window and one length of prompt; sampled, without beams, over a temperature of 0."""
@@ -211,7 +213,7 @@ class WhisperRecognizer:
         # On a GPU, copying the logits of each token to the host costs more than the aligner's one pass.
         with_logits = beams == 1 and self.info.device == "cpu"
         results = self._model.generate(
-            _joined([request.encoded.output for request in batch]),
+            as_batch([request.encoded for request in batch]),
             prompts,
             beam_size=beams,
             max_length=max_length(longest, len(prompts[0])),
@@ -251,7 +253,7 @@ class WhisperRecognizer:
             if text:
                 alike[tuple(request.tokenizer.sot_sequence)].append(index)
         for indices in alike.values():
-            outputs = _joined([batch[i].encoded.output for i in indices])
+            outputs = as_batch([batch[i].encoded for i in indices])
             seconds = [batch[i].encoded.seconds for i in indices]
             tokenizer = batch[indices[0]].tokenizer
             sure = aligned_logprobs(self._whisper, outputs, tokenizer, [texts[i] for i in indices], seconds)
@@ -263,7 +265,7 @@ class WhisperRecognizer:
         if not request.words or not segments:
             return [[] for _ in segments]
         encoded = request.encoded
-        return word_times(self._whisper, encoded.output, request.tokenizer, segments, encoded.seconds)
+        return word_times(self._whisper, as_batch([encoded]), request.tokenizer, segments, encoded.seconds)
 
     def _segments(self, decoded: Decoded, offset: float) -> list[Segment]:
         """The segments of a decoding, moved by `offset` seconds to their place in the recording."""
@@ -279,14 +281,6 @@ class WhisperRecognizer:
             )
             for segment, logprobs, words in zip(decoded.segments, decoded.logprobs, decoded.words)
         ]
-
-
-def _joined(outputs: Sequence[ctranslate2.StorageView]) -> ctranslate2.StorageView:
-    """Encoder outputs of one window as one batch."""
-    if len(outputs) == 1:
-        return outputs[0]
-    arrays = [np.asarray(output.to_device(ctranslate2.Device.cpu)) for output in outputs]
-    return ctranslate2.StorageView.from_array(np.concatenate(arrays))
 
 
 def _by_segment(values: Sequence[float], segments: Sequence[TimedTokens]) -> list[list[float]]:

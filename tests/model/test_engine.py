@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from stt_server.audio import split
 from stt_server.engine import verdict
@@ -173,6 +174,8 @@ def test_a_hopeless_text_is_sampled_anew_a_bounded_number_of_times(
 class Broken:
     """A model whose encoder fails as CTranslate2's does."""
 
+    device = "cpu"
+
     def __init__(self, message: str) -> None:
         self._message = message
 
@@ -192,7 +195,7 @@ class Broken:
 def test_a_failing_device_is_told_by_kind_and_without_its_words(
     tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch, message: str, error: type[EngineError]
 ) -> None:
-    monkeypatch.setattr(tiny_en, "_model", Broken(message))
+    monkeypatch.setattr(tiny_en._encoder, "_model", Broken(message))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     with pytest.raises(EngineError) as caught:
         tiny_en.recognize(chunk, DecodeOptions())
@@ -200,10 +203,54 @@ def test_a_failing_device_is_told_by_kind_and_without_its_words(
     assert message not in caught.value.message
 
 
+def test_a_loaded_engine_keeps_numpy_to_one_thread(base: WhisperRecognizer) -> None:
+    assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
+class Elsewhere:
+    """A model that says it is on a GPU."""
+
+    device = "cuda"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.batches: list[int] = []
+
+    def encode(self, mel: Any, to_cpu: bool) -> Any:
+        self.batches.append(mel.shape[0])
+        return self._model.encode(mel, to_cpu=to_cpu)
+
+
+def test_a_gpu_hears_a_batch_at_once_and_as_a_cpu_hears_it_alone(
+    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [samples_of(ENGLISH), samples_of(clip("en", "hello_world"))]
+    alone = base._encoder.encode(clips, 10, shortcut=False)
+    elsewhere = Elsewhere(base._model)
+    monkeypatch.setattr(base._encoder, "_model", elsewhere)
+    together = base._encoder.encode(clips, 10, shortcut=True)
+    assert elsewhere.batches == [2]
+    for one, other in zip(alone, together, strict=True):
+        assert one.seconds == other.seconds
+        np.testing.assert_allclose(one.output, other.output, atol=0.05)
+
+
+def test_speech_is_encoded_alike_with_little_silence_behind_it_and_with_more(base: WhisperRecognizer) -> None:
+    audio = samples_of(ENGLISH)
+    (heard,) = base._encoder.encode([audio], 10, shortcut=False)
+    (repeated,) = base._encoder.encode([audio], 10, shortcut=True)
+    assert repeated.output.shape == heard.output.shape == (500, heard.output.shape[1])
+    speech = slice(0, int(repeated.seconds * 50))
+    cosine = np.sum(heard.output * repeated.output, axis=1) / (
+        np.linalg.norm(heard.output, axis=1) * np.linalg.norm(repeated.output, axis=1)
+    )
+    assert np.median(cosine[speech]) > 0.95
+
+
 def test_greedy_confidence_is_the_aligners(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en")
-    encoded = base._encode([chunk.samples], 8)[0]
+    encoded = base._encoder.encode([chunk.samples], 10, shortcut=True)[0]
     request = base._request(encoded, options)
     decoded = base._decode([request])[0]
     (aligned,) = base._aligned_logprobs([request], [[token for s in decoded.segments for token in s.tokens]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,7 +46,9 @@ class Held:
     def batch_limit(self, group: Hashable) -> int:
         return self._limit
 
-    def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+    def recognize_batch(
+        self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+    ) -> list[Hypothesis]:
         names = [job.chunk.name for job in jobs]  # type: ignore[attr-defined]
         self.batches.append(names)
         self._entered.release()
@@ -61,6 +63,25 @@ class Held:
 
     def step(self, times: int = 1) -> None:
         self._steps.release(times)
+
+
+class Joining(Held):
+    """Asks who joins after each step, as a recognizer does that encodes chunk by chunk."""
+
+    def recognize_batch(
+        self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+    ) -> list[Hypothesis]:
+        late, together = jobs, list(jobs)
+        while late:
+            self._entered.release()
+            assert self._steps.acquire(timeout=10)
+            late = more()
+            together += late
+        names = [job.chunk.name for job in together]  # type: ignore[attr-defined]
+        self.batches.append(names)
+        if self._fail.intersection(names):
+            raise EngineError(f"can't do {names}")
+        return [Hypothesis((), name, None, (), False) for name in names]
 
 
 class Someone:
@@ -107,6 +128,50 @@ async def test_what_waits_meanwhile_goes_together() -> None:
     found = await asyncio.gather(*calls)
     assert model.batches == [["first"], ["a", "b", "c"], ["d"]]
     assert [hypothesis.language for hypothesis in found] == ["first", "a", "b", "c", "d"]
+
+
+async def test_what_comes_while_a_batch_is_encoded_joins_it_up_to_the_limit() -> None:
+    model = Joining()
+    batcher = Batcher(model, 1, 3)
+    owners = [Someone() for _ in range(6)]
+    calls = [ask(batcher, "first", owners[0])]
+    await model.entered()
+    others = {"a": "short", "long": "long", "b": "short", "c": "short"}
+    calls += [ask(batcher, name, owner, group) for (name, group), owner in zip(others.items(), owners[1:])]
+    await queued(batcher, 4)
+    model.step(5)
+    found = await asyncio.gather(*calls)
+    assert model.batches == [["first", "a", "b"], ["long"], ["c"]]
+    assert [hypothesis.language for hypothesis in found] == ["first", *others]
+    assert all((owner.waiting, owner.running) == (0, 0) for owner in owners)
+
+
+async def test_workers_whose_batches_may_grow_share_what_comes() -> None:
+    model = Joining()
+    batcher = Batcher(model, 2, 8)
+    calls = [ask(batcher, name, Someone()) for name in ("one", "two")]
+    await model.entered(2)
+    calls += [ask(batcher, name, Someone()) for name in "abcd"]
+    await queued(batcher, 4)
+    model.step()  # either of them
+    await model.entered()
+    assert batcher.waiting == 2
+    model.step(9)
+    await asyncio.gather(*calls)
+    assert sum(map(len, model.batches)) == 6
+
+
+async def test_of_a_batch_that_grew_and_failed_each_is_tried_alone() -> None:
+    model = Joining(fail=frozenset({"bad"}))
+    batcher = Batcher(model, 1, 8)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    calls += [ask(batcher, name, Someone()) for name in ("a", "bad")]
+    await queued(batcher, 2)
+    model.step(9)
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert model.batches == [["first", "a", "bad"], ["first"], ["a"], ["bad"]]
+    assert isinstance(found[2], EngineError)
 
 
 async def test_a_worker_leaves_their_share_to_others_that_are_free() -> None:
@@ -211,7 +276,9 @@ async def test_one_that_fails_does_not_take_its_batch_along() -> None:
 
 async def test_a_bug_in_the_model_reaches_its_caller_and_frees_the_worker() -> None:
     class Buggy(Held):
-        def recognize_batch(self, jobs: Sequence[ChunkJob]) -> list[Hypothesis]:
+        def recognize_batch(
+            self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+        ) -> list[Hypothesis]:
             raise ZeroDivisionError
 
     batcher = Batcher(Buggy(), 1, 8)

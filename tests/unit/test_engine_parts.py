@@ -21,7 +21,7 @@ from stt_server.engine.decoding import (
 )
 from stt_server.engine.language import choose_language
 from stt_server.engine.types import DecodeOptions, confidence_of, join_text
-from stt_server.engine.windows import WINDOW_SECONDS, features, window_for
+from stt_server.engine.windows import WINDOW_SECONDS, encoded_for, features, lengthened, window_for
 
 EOT, FIRST_TIMESTAMP = 100, 200
 
@@ -41,19 +41,37 @@ def at(seconds: float) -> int:
 
 @pytest.mark.parametrize(
     ("seconds", "window"),
-    [(0.1, 8), (4.0, 8), (4.01, 10), (6.0, 10), (6.01, 15), (11.0, 15), (16.0, 20), (16.1, 30), (30.0, 30)],
+    [(0.1, 7), (5.0, 7), (5.01, 12), (10.0, 12), (15.0, 17), (15.1, 23), (21.1, 30), (30.0, 30)],
 )
-def test_a_window_leaves_four_seconds_of_silence(seconds: float, window: int) -> None:
+def test_a_window_leaves_two_seconds_of_silence(seconds: float, window: int) -> None:
     assert window_for(seconds, "adaptive") == window
     assert window_for(seconds, "full") == 30
 
 
-@pytest.mark.parametrize("window", WINDOW_SECONDS)
-def test_features_have_the_length_of_their_window_and_end_in_silence(window: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "window", "encoded"),
+    [(0.1, 7, 3.0), (4.0, 7, 5.0), (4.1, 7, 5.5), (22.0, 30, 23.0), (29.9, 30, 30.0)],
+)
+def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window: int, encoded: float) -> None:
+    assert encoded_for(seconds, window) == encoded
+
+
+def test_encoded_silence_is_repeated_up_to_the_window_of_the_decoder() -> None:
+    encoded = np.arange(150, dtype=np.float32)[:, None] * np.ones((1, 4), dtype=np.float32)
+    longer = lengthened(encoded, 12)
+    assert longer.shape == (600, 4)
+    assert list(longer[:148, 0]) == list(range(148)), "what was heard stays where it was"
+    assert list(longer[-2:, 0]) == [148, 149], "the edge stays at the edge"
+    assert set(longer[148:-2, 0]) == set(range(123, 148)), "in between, the last half second of silence"
+    assert lengthened(longer, 12) is longer
+
+
+@pytest.mark.parametrize("window", [3.5, *WINDOW_SECONDS])
+def test_features_have_the_length_of_their_window_and_end_in_silence(window: float) -> None:
     extractor = FeatureExtractor()
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * 16000).astype(np.float32)
     mel = features(extractor, noise, window)
-    assert mel.shape == (1, 80, window * 100)
+    assert mel.shape == (1, 80, round(window * 100))
     assert mel.flags.c_contiguous
     assert mel.dtype == np.float32
     assert np.ptp(mel[0, :, 310:]) == 0.0, "after the audio, every frame is the same: silence"

@@ -1,0 +1,68 @@
+"""Audio through the encoder, in windows that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ctranslate2
+import numpy as np
+from faster_whisper import WhisperModel
+
+from stt_server.engine import windows
+from stt_server.engine.types import Samples
+from stt_server.engine.windows import FloatArray
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Audio after the encoder."""
+
+    output: FloatArray
+    """Shape (positions, width), on the host: 1 MiB for 10 s of Whisper base."""
+    seconds: float
+    """Of audio in the window."""
+
+
+class Encoder:
+    """A model's encoder. Thread-safe, as the model is."""
+
+    def __init__(self, whisper: WhisperModel) -> None:
+        self._whisper = whisper
+        self._model = whisper.model
+
+    def encode(self, batch: Sequence[Samples], window: int, *, shortcut: bool) -> list[Encoded]:
+        """Encodes audio for a window of the decoder.
+
+        On a CPU one by one, for a batch gains the encoder nothing and costs it the cache. On a GPU all at once, and
+        in the whole window, since items of a batch are of one length.
+
+        Args:
+            window: one of `windows.WINDOW_SECONDS`.
+            shortcut: on a CPU, hear little silence and repeat it, instead of hearing all of the window.
+        """
+        seconds = [min(len(samples) / windows.SAMPLE_RATE, float(window)) for samples in batch]
+        if self._model.device != "cpu":
+            outputs = list(self._run(batch, window))
+        elif shortcut:
+            lengths = [windows.encoded_for(own, window) for own in seconds]
+            outputs = [
+                windows.lengthened(self._run([samples], length)[0], window) for samples, length in zip(batch, lengths)
+            ]
+        else:
+            outputs = [self._run([samples], window)[0] for samples in batch]
+        return [Encoded(output, own) for output, own in zip(outputs, seconds)]
+
+    def _run(self, batch: Sequence[Samples], window: float) -> FloatArray:
+        """Shape (batch, positions, width)."""
+        extractor = self._whisper.feature_extractor
+        mel = np.concatenate([windows.features(extractor, samples, window) for samples in batch])
+        output = self._model.encode(ctranslate2.StorageView.from_array(mel), to_cpu=False)
+        if output.dtype != ctranslate2.DataType.float32:
+            output = output.to(ctranslate2.DataType.float32)  # numpy knows no bfloat16
+        return np.asarray(output.to_device(ctranslate2.Device.cpu))
+
+
+def as_batch(items: Sequence[Encoded]) -> ctranslate2.StorageView:
+    """Encoded audio of one window as CTranslate2 takes it; it moves it to the model's device by itself."""
+    return ctranslate2.StorageView.from_array(np.stack([item.output for item in items]))
