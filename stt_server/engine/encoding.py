@@ -11,7 +11,7 @@ from faster_whisper import WhisperModel
 
 from stt_server.engine import windows
 from stt_server.engine.types import Samples
-from stt_server.engine.windows import FloatArray
+from stt_server.engine.windows import FloatArray, WindowRule, Windows
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class Encoded:
 class Encoder:
     """A model's encoder. Thread-safe, as the model is."""
 
-    def __init__(self, whisper: WhisperModel) -> None:
+    def __init__(self, whisper: WhisperModel, rule: WindowRule) -> None:
         self._whisper = whisper
         self._model = whisper.model
+        width = self._run([np.zeros(0, dtype=np.float32)], 1.0).shape[-1]
+        self.windows = Windows.of(width, rule)
 
     def encode(self, batch: Sequence[Samples], window: int, *, shortcut: bool) -> list[Encoded]:
         """Encodes audio for a window of the decoder.
@@ -45,7 +47,7 @@ class Encoder:
         if self._model.device != "cpu":
             outputs = list(self._run(batch, window))
         elif shortcut:
-            lengths = [windows.encoded_for(own, window) for own in seconds]
+            lengths = [self.windows.encoded(own, window) for own in seconds]
             outputs = [
                 windows.lengthened(self._run([samples], length)[0], window) for samples, length in zip(batch, lengths)
             ]

@@ -50,12 +50,12 @@ class WhisperRecognizer:
         self._options = options
         self._whisper = load(options)
         self._model = self._whisper.model
-        self._encoder = Encoder(self._whisper)
+        self._encoder = Encoder(self._whisper, options.encoder_window)
+        self._windows = self._encoder.windows
         languages = tuple(sorted(self._whisper.supported_languages))
         self.info = ModelInfo(options.name, self._model.device, self._model.compute_type, languages)
         any_language = self._tokenizer(DecodeOptions(language=languages[0]))
         self._any_language = any_language
-        self._adaptive = options.encoder_window == "adaptive"
         # Asked for each chunk of a request, in the event loop; a long prompt takes a millisecond.
         self._earlier = lru_cache(EARLIER_REMEMBERED)(partial(earlier_tokens, any_language))
         self._suppressed = list(get_suppressed_tokens(any_language, [-1]))
@@ -63,13 +63,13 @@ class WhisperRecognizer:
     def warm_up(self) -> None:
         """Runs every window size once, so that the first caller doesn't pay for lazy allocations."""
         silence = np.zeros(windows.SAMPLE_RATE, dtype=np.float32)
-        for window in windows.windows_of(self._options.encoder_window):
+        for window in self._windows.sizes:
             self._decode_one(silence, window, DecodeOptions(language=self.info.languages[0]))
 
     def group_of(self, job: ChunkJob) -> Hashable:
         """Window and length of the prompt: CTranslate2 wants both alike in a batch."""
         seconds = len(job.chunk.samples) / windows.SAMPLE_RATE
-        window = windows.window_for(seconds, self._options.encoder_window)
+        window = self._windows.decoded(seconds)
         return window, len(self._earlier(job.options))
 
     def batch_limit(self, group: Hashable) -> int:
@@ -99,11 +99,11 @@ class WhisperRecognizer:
 
     def _recognize(self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]]) -> list[Hypothesis]:
         seconds = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
-        window = windows.window_for(seconds, self._options.encoder_window)
+        window = self._windows.decoded(seconds)
         encoded: list[Encoded] = []
         late, jobs = jobs, list(jobs)
         while late:
-            encoded += self._encoder.encode([job.chunk.samples for job in late], window, shortcut=self._adaptive)
+            encoded += self._encoder.encode([job.chunk.samples for job in late], window, shortcut=True)
             late = more()
             jobs += late
         languages = self._languages(encoded, [job.options for job in jobs])
@@ -141,13 +141,14 @@ class WhisperRecognizer:
     def _undoubted(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, window: int) -> Decoded:
         """Decodes a doubtful text again, with more silence that the encoder has really heard: all of its window first,
         then the full one, which costs several times as much."""
-        if self._adaptive:
-            for wider in sorted({window, windows.FULL_WINDOW}):
-                doubt = doubt_of(decoded, chunk)
-                if doubt is None:
-                    break
-                log.debug("decode again", extra={"doubt": doubt, "window_s": wider})
-                decoded = self._decode_one(chunk.samples, wider, options)
+        if self._windows.tails is None:
+            return decoded
+        for wider in sorted({window, windows.FULL_WINDOW}):
+            doubt = doubt_of(decoded, chunk)
+            if doubt is None:
+                break
+            log.debug("decode again", extra={"doubt": doubt, "window_s": wider})
+            decoded = self._decode_one(chunk.samples, wider, options)
         return decoded
 
     def _tried_again(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded) -> Decoded:
@@ -167,8 +168,8 @@ class WhisperRecognizer:
         offset = decoded.end
         while decoded.text and len(parts) < MAX_REMAINDERS and guard.stops_early(offset, speech_end(chunk)):
             samples = chunk.samples[int(offset * windows.SAMPLE_RATE) :]
-            window = windows.window_for(len(samples) / windows.SAMPLE_RATE, self._options.encoder_window)
-            decoded = self._decode_one(samples, window, options, shortcut=self._adaptive)
+            window = self._windows.decoded(len(samples) / windows.SAMPLE_RATE)
+            decoded = self._decode_one(samples, window, options, shortcut=True)
             if not decoded.text or decoded.end <= 0 or guard.is_looped(decoded.text):
                 break
             log.debug("decoded what the text stopped short of", extra={"offset_s": offset})

@@ -21,7 +21,7 @@ from stt_server.engine.decoding import (
 )
 from stt_server.engine.language import choose_language
 from stt_server.engine.types import DecodeOptions, confidence_of, join_text
-from stt_server.engine.windows import WINDOW_SECONDS, encoded_for, features, lengthened, window_for
+from stt_server.engine.windows import CAUTIOUS, TAILS, WINDOW_SECONDS, Tails, Windows, features, lengthened
 
 EOT, FIRST_TIMESTAMP = 100, 200
 
@@ -39,21 +39,36 @@ def at(seconds: float) -> int:
     return FIRST_TIMESTAMP + round(seconds / 0.02)
 
 
+BASE = Windows.of(512, "adaptive")
+
+
 @pytest.mark.parametrize(
     ("seconds", "window"),
     [(0.1, 7), (5.0, 7), (5.01, 12), (10.0, 12), (15.0, 17), (15.1, 23), (21.1, 30), (30.0, 30)],
 )
-def test_a_window_leaves_two_seconds_of_silence(seconds: float, window: int) -> None:
-    assert window_for(seconds, "adaptive") == window
-    assert window_for(seconds, "full") == 30
+def test_the_decoder_hears_the_silence_that_its_model_needs(seconds: float, window: int) -> None:
+    assert BASE.decoded(seconds) == window
+    assert Windows.of(512, "full").decoded(seconds) == 30
 
 
 @pytest.mark.parametrize(
     ("seconds", "window", "encoded"),
-    [(0.1, 7, 3.0), (4.0, 7, 5.0), (4.1, 7, 5.5), (22.0, 30, 23.0), (29.9, 30, 30.0)],
+    [(0.1, 7, 4.0), (4.0, 7, 5.0), (4.1, 7, 5.5), (22.0, 30, 23.0), (29.9, 30, 30.0)],
 )
 def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window: int, encoded: float) -> None:
-    assert encoded_for(seconds, window) == encoded
+    assert BASE.encoded(seconds, window) == encoded
+    assert Windows.of(512, "full").encoded(seconds, 30) == 30.0
+
+
+def test_a_model_that_was_not_measured_gets_more_silence() -> None:
+    small, tiny = Windows.of(768, "adaptive"), Windows.of(384, "adaptive")
+    assert (small.decoded(3.5), small.encoded(3.5, 12)) == (12, 7.5)
+    assert (tiny.decoded(3.5), tiny.encoded(3.5, 7)) == (7, 5.5)
+
+
+@pytest.mark.parametrize("tails", [*TAILS.values(), CAUTIOUS])
+def test_the_decoder_hears_no_less_silence_than_the_encoder(tails: Tails) -> None:
+    assert tails.decoded >= tails.encoded
 
 
 def test_encoded_silence_is_repeated_up_to_the_window_of_the_decoder() -> None:
