@@ -33,13 +33,8 @@ class TimedTokens:
     tokens: tuple[int, ...]
 
 
-<<<<<<< ours
-def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> list[int]:
-    """The tokens of what was said before the audio: hotwords, the prompt, the context; cut to `MAX_PROMPT_TOKENS`."""
-=======
 def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, ...]:
-    """The tokens of what was said before the audio: hotwords, then the prompt; cut to `MAX_PROMPT_TOKENS`."""
->>>>>>> theirs
+    """The tokens of what was said before the audio: hotwords, the prompt, the context; cut to `MAX_PROMPT_TOKENS`."""
     earlier: list[int] = []
     context = tokenizer.encode(" " + options.context.strip())[-CONTEXT_TOKENS:] if options.context.strip() else []
     if len(context) < CONTEXT_TOKENS:
@@ -49,11 +44,7 @@ def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, .
     if options.prompt.strip():
         room = MAX_PROMPT_TOKENS - len(earlier) - len(context)
         earlier += tokenizer.encode(" " + options.prompt.strip())[-room:]
-<<<<<<< ours
-    return earlier + context
-=======
-    return tuple(earlier)
->>>>>>> theirs
+    return (*earlier, *context)
 
 
 def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:
