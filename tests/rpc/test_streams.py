@@ -199,6 +199,19 @@ async def test_an_answer_that_repeats_its_context_is_decoded_again_without(
     assert texts == ["the first sentence is here", "another one"]
 
 
+async def test_an_utterance_in_another_language_is_decoded_again_without_context(
+    stub: Any, model: ScriptedRecognizer
+) -> None:
+    scripts = iter([Script(text=" one sentence"), *[Script(text=" ein anderer Satz", language="de")] * 2])
+    model.by_job = lambda job: next(scripts)
+    caller = await opened(stub, interim_results=False)
+    for _ in range(2):
+        await caller.say(FOX, piece=8.0)
+        await caller.next("final")
+    await caller.finish()
+    assert [options.context for options in model.seen] == ["", "one sentence", ""]
+
+
 async def test_a_stream_over_the_limit_is_refused_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, MAX_STREAMS=1) as service, stub_of(service) as stub:
         first = await opened(stub)
