@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +34,9 @@ class AccessLog:
         self._service_logs_here = service_logs_here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -61,20 +65,69 @@ class AccessLog:
             await self._app(scope, counted_receive, counted_send)
         finally:
             routine = scope["method"] == "GET" and status < 400
-            logger.log(
-                logging.DEBUG if told_by_service or routine else logging.INFO,
-                "request",
-                extra={
-                    "request_id": request_id_in(scope),
-                    "method": scope["method"],
-                    "path": header_safe(scope["path"]),
-                    "status": status,
-                    "seconds": round(time.monotonic() - started, 4),
-                    "bytes": received,
-                    "bytes_sent": sent,
-                    **told,
-                },
-            )
+            facts = {"method": scope["method"], "status": status, "bytes": received, "bytes_sent": sent, **told}
+            self._tell(scope, started, told_by_service or routine, facts)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket, told once, at its end: status 101 and the code it was closed with, or the refusal's status."""
+        started = time.monotonic()
+        count = _Counted(receive, send)
+        try:
+            await self._app(scope, count.receive, count.send)
+        finally:
+            state = scope["state"]
+            told_by_service = self._service_logs_here and state.get("told_by_service", False)
+            facts = {"method": "GET", **count.facts(), **state.get("told", {})}
+            self._tell(scope, started, told_by_service, facts)
+
+    def _tell(self, scope: Scope, started: float, quietly: bool, facts: Mapping[str, object]) -> None:
+        logger.log(
+            logging.DEBUG if quietly else logging.INFO,
+            "request",
+            extra={
+                "request_id": request_id_in(scope),
+                "path": header_safe(scope["path"]),
+                "seconds": round(time.monotonic() - started, 4),
+                **facts,
+            },
+        )
+
+
+class _Counted:
+    """What passes through a WebSocket, counted."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._status: int = CLIENT_GONE
+        self._code: int | None = None
+        self._received = self._sent = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += _payload(message)
+        if message["type"] == "websocket.disconnect" and self._code is None:
+            self._code = message.get("code")
+        return message
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        self._sent += _payload(message)
+        if message["type"] == "websocket.accept":
+            self._status = 101
+        elif message["type"] == "websocket.http.response.start":
+            self._status = message["status"]
+        elif message["type"] == "websocket.close":
+            # Before it is accepted, this is a refusal.
+            self._status, self._code = (101, message.get("code", 1000)) if self._status == 101 else (403, None)
+
+    def facts(self) -> dict[str, object]:
+        closed = {"close_code": self._code} if self._status == 101 else {}
+        return {"status": self._status, "bytes": self._received, "bytes_sent": self._sent, **closed}
+
+
+def _payload(message: Message) -> int:
+    text: str = message.get("text") or ""
+    return len(message.get("bytes") or message.get("body") or b"") + len(text.encode())
 
 
 def _about_error(headers: Headers) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,16 +15,21 @@ from gateway.docs import docs_router
 from gateway.drain import Drain
 from gateway.errors import CatchAll, Refusal, on_http_exception, on_refusal, on_stt_error
 from gateway.headers import EXPOSED, RequestIds
+from gateway.live import live_router
 from gateway.options import GatewayOptions
+from gateway.page import page_router
 from gateway.routes import build_router
 from stt_client import SttClient
 from stt_client.errors import SttError
 
 
-def create_app(client: SttClient, options: GatewayOptions) -> FastAPI:
+def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Event) -> FastAPI:
     """The gateway in front of the service that `client` reaches.
 
     The caller opens and closes the client; the app only uses it.
+
+    Args:
+        stopping: set once the gateway stops, for streams, which would not end by themselves.
     """
     app = FastAPI(
         title="Speech to text",
@@ -39,7 +46,9 @@ def create_app(client: SttClient, options: GatewayOptions) -> FastAPI:
         },
     )
     app.include_router(build_router(client, options))
+    app.include_router(live_router(client, options, stopping))
     app.include_router(docs_router())
+    app.include_router(page_router())
     return app
 
 

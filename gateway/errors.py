@@ -7,9 +7,10 @@ import logging
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,7 +48,7 @@ class Refusal(Exception):
 
 
 def error_response(
-    request: Request,
+    request: HTTPConnection,
     type_: str,
     message: str,
     *,
@@ -64,14 +65,23 @@ def error_response(
     """
     kind = ERRORS[type_]
     code = status or kind.http
-    safe = header_safe(message)
-    all_headers = {**headers, "X-Error-Type": type_, "X-Error-Message": safe}
+    body = error_json(type_, message, request_id_in(request.scope))
+    all_headers = {**headers, "X-Error-Type": type_, "X-Error-Message": body["error"]["message"]}
     if code in (429, 503):
-        all_headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or kind.retry_after_s or 1)))
+        all_headers["Retry-After"] = str(retry_after(type_, retry_after_s))
     if code == 401:
         all_headers["WWW-Authenticate"] = "Bearer"
-    body = {"error": {"type": type_, "message": safe, "request_id": request_id_in(request.scope)}}
     return JSONResponse(body, code, all_headers)
+
+
+def error_json(type_: str, message: str, request_id: str) -> dict[str, dict[str, Any]]:
+    """What every error looks like, on REST and on a stream."""
+    return {"error": {"type": type_, "message": header_safe(message), "request_id": request_id}}
+
+
+def retry_after(type_: str, seconds: float | None) -> int:
+    """Whole seconds to wait before trying again: those given, else the table's."""
+    return max(1, math.ceil(seconds or ERRORS[type_].retry_after_s or 1))
 
 
 async def on_refusal(request: Request, error: Refusal) -> Response:
@@ -80,13 +90,18 @@ async def on_refusal(request: Request, error: Refusal) -> Response:
 
 async def on_stt_error(request: Request, error: SttError) -> Response:
     """What the service, or the way to it, answered."""
+    type_, message = in_our_words(error)
+    return error_response(request, type_, message, retry_after_s=error.retry_after_s, headers=mirrored(error.metadata))
+
+
+def in_our_words(error: SttError) -> tuple[str, str]:
+    """Type and message for the caller of a call to the service that failed. Logs what the message hides."""
     # The caller is still here, so it was the service that let go: a restart, to the caller.
     type_ = "not_ready" if error.type == "cancelled" else error.type
-    said_by_service = "x-error-type" in error.metadata and type_ == error.type
-    message = error.message if said_by_service else _OWN_WORDS.get(type_, "Internal error.")
-    if not said_by_service:
-        logger.warning("call failed", extra={"error_type": type_, "detail": error.message})
-    return error_response(request, type_, message, retry_after_s=error.retry_after_s, headers=mirrored(error.metadata))
+    if "x-error-type" in error.metadata and type_ == error.type:
+        return type_, error.message
+    logger.warning("call failed", extra={"error_type": type_, "detail": error.message})
+    return type_, _OWN_WORDS.get(type_, "Internal error.")
 
 
 async def on_http_exception(request: Request, error: HTTPException) -> Response:

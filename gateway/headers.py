@@ -36,6 +36,9 @@ MAX_KEY_CHARS = 4096
 MAX_FORWARDED = 16
 """How many addresses of `X-Forwarded-For` are passed on: the nearest ones, which are the ones that can be trusted."""
 
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+"""Messages that begin a response, and carry its headers."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
 _PRINTABLE = re.compile(r"[ -~]*")
@@ -69,7 +72,8 @@ class RequestIds:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _STARTS:
+                message.setdefault("headers", [])
                 MutableHeaders(scope=message)["X-Req-Id"] = request_id
             await send(message)
 

@@ -7,13 +7,14 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from gateway import openapi
 from gateway.body import read_form
 from gateway.errors import Refusal
 from gateway.form import FIELDS, Order, ResponseFormat, order_of
-from gateway.headers import authorization_of, forwarded_for, mirrored, request_id_in, timeout_of
+from gateway.headers import mirrored, request_id_in, timeout_of
+from gateway.metadata import Metadata, call_metadata
 from gateway.options import GatewayOptions
 from stt_client import SttClient
 from stt_client.convert import transcript_json
@@ -22,7 +23,6 @@ from stt_client.results import Transcript
 from stt_client.subtitles import to_srt, to_vtt
 
 T = TypeVar("T")
-Metadata = list[tuple[str, str]]
 
 HEALTH_TIMEOUT_S = 2.0
 """A health check that takes longer has failed: supervisors give it 3 s."""
@@ -34,7 +34,7 @@ def build_router(client: SttClient, options: GatewayOptions) -> APIRouter:
 
     @router.post("/v1/transcribe", **openapi.TRANSCRIBE)
     async def transcribe(request: Request) -> Response:
-        metadata = _metadata(request)
+        metadata = call_metadata(request)
         limit = await _admitted(client, request_id_in(request.scope), metadata)
         timeout_s = _timeout(request, options.default_timeout_s)
         order = order_of(await read_form(request, FIELDS, limit, options.body_timeout_s))
@@ -55,23 +55,7 @@ def build_router(client: SttClient, options: GatewayOptions) -> APIRouter:
         found = await client.metrics()
         return Response(found.exposition, headers={"Content-Type": found.content_type})
 
-    @router.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return RedirectResponse("docs")
-
     return router
-
-
-def _metadata(request: Request) -> Metadata:
-    """What a call to the service carries on behalf of `request`."""
-    metadata = [("x-forwarded-for", forwarded_for(request))]
-    try:
-        authorization = authorization_of(request.headers)
-    except ValueError:
-        raise Refusal("unauthenticated", "The Authorization header holds no usable key.") from None
-    if authorization is not None:
-        metadata.append(("authorization", authorization))
-    return metadata
 
 
 async def _admitted(client: SttClient, request_id: str, metadata: Metadata) -> int:

@@ -14,6 +14,8 @@ import uvicorn
 from gateway.app import create_app
 from gateway.options import GatewayOptions, HttpTls
 from gateway.protocol import GatewayProtocol
+from gateway.websocket import MAX_MESSAGE_BYTES as MAX_WEBSOCKET_BYTES
+from gateway.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GatewayWebSocket
 from stt_client import SttClient
 
 __all__ = ["GatewayOptions", "GatewayServer", "HttpTls"]
@@ -40,6 +42,7 @@ class GatewayServer:
         self._client = SttClient(
             options.target, tls=options.tls, timeout=STATUS_TIMEOUT_S, max_message_bytes=MAX_MESSAGE_BYTES
         )
+        self._stopping = asyncio.Event()
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = options.port
@@ -54,7 +57,7 @@ class GatewayServer:
         listener = await _bind(self._options.host, self._options.port)
         try:
             self.port = listener.getsockname()[1]
-            self._server = _Server(_config(self._client, self._options))
+            self._server = _Server(_config(self._client, self._options, self._stopping))
             self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
             ready = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -68,11 +71,15 @@ class GatewayServer:
             raise
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no more connections, finishes the requests in flight, at most `grace_s` seconds, and ends."""
+        """Takes no more connections, finishes the requests in flight, at most `grace_s` seconds, and ends.
+
+        A live stream hears no more, and is told what it has said so far.
+        """
         if self._server is None or self._task is None:
             return
         # uvicorn waits in whole seconds.
         self._server.config.timeout_graceful_shutdown = max(1, math.ceil(grace_s))
+        self._stopping.set()
         self._server.should_exit = True
         await self._task
         if cut_off := set(self._server.server_state.tasks):
@@ -95,11 +102,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(client: SttClient, options: GatewayOptions) -> uvicorn.Config:
+def _config(client: SttClient, options: GatewayOptions, stopping: asyncio.Event) -> uvicorn.Config:
     config = uvicorn.Config(
-        create_app(client, options),
+        create_app(client, options, stopping),
         http=GatewayProtocol,
-        ws="none",
+        ws=GatewayWebSocket,
+        ws_max_size=MAX_WEBSOCKET_BYTES,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        ws_per_message_deflate=False,  # audio doesn't shrink, and events are small
         lifespan="off",
         log_config=None,
         # The service decides which proxies to believe.

@@ -84,8 +84,13 @@ def parse_target(text: str) -> Target:
 
 def service_config(address: str) -> str:
     """The gRPC service config (JSON): one retry of UNAVAILABLE, and all addresses of a `dns:` name in turn."""
+    service = "stt.v1.SpeechToText"
     config: dict[str, object] = {
-        "methodConfig": [{"name": [{"service": "stt.v1.SpeechToText"}], "retryPolicy": _RETRY_POLICY}]
+        "methodConfig": [
+            {"name": [{"service": service}], "retryPolicy": _RETRY_POLICY},
+            # Its retry would keep all of a stream that nobody answers yet; `resume` knows better what to send again.
+            {"name": [{"service": service, "method": "StreamTranscribe"}]},
+        ]
     }
     if address.startswith("dns:"):
         config["loadBalancingConfig"] = [{"round_robin": {}}]

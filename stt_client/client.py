@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from types import EllipsisType, TracebackType
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import grpc
 import grpc.aio
@@ -19,11 +18,19 @@ from stt_client import health
 from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
 from stt_client.convert import status_of, transcript_of
 from stt_client.deadline import deadline_in, seconds_left
-from stt_client.errors import Cancelled, DeadlineExceeded, NotReady, UpstreamUnavailable
+from stt_client.errors import DeadlineExceeded, NotReady, UpstreamUnavailable
 from stt_client.request import AudioFormat, Samples, checked_request_id, prepare
 from stt_client.results import Metrics, Status, Transcript
-from stt_client.rpc_errors import error_of_rpc, metadata_of
-from stt_client.telemetry import CallRecord, LatencyStats, Telemetry, report
+from stt_client.rpc_errors import error_of_rpc
+from stt_client.stream import Alone, live
+from stt_client.stream_call import StreamCall
+from stt_client.stream_options import StreamOptions
+from stt_client.stream_results import Flush, StreamEvent
+from stt_client.telemetry import LatencyStats, Telemetry
+from stt_client.unary_call import UnaryCall
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Pairs = Sequence[tuple[str, str]]
 _T = TypeVar("_T")
@@ -161,6 +168,37 @@ class SttClient:
         method = SpeechToTextStub(self._open()).Transcribe
         return await self._call("Transcribe", method, request, transcript_of, deadline, pairs, len(request.audio))
 
+    def stream(
+        self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Transcribes live audio: yields events while it is sent.
+
+        Closing the generator cancels the call; either way the audio iterator is closed where it can be.
+
+        Args:
+            audio: chunks of any size, and `FLUSH` where the current utterance is to end. It is pulled as fast as the
+                service takes it, and no faster.
+            encoding: of the audio, 8000 to 48000 Hz.
+            options: see `StreamOptions`. With `resume`, a lost connection is made again, for up to half a minute
+                without progress, and what no final covers is sent again: up to 16 MiB, or a minute, of audio is kept.
+                The caller sees one stream: offsets and utterances go on, no event of a finished utterance comes
+                twice, and interims of the interrupted one come once they say again what was stable. `audio_processed`
+                doesn't go back, though the service does. Errors of the request itself are raised all the same.
+
+        Raises:
+            ValueError: at once, an option that isn't one.
+            SttError: from the generator, one of its subclasses, by the type that the service said.
+            Exception: from the generator, what the audio iterator raised; the call is cancelled.
+        """
+        return live(Alone(self), audio, encoding, **options)
+
+    def start_stream(self, deadline: float | None, request_id: str, metadata: Pairs) -> StreamCall:
+        """Begins one `StreamTranscribe` call; see `stream`, which makes as many as it takes."""
+        pairs = self._metadata(metadata, ("x-req-id", request_id))
+        method = SpeechToTextStub(self._open()).StreamTranscribe
+        call = method(timeout=seconds_left(deadline), metadata=pairs)
+        return StreamCall(call, self.target, request_id, self._telemetry)
+
     async def status(self, *, metadata: Pairs = ()) -> Status:
         """What the service is, what it accepts, and how it does. Needs no key. Raises SttError."""
         method = OperationsStub(self._open()).GetStatus
@@ -251,39 +289,5 @@ class SttClient:
         audio_bytes: int = 0,
     ) -> _T:
         """One unary call: its errors mapped, its record reported."""
-        started = time.monotonic()
-        result: _T | None = None
-        error_type = "internal"
-        try:
-            call = method(request, timeout=seconds_left(deadline), metadata=metadata)
-            reply = await call
-            result = convert(reply, metadata_of(await call.trailing_metadata()))
-            error_type = ""
-            return result
-        except grpc.aio.AioRpcError as failed:
-            error = error_of_rpc(failed, self.target)
-            error_type = error.type
-            raise error from None
-        except asyncio.CancelledError:
-            error_type = Cancelled.type
-            # Closing a channel cancels its calls; a task that nobody cancelled must not look as if it was.
-            if self._closed and not _being_cancelled():
-                raise Cancelled("the client was closed during the call") from None
-            raise
-        finally:
-            seconds = time.monotonic() - started
-            transcript = result if isinstance(result, Transcript) else None
-            if transcript is not None:
-                self.latency.add(seconds)
-            request_id = next((value for key, value in metadata if key == "x-req-id"), "")
-            ok = not error_type
-            report(
-                self._telemetry,
-                CallRecord(name, self.target, request_id, ok, error_type, seconds, audio_bytes, transcript),
-            )
-
-
-def _being_cancelled() -> bool:
-    # Task.cancelling is new in Python 3.11; before it, there is no way to tell, and a cancellation stays one.
-    task = asyncio.current_task()
-    return bool(getattr(task, "cancelling", lambda: 1)())
+        call = UnaryCall(name, self.target, self._telemetry, self.latency, lambda: self._closed)
+        return await call.run(method, request, convert, deadline, metadata, audio_bytes)

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from protos.stt.v1 import speech_pb2
 from stt_client.errors import Internal
 from stt_client.results import Limits, Routing, Segment, Status, Timings, Transcript, Word
+from stt_client.stream_results import Final, Interim, SpeechEvent, StreamEvent
 
 _NANOS = 1_000_000_000
 
@@ -70,6 +71,41 @@ def status_of(response: speech_pb2.GetStatusResponse) -> Status:
         ),
         snapshot=snapshot,
     )
+
+
+def event_of(response: speech_pb2.StreamTranscribeResponse) -> StreamEvent | None:
+    """The typed event of a stream; None for one that this version doesn't know."""
+    heard = seconds_of(response.audio_processed)
+    kind = response.WhichOneof("event")
+    if kind == "interim":
+        interim = response.interim
+        return Interim(interim.utterance, interim.stable_text, interim.unstable_text, interim.language, heard)
+    if kind == "final":
+        return Final(response.final.utterance, transcript_of(response.final.result, {}), heard)
+    event = response.speech_event
+    if kind == "speech_event" and event.type == speech_pb2.SpeechEvent.TYPE_STARTED:
+        return SpeechEvent("started", seconds_of(event.offset), heard)
+    if kind == "speech_event" and event.type == speech_pb2.SpeechEvent.TYPE_ENDED:
+        return SpeechEvent("ended", seconds_of(event.offset), heard)
+    return None
+
+
+def event_json(event: StreamEvent) -> dict[str, Any]:
+    """An event of a stream as `GET /v1/stream` sends it: the proto's names, times in seconds."""
+    if isinstance(event, SpeechEvent):
+        said: dict[str, Any] = {"speech_event": {"type": event.type.upper(), "offset": event.offset}}
+    elif isinstance(event, Interim):
+        said = {
+            "interim": {
+                "utterance": event.utterance,
+                "stable_text": event.stable_text,
+                "unstable_text": event.unstable_text,
+                "language": event.language,
+            }
+        }
+    else:
+        said = {"final": {"utterance": event.utterance, "result": transcript_json(event.result)}}
+    return {**said, "audio_processed": event.audio_processed}
 
 
 def transcript_json(transcript: Transcript) -> dict[str, Any]:

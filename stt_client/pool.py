@@ -5,31 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from stt_client.client import ClientOptions, Pairs, SttClient
 from stt_client.deadline import deadline_in, seconds_left
-from stt_client.errors import (
-    NotReady,
-    OutOfMemory,
-    Overloaded,
-    UpstreamUnavailable,
-)
-from stt_client.request import Audio, CallOptions, PrepareOptions, checked_request_id, prepare
+from stt_client.errors import NotReady
+from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
 from stt_client.results import Status, Transcript
+from stt_client.stream import ELSEWHERE, live
+from stt_client.stream_options import StreamOptions
+from stt_client.stream_results import Flush, StreamEvent
 from stt_client.telemetry import LatencyStats
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _T = TypeVar("_T")
-
-ELSEWHERE = (UpstreamUnavailable, NotReady, Overloaded, OutOfMemory)
-"""Errors of one service, not of the request: another service may well answer."""
 
 FIRST_WORD_S = 0.5
 """How long the first call waits, at most, to hear from each service whether it is SERVING."""
@@ -117,6 +121,15 @@ class SttPool:
         self.latency.add(time.monotonic() - started)
         return transcript
 
+    def stream(
+        self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Transcribes live audio on one of the services; see `SttClient.stream`.
+
+        One that can't be reached is left for another. With `resume`, so is one whose connection is lost.
+        """
+        return live(_StreamMembers(self), audio, encoding, **options)
+
     async def status(self, *, metadata: Pairs = ()) -> Status:
         """The status of one of the services; see `SttClient.status`."""
         deadline = deadline_in(self._members[0].client.timeout)
@@ -140,17 +153,32 @@ class SttPool:
         # With all of them out, the watches may be behind the times: an attempt tells.
         left = [member for member in self._members if member.serving is not False] or list(self._members)
         while True:
-            member = self._least_loaded(left)
-            left.remove(member)
-            member.in_flight += 1
             try:
-                return await call(member.client)
+                with self._reserved(left) as member:
+                    left.remove(member)
+                    return await call(member.client)
             except ELSEWHERE as error:
                 if not left or seconds_left(deadline) == 0:
                     raise
                 _log.info("%s: %s; trying another", member.client.target, error.type)
-            finally:
-                member.in_flight -= 1
+
+    @contextmanager
+    def _reserved(self, candidates: Sequence[_Member]) -> Iterator[_Member]:
+        """The least loaded of them, with one call more in flight."""
+        member = self._least_loaded(candidates)
+        member.in_flight += 1
+        try:
+            yield member
+        finally:
+            member.in_flight -= 1
+
+    @asynccontextmanager
+    async def _for_stream(self, failed: Collection[str], deadline: float | None) -> AsyncIterator[SttClient]:
+        self._follow_health()
+        await self._settle(deadline)
+        left = [member for member in self._members if member.client.target not in failed]
+        with self._reserved(left or self._members) as member:
+            yield member.client
 
     def _least_loaded(self, candidates: Sequence[_Member]) -> _Member:
         count = len(self._members)
@@ -200,3 +228,17 @@ class SttPool:
         except asyncio.TimeoutError:
             _log.info("Not all of %s have said whether they serve", ", ".join(self.targets))
         self._settled = True
+
+
+class _StreamMembers:
+    """The pool as streams see it."""
+
+    def __init__(self, pool: SttPool) -> None:
+        self._pool = pool
+
+    @property
+    def count(self) -> int:
+        return len(self._pool.targets)
+
+    def one(self, failed: Collection[str], deadline: float | None) -> AbstractAsyncContextManager[SttClient]:
+        return self._pool._for_stream(failed, deadline)

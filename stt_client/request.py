@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
 TASKS: Mapping[str, int] = {
     "transcribe": speech_pb2.TASK_TRANSCRIBE,
@@ -62,8 +63,8 @@ class Samples:
 Audio = str | os.PathLike[str] | bytes | Samples
 
 
-class PrepareOptions(TypedDict, total=False):
-    """The options that travel in the request message."""
+class SpeechOptions(TypedDict, total=False):
+    """How to transcribe; what each means is said at `SttClient.transcribe`."""
 
     language: str | None
     candidate_languages: Sequence[str]
@@ -72,6 +73,11 @@ class PrepareOptions(TypedDict, total=False):
     hotwords: Sequence[str]
     word_timestamps: bool
     routing: str
+
+
+class PrepareOptions(SpeechOptions, total=False):
+    """The options that travel in the request message."""
+
     encoding: AudioFormat | None
 
 
@@ -84,17 +90,7 @@ class CallOptions(PrepareOptions, total=False):
 
 
 async def prepare(
-    audio: Audio,
-    max_bytes: int,
-    *,
-    language: str | None = None,
-    candidate_languages: Sequence[str] = (),
-    task: str = "transcribe",
-    prompt: str = "",
-    hotwords: Sequence[str] = (),
-    word_timestamps: bool = False,
-    routing: str = "auto",
-    encoding: AudioFormat | None = None,
+    audio: Audio, max_bytes: int, *, encoding: AudioFormat | None = None, **speech: Unpack[SpeechOptions]
 ) -> speech_pb2.TranscribeRequest:
     """The request message. Files are read, and samples converted, off the event loop.
 
@@ -103,15 +99,7 @@ async def prepare(
         OSError: the file can't be read (`FileNotFoundError`, `IsADirectoryError`, ...).
         PayloadTooLarge: the file is larger than `max_bytes`.
     """
-    options = speech_pb2.TranscribeOptions(
-        language=language or "",
-        candidate_languages=_strings("candidate_languages", candidate_languages),
-        task=_choice("task", task, TASKS),
-        prompt=prompt,
-        hotwords=_strings("hotwords", hotwords),
-        word_timestamps=word_timestamps,
-        routing=_choice("routing", routing, ROUTINGS),
-    )
+    options = transcribe_options(**speech)
     if isinstance(audio, Samples):
         if encoding is not None:
             raise ValueError("encoding describes headerless bytes; Samples bring their own sample rate")
@@ -120,7 +108,29 @@ async def prepare(
         data = await asyncio.to_thread(_read, Path(audio), max_bytes)
     else:
         data = bytes(audio)
-    return speech_pb2.TranscribeRequest(options=options, format=_format(encoding), audio=data)
+    return speech_pb2.TranscribeRequest(options=options, format=format_of(encoding), audio=data)
+
+
+def transcribe_options(
+    *,
+    language: str | None = None,
+    candidate_languages: Sequence[str] = (),
+    task: str = "transcribe",
+    prompt: str = "",
+    hotwords: Sequence[str] = (),
+    word_timestamps: bool = False,
+    routing: str = "auto",
+) -> speech_pb2.TranscribeOptions:
+    """The options as a message. Raises ValueError: one that isn't one; the message names what it takes."""
+    return speech_pb2.TranscribeOptions(
+        language=language or "",
+        candidate_languages=_strings("candidate_languages", candidate_languages),
+        task=_choice("task", task, TASKS),
+        prompt=prompt,
+        hotwords=_strings("hotwords", hotwords),
+        word_timestamps=word_timestamps,
+        routing=_choice("routing", routing, ROUTINGS),
+    )
 
 
 def checked_request_id(request_id: str | None) -> str:
@@ -149,7 +159,8 @@ def _strings(name: str, values: Sequence[str]) -> list[str]:
     return list(values)
 
 
-def _format(encoding: AudioFormat | None) -> speech_pb2.AudioFormat | None:
+def format_of(encoding: AudioFormat | None) -> speech_pb2.AudioFormat | None:
+    """The format as a message. Raises ValueError: no such encoding."""
     if encoding is None:
         return None
     return speech_pb2.AudioFormat(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stt_client.client import ClientOptions, Pairs, SttClient
 from stt_client.errors import Cancelled
-from stt_client.request import Audio, CallOptions
+from stt_client.request import Audio, AudioFormat, CallOptions
 from stt_client.results import Metrics, Status, Transcript
+from stt_client.stream_options import StreamOptions
+from stt_client.stream_results import Flush, StreamEvent
 from stt_client.telemetry import LatencyStats
 
 if TYPE_CHECKING:
@@ -55,6 +58,13 @@ class SyncSttClient:
     def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
         """See `SttClient.transcribe`."""
         return self._run(lambda: self._client.transcribe(audio, **options))
+
+    def stream(
+        self, audio: Iterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
+    ) -> Generator[StreamEvent, None, None]:
+        """See `SttClient.stream`. The audio is pulled in a thread of its own, and closed with the generator."""
+        events = self._client.stream(_pulled(audio), encoding=encoding, **options)
+        return self._each(events)
 
     def status(self, *, metadata: Pairs = ()) -> Status:
         """See `SttClient.status`."""
@@ -99,6 +109,18 @@ class SyncSttClient:
             future.cancel()
             raise
 
+    def _each(self, events: AsyncGenerator[StreamEvent, None]) -> Generator[StreamEvent, None, None]:
+        async def next_event() -> StreamEvent | None:
+            return await anext(events, None)
+
+        try:
+            while (event := self._run(next_event)) is not None:
+                yield event
+        finally:
+            # A client that is closed has closed its streams.
+            if not self._closed:
+                self._run(events.aclose)
+
     def _not_from_the_loop(self) -> None:
         if threading.current_thread() is self._thread:
             raise RuntimeError("a telemetry hook can't call the client that called it")
@@ -111,3 +133,15 @@ class SyncSttClient:
         await asyncio.gather(*rest, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
         await self._loop.shutdown_default_executor()
+
+
+async def _pulled(audio: Iterable[bytes | Flush]) -> AsyncGenerator[bytes | Flush, None]:
+    """The chunks of an iterable that may block."""
+    chunks = iter(audio)
+    try:
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield chunk
+    finally:
+        # One that is blocked in its thread can't be closed from here.
+        with contextlib.suppress(ValueError):
+            getattr(chunks, "close", lambda: None)()

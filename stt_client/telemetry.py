@@ -22,10 +22,10 @@ class CallRecord:
     """The outcome of one call."""
 
     method: str
-    """Name of the RPC: `Transcribe`, `GetStatus` or `GetMetrics`."""
+    """Name of the RPC: `Transcribe`, `StreamTranscribe` (one for each connection), `GetStatus` or `GetMetrics`."""
     target: str
     request_id: str
-    """Empty for calls other than `Transcribe`."""
+    """Empty for calls that transcribe nothing."""
     ok: bool
     error_type: str
     """A type of the contract's error table; empty on success."""

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
@@ -42,7 +43,6 @@ from stt_server.rules import live_rules_of, rules_of
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
 from stt_server.security.tls import channel_credentials, server_credentials
-from stt_server.streaming.activity import VoiceActivity
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
 

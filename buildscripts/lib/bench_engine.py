@@ -54,12 +54,19 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def add_common(parser: argparse.ArgumentParser, *, callers: str, rounds: int, clips: int) -> None:
-    """The arguments that benchmarks share."""
-    parser.add_argument("--model", type=model_folder, default="base", help="base, tiny.en, ... or a folder")
+    """The arguments that benchmarks of requests share."""
+    add_subject(parser, model="base", rounds=rounds)
+    parser.add_argument("--clips", type=_positive, default=clips, help=f"requests a measurement; default: {clips}")
+    parser.add_argument("--callers", type=numbers, default=callers, help=f"default: {callers}")
+
+
+def add_subject(parser: argparse.ArgumentParser, *, model: str, rounds: int) -> None:
+    """What is measured, on what, and how often."""
+    parser.add_argument(
+        "--model", type=model_folder, default=model, help=f"base, tiny.en, ... or a folder; default: {model}"
+    )
     parser.add_argument("--corpus", type=Path, default=ROOT / "samples", help="a folder with a manifest.jsonl")
     parser.add_argument("--languages", type=_codes, default=(), help="clips of these alone: en,de")
-    parser.add_argument("--clips", type=_positive, default=clips, help=f"requests a measurement; default: {clips}")
-    parser.add_argument("--callers", type=_numbers, default=callers, help=f"default: {callers}")
     parser.add_argument("--rounds", type=_positive, default=rounds, help=f"default: {rounds}")
     parser.add_argument("--set", type=_key, action="append", default=[], metavar="KEY=VALUE", help="configure ours")
     parser.add_argument("--json", type=Path, help="write every measurement, with its texts")
@@ -72,7 +79,8 @@ def _positive(text: str) -> int:
     return number
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
+    """An argument's type: 1,2,4."""
     return tuple(_positive(part) for part in text.split(","))
 
 

@@ -159,8 +159,7 @@ async def start_service(settings: str, stack: AsyncExitStack) -> tuple[Ready, in
     service = ServiceProcess("stt-primary", config, folder / "log")
     stack.push_async_callback(service.stop)
     ready = await service.start()
-    assert service._process is not None  # noqa: S101
-    return ready, service._process.pid
+    return ready, service.pid
 
 
 async def open_ways(args: argparse.Namespace, load: Load, stack: AsyncExitStack) -> dict[str, ServedBy | EngineProcess]:

@@ -53,7 +53,11 @@ def _measure(name: str, folder: Path, recordings: Sequence[Path], requests: Sequ
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "stt_primary.env"
         keys: dict[str, str | int] = {"CT2_SMALL_PATH": str(folder.resolve()), "HOST": HOST, "DEVICE": "cpu"}
-        write_config(config, keys | {"COMPUTE_TYPE": "int8", "GRPC_PORT": 0, "HTTP_PORT": 0, "LOG_LEVEL": "WARNING"})
+        write_config(
+            config,
+            keys
+            | {"COMPUTE_TYPE": "int8", "GRPC_PORT": 0, "HTTP_PORT": 0, "LOG_LEVEL": "WARNING", "RATE_LIMIT_RPS": 0},
+        )
         began = time.perf_counter()
         with service(config) as (pid, target):
             ready_s = time.perf_counter() - began

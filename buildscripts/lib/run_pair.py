@@ -154,6 +154,7 @@ def what_to_try(ready: Ready) -> str:
             f"  curl -F audio=@{sample} -F response_format=srt http://{ready.http}/v1/transcribe",
             f"  {stt} transcribe --server {ready.grpc} {shown(ROOT / 'samples')}",
             f"  {stt} status --server {ready.grpc}",
+            f"  http://{ready.http}/          live captions, in a browser",
             f"  http://{ready.http}/docs      the REST endpoints, to try in a browser",
             f"  http://{ready.http}/metrics   for Prometheus",
         )

@@ -65,6 +65,12 @@ class ServiceProcess:
     _process: asyncio.subprocess.Process | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which has been started."""
+        assert self._process is not None  # noqa: S101
+        return self._process.pid
+
     async def start(self) -> Ready:
         """Starts it and waits until it serves.
 

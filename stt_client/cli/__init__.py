@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stt_client.cli import status, transcribe
+from stt_client.cli import status, stream, transcribe
 from stt_client.cli.connection import UsageError
 
 INTERRUPTED = 130
@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     # A name or a text that the terminal can't show must not end the run.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    for file in (sys.stdout, sys.stderr):
+        if hasattr(file, "reconfigure"):
+            file.reconfigure(errors="backslashreplace")
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -47,6 +47,6 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `run` and `parser`."""
     parser = argparse.ArgumentParser(prog="stt", description="Speech to text, by a service near or far.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (transcribe, status):
+    for command in (transcribe, stream, status):
         command.add_to(commands)
     return parser

@@ -18,7 +18,7 @@ class UsageError(Exception):
     """The command was given something that it can't work with; the message says what to give."""
 
 
-def add_connection(parser: argparse.ArgumentParser, *, timeout: float, timeout_help: str) -> None:
+def add_connection(parser: argparse.ArgumentParser, *, timeout: float | None, timeout_help: str) -> None:
     """Adds `--server`, `--api-key`, `--timeout` and the TLS options."""
     group = parser.add_argument_group("service")
     group.add_argument(

@@ -8,21 +8,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from stt_client.cli.advice import explain
 from stt_client.cli.connection import UsageError, add_connection, options_of, servers_of
 from stt_client.cli.output import for_stdout, plan, write
 from stt_client.cli.progress import Bar
 from stt_client.cli.recordings import Found, Recording, find
+from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
 from stt_client.errors import SttError
 from stt_client.pool import SttPool
-from stt_client.request import ENCODINGS, ROUTINGS, TASKS, AudioFormat, CallOptions
+from stt_client.request import CallOptions
 from stt_client.results import Transcript
 
 TIMEOUT_S = 600.0
 """For each recording: an hour of audio takes minutes on a CPU."""
 JOBS_A_SERVER = 2
-RAW_RATES_HZ = (4000, 192_000)
 
 _EPILOG = """\
 examples:
@@ -55,7 +56,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE|DIR|-", help="a recording, a folder of them, or - (stdin)")
-    _add_speech(parser)
+    add_speech(parser)
     _add_output(parser)
     add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for each recording (default: {TIMEOUT_S:g})")
     parser.add_argument(
@@ -65,19 +66,6 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help=f"recordings at a time (default: {JOBS_A_SERVER} for each --server)",
     )
     parser.set_defaults(run=run, parser=parser)
-
-
-def _add_speech(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("speech")
-    group.add_argument("--language", metavar="CODE", help="such as en; left out: detected")
-    group.add_argument("--candidate-languages", type=_list, default=(), metavar="CODE,...", help="detect among these")
-    group.add_argument("--task", choices=tuple(TASKS), default="transcribe", help="translate: to English")
-    group.add_argument("--prompt", default="", metavar="TEXT", help="text before the audio: style and vocabulary")
-    group.add_argument("--hotwords", type=_list, default=(), metavar="WORD,...", help="words to listen for")
-    group.add_argument("--words", action="store_true", help="each word's time, in --json")
-    group.add_argument("--routing", choices=tuple(ROUTINGS), default="auto", help="which model answers")
-    group.add_argument("--raw-rate", type=_rate, metavar="HZ", help="the input is headerless, at this sample rate")
-    group.add_argument("--raw-encoding", choices=tuple(ENCODINGS), help="of headerless input (default: linear16)")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -164,31 +152,10 @@ def _tell(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -> None:
 
 
 def _call_options(arguments: argparse.Namespace) -> CallOptions:
-    rate = arguments.raw_rate
-    return CallOptions(
-        language=arguments.language,
-        candidate_languages=arguments.candidate_languages,
-        task=arguments.task,
-        prompt=arguments.prompt,
-        hotwords=arguments.hotwords,
-        word_timestamps=arguments.words,
-        routing=arguments.routing,
-        encoding=AudioFormat(arguments.raw_encoding or "linear16", rate) if rate else None,
-    )
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return cast(CallOptions, {**speech_of(arguments), "encoding": raw_format_of(arguments)})
 
 
 def _count(text: str) -> int:
     if (count := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return count
-
-
-def _rate(text: str) -> int:
-    low, high = RAW_RATES_HZ
-    if not low <= (rate := int(text)) <= high:
-        raise argparse.ArgumentTypeError(f"{text} is not within {low} to {high} Hz")
-    return rate

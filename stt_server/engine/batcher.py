@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import partial
-from itertools import zip_longest
+from itertools import islice, zip_longest
+from typing import Protocol
 
-from stt_server.engine.turns import Owner, Turns, Waiting
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
 from stt_server.errors import EngineError
 
@@ -39,13 +39,31 @@ class Rank(IntEnum):
     """Soon out of date. Never fills the last worker, where there are two or more."""
 
 
+class Owner(Protocol):
+    """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
+
+    def moved(self, *, waiting: int = 0, running: int = 0) -> None: ...
+
+
+@dataclass(eq=False)
+class _Waiting:
+    job: ChunkJob
+    group: Hashable
+    owner: Owner
+    result: asyncio.Future[Hypothesis] = field(repr=False)
+
+
+_Turns = dict[Owner, deque[_Waiting]]
+"""Whose turn is next comes first."""
+
+
 @dataclass(eq=False)
 class _Batch:
     rank: Rank
     group: Hashable
-    entries: list[Waiting] = field(default_factory=list)
+    entries: list[_Waiting] = field(default_factory=list)
     open: bool = True
-    """Others may still join."""
+    """Others of its rank and group may still join."""
 
 
 class Batcher:
@@ -66,15 +84,17 @@ class Batcher:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
         self._drafting = 0
         """Workers that recognize drafts."""
-        self._turns = {rank: Turns() for rank in Rank}
+        self._turns: dict[Rank, _Turns] = {rank: {} for rank in Rank}
 
     @property
     def waiting(self) -> int:
         """Chunks that wait for a worker."""
-        return sum(map(len, self._turns.values()))
+        return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
 
     async def recognize(self, job: ChunkJob, owner: Owner, rank: Rank = Rank.ANSWER) -> Hypothesis:
-        """Waits for a worker, and for its answer. All that waits of one owner is of one rank.
+        """Waits for a worker, and for its answer.
+
+        All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
         again only when its thread ends, as nothing can stop it.
@@ -83,8 +103,8 @@ class Batcher:
             EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
         """
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
-        entry = Waiting(job, self._recognizer.group_of(job), owner, result)
-        self._turns[rank].add(entry)
+        entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
+        self._turns[rank].setdefault(owner, deque()).append(entry)
         owner.moved(waiting=1)
         self._dispatch()
         try:
@@ -95,35 +115,36 @@ class Batcher:
     def promote(self, owner: Owner) -> None:
         """Makes answers of what an owner waits for."""
         for rank in (Rank.AHEAD, Rank.DRAFT):
-            for entry in self._turns[rank].all_of(owner):
-                self._turns[rank].remove(entry)
-                self._turns[Rank.ANSWER].add(entry)
+            queue = self._turns[rank].pop(owner, None)
+            if queue is not None:
+                self._turns[Rank.ANSWER].setdefault(owner, deque()).extend(queue)
         self._dispatch()
 
     def renew(self, owner: Owner, job: ChunkJob) -> bool:
         """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
-        for entry in self._turns[Rank.DRAFT].all_of(owner):
-            entry.job, entry.group = job, self._recognizer.group_of(job)
-            return True
-        return False
+        queue = self._turns[Rank.DRAFT].get(owner)
+        if not queue:
+            return False
+        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
+        return True
 
     def close(self) -> None:
         """Lets running work end; starts no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _forget(self, entry: Waiting) -> None:
-        if any(turns.remove(entry) for turns in self._turns.values()):
-            entry.owner.moved(waiting=-1)
-
-    def _next_rank(self) -> Rank | None:
-        """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
-        rank = next((rank for rank in Rank if self._turns[rank]), None)
-        return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
+    def _forget(self, entry: _Waiting) -> None:
+        for turns in self._turns.values():
+            queue = turns.get(entry.owner)
+            if queue and entry in queue:
+                queue.remove(entry)
+                entry.owner.moved(waiting=-1)
+                if not queue:
+                    del turns[entry.owner]
 
     def _dispatch(self) -> None:
         while self._free and (rank := self._next_rank()) is not None:
-            batch = _Batch(rank, self._turns[rank].group)
-            self._fill(batch, rank, self._free)
+            batch = _Batch(rank, group=next(iter(self._turns[rank].values()))[0].group)
+            self._fill(batch, self._free)
             self._free -= 1
             self._open += 1
             self._drafting += rank is Rank.DRAFT
@@ -132,13 +153,21 @@ class Batcher:
             done = loop.run_in_executor(
                 self._threads, _recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
             )
-            done.add_done_callback(partial(self._finished, batch))
+            done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
+
+    def _next_rank(self) -> Rank | None:
+        """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
+        rank = self._first_waiting()
+        return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
+
+    def _first_waiting(self) -> Rank | None:
+        return next((rank for rank in Rank if self._turns[rank]), None)
 
     def _joiner(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> Callable[[], list[ChunkJob]]:
         """Lets a batch grow; called by its worker, in its thread. Nothing: it grows no more."""
 
         async def join() -> list[ChunkJob]:
-            joined = self._join(batch) if batch.open else []
+            joined = self._fill(batch, self._free + self._open) if self._may_grow(batch) else []
             if not joined:
                 self._seal(batch)
             return [entry.job for entry in joined]
@@ -151,27 +180,21 @@ class Batcher:
 
         return more
 
-    def _join(self, batch: _Batch) -> list[Waiting]:
-        """Who joins a batch. What is of a lower rank than it never does; drafts grow no more while others wait."""
-        for rank in Rank:
-            if rank > batch.rank:
-                return []
-            if joined := self._fill(batch, rank, self._free + self._open):
-                return joined
-            if self._turns[rank]:
-                return []
-        return []
+    def _may_grow(self, batch: _Batch) -> bool:
+        """Not where something of a higher rank waits for its worker."""
+        return batch.open and self._first_waiting() == batch.rank
 
-    def _fill(self, batch: _Batch, rank: Rank, takers: int) -> list[Waiting]:
+    def _fill(self, batch: _Batch, takers: int) -> list[_Waiting]:
         """Takes chunks of a batch's group into it: its share of those that wait.
 
         Args:
             takers: workers that could take some, its own included; none takes what another could begin with.
         """
-        turns = self._turns[rank]
+        turns = self._turns[batch.rank]
+        fitting = sum(entry.group == batch.group for queue in turns.values() for entry in queue)
         limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
-        share = math.ceil(turns.count(batch.group) / takers)
-        joined = turns.take(batch.group, min(limit, share))
+        share = math.ceil(fitting / takers)
+        joined = list(islice(_in_turn(turns, batch.group), min(limit, share)))
         batch.entries += joined
         for entry in joined:
             entry.owner.moved(waiting=-1, running=1)
@@ -197,6 +220,20 @@ class Batcher:
                 entry.result.set_exception(outcome or failure or EngineError("the engine was closed"))
         if not done.cancelled():
             self._dispatch()
+
+
+def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
+    """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
+    while True:
+        owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
+        if owner is None:
+            return
+        queue = turns.pop(owner)
+        entry = next(entry for entry in queue if entry.group == group)
+        queue.remove(entry)
+        if queue:
+            turns[owner] = queue
+        yield entry
 
 
 def _recognize_each(

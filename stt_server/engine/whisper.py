@@ -118,11 +118,7 @@ class WhisperRecognizer:
         self, job: ChunkJob, options: DecodeOptions, decoded: Decoded, probability: float | None, window: int
     ) -> Hypothesis:
         chunk = job.chunk
-        parts = [(0.0, decoded)]
-        if not job.draft:
-            decoded = self._undoubted(chunk, options, decoded, window)
-            decoded = self._tried_again(chunk, options, decoded)
-            parts = [(0.0, decoded), *self._remainders(chunk, decoded, options)]
+        parts = [(0.0, decoded)] if job.draft else self._settled(chunk, options, decoded, window)
         text = "".join(part.text for _, part in parts)
         logprobs = tuple(p for _, part in parts for ps in part.logprobs for p in ps)
         reason = invented_reason(chunk, text, decoded.no_speech_prob, logprobs)
@@ -137,6 +133,14 @@ class WhisperRecognizer:
             looped=guard.is_looped(text),
             suppressed=reason,
         )
+
+    def _settled(
+        self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, window: int
+    ) -> list[tuple[float, Decoded]]:
+        """The best that can be made of a chunk, in parts with offsets in seconds."""
+        decoded = self._undoubted(chunk, options, decoded, window)
+        decoded = self._tried_again(chunk, options, decoded)
+        return [(0.0, decoded), *self._remainders(chunk, decoded, options)]
 
     def _undoubted(self, chunk: Chunk, options: DecodeOptions, decoded: Decoded, window: int) -> Decoded:
         """Decodes a doubtful text again, with more silence that the encoder has really heard: all of its window first,

@@ -61,8 +61,8 @@ TAILS: Mapping[int, Tails] = {384: Tails(2.0, 2.0), 512: Tails(1.0, 2.0)}
 """By the width of a model: tiny and base.
 
 The shortest ones with the word error rate of the full window, by
-`buildscripts/bench engine --mix all --language forced --contenders ours,ours-full`. With a second less, tiny.en loops on
-one clip in five.
+`buildscripts/bench engine --mix all --language forced --contenders ours,ours-full`. With a second less, tiny.en loops
+on one clip in five.
 """
 CAUTIOUS = Tails(4.0, 4.0)
 """For models that were not measured."""

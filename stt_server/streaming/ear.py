@@ -10,8 +10,7 @@ import numpy as np
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.audio.chunks import loudness_of
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.vad import WINDOW
-from stt_server.streaming.activity import VoiceActivity
+from stt_server.audio.vad import WINDOW, VoiceActivity
 from stt_server.streaming.endpointing import Ended, Endpointer, Mark, Piece, Started
 from stt_server.streaming.intake import Intake
 

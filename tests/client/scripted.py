@@ -83,6 +83,7 @@ def response(text: str = "hello world", request_id: str = "") -> speech_pb2.Tran
     )
 
 
+Stream = Callable[[Any, Any], AsyncIterator[speech_pb2.StreamTranscribeResponse]]
 Answer = Callable[[speech_pb2.TranscribeRequest], "str | Failure | Awaitable[str]"]
 
 
@@ -97,6 +98,8 @@ class Script:
     text: str = "hello world"
     answer: Answer | None = None
     """Chooses the text, or the failure, by the request."""
+    stream: Stream | None = None
+    """Answers `StreamTranscribe`: given the requests and the call's context."""
     hold: asyncio.Event | None = None
     """Each call waits for it."""
     status_failure: Failure | None = None
@@ -172,8 +175,26 @@ class ScriptedSpeech(speech_pb2_grpc.SpeechToTextServicer):
             await _abort(context, failure, request_id)
         return said
 
-    def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
-        raise NotImplementedError
+    async def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
+        script = self._script
+        script.metadata.append(_seen(context))
+        script.time_remaining.append(context.time_remaining())
+        script.started.set()
+        failure = script.failures.popleft() if script.failures else script.always
+        if failure is not None:
+            await _abort(context, failure, script.metadata[-1].get("x-req-id", ""))
+        assert script.stream is not None, "the test scripted no stream"
+        # A handler that stands at its `yield` hears of a caller who went away only by this.
+        finished = False
+
+        def ended(_: object) -> None:
+            if not finished:
+                script.cancelled.set()
+
+        context.add_done_callback(ended)
+        async for response in script.stream(request_iterator, context):
+            yield response
+        finished = True
 
 
 class ScriptedOperations(speech_pb2_grpc.OperationsServicer):

@@ -63,8 +63,9 @@ def test_a_key_that_no_header_can_carry_is_refused() -> None:
 
 def test_the_retry_is_declared_and_its_buffer_holds_the_largest_message() -> None:
     options = dict(channel_options("host:1", 100 * MIB))
-    (method,) = json.loads(str(options["grpc.service_config"]))["methodConfig"]
+    method, stream = json.loads(str(options["grpc.service_config"]))["methodConfig"]
     assert method["name"] == [{"service": "stt.v1.SpeechToText"}]
+    assert stream == {"name": [{"service": "stt.v1.SpeechToText", "method": "StreamTranscribe"}]}
     assert method["retryPolicy"]["maxAttempts"] == 2
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     assert int(options["grpc.per_rpc_retry_buffer_size"]) > 100 * MIB

@@ -62,6 +62,18 @@ class Call:
     time_remaining: float | None
 
 
+@dataclass
+class StreamCall:
+    """What a stream has brought so far."""
+
+    metadata: Metadata
+    config: speech_pb2.StreamConfig = field(default_factory=speech_pb2.StreamConfig)
+    audio: bytes = b""
+    kinds: list[str] = field(default_factory=list)
+    """`audio` and `flush`, as they came."""
+    half_closed: bool = False
+
+
 class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.OperationsServicer):
     """Set its attributes to say what happens next; `reset` between tests."""
 
@@ -78,6 +90,13 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         self.max_upload_bytes = 16 * MIB
         self.response = a_response()
         self.calls: list[Call] = []
+        self.streams: list[StreamCall] = []
+        self.read_audio = asyncio.Event()
+        """Unset: a stream takes its config and then nothing."""
+        self.read_audio.set()
+        self.interims_a_message = 1
+        self.interim_text = "Grüße"
+        self.interims_sent = 0
         self.status_calls: list[Metadata] = []
         self.hold: asyncio.Event | None = None
         self.started = asyncio.Event()
@@ -129,8 +148,52 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
     async def StreamTranscribe(
         self, request_iterator: AsyncIterator[speech_pb2.StreamTranscribeRequest], context: Context
     ) -> AsyncIterator[speech_pb2.StreamTranscribeResponse]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
-        yield speech_pb2.StreamTranscribeResponse()
+        """An interim for each message of audio; a final, which tells the bytes, at a flush and at the end."""
+        call = StreamCall(_received(context))
+        self.streams.append(call)
+        self.started.set()
+        if self.keys and call.metadata.get("authorization") not in {f"Bearer {key}" for key in self.keys}:
+            await Failure("unauthenticated", "A valid key is needed.").abort(context, {})
+        try:
+            async for response in self._responses(call, request_iterator, context):
+                yield response
+        except (asyncio.CancelledError, GeneratorExit):  # gRPC ends a cancelled call in either way
+            self.cancelled.set()
+            raise
+
+    async def _responses(
+        self, call: StreamCall, messages: AsyncIterator[speech_pb2.StreamTranscribeRequest], context: Context
+    ) -> AsyncIterator[speech_pb2.StreamTranscribeResponse]:
+        async for message in messages:
+            kind = message.WhichOneof("payload")
+            if kind == "config":
+                call.config.CopyFrom(message.config)
+                if self.failure is not None:
+                    await self.failure.abort(context, {"x-req-id": call.metadata["x-req-id"]})
+                await self.read_audio.wait()
+                continue
+            call.kinds.append(str(kind))
+            call.audio += message.audio
+            if kind == "flush":
+                yield self._final(call)
+                if call.config.single_utterance:
+                    return
+            elif call.config.interim_results:
+                for _ in range(self.interims_a_message):
+                    yield _interim(call, self.interim_text)
+                    self.interims_sent += 1
+        await asyncio.sleep(0)  # a cancelled call ends here too, and is cancelled one turn of the loop later
+        call.half_closed = True
+        if self.hold is not None:
+            await self.hold.wait()
+        yield self._final(call)
+
+    def _final(self, call: StreamCall) -> speech_pb2.StreamTranscribeResponse:
+        response = speech_pb2.StreamTranscribeResponse(audio_processed=_at(len(call.audio) / 32000))
+        response.final.result.CopyFrom(self.response)
+        response.final.result.request_id = call.metadata["x-req-id"]
+        response.final.result.text = f"{len(call.audio)} bytes"
+        return response
 
     async def GetStatus(self, request: speech_pb2.GetStatusRequest, context: Context) -> speech_pb2.GetStatusResponse:
         metadata = _received(context)
@@ -159,6 +222,11 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
 
 def _received(context: Context) -> Metadata:
     return {name: str(value) for name, value in context.invocation_metadata() or ()}
+
+
+def _interim(call: StreamCall, text: str) -> speech_pb2.StreamTranscribeResponse:
+    interim = speech_pb2.Interim(stable_text=text, unstable_text=f" {len(call.audio)}", language="de")
+    return speech_pb2.StreamTranscribeResponse(interim=interim, audio_processed=_at(len(call.audio) / 32000))
 
 
 def a_response() -> speech_pb2.TranscribeResponse:

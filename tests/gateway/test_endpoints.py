@@ -101,9 +101,22 @@ async def test_the_docs_page_loads_nothing_from_elsewhere(http: httpx.AsyncClien
     assert "openapi.json" in response.text
 
 
-async def test_the_root_leads_to_the_docs(http: httpx.AsyncClient, service: ScriptedService) -> None:
-    response = await http.get("/", follow_redirects=True)
-    assert response.url.path == "/docs"
+async def test_the_live_page_and_its_files_are_of_this_host_alone(
+    http: httpx.AsyncClient, service: ScriptedService
+) -> None:
+    page = await http.get("/")
+    linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert "docs" in linked and len(linked) > 3
+    for path in linked:
+        assert not re.match(r"(https?:)?//", path)
+        assert (await http.get(f"/{path}")).status_code == 200
+    for name in ("", "live/style.css", "live/main.js", "live/worklet.js"):
+        response = await http.get(f"/{name}")
+        assert "default-src 'none'; script-src 'self'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"""['"(](https?:)?//""", response.text)
+    again = await http.get("/", headers={"If-None-Match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 async def test_other_origins_may_not_call_by_default(http: httpx.AsyncClient, service: ScriptedService) -> None:

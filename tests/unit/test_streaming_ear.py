@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from stt_server.audio import AudioFormat
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.vad import detect_speech
-from stt_server.streaming.activity import VoiceActivity
+from stt_server.audio.vad import VoiceActivity, detect_speech
 from stt_server.streaming.ear import Ear, Judge, PerhapsSpeech, Sign, SpeechEnded, SpeechStarted
 from tests import no_speech
 from tests.live import pcm
