@@ -224,7 +224,6 @@ class Session:
             started,
             self,
             self._config.options,
-            self._config.endpoint_silence,
             self._show if self._config.interim_results else None,
             self._watch.thinned,
             self._spawn,

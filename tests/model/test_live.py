@@ -80,6 +80,8 @@ async def test_the_language_of_an_utterance_is_detected(tmp_path: Path, base: Wh
 async def test_noise_is_nobodys_utterance(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
     async with running(tmp_path, "primary", tiny_en) as service, stub_of(service) as stub:
         for name, samples in corpus():
+            if name.startswith("melody"):
+                continue  # to the ear of voice activity detection somebody hums; a model may write that down
             responses: list[Any] = await stream(stub, config(), *_messages(samples))
             texts = [final.result.text for final in finals(responses)]
             assert not any(texts), name
