@@ -42,15 +42,16 @@ class Draft:
 class Hearing:
     """The recognition of a whole utterance by this service's own model."""
 
-    def __init__(self, pipeline: Pipeline, batcher: Batcher, gate: Gate, job: Job, chunk: Chunk, rank: Rank) -> None:
+    def __init__(self, live: Live, job: Job, chunk: Chunk, context_language: str, rank: Rank) -> None:
         self.chunk = chunk
         self.job = job
         self.progress = Progress(audio_seconds=chunk.duration)
-        self._pipeline = pipeline
-        self._batcher = batcher
-        self._gate = gate
+        self._pipeline = live.pipeline
+        self._batcher = live.batcher
+        self._gate = live.gate
+        self._context_language = context_language
         self._rank = rank
-        self._ticket = gate.ticket()
+        self._ticket = live.gate.ticket()
         self._task = asyncio.ensure_future(self._hear())
 
     def cancel(self) -> None:
@@ -77,7 +78,7 @@ class Hearing:
             return Heard((self.chunk,), asked=False)
         options = self.job.options
         heard = await self._hear_with(options)
-        if options.context and _is_misled(heard, options.context):
+        if options.context and _is_misled(heard, options.context, self._context_language):
             heard = await self._hear_with(replace(options, context=""))
         return heard
 
@@ -93,35 +94,46 @@ class Live:
         Args:
             pipeline: with the rules of live streams, which degrade and have little time for the fallback.
         """
-        self._pipeline = pipeline
-        self._batcher = batcher
-        self._gate = gate
+        self.pipeline = pipeline
+        self.batcher = batcher
+        self.gate = gate
 
     def check(self, options: DecodeOptions, policy: Policy) -> None:
         """Raises InvalidArgument, naming it, for what this service doesn't know."""
-        self._pipeline.check(options, policy)
+        self.pipeline.check(options, policy)
 
     def draft(self, chunk: Chunk, options: DecodeOptions) -> Draft:
         """Begins a draft of an utterance so far."""
-        return Draft(self._batcher, self._gate, ChunkJob(chunk, options, draft=True))
+        return Draft(self.batcher, self.gate, ChunkJob(chunk, options, draft=True))
 
-    def hear(self, chunk: Chunk, options: DecodeOptions, policy: Policy, request_id: str, *, ahead: bool) -> Hearing:
+    def hear(
+        self,
+        chunk: Chunk,
+        options: DecodeOptions,
+        context_language: str,
+        policy: Policy,
+        request_id: str,
+        *,
+        ahead: bool,
+    ) -> Hearing:
         """Begins the recognition of a whole utterance.
 
         Args:
+            context_language: of `options.context`.
             ahead: it may yet turn out that the utterance goes on.
         """
         job = Job(b"", AudioFormat(), options, request_id, policy)
-        return Hearing(self._pipeline, self._batcher, self._gate, job, chunk, Rank.AHEAD if ahead else Rank.ANSWER)
+        return Hearing(self, job, chunk, context_language, Rank.AHEAD if ahead else Rank.ANSWER)
 
 
-def _is_misled(heard: Heard, context: str) -> bool:
-    """Whether what was said before may have led the model astray: it repeats it or itself, or hears nothing."""
+def _is_misled(heard: Heard, context: str, language: str) -> bool:
+    """Whether what was said before may have led the model astray: it repeats it or itself, or hears nothing, or the
+    language is another one."""
     hypotheses = heard.hypotheses
     if not hypotheses:
         return False
     said, before = words_of(hypotheses[0].text), words_of(context)
-    return not said or hypotheses[0].looped or _echoes(said, before)
+    return not said or hypotheses[0].looped or hypotheses[0].language != language or _echoes(said, before)
 
 
 def _echoes(said: Sequence[str], before: Sequence[str]) -> bool:

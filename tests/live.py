@@ -47,7 +47,10 @@ class Caller:
             await self.call.write(message)
 
     async def say(self, samples: Samples, piece: float = 0.1) -> None:
-        """Sends audio as fast as it is taken, in pieces of so many seconds."""
+        """Sends audio as fast as it is taken, in pieces of so many seconds.
+
+        Interims come only while the service has heard all that it was sent: to be sure of some, speak in real time.
+        """
         data = pcm(samples)
         size = round(piece * RATE) * 2
         await self.send(*(audio(data[at : at + size]) for at in range(0, len(data), size)))

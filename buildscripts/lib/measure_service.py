@@ -59,17 +59,17 @@ def _measure(name: str, folder: Path, recordings: Sequence[Path], requests: Sequ
             | {"COMPUTE_TYPE": "int8", "GRPC_PORT": 0, "HTTP_PORT": 0, "LOG_LEVEL": "WARNING", "RATE_LIMIT_RPS": 0},
         )
         began = time.perf_counter()
-        with _service(config) as (pid, target):
+        with service(config) as (pid, target):
             ready_s = time.perf_counter() - began
-            sizes = [_resident(pid)]
+            sizes = [resident(pid)]
             for count in (CALLERS, *requests):
                 asyncio.run(_ask(target, list(islice(cycle(recordings), count))))
-                sizes.append(_resident(pid))
+                sizes.append(resident(pid))
     return ServiceCosts(name, ready_s, sizes[0], sizes[1], tuple(sizes[2:]))
 
 
 @contextmanager
-def _service(config: Path) -> Iterator[tuple[int, str]]:
+def service(config: Path) -> Iterator[tuple[int, str]]:
     """A primary that is ready: its process id and its gRPC address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "stt_server.primary"],
@@ -103,7 +103,7 @@ async def _ask(target: str, recordings: Sequence[Path]) -> None:
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
 
-def _resident(pid: int) -> float:
+def resident(pid: int) -> float:
     """MiB of a process."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))

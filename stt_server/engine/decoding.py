@@ -19,8 +19,8 @@ TOKENS_AT_LEAST = 16
 CONTEXT_TOKENS = 64
 """Of what was said just before: all of these, or none, as CTranslate2 wants prompts of one length in a batch.
 
-Measured on 38 utterances in a row, word error rates without, with 16, 32 and 64: tiny.en 11.4, 12.7, 12.3, 11.9 %;
-base 10.7, 11.3, 11.0, 10.4 %. A short piece of a sentence misleads more than it helps.
+Word error rates of 38 utterances in a row, without and with them: base 11.3 and 10.3 %, tiny.en 12.1 and 12.6 %. Of 16
+or 32 tokens, a piece of a sentence, both models make more errors than without.
 """
 
 

@@ -77,7 +77,7 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     async def StreamTranscribe(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.StreamTranscribeRequest], context: Context
     ) -> AsyncIterator[pb.StreamTranscribeResponse]:
-        """Transcribes live audio; see speech.proto, and docs/live.md."""
+        """Transcribes live audio; see speech.proto, and docs/streams.md."""
         call = current_call.get()
         session = self._session(call.request_id)
         try:

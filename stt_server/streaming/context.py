@@ -18,7 +18,8 @@ class Context:
 
     def __init__(self) -> None:
         self._text = ""
-        self._language = ""
+        self.language = ""
+        """Of the text."""
         self._ended = 0.0
 
     def add(self, transcript: Transcript, ended: float) -> None:
@@ -31,11 +32,11 @@ class Context:
         """
         answer = transcript.answer
         doubtful = transcript.decision.confidence_below and not transcript.fallback_used
-        if not answer.text or doubtful or is_looped(answer.text) or answer.language != self._language:
+        if not answer.text or doubtful or is_looped(answer.text) or answer.language != self.language:
             self._text = ""
         if answer.text and not doubtful and not is_looped(answer.text):
             self._text = join_text([self._text, answer.text])[-MAX_CHARACTERS:]
-        self._language = answer.language
+        self.language = answer.language
         self._ended = ended
 
     def before(self, start: float) -> str:

@@ -11,10 +11,12 @@ from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.audio.chunks import loudness_of
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.vad import WINDOW, VoiceActivity
-from stt_server.streaming.endpointing import Ended, Endpointer, Mark, Piece, Started
+from stt_server.streaming.endpointing import TAIL, Ended, Endpointer, Mark, Piece, Started
 from stt_server.streaming.intake import Intake
 
 WINDOW_SECONDS = WINDOW / SAMPLE_RATE
+TAIL_SECONDS = TAIL * WINDOW_SECONDS
+"""Of silence behind an utterance; what comes later of it changes the utterance no more."""
 _SAMPLE_BYTES = 4
 
 Judge = Callable[[FloatArray], FloatArray]

@@ -29,7 +29,11 @@ def _windows(seconds: float) -> int:
 
 
 PAD = _windows(0.4)
-"""Kept before an utterance and behind it, as around a recording's speech: first and last sounds are heard late."""
+"""Kept before an utterance, as before a recording's speech: first sounds are heard late."""
+
+TAIL = _windows(0.3)
+"""Kept behind it. With less than before a recording's pause, recognition can begin while an endpoint silence lasts: an
+utterance is the same whether or not it does."""
 
 FAINT_PAD = _windows(1.0)
 """Kept around what may be speech, of which the VAD hears the loudest part at best."""
@@ -155,7 +159,7 @@ class Endpointer:
 
     def so_far(self) -> Piece | None:
         """The current utterance as if it ended here; None where there is none."""
-        return None if self._start is None else self._piece(self._now)
+        return None if self._start is None else self._piece(min(self._now, self._last + TAIL))
 
     def _waiting(self, probability: float) -> list[Mark]:
         if probability >= (FAINT_SILENCE_PROBABILITY if self._speaking else FAINT_PROBABILITY):
@@ -209,7 +213,7 @@ class Endpointer:
 
     def _end(self, speech_end: int) -> Ended:
         """Ends the utterance behind its last speech."""
-        piece = self._piece(min(self._now, speech_end + PAD))
+        piece = self._piece(min(self._now, speech_end + TAIL))
         self._over(piece.end)
         return Ended(piece)
 

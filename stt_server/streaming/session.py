@@ -40,7 +40,14 @@ class Engine(Protocol):
     def draft(self, chunk: Chunk, options: DecodeOptions) -> Draft: ...
 
     def hear(
-        self, chunk: Chunk, options: DecodeOptions, policy: Policy, request_id: str, *, ahead: bool
+        self,
+        chunk: Chunk,
+        options: DecodeOptions,
+        context_language: str,
+        policy: Policy,
+        request_id: str,
+        *,
+        ahead: bool,
     ) -> Hearing: ...
 
 
@@ -119,7 +126,8 @@ class Session:
         """Begins the recognition of a whole utterance, with what was said before it."""
         context = self._context.before(chunk.start)
         options = replace(self._config.options, context=context)
-        return self._engine.hear(chunk, options, self._config.policy, self._request_id, ahead=ahead)
+        config, language = self._config, self._context.language
+        return self._engine.hear(chunk, options, language, config.policy, self._request_id, ahead=ahead)
 
     def _end_now(self) -> None:
         assert self._inbox is not None  # noqa: S101
@@ -216,7 +224,6 @@ class Session:
             started,
             self,
             self._config.options,
-            self._config.endpoint_silence,
             self._show if self._config.interim_results else None,
             self._watch.thinned,
             self._spawn,
@@ -234,10 +241,15 @@ class Session:
     async def _decide(self, sign: PerhapsSpeech) -> None:
         """The model decides whether this was speech, before anything is said of it."""
         hearing = self.hear(sign.chunk, ahead=False)
-        heard = await hearing.heard()
-        if heard.failure is not None or (heard.asked and not any(h.text for h in heard.hypotheses)):
-            return
-        if not heard.asked and not (await hearing.transcript()).answer.text:
+        try:
+            heard = await hearing.heard()
+            spoken = any(hypothesis.text for hypothesis in heard.hypotheses)
+            if not heard.asked:
+                spoken = bool((await hearing.transcript()).answer.text)
+        except BaseException:
+            hearing.cancel()
+            raise
+        if not spoken:
             return
         self._outbox.put(Speech("started", sign.started))
         self._outbox.put(Speech("ended", sign.ended))

@@ -12,7 +12,7 @@ from stt_server.engine.types import DecodeOptions, Hypothesis, join_text
 from stt_server.errors import EngineError
 from stt_server.jobs import Heard, Progress, Transcript
 from stt_server.streaming.agreement import Agreement, split_words
-from stt_server.streaming.ear import Ear, SpeechEnded
+from stt_server.streaming.ear import TAIL_SECONDS, Ear, SpeechEnded
 from stt_server.streaming.events import Interim
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,6 @@ DRAFT_SECONDS = 0.5
 """Of new speech between two drafts."""
 LONG_SECONDS = 10.0
 """A longer utterance is not drafted from its beginning, but from the last sentence that is stable."""
-
-_AHEAD_SHARE, _AHEAD_LEAST, _AHEAD_MOST = 1 / 2, 0.19, 0.5
-"""Recognition begins after this share of the endpoint silence, within bounds in seconds."""
 
 
 class Draft(Protocol):
@@ -76,7 +73,6 @@ class Utterance:
         started: float,
         recognition: Recognition,
         options: DecodeOptions,
-        endpoint_silence: float,
         show: Callable[[Interim, float], None] | None,
         thinned: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
@@ -97,7 +93,6 @@ class Utterance:
         """Interims."""
         self._recognition = recognition
         self._options = options
-        self._ahead_silence = max(_AHEAD_LEAST, min(_AHEAD_MOST, endpoint_silence * _AHEAD_SHARE))
         self._show = show
         self._thinned = thinned
         self._spawn = spawn
@@ -119,7 +114,7 @@ class Utterance:
 
     def consider(self, ear: Ear) -> None:
         """Begins what is worth beginning now that the ear has heard all that came."""
-        if ear.silence >= self._ahead_silence:
+        if ear.silence >= TAIL_SECONDS:
             self._hear_ahead(ear)
         elif self._show is not None:
             self._consider_draft(ear)

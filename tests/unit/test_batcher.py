@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from stt_server.engine.batcher import Batcher
+from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import EngineError
 from tests.services import until
@@ -95,8 +95,10 @@ class Someone:
         self.running += running
 
 
-def ask(batcher: Batcher, name: str, owner: Someone, group: str = "short") -> asyncio.Future[Hypothesis]:
-    return asyncio.ensure_future(batcher.recognize(ChunkJob(Piece(name, group), DecodeOptions()), owner))
+def ask(
+    batcher: Batcher, name: str, owner: Someone, group: str = "short", rank: Rank = Rank.ANSWER
+) -> asyncio.Future[Hypothesis]:
+    return asyncio.ensure_future(batcher.recognize(ChunkJob(Piece(name, group), DecodeOptions()), owner, rank))
 
 
 async def queued(batcher: Batcher, count: int) -> None:
@@ -283,3 +285,85 @@ async def test_a_bug_in_the_model_reaches_its_caller_and_frees_the_worker() -> N
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             await ask(batcher, "a", Someone())
+
+
+async def test_answers_go_before_work_ahead_and_that_before_drafts() -> None:
+    model = Held()
+    batcher = Batcher(model, 1, 8)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    calls += [ask(batcher, "draft", Someone(), rank=Rank.DRAFT), ask(batcher, "ahead", Someone(), rank=Rank.AHEAD)]
+    calls += [ask(batcher, "answer", Someone())]
+    await queued(batcher, 3)
+    model.step(4)
+    await asyncio.gather(*calls)
+    assert model.batches == [["first"], ["answer"], ["ahead"], ["draft"]]
+
+
+async def test_one_worker_is_kept_from_drafts() -> None:
+    model = Held()
+    batcher = Batcher(model, 3, 1)
+    drafts = [ask(batcher, f"draft {number}", Someone(), rank=Rank.DRAFT) for number in range(4)]
+    await model.entered(2)
+    assert (len(model.batches), batcher.waiting) == (2, 2)
+    answer = ask(batcher, "answer", Someone())
+    await model.entered()
+    assert model.batches[-1] == ["answer"]
+    model.step(5)
+    await asyncio.gather(answer, *drafts)
+
+
+async def test_a_lone_worker_takes_drafts_too() -> None:
+    model = Held()
+    batcher = Batcher(model, 1, 8)
+    draft = ask(batcher, "draft", Someone(), rank=Rank.DRAFT)
+    await model.entered()
+    model.step()
+    assert (await draft).language == "draft"
+
+
+async def test_work_ahead_that_is_needed_after_all_goes_with_the_answers() -> None:
+    model, someone = Held(), Someone()
+    batcher = Batcher(model, 1, 1)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    calls += [ask(batcher, name, Someone(), rank=Rank.AHEAD) for name in "ab"]
+    calls += [ask(batcher, "c", someone, rank=Rank.AHEAD)]
+    await queued(batcher, 3)
+    batcher.promote(someone)
+    model.step(4)
+    await asyncio.gather(*calls)
+    assert model.batches == [["first"], ["c"], ["a"], ["b"]]
+    assert (someone.waiting, someone.running) == (0, 0)
+
+
+async def test_a_draft_that_waits_is_renewed_in_its_place() -> None:
+    model, someone = Held(), Someone()
+    batcher = Batcher(model, 1, 1)
+    calls = [ask(batcher, "first", Someone())]
+    await model.entered()
+    calls += [ask(batcher, "old", someone, rank=Rank.DRAFT), ask(batcher, "other", Someone(), rank=Rank.DRAFT)]
+    await queued(batcher, 2)
+    newer = ChunkJob(Piece("new"), DecodeOptions(), draft=True)
+    assert batcher.renew(someone, newer)
+    model.step(2)
+    assert (await calls[1]).language == "new"
+    assert not batcher.renew(someone, newer), "none waits any more"
+    model.step()
+    await asyncio.gather(*calls)
+    assert model.batches == [["first"], ["new"], ["other"]]
+
+
+async def test_a_cancelled_draft_leaves_nothing_behind() -> None:
+    model, someone = Held(), Someone()
+    batcher = Batcher(model, 1, 8)
+    first = ask(batcher, "first", Someone())
+    await model.entered()
+    draft = ask(batcher, "draft", someone, rank=Rank.DRAFT)
+    await queued(batcher, 1)
+    draft.cancel()
+    await queued(batcher, 0)
+    assert (someone.waiting, someone.running) == (0, 0)
+    model.step()
+    await first
+    assert model.batches == [["first"]]

@@ -151,7 +151,7 @@ def test_speech_starts_once_it_is_certain_and_where_it_began() -> None:
     assert found[0].offset == pytest.approx(2.0, abs=0.04)
     assert found[1].offset == pytest.approx(3.0, abs=0.04)
     assert found[1].chunk.start == pytest.approx(1.6, abs=0.04)
-    assert found[1].chunk.duration == pytest.approx(1.8, abs=0.05)
+    assert found[1].chunk.duration == pytest.approx(1.7, abs=0.05)
 
 
 def test_a_pause_shorter_than_the_endpoint_does_not_end_an_utterance() -> None:
