@@ -129,7 +129,7 @@ def test_only_the_full_window_convicts_a_text_as_invented(
 
     monkeypatch.setattr(base, "_decode", doubtful)
     found = base.recognize(chunk, DecodeOptions(language="en"))
-    assert windows_heard == [7, 7, 30]
+    assert windows_heard == [8, 8, 30]
     assert (words(found.text), found.suppressed) == (SENTENCE, None)
 
 

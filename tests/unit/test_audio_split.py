@@ -204,10 +204,19 @@ def test_cut_falls_in_the_widest_pause_within_reach() -> None:
     assert second.start == pytest.approx(20.7, abs=0.1)
 
 
-def test_of_wide_pauses_the_latest_is_taken() -> None:
-    audio, detect = scripted((16, 1), (1.5, 0), (6, 1), (1.2, 0), (15, 1))
-    first, _ = split(audio, vad_filter=True, detect=detect)
-    assert first.speech_end == pytest.approx(23.5, abs=0.1)
+def test_long_recordings_are_cut_between_sentences() -> None:
+    """At the last pause that tells a sentence within ten seconds, else at the first one after them."""
+    audio, detect = scripted(
+        *((4.5, 1), (0.7, 0), (3, 1), (0.7, 0), (3, 1), (0.3, 0), (11, 1), (0.7, 0), (9, 1), (0.5, 0), (5, 1))
+    )
+    speech = [chunk.speech for chunk in split(audio, vad_filter=True, detect=detect)]
+    assert [len(spans) for spans in speech] == [2, 2, 2]
+    assert [round(spans[-1][1] - spans[0][0], 1) for spans in speech] == [8.2, 14.3, 14.5]
+
+
+def test_what_fits_into_one_chunk_stays_whole() -> None:
+    audio, detect = scripted((8, 1), (0.9, 0), (8, 1), (0.9, 0), (8, 1))
+    assert len(split(audio, vad_filter=True, detect=detect)) == 1
 
 
 def test_silence_around_a_cut_is_not_carried_along() -> None:

@@ -21,7 +21,18 @@ from stt_server.engine.decoding import (
 )
 from stt_server.engine.language import choose_language
 from stt_server.engine.types import DecodeOptions, confidence_of, join_text
-from stt_server.engine.windows import CAUTIOUS, TAILS, WINDOW_SECONDS, Tails, Windows, features, lengthened
+from stt_server.engine.windows import (
+    _EDGE_POSITIONS,
+    _TAIL_POSITIONS,
+    CAUTIOUS,
+    POSITIONS_PER_SECOND,
+    TAILS,
+    WINDOW_SECONDS,
+    Tails,
+    Windows,
+    features,
+    lengthened,
+)
 
 EOT, FIRST_TIMESTAMP = 100, 200
 
@@ -44,7 +55,7 @@ BASE = Windows.of(512, "adaptive")
 
 @pytest.mark.parametrize(
     ("seconds", "window"),
-    [(0.1, 7), (5.0, 7), (5.01, 12), (10.0, 12), (15.0, 17), (15.1, 23), (21.1, 30), (30.0, 30)],
+    [(0.1, 8), (6.0, 8), (6.01, 12), (10.0, 12), (15.0, 17), (15.1, 23), (21.1, 30), (30.0, 30)],
 )
 def test_the_decoder_hears_the_silence_that_its_model_needs(seconds: float, window: int) -> None:
     assert BASE.decoded(seconds) == window
@@ -53,7 +64,7 @@ def test_the_decoder_hears_the_silence_that_its_model_needs(seconds: float, wind
 
 @pytest.mark.parametrize(
     ("seconds", "window", "encoded"),
-    [(0.1, 7, 4.0), (4.0, 7, 5.0), (4.1, 7, 5.5), (22.0, 30, 23.0), (29.9, 30, 30.0)],
+    [(0.1, 8, 4.0), (4.0, 8, 6.0), (4.1, 8, 6.5), (22.0, 30, 24.0), (29.9, 30, 30.0)],
 )
 def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window: int, encoded: float) -> None:
     assert BASE.encoded(seconds, window) == encoded
@@ -62,22 +73,23 @@ def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window
 
 def test_a_model_that_was_not_measured_gets_more_silence() -> None:
     small, tiny = Windows.of(768, "adaptive"), Windows.of(384, "adaptive")
-    assert (small.decoded(3.5), small.encoded(3.5, 12)) == (12, 7.5)
-    assert (tiny.decoded(3.5), tiny.encoded(3.5, 7)) == (7, 5.5)
+    assert (small.decoded(4.5), small.encoded(4.5, 12)) == (12, 8.5)
+    assert (tiny.decoded(4.5), tiny.encoded(4.5, 8)) == (8, 6.5)
 
 
 @pytest.mark.parametrize("tails", [*TAILS.values(), CAUTIOUS])
-def test_the_decoder_hears_no_less_silence_than_the_encoder(tails: Tails) -> None:
+def test_the_silence_that_is_repeated_is_silence_that_was_encoded(tails: Tails) -> None:
     assert tails.decoded >= tails.encoded
+    assert tails.encoded * POSITIONS_PER_SECOND >= _TAIL_POSITIONS + _EDGE_POSITIONS
 
 
 def test_encoded_silence_is_repeated_up_to_the_window_of_the_decoder() -> None:
-    encoded = np.arange(150, dtype=np.float32)[:, None] * np.ones((1, 4), dtype=np.float32)
+    encoded = np.arange(250, dtype=np.float32)[:, None] * np.ones((1, 4), dtype=np.float32)
     longer = lengthened(encoded, 12)
     assert longer.shape == (600, 4)
-    assert list(longer[:148, 0]) == list(range(148)), "what was heard stays where it was"
-    assert list(longer[-2:, 0]) == [148, 149], "the edge stays at the edge"
-    assert set(longer[148:-2, 0]) == set(range(123, 148)), "in between, the last half second of silence"
+    assert list(longer[:248, 0]) == list(range(248)), "what was heard stays where it was"
+    assert list(longer[-2:, 0]) == [248, 249], "the edge stays at the edge"
+    assert set(longer[248:-2, 0]) == set(range(173, 248)), "in between, the last 1.5 s of silence"
     assert lengthened(longer, 12) is longer
 
 
