@@ -75,11 +75,10 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
                     response = await behaviour(request, context)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
-                    return response
             except BaseException as error:
                 await self._failed(call, context, error)
-            finally:
-                self._observer.finished(call.story(self._clock()))
+            self._observer.finished(call.story(self._clock()))
+            return response
 
         return guarded
 
@@ -96,8 +95,7 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
             except BaseException as error:
                 await self._failed(call, context, error)
-            finally:
-                self._observer.finished(call.story(self._clock()))
+            self._observer.finished(call.story(self._clock()))
 
         return guarded
 
@@ -125,33 +123,55 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def _failed(self, call: CallState, context: Context, error: BaseException) -> NoReturn:
-        """Ends a call that raised: with the row of the error table where we know it, and never with internals."""
+        """Ends a call that raised: with the row of the error table where we know it, and never with internals.
+
+        Its story is told before its status is sent, which waits for as long as a caller reads nothing.
+        """
+        known = self._known(call, context, error)
+        if known is not None:
+            _note(call, known)
+        self._observer.finished(call.story(self._clock()))
+        if known is None:
+            raise error
+        await _end(call, context, known, self._clock())
+        raise AssertionError("abort() returned")
+
+    def _known(self, call: CallState, context: Context, error: BaseException) -> SttError | None:
+        """What the caller is told; None where the call has ended already, or nobody is there to be told."""
         if isinstance(error, grpc.aio.AbortError):
             code = context.code()
             call.fail(code if isinstance(code, StatusCode) else StatusCode.UNKNOWN, call.kind, call.message)
-            raise error
+            return None
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             left = context.time_remaining()
             late = left is not None and left <= 0
             kind = ERRORS["deadline_exceeded" if late else "cancelled"]
             call.fail(StatusCode[kind.status], kind)
-            raise error
+            return None
         if not isinstance(error, Exception):
-            raise error
+            return None
         if not isinstance(error, SttError):
             log.error("a call failed", exc_info=error, extra={"request_id": call.request_id})
-            error = Internal("something went wrong inside; report it with the request id")
-        await abort(call, context, error, self._clock())
-        raise AssertionError("abort() returned")
+            return Internal("something went wrong inside; report it with the request id")
+        return error
 
 
 async def abort(call: CallState, context: Context, error: SttError, now: float) -> None:
     """Ends a call with an error's row of the table: status, trailing metadata, details. `now`: monotonic seconds."""
+    _note(call, error)
+    await _end(call, context, error, now)
+
+
+def _note(call: CallState, error: SttError) -> None:
     kind = ERRORS[error.type]
     call.fail(StatusCode[kind.status], kind, error.message)
     cause = error.__cause__
     if kind.http >= 500 and cause is not None:
         log.warning("request failed: %s", kind.type, exc_info=cause, extra={"request_id": call.request_id})
+
+
+async def _end(call: CallState, context: Context, error: SttError, now: float) -> None:
+    kind = ERRORS[error.type]
     entries = (*trailing_metadata(call, now), *error_metadata(kind, error.message, error.retry_after_s))
     try:
         await context.abort(call.status, _status_message(error.message), entries)
