@@ -139,18 +139,19 @@ class Pipeline:
     async def _recognize(
         self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, rank: Rank
     ) -> list[Hypothesis]:
-        """Chunks to hypotheses, in order. One chunk tells the language; then all others wait their turn together."""
-        if not chunks:
-            return []
-        early = range(min(LANGUAGE_CHUNKS, len(chunks)))
-        first = max(early, key=lambda index: (chunks[index].certain, speech_seconds(chunks[index])))
-        found = {first: await self._batcher.recognize(ChunkJob(chunks[first], options), ticket, rank)}
-        options = replace(options, language=found[first].language)
+        """Chunks to hypotheses, in order. Where the language is to be heard, one chunk tells it; then all others wait
+        their turn together."""
+        found: dict[int, Hypothesis] = {}
 
         async def recognize(index: int) -> None:
             found[index] = await self._batcher.recognize(ChunkJob(chunks[index], options), ticket, rank)
 
-        others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index != first]
+        if chunks and options.language is None and self._info.multilingual:
+            early = range(min(LANGUAGE_CHUNKS, len(chunks)))
+            first = max(early, key=lambda index: (chunks[index].certain, speech_seconds(chunks[index])))
+            await recognize(first)
+            options = replace(options, language=found[first].language)
+        others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index not in found]
         try:
             await asyncio.gather(*others)
         finally:

@@ -32,6 +32,7 @@ def plot(measurements: Sequence[Measurement], ours: Sequence[str], title: str, p
         axes.set(xlabel="callers", ylabel=label, xscale="log", yscale="log")
         axes.set_xticks(sorted({m.callers for m in measurements}))
         axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axes.get_yaxis().set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.get_yaxis().set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.minorticks_off()
         axes.grid(alpha=0.3)

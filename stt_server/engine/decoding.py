@@ -87,3 +87,13 @@ def _segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) ->
                 text = []
             start = time
     yield TimedTokens(min(start, window_end), window_end, tuple(text))
+
+
+def by_segment(values: Sequence[float], segments: Sequence[TimedTokens]) -> list[list[float]]:
+    """A value for each token of some segments, segment by segment."""
+    position = 0
+    parts = []
+    for segment in segments:
+        parts.append(list(values[position : position + len(segment.tokens)]))
+        position += len(segment.tokens)
+    return parts

@@ -43,6 +43,8 @@ class Encoder:
             window: one of `windows.WINDOW_SECONDS`.
             shortcut: on a CPU, hear little silence and repeat it, instead of hearing all of the window.
         """
+        if not batch:
+            return []
         seconds = [min(len(samples) / windows.SAMPLE_RATE, float(window)) for samples in batch]
         if self._model.device != "cpu":
             outputs = list(self._run(batch, window))

@@ -14,7 +14,14 @@ from faster_whisper.transcribe import get_suppressed_tokens
 
 from stt_server.engine import guard, windows
 from stt_server.engine.alignment import aligned_logprobs, greedy_logprobs, word_times
-from stt_server.engine.decoding import TimedTokens, earlier_tokens, max_length, prompt_tokens, split_segments
+from stt_server.engine.decoding import (
+    TimedTokens,
+    by_segment,
+    earlier_tokens,
+    max_length,
+    prompt_tokens,
+    split_segments,
+)
 from stt_server.engine.encoding import Encoded, Encoder, as_batch
 from stt_server.engine.language import choose_language
 from stt_server.engine.loading import ModelOptions, load
@@ -26,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_REMAINDERS = 4
 """How often the part of a chunk that a text stopped short of is decoded again."""
+LANGUAGE_UNSURE = 0.5
+"""A language less probable than this is detected again on the full window, where short clips are told better."""
 EARLIER_REMEMBERED = 64
 """Prompts with hotwords whose tokens are kept."""
 CPU_BATCH_SECONDS = 96
@@ -106,7 +115,7 @@ class WhisperRecognizer:
             encoded += self._encoder.encode([job.chunk.samples for job in late], window, shortcut=True)
             late = more()
             jobs += late
-        languages = self._languages(encoded, [job.options for job in jobs])
+        languages = self._languages(jobs, encoded)
         options = [replace(job.options, language=code) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decode([self._request(item, own) for item, own in zip(encoded, options)])
         return [
@@ -181,21 +190,26 @@ class WhisperRecognizer:
             offset += decoded.end
         return parts
 
-    def _languages(
-        self, encoded: Sequence[Encoded], options: Sequence[DecodeOptions]
-    ) -> list[tuple[str, float | None]]:
-        """Each item's language, and its probability where it was detected: one pass for all of them."""
+    def _languages(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded]) -> list[tuple[str, float | None]]:
+        """Each item's language, and its probability where it was detected: one pass for all of them, and another on the
+        full window for those that are in doubt."""
         only = None if self.info.multilingual else self.info.languages[0]
         found: dict[int, tuple[str, float | None]] = {}
-        for index, own in enumerate(options):
-            if code := own.language or only:
+        for index, job in enumerate(jobs):
+            if code := job.options.language or only:
                 found[index] = (code, None)
-        unknown = [index for index in range(len(options)) if index not in found]
-        if unknown:
-            rankings = self._model.detect_language(as_batch([encoded[index] for index in unknown]))
-            for index, ranking in zip(unknown, rankings):
-                found[index] = choose_language(ranking, options[index].candidate_languages)
-        return [found[index] for index in range(len(options))]
+        unknown = [index for index in range(len(jobs)) if index not in found]
+        heard = dict(zip(unknown, self._detect([jobs[i] for i in unknown], [encoded[i] for i in unknown])))
+        unsure = [] if self._windows.tails is None else [i for i, (_, p) in heard.items() if p < LANGUAGE_UNSURE]
+        whole = self._encoder.encode([jobs[i].chunk.samples for i in unsure], windows.FULL_WINDOW, shortcut=False)
+        found |= heard | dict(zip(unsure, self._detect([jobs[i] for i in unsure], whole)))
+        return [found[index] for index in range(len(jobs))]
+
+    def _detect(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded]) -> list[tuple[str, float]]:
+        if not jobs:
+            return []
+        rankings = self._model.detect_language(as_batch(encoded))
+        return [choose_language(ranking, job.options.candidate_languages) for ranking, job in zip(rankings, jobs)]
 
     def _tokenizer(self, options: DecodeOptions) -> Tokenizer:
         multilingual = self._model.is_multilingual
@@ -242,7 +256,7 @@ class WhisperRecognizer:
         return [
             Decoded(
                 segments=own,
-                logprobs=_by_segment(sure, own),
+                logprobs=by_segment(sure, own),
                 words=self._words(request, own),
                 no_speech_prob=result.no_speech_prob,
                 text=request.tokenizer.decode([t for s in own for t in s.tokens]),
@@ -286,15 +300,6 @@ class WhisperRecognizer:
             )
             for segment, logprobs, words in zip(decoded.segments, decoded.logprobs, decoded.words)
         ]
-
-
-def _by_segment(values: Sequence[float], segments: Sequence[TimedTokens]) -> list[list[float]]:
-    position = 0
-    parts = []
-    for segment in segments:
-        parts.append(list(values[position : position + len(segment.tokens)]))
-        position += len(segment.tokens)
-    return parts
 
 
 def _is_out_of_memory(error: Exception) -> bool:

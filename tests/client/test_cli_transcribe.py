@@ -76,7 +76,7 @@ async def test_options_reach_the_service(folder: Path, monkeypatch: pytest.Monke
     assert [seen["authorization"] for seen in served.script.metadata] == ["Bearer from-env", "Bearer given"]
     remaining = served.script.time_remaining[0]
     assert remaining is not None
-    assert 5 < remaining <= 7
+    assert 5 < remaining < 7.1, "gRPC rounds deadlines up"
 
 
 async def test_a_folder_is_walked_in_order_and_each_text_named(

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 from stt_server.audio import split
 from stt_server.engine import verdict
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
-from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.engine.whisper import LANGUAGE_UNSURE, WhisperRecognizer
 from stt_server.errors import EngineError, OutOfMemory
 from tests.speech import clip, samples_of, silence, words
 
@@ -63,6 +63,14 @@ def test_the_language_is_heard(base: WhisperRecognizer, language: str, name: str
     assert found.language == language
     assert found.language_probability is not None
     assert found.language_probability > 0.7
+
+
+def test_a_language_in_doubt_is_detected_on_the_full_window(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(clip("es", "pangrama")), vad_filter=True)
+    found = base.recognize(chunk, DecodeOptions())
+    assert found.language == "es", "on a short window it is taken for English"
+    assert found.language_probability is not None
+    assert found.language_probability > LANGUAGE_UNSURE
 
 
 def test_candidates_and_a_forced_language_override_detection(base: WhisperRecognizer) -> None:
