@@ -52,9 +52,11 @@ SPEECH_NAME = "stt.v1.SpeechToText"
 NOTICE_SHARE = 1 / 60
 """Of DRAIN_TIMEOUT_S, between NOT_SERVING and the first refusal: time for load balancers to see it."""
 
-
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
+
+UNREAD_FACTOR = 2
+"""Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
 
 
 class Gateway(Protocol):
@@ -171,8 +173,9 @@ class Service:
         settings = self.settings
         limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
         guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
+        unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
-            interceptors=[SpeechInterceptor(guard, self._readiness, self._observer)],
+            interceptors=[SpeechInterceptor(guard, self._readiness, self._observer, unread_timeout_s)],
             options=server_options(settings.max_upload_bytes),
         )
         speech_pb2_grpc.add_SpeechToTextServicer_to_server(

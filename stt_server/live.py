@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,13 @@ from stt_server.routing import Policy
 
 _ECHO_WORDS = 4
 """A text that begins with so many words of what was said before repeats it."""
+
+_SURE_LANGUAGE = 0.9
+"""A change of language in the middle of a stream is believed at once from this probability on.
+
+Short utterances are taken for another language now and then: base heard Welsh in Dutch (0.72) and Portuguese in Spanish
+(0.74). Of 32 utterances in four languages, the surer text of both has 22.5 % word errors instead of 25.3.
+"""
 
 
 class Draft:
@@ -80,7 +88,20 @@ class Hearing:
         heard = await self._hear_with(options)
         if options.context and _is_misled(heard, options.context, self._context_language):
             heard = await self._hear_with(replace(options, context=""))
+        if options.context and _in_doubt(heard, self._context_language):
+            heard = await self._hear_in(self._context_language, heard)
         return heard
+
+    async def _hear_in(self, language: str, detected: Heard) -> Heard:
+        """Hears it in the language of what was said before too; the text that the model is surer of stands.
+
+        How sure it was of the language stays as it was detected.
+        """
+        heard = await self._hear_with(replace(self.job.options, language=language))
+        if not heard.hypotheses or _sureness(heard) <= _sureness(detected):
+            return detected
+        probability = detected.hypotheses[0].language_probability
+        return replace(heard, hypotheses=(replace(heard.hypotheses[0], language_probability=probability),))
 
     async def _hear_with(self, options: DecodeOptions) -> Heard:
         return await self._pipeline.hear([self.chunk], options, self._ticket, self.progress, self._rank)
@@ -134,6 +155,21 @@ def _is_misled(heard: Heard, context: str, language: str) -> bool:
         return False
     said, before = words_of(hypotheses[0].text), words_of(context)
     return not said or hypotheses[0].looped or hypotheses[0].language != language or _echoes(said, before)
+
+
+def _in_doubt(heard: Heard, language: str) -> bool:
+    """Whether the model took an utterance for another language than the stream's without being sure of it."""
+    hypotheses = heard.hypotheses
+    if not hypotheses or hypotheses[0].language == language:
+        return False
+    probability = hypotheses[0].language_probability
+    return probability is not None and probability < _SURE_LANGUAGE
+
+
+def _sureness(heard: Heard) -> float:
+    """Mean log-probability of the tokens; of no text, less than of any."""
+    logprobs = heard.hypotheses[0].token_logprobs
+    return sum(logprobs) / len(logprobs) if logprobs and heard.hypotheses[0].text else -math.inf
 
 
 def _echoes(said: Sequence[str], before: Sequence[str]) -> bool:

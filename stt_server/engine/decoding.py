@@ -19,8 +19,8 @@ TOKENS_AT_LEAST = 16
 CONTEXT_TOKENS = 64
 """Of what was said just before: all of these, or none, as CTranslate2 wants prompts of one length in a batch.
 
-Word error rates of 38 utterances in a row, without and with them: base 11.3 and 10.3 %, tiny.en 12.1 and 12.6 %. Of 16
-or 32 tokens, a piece of a sentence, both models make more errors than without.
+Word error rates of live streams, of 1260 words and 3618, without and with them: base 13.7 and 13.3 %, tiny.en 9.0 and
+9.4 %. Of 16 or 32 tokens, a piece of a sentence, both models make more errors than without.
 """
 
 

@@ -13,7 +13,7 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.errors import Internal, SttError
+from stt_server.errors import DeadlineExceeded, Internal, SttError
 from stt_server.observability.calls import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
@@ -35,11 +35,17 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         guard: Guard,
         readiness: Readiness,
         observer: Observer,
+        unread_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """
+        Args:
+            unread_timeout_s: seconds without room on the wire for a stream's next event that end the stream.
+        """
         self._guard = guard
         self._readiness = readiness
         self._observer = observer
+        self._unread_timeout_s = unread_timeout_s
         self._clock = clock
 
     async def intercept_service(
@@ -69,11 +75,10 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
                     response = await behaviour(request, context)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
-                    return response
             except BaseException as error:
                 await self._failed(call, context, error)
-            finally:
-                self._observer.finished(call.story(self._clock()))
+            self._observer.finished(call.story(self._clock()))
+            return response
 
         return guarded
 
@@ -86,14 +91,29 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
                     async with aclosing(behaviour(requests, context)) as responses:
                         async for response in responses:
-                            await context.write(response)
+                            await self._write(context, response)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
             except BaseException as error:
                 await self._failed(call, context, error)
-            finally:
-                self._observer.finished(call.story(self._clock()))
+            self._observer.finished(call.story(self._clock()))
 
         return guarded
+
+    async def _write(self, context: Context, response: Any) -> None:
+        """Sends an event, which waits while the caller reads none of those before it.
+
+        Raises:
+            DeadlineExceeded: too long. The caller learns of it behind what it has not read, if it ever reads on; what
+                the stream held is free by then.
+        """
+        writing = asyncio.ensure_future(context.write(response))
+        try:
+            if not (await asyncio.wait((writing,), timeout=self._unread_timeout_s))[0]:
+                said = f"no event was read for {self._unread_timeout_s:g} s; read them while audio is sent"
+                raise DeadlineExceeded(said)
+            writing.result()
+        finally:
+            writing.cancel()
 
     def _begin(self, method: str, context: Context) -> CallState:
         endpoint = STREAM if method.endswith("StreamTranscribe") else TRANSCRIBE
@@ -103,35 +123,60 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def _failed(self, call: CallState, context: Context, error: BaseException) -> NoReturn:
-        """Ends a call that raised: with the row of the error table where we know it, and never with internals."""
+        """Ends a call that raised: with the row of the error table where we know it, and never with internals.
+
+        Its story is told before its status is sent, which waits for as long as a caller reads nothing.
+        """
+        known = self._known(call, context, error)
+        if known is not None:
+            _note(call, known)
+        self._observer.finished(call.story(self._clock()))
+        if known is None:
+            raise error
+        await _end(call, context, known, self._clock())
+        raise AssertionError("abort() returned")
+
+    def _known(self, call: CallState, context: Context, error: BaseException) -> SttError | None:
+        """What the caller is told; None where the call has ended already, or nobody is there to be told."""
         if isinstance(error, grpc.aio.AbortError):
             code = context.code()
             call.fail(code if isinstance(code, StatusCode) else StatusCode.UNKNOWN, call.kind, call.message)
-            raise error
+            return None
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             left = context.time_remaining()
             late = left is not None and left <= 0
             kind = ERRORS["deadline_exceeded" if late else "cancelled"]
             call.fail(StatusCode[kind.status], kind)
-            raise error
+            return None
         if not isinstance(error, Exception):
-            raise error
+            return None
         if not isinstance(error, SttError):
             log.error("a call failed", exc_info=error, extra={"request_id": call.request_id})
-            error = Internal("something went wrong inside; report it with the request id")
-        await abort(call, context, error, self._clock())
-        raise AssertionError("abort() returned")
+            return Internal("something went wrong inside; report it with the request id")
+        return error
 
 
 async def abort(call: CallState, context: Context, error: SttError, now: float) -> None:
     """Ends a call with an error's row of the table: status, trailing metadata, details. `now`: monotonic seconds."""
+    _note(call, error)
+    await _end(call, context, error, now)
+
+
+def _note(call: CallState, error: SttError) -> None:
     kind = ERRORS[error.type]
     call.fail(StatusCode[kind.status], kind, error.message)
     cause = error.__cause__
     if kind.http >= 500 and cause is not None:
         log.warning("request failed: %s", kind.type, exc_info=cause, extra={"request_id": call.request_id})
+
+
+async def _end(call: CallState, context: Context, error: SttError, now: float) -> None:
+    kind = ERRORS[error.type]
     entries = (*trailing_metadata(call, now), *error_metadata(kind, error.message, error.retry_after_s))
-    await context.abort(call.status, _status_message(error.message), entries)
+    try:
+        await context.abort(call.status, _status_message(error.message), entries)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None  # the caller went away before it could be told
 
 
 def _status_message(message: str) -> str:

@@ -135,23 +135,16 @@ class Session:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs a part of the session; if it fails, so does the stream."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                self._outbox.close(error)
-                raise
-
-        task = asyncio.ensure_future(guarded())
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # told through the outbox
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._outbox.close(error)
 
     def _cancel(self) -> None:
         for task in list(self._tasks):
@@ -214,7 +207,7 @@ class Session:
             assert self._utterance is not None  # noqa: S101
             utterance, self._utterance = self._utterance, None
             self._outbox.put(Speech("ended", sign.offset))
-            await self._finish(utterance.end(sign), sign.chunk, sign.offset, sign.noticed)
+            await self._finish(utterance.end(sign), sign.offset, sign.noticed)
         else:
             await self._decide(sign)
 
@@ -253,31 +246,24 @@ class Session:
             return
         self._outbox.put(Speech("started", sign.started))
         self._outbox.put(Speech("ended", sign.ended))
-        await self._finish(hearing, sign.chunk, sign.ended, sign.noticed)
+        await self._finish(hearing, sign.ended, sign.noticed)
 
-    async def _finish(self, hearing: Hearing, chunk: Chunk, ended: float, noticed: float) -> None:
+    async def _finish(self, hearing: Hearing, ended: float, noticed: float) -> None:
         """Has the final of the utterance sent, behind those before it."""
         before = self._finals[-1] if self._finals else None
         number, self._number = self._number, self._number + 1
-        self._finals.append(self._spawn(self._final(number, hearing, chunk, ended, noticed, before)))
+        final = self._spawn(self._final(number, hearing, ended, noticed, before))
+        final.add_done_callback(lambda _: hearing.cancel())  # also of a final that is cancelled before it begins
+        self._finals.append(final)
         while len(self._finals) > FINALS_AT_A_TIME or (self._finals and self._finals[0].done()):
             await self._finals.popleft()
 
     async def _final(
-        self,
-        number: int,
-        hearing: Hearing,
-        chunk: Chunk,
-        ended: float,
-        noticed: float,
-        before: asyncio.Task[None] | None,
+        self, number: int, hearing: Hearing, ended: float, noticed: float, before: asyncio.Task[None] | None
     ) -> None:
         assert self._inbox is not None  # noqa: S101
         began = self._clock()
-        try:
-            transcript = await hearing.transcript()
-        finally:
-            hearing.cancel()
+        transcript = await hearing.transcript()
         if before is not None:
             await asyncio.shield(before)
         now = self._clock()

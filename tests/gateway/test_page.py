@@ -20,6 +20,15 @@ from tests.speech import samples_of, wav_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
+SPY_ON_THE_MICROPHONE = """() => {
+  const devices = navigator.mediaDevices, real = devices.getUserMedia.bind(devices);
+  window.asked = []; window.heard = [];
+  devices.getUserMedia = async (wanted) => {
+    asked.push(wanted.audio);
+    heard.push(await real(wanted));
+    return heard.at(-1);
+  };
+}"""
 HOSTILE = "<img src=x onerror=alert(1)> & 00:01 --> 00:02"
 
 
@@ -70,6 +79,36 @@ async def test_the_microphone_reaches_the_service_at_16_khz(
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))) ** 2
     around = slice(1000 * 2 - 20, 1000 * 2 + 20)  # two bins a hertz
     assert spectrum[around].sum() > 0.95 * spectrum.sum()
+
+
+async def test_another_microphone_can_be_chosen_once_one_was_allowed(
+    gateway: GatewayServer, service: ScriptedService, tmp_path: Path
+) -> None:
+    quiet = tmp_path / "quiet.wav"
+    quiet.write_bytes(wav_of(np.zeros(16000 * 5, dtype=np.float32)))
+    async with open_page(url_of(gateway), microphone=quiet) as page:
+        await page.evaluate(SPY_ON_THE_MICROPHONE)
+        await page.click("#start")
+        await until(lambda: service.streams and service.streams[0].audio)
+        await page.click("#start")
+        await expect(page.locator("#start")).to_have_attribute("data-state", "idle")
+        assert await page.evaluate("asked.at(-1).deviceId ?? null") is None
+
+        await page.click("#open-settings")
+        options = page.get_by_label("Microphone").locator("option")
+        assert await options.count() >= 3
+        name, chosen = await options.last.inner_text(), await options.last.get_attribute("value")
+        await page.get_by_label("Microphone").select_option(label=name)
+        await page.click("#close-settings")
+        await page.click("#start")
+        await until(lambda: len(service.streams) == 2 and service.streams[1].audio)
+        assert await page.evaluate("asked.at(-1).deviceId.exact") == chosen
+        assert await page.evaluate("heard.at(-1).getAudioTracks()[0].getSettings().deviceId") == chosen
+        await page.click("#start")
+        await expect(page.locator("#start")).to_have_attribute("data-state", "idle")
+
+        await page.click("#open-settings")
+        await expect(page.get_by_label("Microphone")).to_have_value(chosen or "")
 
 
 async def test_a_final_tells_time_language_confidence_and_model(

@@ -212,6 +212,24 @@ async def test_an_utterance_in_another_language_is_decoded_again_without_context
     assert [options.context for options in model.seen] == ["", "the first sentence", ""]
 
 
+@pytest.mark.parametrize(("sure", "language"), [(0.9, "en"), (0.3, "de")])
+async def test_a_doubtful_change_of_language_is_believed_if_its_text_is_the_surer_one(
+    stub: Any, model: ScriptedRecognizer, sure: float, language: str
+) -> None:
+    german = Script(text=" ein anderer Satz", language="de", language_probability=0.72, confidence=0.6)
+    scripts = iter([Script(text=" the first sentence"), german, german, Script(text=" and a nether", confidence=sure)])
+    model.by_job = lambda job: next(scripts)
+    caller = await opened(stub, interim_results=False)
+    for _ in range(2):
+        await caller.say(FOX, piece=8.0)
+        await caller.next("final")
+    _, second = finals(await caller.finish())
+    assert second.result.language == language
+    assert second.result.text == (" and a nether" if language == "en" else " ein anderer Satz").strip()
+    assert second.result.language_probability == pytest.approx(0.72)
+    assert [options.language for options in model.seen] == [None, None, None, "en"]
+
+
 async def test_a_stream_over_the_limit_is_refused_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, MAX_STREAMS=1) as service, stub_of(service) as stub:
         first = await opened(stub)

@@ -158,7 +158,7 @@ function stop() {
 }
 
 function listen() {
-  return start(() => Microphone.open(), true, "Listening");
+  return start(() => Microphone.open($("microphone").value), true, "Listening");
 }
 
 function transcribe(file) {
@@ -171,6 +171,7 @@ function transcribe(file) {
 }
 
 function openSettings(focused) {
+  listMicrophones();
   if (!$("settings").open) $("settings").showModal();
   focused?.focus();
 }
@@ -220,6 +221,7 @@ function wire() {
   $("open-settings").addEventListener("click", () => openSettings());
   $("close-settings").addEventListener("click", () => $("settings").close());
   $("settings").addEventListener("close", keepKey);
+  navigator.mediaDevices?.addEventListener("devicechange", listMicrophones);
   $("key").addEventListener("keydown", ({ key }) => key === "Enter" && $("settings").close());
   $("dismiss").addEventListener("click", () => ($("trouble").hidden = true));
   $("again").addEventListener("click", () => !run && repeat?.());
@@ -243,6 +245,16 @@ function wire() {
 function listLanguages() {
   const named = LANGUAGES.map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
   $("language").append(...named.map(([name, code]) => new Option(name, code)));
+}
+
+/* A choice is offered where there is one. Some browsers name microphones only while one listens: then it stays as it is. */
+async function listMicrophones() {
+  const found = await Microphone.list();
+  if (!found.length) return;
+  const chosen = $("microphone").value;
+  $("microphone").replaceChildren(...[["The browser's choice", ""], ...found].map(([name, id]) => new Option(name, id)));
+  $("microphone").value = found.some(([, id]) => id === chosen) ? chosen : "";
+  $("microphones").hidden = found.length < 2;
 }
 
 listLanguages();

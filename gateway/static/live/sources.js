@@ -10,7 +10,15 @@ const MAX_FILE_BYTES = 512 * 1024 * 1024;
 /* What may wait in the browser for the network, bytes: 8 s. */
 const MAX_WAITING = 256 * 1024;
 
-const REFUSALS = { NotAllowedError: "denied", NotFoundError: "no_microphone", NotReadableError: "in_use" };
+const REFUSALS = {
+  NotAllowedError: "denied",
+  NotFoundError: "no_microphone",
+  NotReadableError: "in_use",
+  OverconstrainedError: "no_microphone", // the chosen one is unplugged
+};
+
+/* Chromium's other names for microphones that it lists besides. */
+const ALIASES = ["default", "communications"];
 
 /** Why there is no audio; `code` is a key of `words.js`. */
 export class SourceError extends Error {
@@ -22,8 +30,16 @@ export class SourceError extends Error {
 
 /** The microphone, from `open` to `stop`. */
 export class Microphone {
-  /** Asks for the microphone. @throws {SourceError} */
-  static async open() {
+  /** Those that the browser names, as [name, id]: none before it was allowed to listen. */
+  static async list() {
+    const devices = (await navigator.mediaDevices?.enumerateDevices()) || [];
+    return devices
+      .filter(({ kind, label, deviceId }) => kind === "audioinput" && label && !ALIASES.includes(deviceId))
+      .map(({ label, deviceId }) => [label, deviceId]);
+  }
+
+  /** Asks for a microphone; without an id, for the browser's choice. @throws {SourceError} */
+  static async open(id) {
     if (!window.isSecureContext || !navigator.mediaDevices) throw new SourceError("insecure");
     const context = new AudioContext({ latencyHint: "interactive" });
     try {
@@ -32,7 +48,13 @@ export class Microphone {
       });
       const media = await navigator.mediaDevices.getUserMedia({
         // What makes a call pleasant makes words unclear: only the level is evened out.
-        audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
+        audio: {
+          ...(id && { deviceId: { exact: id } }),
+          channelCount: 1,
+          echoCancellation: false,
+          noiseSuppression: false,
+          autoGainControl: true,
+        },
       });
       return new Microphone(context, media);
     } catch (error) {
