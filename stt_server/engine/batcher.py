@@ -204,12 +204,23 @@ class Batcher:
         self._open -= batch.open
         batch.open = False
 
+    def _put_back(self, batch: _Batch, entries: Sequence[_Waiting]) -> None:
+        """What joined after its worker had given up asking waits again: nobody has recognized it."""
+        for entry in entries:
+            entry.owner.moved(running=-1)
+            if not entry.result.done():
+                self._turns[batch.rank].setdefault(entry.owner, deque()).append(entry)
+                entry.owner.moved(waiting=1)
+
     def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
         self._seal(batch)
         self._free += 1
         self._drafting -= batch.rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
         found: Sequence[Hypothesis | Exception | None] = () if done.cancelled() or failure else done.result()
+        if found:
+            self._put_back(batch, batch.entries[len(found) :])
+            del batch.entries[len(found) :]
         for entry, outcome in zip_longest(batch.entries, found):
             entry.owner.moved(running=-1)
             if entry.result.done():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from stt_server.engine.batcher import Batcher, Rank
+from stt_server.engine.batcher import Batcher, Rank, _Batch
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import EngineError
 from tests.services import until
@@ -144,6 +144,30 @@ async def test_what_comes_while_a_batch_is_encoded_joins_it_up_to_the_limit() ->
     assert model.batches == [["first", "a", "b"], ["long"], ["c"]]
     assert [hypothesis.language for hypothesis in found] == ["first", *others]
     assert all((owner.waiting, owner.running) == (0, 0) for owner in owners)
+
+
+async def test_what_joins_after_its_worker_gave_up_asking_is_recognized_later() -> None:
+    model = Held()
+    batcher = Batcher(model, 1, 8)
+    owner = Someone()
+    calls = [ask(batcher, "first", Someone())]
+    grown: list[_Batch] = []
+    fill = batcher._fill
+
+    def watched(batch: _Batch, takers: int) -> object:
+        grown.append(batch)
+        return fill(batch, takers)
+
+    batcher._fill = watched  # type: ignore[method-assign, assignment]
+    await model.entered()
+    calls.append(ask(batcher, "late", owner))
+    await queued(batcher, 1)
+    fill(grown[0], 1)  # as a join that ran too late: the worker knows nothing of it
+    assert batcher.waiting == 0
+    model.step(2)
+    assert [found.language for found in await asyncio.gather(*calls)] == ["first", "late"]
+    assert model.batches == [["first"], ["late"]]
+    assert (owner.waiting, owner.running) == (0, 0)
 
 
 async def test_workers_whose_batches_may_grow_share_what_comes() -> None:
