@@ -22,10 +22,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
-from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
-from stt_server.gate import Gate
-from stt_server.live import Live
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
@@ -33,18 +30,17 @@ from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.convert import duration
-from stt_server.rpc.fallback import FallbackStub
 from stt_server.rpc.guard import Guard
 from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
-from stt_server.rules import live_rules_of, rules_of
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
-from stt_server.security.tls import channel_credentials, server_credentials
+from stt_server.security.tls import server_credentials
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
+from stt_server.work import Work, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +87,8 @@ class Service:
         self._gateway: Gateway | None = None
         self._started = time.monotonic()
         self._readiness = Readiness()
-        self._recognizer: Recognizer | None = None
-        self._pipeline: Pipeline | None = None
-        self._gate: Gate | None = None
-        self._batcher: Batcher | None = None
+        self._work: Work | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._live: Live | None = None
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
         self._observe()
         self._health = health.aio.HealthServicer()
@@ -125,9 +117,10 @@ class Service:
                 raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
             self._gateway = gateway
         loop = asyncio.get_running_loop()
-        self._recognizer = await loop.run_in_executor(None, self._load, self.settings)
+        recognizer = await loop.run_in_executor(None, self._load, self.settings)
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._pipeline = self._make_pipeline(self._recognizer)
+        self._work = Work(self.settings, recognizer)
+        self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
@@ -167,7 +160,7 @@ class Service:
         return Gpu(load_nvml(), self.settings.device_index, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def _queue_depth(self) -> int:
-        return self._gate.depth if self._gate else 0
+        return self._work.gate.depth if self._work else 0
 
     def _make_server(self) -> grpc.aio.Server:
         settings = self.settings
@@ -179,7 +172,8 @@ class Service:
             options=server_options(settings.max_upload_bytes),
         )
         speech_pb2_grpc.add_SpeechToTextServicer_to_server(
-            SpeechServicer(self._ready_pipeline, self._session, self._streams, settings.max_upload_bytes), server
+            SpeechServicer(lambda: self.work.pipeline, self._session, self._streams, settings.max_upload_bytes),
+            server,
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
             OperationsServicer(self._status, self._metrics.exposition, guard, self._observer), server
@@ -212,49 +206,31 @@ class Service:
         self._server.add_insecure_port(target)
         return target
 
-    def _make_pipeline(self, recognizer: Recognizer) -> Pipeline:
-        settings = self.settings
-        cores = usable_cores()
-        slots = settings.concurrency(recognizer.info.device == "cpu", cores)
-        self._gate = Gate(slots, settings.max_queue)
-        self._batcher = Batcher(recognizer, slots, settings.max_batch_size)
-        self._stack.callback(self._batcher.close)
-        audio_threads = self._stack.enter_context(ThreadPoolExecutor(cores, thread_name_prefix="audio"))
-        fallback = None
-        if settings.fallback is not None:
-            fallback = FallbackStub(
-                settings.fallback.target,
-                api_key=settings.fallback_api_key,
-                credentials=channel_credentials(settings),
-                max_upload_bytes=settings.max_upload_bytes,
-            )
-            self._stack.push_async_callback(fallback.close)
-        rules = rules_of(settings)
-        live = Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, live_rules_of(settings), fallback)
-        self._live = Live(live, self._batcher, self._gate)
-        return Pipeline(recognizer.info, self._batcher, self._gate, audio_threads, rules, fallback)
-
     def _session(self, request_id: str) -> Session:
         """A new live stream."""
-        assert self._live is not None, "calls are let in only when ready"  # noqa: S101
         limits = Limits(self.settings.stream_idle_timeout_s, self.settings.max_upload_bytes)
-        return Session(self._live, limits, self._watch, self._ears, request_id)
+        return Session(self.work.live, limits, self._watch, self._ears, request_id)
 
-    def _ready_pipeline(self) -> Pipeline:
-        assert self._pipeline is not None, "calls are let in only when ready"  # noqa: S101
-        return self._pipeline
+    @property
+    def work(self) -> Work:
+        """What answers; there once the service is ready."""
+        assert self._work is not None, "calls are let in only when ready"  # noqa: S101
+        return self._work
+
+    def _pipeline(self) -> Pipeline:
+        return self.work.pipeline
 
     def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
         settings = self.settings
         limits = pb.Limits(
             max_upload_bytes=settings.max_upload_bytes,
             max_audio_duration=duration(settings.max_audio_seconds),
-            max_concurrency=self._batcher.workers if self._batcher else 0,
+            max_concurrency=self._work.batcher.workers if self._work else 0,
             max_queue=settings.max_queue,
         )
         return status_response(
             settings,
-            self._recognizer.info if self._recognizer else None,
+            self._work.info if self._work else None,
             time.monotonic() - self._started,
             limits,
             self._snapshot_now() if with_snapshot else None,
@@ -272,8 +248,3 @@ class Service:
 def address_of(host: str, port: int) -> str:
     """`host:port`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stt_server.app import Gateway, Service, address_of, usable_cores
+from stt_server.app import Gateway, Service, address_of
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.observability.logs import configure
+from stt_server.work import usable_cores
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -29,10 +30,17 @@ FALLBACK_TEMPERATURES = (0.4, 0.8)
 log = logging.getLogger(__name__)
 
 
-def run(name: ServiceName, make_gateway: Callable[[str, Settings], Gateway]) -> int:
+def run(
+    name: ServiceName,
+    make_gateway: Callable[[str, Settings], Gateway],
+    load_model: Callable[[Settings], Recognizer] | None = None,
+) -> int:
     """Serves until SIGTERM or SIGINT; the exit status.
 
     0 after a drain, 1 where the machine is the cause (a port taken), 2 where the configuration is.
+
+    Args:
+        load_model: loads and warms the model; None: Whisper, as configured.
     """
     parser = argparse.ArgumentParser(
         prog=f"stt-{name}", description=f"The {name} speech-to-text service. CONFIG_PATH names its .env file."
@@ -44,7 +52,7 @@ def run(name: ServiceName, make_gateway: Callable[[str, Settings], Gateway]) -> 
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
         for warning in settings.warnings:
             log.warning(warning)
-        return asyncio.run(_serve(settings, make_gateway))
+        return asyncio.run(_serve(settings, make_gateway, load_model or load_whisper))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
     except OSError as error:
@@ -56,7 +64,9 @@ def _complain(name: ServiceName, error: Exception, status: int) -> int:
     return status
 
 
-async def _serve(settings: Settings, make_gateway: Callable[[str, Settings], Gateway]) -> int:
+async def _serve(
+    settings: Settings, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,7 +96,7 @@ def _ready_line(service: Service) -> str:
     return f"ready service={settings.service} grpc={grpc} http={http}"
 
 
-def load_model(settings: Settings) -> Recognizer:
+def load_whisper(settings: Settings) -> Recognizer:
     """Loads and warms the model; takes seconds.
 
     Raises:

@@ -13,12 +13,12 @@ from typing import Any
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from buildscripts.lib.bench_load import Recording, Transcribe
-from stt_server.app import Service, usable_cores
 from stt_server.audio import AudioFormat
 from stt_server.config import parse
 from stt_server.engine.types import DecodeOptions
 from stt_server.jobs import Job, Progress
-from stt_server.serve import load_model
+from stt_server.serve import load_whisper
+from stt_server.work import Work, usable_cores
 
 COMPUTE_TYPE = "int8"
 _PCM = AudioFormat("linear16", 16_000)
@@ -90,20 +90,20 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
 
     Gives `transcribe(recording, language)`, with the recording as PCM, which needs no decoding, or as a WAV file.
     """
-    service = Service(parse(settings, "primary"), load_model)
-    recognizer = await asyncio.get_running_loop().run_in_executor(None, load_model, service.settings)
+    parsed = parse(settings, "primary")
+    recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
     # The very wiring of the service, so that what is measured is what is served.
-    pipeline = service._make_pipeline(recognizer)
+    work = Work(parsed, recognizer)
 
     async def transcribe(recording: Recording, language: str | None) -> str:
         audio = recording.pcm if encoding.encoding == "linear16" else recording.wav
         job = Job(audio, encoding, DecodeOptions(language=language), "bench", policy="primary")
-        return (await pipeline.transcribe(job, Progress())).answer.text
+        return (await work.pipeline.transcribe(job, Progress())).answer.text
 
     try:
         yield transcribe
     finally:
-        await service.stop()
+        await work.close()
 
 
 class Contenders:

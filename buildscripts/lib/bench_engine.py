@@ -29,8 +29,8 @@ from buildscripts.lib.bench_plot import plot
 from buildscripts.lib.bench_report import accuracy_table, console, heading, speed_table
 from buildscripts.lib.corpus import Clip, CorpusError, load
 from buildscripts.lib.pins import ROOT
-from stt_server.app import usable_cores
 from stt_server.config import ConfigError
+from stt_server.work import usable_cores
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

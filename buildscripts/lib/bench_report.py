@@ -15,8 +15,8 @@ from rich.table import Table
 
 from buildscripts.lib.bench_load import Measurement, Recording
 from buildscripts.lib.corpus import word_errors
-from stt_server.app import usable_cores
 from stt_server.engine.guard import is_looped
+from stt_server.work import usable_cores
 
 CUT_SHORT = 0.6
 """A text with fewer than this share of the words that were said has been cut short."""

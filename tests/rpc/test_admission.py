@@ -106,7 +106,7 @@ async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, mod
         first = asyncio.ensure_future(transcribe(stub))
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         second = asyncio.ensure_future(transcribe(stub))
-        await until(lambda: service._batcher and service._batcher.waiting)
+        await until(lambda: service.work.batcher.waiting)
         assert service._queue_depth() == 1
         code, trailers, _ = await failure(stub)
         assert code is grpc.StatusCode.UNAVAILABLE

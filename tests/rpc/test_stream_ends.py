@@ -36,7 +36,7 @@ class Leaving:
     """The service's engine; the caller leaves the moment that an utterance's recognition begins."""
 
     def __init__(self, service: Service) -> None:
-        self._live: Any = service._live
+        self._live: Any = service.work.live
         self.caller: asyncio.Future[None] | None = None
         self.hearings: list[Hearing] = []
 
@@ -73,8 +73,7 @@ async def test_a_caller_who_leaves_before_a_final_has_begun_frees_it_too(
     engine.caller = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
         await engine.caller
-    assert service._batcher is not None
-    await until(lambda: service._batcher and not service._batcher.waiting and not session._tasks)
+    await until(lambda: not service.work.batcher.waiting and not session._tasks)
     model.open.set()
     (hearing,) = engine.hearings
     with pytest.raises(asyncio.CancelledError):

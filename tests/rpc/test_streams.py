@@ -264,8 +264,7 @@ async def test_a_caller_who_leaves_frees_everything(tmp_path: Path, model: Scrip
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         caller.call.cancel()
         await until(lambda: gauge(service, "stt_streams_active") == 0 and not service._readiness.in_flight)
-        assert service._batcher is not None
-        assert (service._batcher.waiting, service._queue_depth()) == (0, 0)
+        assert (service.work.batcher.waiting, service._queue_depth()) == (0, 0)
         model.open.set()
         assert (await transcribe(stub))[0].text
         exposition = service._metrics.exposition()[0]
@@ -284,8 +283,7 @@ async def test_interims_are_thinned_while_the_engine_is_busy_and_answers_go_firs
             await caller.say(FOX[at : at + RATE // 2])
             await until(lambda at=at: heard(service) >= (at + RATE // 2) / RATE - 0.1)  # type: ignore[misc]
         waiting = asyncio.ensure_future(transcribe(stub))
-        assert service._batcher is not None
-        await until(lambda: service._batcher and service._batcher.waiting == 2)
+        await until(lambda: service.work.batcher.waiting == 2)
         assert gauge(service, "stt_stream_interims_thinned_total") >= 1
         model.open.set()
         await asyncio.gather(blocking, waiting)
