@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from stt_server.audio.mono import FloatArray
 from stt_server.breaker import CircuitState
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
@@ -23,10 +24,15 @@ class Work:
     """Everything between an admitted call and its answer. Made in the event loop; close it there."""
 
     def __init__(
-        self, settings: Settings, recognizer: Recognizer, circuit_moved: Callable[[CircuitState], None] = lambda _: None
+        self,
+        settings: Settings,
+        recognizer: Recognizer,
+        decode_file: Callable[[bytes], Awaitable[FloatArray]],
+        circuit_moved: Callable[[CircuitState], None] = lambda _: None,
     ) -> None:
         """
         Args:
+            decode_file: gives the samples of a file that may do harm to who decodes it.
             circuit_moved: told the state of the circuit to the fallback, and each time that it changes.
         """
         cores = usable_cores()
@@ -36,7 +42,7 @@ class Work:
         self.batcher = Batcher(recognizer, slots, settings.max_batch_size)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._fallback = _fallback_of(settings, circuit_moved)
-        parts = (self.info, self.batcher, self.gate, self._audio_threads)
+        parts = (self.info, self.batcher, self.gate, self._audio_threads, decode_file)
         self.pipeline = Pipeline(*parts, rules_of(settings), self._fallback)
         live = Pipeline(*parts, live_rules_of(settings), self._fallback)
         self.live = Live(live, self.batcher, self.gate)
