@@ -21,6 +21,7 @@ from tests.faults.network import Cable, cable, why_not
 from tests.faults.processes import ServiceProcess, running
 from tests.faults.scripted import Script
 from tests.live import FLUSH, Caller, config
+from tests.needs import lacking
 from tests.services import ROOT, SPEECH
 from tests.speech import samples_of
 
@@ -142,7 +143,7 @@ async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
 
 async def test_a_cut_network_costs_nobody_the_timeout(pair: Trio) -> None:
     if pair.cable is None:
-        pytest.skip(why_not())
+        lacking(why_not())
     pair.cable.cut()
     try:
         await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
