@@ -31,6 +31,7 @@ from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
+from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
@@ -51,8 +52,8 @@ NOTICE_SHARE = 1 / 60
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
 
-ENDING_SHARE = 1 / 10
-"""Of DRAIN_TIMEOUT_S, kept for telling those who wait that it is over, and for ending."""
+ENDING_S = 1.5
+"""Of DRAIN_TIMEOUT_S, and at most a quarter of it, kept for telling those who wait that it is over, and for ending."""
 
 TELLING_S = 0.5
 """Longest wait until those who are cut off have been told."""
@@ -98,7 +99,7 @@ class Service:
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
         self._observe()
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._server = self._make_server()
 
     @property
@@ -139,10 +140,10 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        await self._answer_all(until - self.settings.drain_timeout_s * ENDING_SHARE)
+        await self._answer_all(until - min(ENDING_S, self.settings.drain_timeout_s / 4))
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
-        # Nothing is left but health watches, which would hold a longer grace to its end.
+        self._health.end_watches()
         await self._server.stop(0.1)
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
