@@ -176,7 +176,7 @@ class Service:
         settings = self.settings
         registry = CollectorRegistry()
         self._metrics = Metrics(registry, [key.name for key in settings.api_keys])
-        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight)
+        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight, self._expected_wait)
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         self._gpu = self._find_gpu()
         if self._gpu is not None:
@@ -192,6 +192,9 @@ class Service:
 
     def _queue_depth(self) -> int:
         return self._work.gate.depth if self._work else 0
+
+    def _expected_wait(self) -> float:
+        return self._work.gate.expected_wait if self._work else 0.0
 
     def _make_server(self) -> grpc.aio.Server:
         settings = self.settings

@@ -10,6 +10,7 @@ from stt_server.audio.mono import FloatArray
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
+from stt_server.estimate import Load, Pace
 from stt_server.gate import Gate
 from stt_server.live import Live
 from stt_server.pipeline import Pipeline
@@ -31,8 +32,14 @@ class Work:
         cores = usable_cores()
         self.info = recognizer.info
         slots = settings.concurrency(recognizer.info.device == "cpu", cores)
-        self.gate = Gate(slots, settings.max_queue)
-        self.batcher = Batcher(recognizer, slots, settings.max_batch_size)
+        pace = Pace()
+        self.gate = Gate(slots, settings.max_queue, pace)
+        self.batcher = Batcher(
+            recognizer,
+            slots,
+            settings.max_batch_size,
+            measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
+        )
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._fallback = _fallback_of(settings)
         parts = (self.info, self.batcher, self.gate, self._audio_threads, decode_file)
