@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,18 @@ Span = tuple[int, int]
 """First sample, and the one behind the last."""
 
 
+def _load() -> Any:
+    """Silero's session in onnxruntime, which from 1.32 on reports to its makers unless told not to.
+
+    It is told before it is loaded: later, it has written its device id and opened its store already.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # Here, for who only decodes should not wait a second for an inference engine to be imported.
+    from faster_whisper.vad import get_vad_model
+
+    return get_vad_model().session
+
+
 class VoiceActivity:
     """The probability of speech in each window of one recording or stream, as it comes; nothing is heard twice.
 
@@ -66,10 +79,7 @@ class VoiceActivity:
     """
 
     def __init__(self) -> None:
-        # Here, for who only decodes should not wait a second for an inference engine to be imported.
-        from faster_whisper.vad import get_vad_model
-
-        self._session: Any = get_vad_model().session
+        self._session: Any = _load()
         self._context = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
         self._h = self._c = np.zeros(_STATE, dtype=np.float32)
         self._judged = 0
