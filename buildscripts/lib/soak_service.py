@@ -73,7 +73,8 @@ class Watch:
             self.samples.setdefault(name, []).append(sample)
             parts.append(
                 f"{name}: {use.resident_mib:.0f} MiB ({floor:.0f} at least), {use.threads} threads, "
-                f"{use.descriptors} descriptors, {use.children} children ({use.children_mib:.0f} MiB), {sample.files} files"
+                f"{use.descriptors} descriptors, {use.children} children ({use.children_mib:.0f} MiB), "
+                f"{sample.files} files"
             )
         if latencies:
             self.latencies.append((now, statistics.median(latencies)))
