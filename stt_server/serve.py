@@ -19,6 +19,7 @@ from stt_server.engine.loading import ModelLoadError, ModelOptions
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.observability.logs import configure
+from stt_server.reload import Reloader
 from stt_server.work import usable_cores
 
 EXIT_FAILED = 1
@@ -47,12 +48,13 @@ def run(
     )
     parser.parse_args()
     try:
-        settings = load(config_path(name, os.environ), name)
+        path = config_path(name, os.environ)
+        settings = load(path, name)
         configure(settings.log_format, settings.log_level)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
         for warning in settings.warnings:
             log.warning(warning)
-        return asyncio.run(_serve(settings, make_gateway, load_model or load_whisper))
+        return asyncio.run(_serve(path, settings, make_gateway, load_model or load_whisper))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
     except OSError as error:
@@ -65,13 +67,20 @@ def _complain(name: ServiceName, error: Exception, status: int) -> int:
 
 
 async def _serve(
-    settings: Settings, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
+    path: Path,
+    settings: Settings,
+    make_gateway: Callable[[str, Settings], Gateway],
+    load_model: Callable[[Settings], Recognizer],
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = Service(settings, load_model, make_gateway)
+    reloader = Reloader(path, service)
+    loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
+    watching = asyncio.ensure_future(reloader.run())
+    watching.add_done_callback(_tell_of_end)
     try:
         started = asyncio.ensure_future(service.start())
         stopping = asyncio.ensure_future(stop.wait())
@@ -85,8 +94,15 @@ async def _serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await started
     finally:
+        watching.cancel()
         await service.stop()
     return 0
+
+
+def _tell_of_end(watching: asyncio.Future[None]) -> None:
+    """The service goes on without being watched; that must not go unnoticed."""
+    if not watching.cancelled() and watching.exception() is not None:
+        log.error("changes of the configuration are no longer noticed: restart", exc_info=watching.exception())
 
 
 def _ready_line(service: Service) -> str:
