@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stt_server.audio.mono import FloatArray
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
@@ -41,13 +43,25 @@ def route_of(settings: Settings, read: Read = Path.read_bytes) -> Route | None:
 class Work:
     """Everything between an admitted call and its answer. Made in the event loop; close it there."""
 
-    def __init__(self, settings: Settings, recognizer: Recognizer, route: Route | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        recognizer: Recognizer,
+        decode_file: Callable[[bytes], Awaitable[FloatArray]],
+        route: Route | None,
+    ) -> None:
+        """
+        Args:
+            decode_file: gives the samples of a file that may do harm to who decodes it.
+            route: to the fallback.
+        """
         cores = usable_cores()
         self.info = recognizer.info
         slots = settings.concurrency(recognizer.info.device == "cpu", cores)
         self.gate = Gate(slots, settings.max_queue)
         self.batcher = Batcher(recognizer, slots, settings.max_batch_size)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
+        self._decode_file = decode_file
         self._fallback = Switch()
         self._route: Route | None = None
         self.pipeline, live = self._pipelines(settings, route)
@@ -63,7 +77,7 @@ class Work:
         if route != self._route:
             self._fallback.turn(None if route is None else fallback_at(route))
             self._route = route
-        parts = (self.info, self.batcher, self.gate, self._audio_threads)
+        parts = (self.info, self.batcher, self.gate, self._audio_threads, self._decode_file)
         fallback = None if route is None else self._fallback
         return Pipeline(*parts, rules_of(settings), fallback), Pipeline(*parts, live_rules_of(settings), fallback)
 

@@ -216,7 +216,7 @@ KEYS: tuple[Key, ...] = (
         live=True,
     ),
     Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio a request"),
-    Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of audio a request, once decoded", live=True),
+    Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of audio a request, once decoded"),
     Key(
         "TRUSTED_PROXIES",
         optional(net_casts.networks, (), word="none"),
