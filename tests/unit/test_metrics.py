@@ -16,6 +16,7 @@ from stt_server.audio.offspring import DEATHS
 from stt_server.observability.calls import STREAM
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Metrics
+from stt_server.observability.reloads import ReloadMetrics
 from stt_server.observability.streams import StreamMetrics
 from tests.unit.a_call import a_call, refused
 from tests.unit.test_gpu import FakeNvml
@@ -281,6 +282,7 @@ def test_every_exported_metric_is_documented() -> None:
     metrics = Metrics(registry)
     metrics.watch_queue(lambda: 0, lambda: 0, lambda: 0)
     StreamMetrics(registry, metrics)
+    ReloadMetrics(registry)
     exported = set(re.findall(r"^# TYPE (\S+)", metrics.exposition()[0], re.M))
     assert len(exported) > 15
     documented = set(re.findall(r"`([a-z_]+)(?:\{[^`]*\})?`", DOC.read_text()))
