@@ -26,6 +26,7 @@ from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
 from stt_server.machine import why_not_listen
+from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
@@ -146,7 +147,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode, self.route)
+        self._work = Work(self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -218,6 +219,7 @@ class Service:
         self._gpu = self._find_gpu()
         if self._gpu is not None:
             registry.register(GpuCollector(self._gpu))
+        self._faults = FaultMetrics(registry)
         self._watch = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._watch)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
@@ -312,7 +314,7 @@ class Service:
 
     def _snapshot_now(self) -> dict[str, Any]:
         gpu = self._gpu.read() if self._gpu else None
-        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu)
+        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu, self._faults.circuit)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SPEECH_NAME):
