@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
 from stt_server.asked import check_options
-from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
+from stt_server.audio import SAMPLE_RATE, Chunk, decode_plain, split
+from stt_server.audio.mono import FloatArray
 from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import is_looped
 from stt_server.engine.types import (
@@ -23,8 +24,10 @@ from stt_server.engine.types import (
 )
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
+from stt_server.estimate import Load
 from stt_server.gate import Gate, Ticket
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
+from stt_server.lengths import Lengths
 from stt_server.routing import Decision, Policy, Reason, better_founded
 
 LANGUAGE_CHUNKS = 4
@@ -38,6 +41,7 @@ class Pipeline:
         batcher: Batcher,
         gate: Gate,
         audio_threads: Executor,
+        decode_file: Callable[[bytes], Awaitable[FloatArray]],
         rules: Rules,
         fallback: Fallback | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -45,14 +49,18 @@ class Pipeline:
         """
         Args:
             info: of the model behind the batcher.
-            audio_threads: where audio is decoded, so that neither the event loop nor the engine is held up.
+            audio_threads: where plain audio is read and all is searched for speech, so that neither the event loop nor
+                the engine is held up.
+            decode_file: gives the samples of a file that may do harm to who decodes it.
             fallback: None where none is configured.
         """
         self._info = info
         self._batcher = batcher
         self._gate = gate
         self._audio_threads = audio_threads
+        self._decode_file = decode_file
         self._rules = rules
+        self._lengths = Lengths()
         self._escalation = Escalation(fallback, rules, clock) if fallback is not None else None
 
     async def transcribe(self, job: Job, progress: Progress) -> Transcript:
@@ -91,10 +99,15 @@ class Pipeline:
 
     async def _hear(self, job: Job, progress: Progress) -> Heard:
         """Decodes, chunks and recognizes. On return the request holds no slot and no place in the queue."""
-        with self._gate.admit() as ticket:
+        unheard = self.asks_fallback_only(job.policy)
+        guess = Load() if unheard else self._lengths.guess(job.audio, job.format)
+        with self._gate.admit(guess, job.deadline) as ticket:
             chunks = await self._chunks(job, progress)
-            if self.asks_fallback_only(job.policy):
+            if unheard:
                 return Heard(asked=False)
+            load = Load.of(chunks)
+            self._lengths.learn(job.audio, job.format, load)
+            self._gate.weigh(ticket, load)
             return await self.hear(chunks, job.options, ticket, progress)
 
     def asks_fallback_only(self, policy: Policy) -> bool:
@@ -128,13 +141,17 @@ class Pipeline:
 
     async def _chunks(self, job: Job, progress: Progress) -> list[Chunk]:
         loop = asyncio.get_running_loop()
-        seconds, chunks = await loop.run_in_executor(self._audio_threads, self._decode_and_split, job)
-        progress.audio_seconds = seconds
-        return chunks
+        audio = await loop.run_in_executor(self._audio_threads, self._decode_plain, job)
+        if audio is None:
+            audio = await self._decode_file(job.audio)
+        progress.audio_seconds = len(audio) / SAMPLE_RATE
+        return await loop.run_in_executor(self._audio_threads, self._split, audio)
 
-    def _decode_and_split(self, job: Job) -> tuple[float, list[Chunk]]:
-        audio = decode(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
-        return len(audio) / SAMPLE_RATE, split(audio, vad_filter=self._rules.vad_filter)
+    def _decode_plain(self, job: Job) -> FloatArray | None:
+        return decode_plain(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
+
+    def _split(self, audio: FloatArray) -> list[Chunk]:
+        return split(audio, vad_filter=self._rules.vad_filter)
 
     async def _recognize(
         self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, rank: Rank
@@ -239,7 +256,7 @@ class Pipeline:
     async def _hear_after_all(self, job: Job, heard: Heard, progress: Progress) -> Heard:
         if job.audio:
             return await self._hear(replace(job, policy="primary"), progress)
-        ticket = self._gate.ticket()
+        ticket = self._gate.ticket(Load.of(heard.chunks))
         with self._gate.counting(ticket):
             return await self.hear(heard.chunks, job.options, ticket, progress)
 

@@ -7,6 +7,7 @@ counted under the set's catch-all or not at all, so that no caller can add a ser
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -15,7 +16,9 @@ from prometheus_client.registry import Collector
 
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
+from stt_server.audio.offspring import DEATHS, Death
 from stt_server.engine.invention import REASONS as SUPPRESSED_REASONS
+from stt_server.errors import Refused
 from stt_server.jobs import Progress
 from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
 
@@ -36,6 +39,7 @@ FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5
 
 ENDPOINTS = (TRANSCRIBE, STREAM)
 FALLBACK_RESULTS = ("used", "skipped", "failed")
+REFUSALS = get_args(Refused)
 ROUTE_REASONS = tuple(name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0)
 """From the contract's own enum, so that a reason added there is counted here."""
 
@@ -68,6 +72,11 @@ class Metrics:
             "Requests that ended in an error, by the type of the error table.",
             ("endpoint", "type"),
         )
+        self._refusals = counter(
+            "stt_refusals", "Requests that a busy service refused as overloaded, by why.", ("reason",)
+        )
+        for refused in REFUSALS:
+            self._refusals.labels(refused)
         self._fallback = counter(
             "stt_fallback",
             "Routing decisions: the fallback was used, skipped, or wanted and failed.",
@@ -79,6 +88,9 @@ class Metrics:
             self._suppressed.labels(suppressed)
         self._keys = counter("stt_key_requests", "Requests finished, by the name of the caller's key.", ("key_name",))
         self._audio = counter("stt_audio_seconds", "Seconds of audio decoded.")
+        self._deaths = counter("stt_decode_children_died", "Decoding children that died, by why.", ("reason",))
+        for death in DEATHS:
+            self._deaths.labels(death)
         # A series that appears with its first event hides that event from rate(): these start at 0.
         for endpoint in ENDPOINTS:
             self._requests.labels(endpoint)
@@ -112,6 +124,8 @@ class Metrics:
         self._requests.labels(endpoint).inc()
         if call.failure is not None:
             self._exceptions.labels(endpoint, call.failure).inc()
+        if call.refused in REFUSALS:
+            self._refusals.labels(call.refused).inc()
         if call.fallback_result in FALLBACK_RESULTS:
             self._fallback.labels(call.fallback_result).inc()
         for reason in set(call.route_reasons).intersection(ROUTE_REASONS):
@@ -131,6 +145,10 @@ class Metrics:
         ):
             if value is not None:
                 histogram.observe(value)
+
+    def observe_death(self, death: Death) -> None:
+        """Counts a decoding child that died before its time."""
+        self._deaths.labels(death).inc()
 
     def observe_audio(self, seconds: float) -> None:
         """Adds audio of a live stream."""
@@ -156,8 +174,10 @@ class Metrics:
             return NO_KEY
         return name if name in self._key_names else UNLISTED_KEY
 
-    def watch_queue(self, depth: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Adds the two gauges of the concurrency gate; both are asked at every scrape, so they must not block.
+    def watch_queue(
+        self, depth: Callable[[], float], in_flight: Callable[[], float], expected_wait: Callable[[], float]
+    ) -> None:
+        """Adds the gauges of the concurrency gate; all are asked at every scrape, so they must not block.
 
         Raises:
             ValueError: the gauges are there already.
@@ -166,6 +186,10 @@ class Metrics:
         queue.set_function(depth)
         running = Gauge("stt_in_flight", "Requests arrived and not yet answered.", registry=self._registry)
         running.set_function(in_flight)
+        wait = Gauge(
+            "stt_expected_wait_seconds", "Until a request that came now would be recognized.", registry=self._registry
+        )
+        wait.set_function(expected_wait)
 
     def exposition(self) -> tuple[str, str]:
         """The Prometheus text of now, and its content type.
