@@ -38,6 +38,9 @@ class Script:
     error: Literal["", "engine", "out_of_memory", "bug", "cuda"] = ""
     """What it raises instead: `cuda`, the text of a poisoned context, as CTranslate2 raises it."""
 
+    load_seconds: float = 0.0
+    """How long the model takes to load."""
+
     def write(self, path: Path) -> None:
         """In one step, so that no inference reads half of it."""
         scratch = path.with_suffix(".new")
@@ -96,6 +99,7 @@ def main() -> int:
     script = Path(os.environ["STT_SCRIPT"])
 
     def load(settings: Settings) -> ScriptedModel:
+        threading.Event().wait(Script(**json.loads(script.read_text())).load_seconds)
         return ScriptedModel(settings.model_name, script)
 
     service = sys.argv.pop(1)
