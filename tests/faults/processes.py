@@ -15,8 +15,8 @@ from pathlib import Path
 
 import grpc
 
+from buildscripts.lib.scripted import Script
 from stt_server.config import Service
-from tests.faults.scripted import Script
 from tests.services import LARGE, MODELS, ROOT
 
 TINY = MODELS / "whisper-tiny.en-ct2"
@@ -75,7 +75,7 @@ class ServiceProcess:
         environ = {"CONFIG_PATH": str(self.config), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
         if self.script is not None:
             self.act(self.script)
-            command = [sys.executable, "-m", "tests.faults.scripted", self.service]
+            command = [sys.executable, "-m", "buildscripts.lib.scripted", self.service]
             environ["STT_SCRIPT"] = str(self.folder / "script.json")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
