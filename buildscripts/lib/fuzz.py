@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import sys
 import tempfile
 import time
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.write_seeds:
         print(f"{corpus_seeds.write(CORPUS)} bytes in {CORPUS}")
         return 0
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it has a word for each broken form
     first_seed = int(time.time()) if arguments.seed is None else arguments.seed
     names = arguments.target or [*TARGETS, *REQUESTS]
     print(f"seed {first_seed}; {arguments.minutes:g} minutes for {', '.join(names)}", flush=True)

@@ -35,7 +35,7 @@ def encoded(container: str, codec: str, rate: int) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format=container) as target:
         stream = target.add_stream(codec, rate=rate, layout="mono")
-        assert isinstance(stream, av.AudioStream)
+        assert isinstance(stream, av.AudioStream)  # noqa: S101  for the type checker
         frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="fltp", layout="mono")
         frame.sample_rate, frame.pts = rate, 0
         size = stream.codec_context.frame_size or 1024
