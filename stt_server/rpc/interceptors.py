@@ -13,7 +13,7 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.errors import DeadlineExceeded, Internal, NotReady, SttError
+from stt_server.errors import DeadlineExceeded, Internal, NotReady, Overloaded, SttError
 from stt_server.observability.calls import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
@@ -167,6 +167,7 @@ async def abort(call: CallState, context: Context, error: SttError, now: float) 
 def _note(call: CallState, error: SttError) -> None:
     kind = ERRORS[error.type]
     call.fail(StatusCode[kind.status], kind, error.message)
+    call.refused = error.reason if isinstance(error, Overloaded) else None
     cause = error.__cause__
     if kind.http >= 500 and cause is not None:
         log.warning("request failed: %s", kind.type, exc_info=cause, extra={"request_id": call.request_id})
