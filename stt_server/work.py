@@ -31,6 +31,7 @@ class Work:
             slots,
             settings.max_batch_size,
             measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
+            forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
         )
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._fallback = _fallback_of(settings)
