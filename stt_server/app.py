@@ -20,15 +20,17 @@ from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.audio.children import Children
+from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
+from stt_server.machine import why_not_listen
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
-from stt_server.pipeline import Pipeline
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
 from stt_server.rpc.interceptors import SpeechInterceptor
@@ -50,6 +52,16 @@ NOTICE_SHARE = 1 / 60
 
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
+
+MOST_CHILDREN = 8
+"""That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
+container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
+
+ENDING_SHARE = 1 / 10
+"""Of DRAIN_TIMEOUT_S, kept for telling those who wait that it is over, and for ending."""
+
+TELLING_S = 0.5
+"""Longest wait until those who are cut off have been told."""
 
 UNREAD_FACTOR = 2
 """Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
@@ -87,10 +99,14 @@ class Service:
         self._gateway: Gateway | None = None
         self._started = time.monotonic()
         self._readiness = Readiness()
+        self._hurried = asyncio.Event()
         self._work: Work | None = None
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
         self._observe()
+        bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
+        self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
+        self._stack.push_async_callback(self._children.close)
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
 
@@ -102,7 +118,7 @@ class Service:
         """Opens the ports, loads the model, and turns SERVING once it is warm.
 
         Raises:
-            OSError: a port can't be had.
+            OSError: a port can't be had, or a child.
             Exception: what `load` raises.
         """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -117,9 +133,10 @@ class Service:
                 raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
             self._gateway = gateway
         loop = asyncio.get_running_loop()
-        recognizer = await loop.run_in_executor(None, self._load, self.settings)
+        loading = loop.run_in_executor(None, self._load, self.settings)
+        recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer)
+        self._work = Work(self.settings, recognizer, self._children.decode)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -132,14 +149,28 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._readiness.idle(), max(0.0, until - time.monotonic()))
+        await self._answer_all(until - self.settings.drain_timeout_s * ENDING_SHARE)
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
         # Nothing is left but health watches, which would hold a longer grace to its end.
         await self._server.stop(0.1)
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
+
+    def hurry(self) -> None:
+        """Ends the drain: those whose answers aren't there are told so at once."""
+        self._hurried.set()
+
+    async def _answer_all(self, until: float) -> None:
+        """Until no call is in flight; at `until` (monotonic seconds), or when hurried, the rest is cut off."""
+        ends = [asyncio.ensure_future(self._readiness.idle()), asyncio.ensure_future(self._hurried.wait())]
+        left = max(0.0, until - time.monotonic())
+        await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if cut_off := self._readiness.cut_off():
+            log.warning("stopped before %d calls were answered; they were told not_ready", cut_off)
+            await asyncio.wait(ends[:1], timeout=TELLING_S)
+        for end in ends:
+            end.cancel()
 
     def _observe(self) -> None:
         settings = self.settings
@@ -195,6 +226,8 @@ class Service:
         settings = self.settings
         credentials = server_credentials(settings)
         address = address_of(settings.host, settings.grpc_port)
+        if reason := why_not_listen(settings.host, settings.grpc_port):
+            raise OSError(f"gRPC can't listen on {address}: {reason}")
         try:
             if credentials is None:
                 self.grpc_port = self._server.add_insecure_port(address)
@@ -206,7 +239,10 @@ class Service:
             return ""
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
         target = f"unix:{Path(folder) / 'grpc.sock'}"
-        self._server.add_insecure_port(target)
+        try:
+            self._server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise OSError(f"{folder} can't hold the gateway's socket; TMPDIR says where it may be") from error
         return target
 
     def _session(self, request_id: str) -> Session:
@@ -219,9 +255,6 @@ class Service:
         """What answers; there once the service is ready."""
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work
-
-    def _pipeline(self) -> Pipeline:
-        return self.work.pipeline
 
     def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
         settings = self.settings

@@ -13,7 +13,7 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.errors import DeadlineExceeded, Internal, Overloaded, SttError
+from stt_server.errors import DeadlineExceeded, Internal, NotReady, Overloaded, SttError
 from stt_server.observability.calls import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
@@ -143,6 +143,8 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
             call.fail(code if isinstance(code, StatusCode) else StatusCode.UNKNOWN, call.kind, call.message)
             return None
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            if self._readiness.state == "stopped":
+                return NotReady("the service stopped before it could answer; ask another one, or again")
             left = context.time_remaining()
             late = left is not None and left <= 0
             kind = ERRORS["deadline_exceeded" if late else "cancelled"]
