@@ -26,9 +26,11 @@ from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
 from stt_server.machine import why_not_listen
+from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
+from stt_server.observability.reloads import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.rpc.convert import duration
@@ -39,10 +41,10 @@ from stt_server.rpc.readiness import Readiness
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
-from stt_server.security.tls import server_credentials
+from stt_server.security.tls import ServerCertificate, ServerPems, server_pems
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
-from stt_server.work import Work, usable_cores
+from stt_server.work import Route, Work, route_of, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,10 @@ class Gateway(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
+    def renew_certificate(self) -> None:
+        """Reads its TLS files again. Raises OSError, and goes on with what it has."""
+        ...
+
 
 class Service:
     """One service of the pair: its gRPC server, and whatever it needs."""
@@ -91,12 +97,17 @@ class Service:
         Args:
             load: loads and warms the model; runs in a thread, for seconds.
             make_gateway: makes the gateway in front of a gRPC target; None: without one.
+
+        Raises:
+            ConfigError: a PEM file of FALLBACK_* that can't be used.
         """
         self.settings = settings
+        self.route = route_of(settings)
         self.grpc_port = 0
         self._load = load
         self._make_gateway = make_gateway if settings.http_port is not None else None
         self._gateway: Gateway | None = None
+        self._certificate: ServerCertificate | None = None
         self._started = time.monotonic()
         self._readiness = Readiness()
         self._hurried = asyncio.Event()
@@ -136,7 +147,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode)
+        self._work = Work(self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -157,6 +168,32 @@ class Service:
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
 
+    def follow(self, settings: Settings, route: Route | None) -> None:
+        """Goes on with changed settings, which differ in live keys alone. Calls in flight keep what they began with.
+
+        Args:
+            route: to the fallback.
+        """
+        self.settings, self.route = settings, route
+        self._guard.follow(settings)
+        self._metrics.set_key_names([key.name for key in settings.api_keys])
+        self._streams.limit = settings.max_streams
+        if self._work is not None:
+            self._work.follow(settings, route)
+
+    def renew_certificate(self, pems: ServerPems) -> bool:
+        """Shows `pems` to new connections, over HTTP and gRPC; whether they are new.
+
+        Raises:
+            OSError: the gateway can't use its files; nothing is changed.
+        """
+        if self._certificate is None or self._certificate.pems == pems:
+            return False
+        if self._gateway is not None:
+            self._gateway.renew_certificate()
+        self._certificate.renew(pems)
+        return True
+
     def hurry(self) -> None:
         """Ends the drain: those whose answers aren't there are told so at once."""
         self._hurried.set()
@@ -176,11 +213,13 @@ class Service:
         settings = self.settings
         registry = CollectorRegistry()
         self._metrics = Metrics(registry, [key.name for key in settings.api_keys])
+        self.reloads = ReloadMetrics(registry)
         self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight, self._expected_wait)
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         self._gpu = self._find_gpu()
         if self._gpu is not None:
             registry.register(GpuCollector(self._gpu))
+        self._faults = FaultMetrics(registry)
         self._watch = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._watch)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
@@ -199,7 +238,7 @@ class Service:
     def _make_server(self) -> grpc.aio.Server:
         settings = self.settings
         limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
-        guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
+        guard = self._guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
             interceptors=[SpeechInterceptor(guard, self._readiness, self._observer, unread_timeout_s)],
@@ -224,15 +263,16 @@ class Service:
         its callers' addresses can be believed.
         """
         settings = self.settings
-        credentials = server_credentials(settings)
+        pems = server_pems(settings)
+        self._certificate = None if pems is None else ServerCertificate(pems)
         address = address_of(settings.host, settings.grpc_port)
         if reason := why_not_listen(settings.host, settings.grpc_port):
             raise OSError(f"gRPC can't listen on {address}: {reason}")
         try:
-            if credentials is None:
+            if self._certificate is None:
                 self.grpc_port = self._server.add_insecure_port(address)
             else:
-                self.grpc_port = self._server.add_secure_port(address, credentials)
+                self.grpc_port = self._server.add_secure_port(address, self._certificate.credentials())
         except RuntimeError as error:
             raise OSError(f"gRPC can't listen on {address}: the port is taken, or the address isn't ours") from error
         if self._make_gateway is None:
@@ -274,7 +314,7 @@ class Service:
 
     def _snapshot_now(self) -> dict[str, Any]:
         gpu = self._gpu.read() if self._gpu else None
-        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu)
+        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu, self._faults.circuit)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SPEECH_NAME):

@@ -14,6 +14,8 @@ from pythonjsonlogger.json import JsonFormatter
 
 from stt_server.observability.calls import Call
 
+LEVELS = ("debug", "info", "warning", "error")
+"""Of `LOG_LEVEL`, the most talkative first."""
 LogFormat = Literal["json", "text"]
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
@@ -45,9 +47,14 @@ def configure(format: LogFormat, level: str, stream: TextIO | None = None) -> No
     """
     handler = _LossyHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
+    set_level(level)
     root = logging.getLogger()
-    root.setLevel(level.upper())
     root.handlers[:] = [handler]
+
+
+def set_level(level: str) -> None:
+    """Another `LOG_LEVEL` from now on. Raises ValueError: it names no level."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def log_call(logger: logging.Logger, call: Call) -> None:
