@@ -9,7 +9,7 @@ import grpc
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from protos.stt.v1.errors import type_of_bare_status
+from protos.stt.v1.errors import FallbackCode, fallback_code_of
 from stt_server.jobs import Answer, FallbackError, Job
 from stt_server.rpc.convert import answer_of, request_of
 from stt_server.rpc.limits import MESSAGE_SLACK_BYTES
@@ -97,12 +97,7 @@ class FallbackStub:
         await self._channel.close()
 
 
-def _code_of(error: grpc.aio.AioRpcError) -> str:
+def _code_of(error: grpc.aio.AioRpcError) -> FallbackCode:
     """What goes into `fallback_error`: the fallback's own error type, else what the transport says."""
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return "unimplemented"
-    for name, value in error.trailing_metadata() or ():
-        if name == "x-error-type" and isinstance(value, str) and value.isidentifier():
-            return value
-    code = type_of_bare_status(error.code().name)
-    return "unavailable" if code == "upstream_unavailable" else code
+    said = [value for name, value in error.trailing_metadata() or () if name == "x-error-type"]
+    return fallback_code_of(error.code().name, said[0] if said and isinstance(said[0], str) else "")
