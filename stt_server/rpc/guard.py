@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stt_server.config import Network
-from stt_server.errors import NotReady
+from stt_server.errors import NotReady, Unauthenticated
 from stt_server.rpc.calls import CallState, Metadata, values_of
 from stt_server.rpc.readiness import Readiness
 from stt_server.security.addresses import client_address
@@ -21,6 +21,14 @@ class Guard:
         self._keys = keys
         self._limiter = limiter
         self._trusted = trusted_proxies
+
+    def refuses(self, metadata: Metadata) -> bool:
+        """Whether `check_caller` would; for a look at a call that is told of later."""
+        try:
+            self._keys.identify(values_of(metadata, "authorization"))
+        except Unauthenticated:
+            return True
+        return not self._readiness.ready
 
     def check_caller(self, call: CallState, metadata: Metadata) -> None:
         """Whether the caller would be let in; costs no token.

@@ -13,7 +13,7 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.errors import DeadlineExceeded, Internal, SttError
+from stt_server.errors import DeadlineExceeded, Internal, NotReady, SttError
 from stt_server.observability.calls import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
@@ -63,6 +63,8 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
+        if self._guard.refuses(handler_call_details.invocation_metadata or ()):
+            return grpc.stream_unary_rpc_method_handler(self._refusing(method))
         return grpc.unary_unary_rpc_method_handler(
             self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
         )
@@ -81,6 +83,19 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
             return response
 
         return guarded
+
+    def _refusing(self, method: str) -> Any:
+        """Ends a call that will not be let in before its message is read: that is what a handler of streams may do."""
+
+        async def refused(requests: Any, context: Context) -> NoReturn:
+            call = self._begin(method, context)
+            try:
+                self._guard.check_caller(call, context.invocation_metadata() or ())
+                raise NotReady("the service has only now become ready; try again")
+            except BaseException as error:
+                await self._failed(call, context, error)
+
+        return refused
 
     def _stream(self, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str) -> Any:
         # Writes instead of yielding: a generator that nobody asks any more would not hear of a caller's going.
