@@ -20,6 +20,8 @@ from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.audio.children import Children
+from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
@@ -50,6 +52,10 @@ NOTICE_SHARE = 1 / 60
 
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
+
+MOST_CHILDREN = 8
+"""That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
+container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
 
 UNREAD_FACTOR = 2
 """Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
@@ -91,6 +97,9 @@ class Service:
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
         self._observe()
+        bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
+        self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
+        self._stack.push_async_callback(self._children.close)
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
 
@@ -102,7 +111,7 @@ class Service:
         """Opens the ports, loads the model, and turns SERVING once it is warm.
 
         Raises:
-            OSError: a port can't be had.
+            OSError: a port can't be had, or a child.
             Exception: what `load` raises.
         """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -117,9 +126,10 @@ class Service:
                 raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
             self._gateway = gateway
         loop = asyncio.get_running_loop()
-        recognizer = await loop.run_in_executor(None, self._load, self.settings)
+        loading = loop.run_in_executor(None, self._load, self.settings)
+        recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer)
+        self._work = Work(self.settings, recognizer, self._children.decode)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
 from stt_server.asked import check_options
-from stt_server.audio import SAMPLE_RATE, Chunk, decode, split
+from stt_server.audio import SAMPLE_RATE, Chunk, decode_plain, split
+from stt_server.audio.mono import FloatArray
 from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import is_looped
 from stt_server.engine.types import (
@@ -38,6 +39,7 @@ class Pipeline:
         batcher: Batcher,
         gate: Gate,
         audio_threads: Executor,
+        decode_file: Callable[[bytes], Awaitable[FloatArray]],
         rules: Rules,
         fallback: Fallback | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -45,13 +47,16 @@ class Pipeline:
         """
         Args:
             info: of the model behind the batcher.
-            audio_threads: where audio is decoded, so that neither the event loop nor the engine is held up.
+            audio_threads: where plain audio is read and all is searched for speech, so that neither the event loop nor
+                the engine is held up.
+            decode_file: gives the samples of a file that may do harm to who decodes it.
             fallback: None where none is configured.
         """
         self._info = info
         self._batcher = batcher
         self._gate = gate
         self._audio_threads = audio_threads
+        self._decode_file = decode_file
         self._rules = rules
         self._escalation = Escalation(fallback, rules, clock) if fallback is not None else None
 
@@ -128,13 +133,17 @@ class Pipeline:
 
     async def _chunks(self, job: Job, progress: Progress) -> list[Chunk]:
         loop = asyncio.get_running_loop()
-        seconds, chunks = await loop.run_in_executor(self._audio_threads, self._decode_and_split, job)
-        progress.audio_seconds = seconds
-        return chunks
+        audio = await loop.run_in_executor(self._audio_threads, self._decode_plain, job)
+        if audio is None:
+            audio = await self._decode_file(job.audio)
+        progress.audio_seconds = len(audio) / SAMPLE_RATE
+        return await loop.run_in_executor(self._audio_threads, self._split, audio)
 
-    def _decode_and_split(self, job: Job) -> tuple[float, list[Chunk]]:
-        audio = decode(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
-        return len(audio) / SAMPLE_RATE, split(audio, vad_filter=self._rules.vad_filter)
+    def _decode_plain(self, job: Job) -> FloatArray | None:
+        return decode_plain(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
+
+    def _split(self, audio: FloatArray) -> list[Chunk]:
+        return split(audio, vad_filter=self._rules.vad_filter)
 
     async def _recognize(
         self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, rank: Rank

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from stt_server.audio.mono import FloatArray
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
@@ -19,7 +21,13 @@ from stt_server.security.tls import channel_credentials
 class Work:
     """Everything between an admitted call and its answer. Made in the event loop; close it there."""
 
-    def __init__(self, settings: Settings, recognizer: Recognizer) -> None:
+    def __init__(
+        self, settings: Settings, recognizer: Recognizer, decode_file: Callable[[bytes], Awaitable[FloatArray]]
+    ) -> None:
+        """
+        Args:
+            decode_file: gives the samples of a file that may do harm to who decodes it.
+        """
         cores = usable_cores()
         self.info = recognizer.info
         slots = settings.concurrency(recognizer.info.device == "cpu", cores)
@@ -27,7 +35,7 @@ class Work:
         self.batcher = Batcher(recognizer, slots, settings.max_batch_size)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._fallback = _fallback_of(settings)
-        parts = (self.info, self.batcher, self.gate, self._audio_threads)
+        parts = (self.info, self.batcher, self.gate, self._audio_threads, decode_file)
         self.pipeline = Pipeline(*parts, rules_of(settings), self._fallback)
         live = Pipeline(*parts, live_rules_of(settings), self._fallback)
         self.live = Live(live, self.batcher, self.gate)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
@@ -93,7 +93,7 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
     parsed = parse(settings, "primary")
     recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
     # The very wiring of the service, so that what is measured is what is served.
-    work = Work(parsed, recognizer)
+    work = Work(parsed, recognizer, _no_file)
 
     async def transcribe(recording: Recording, language: str | None) -> str:
         audio = recording.pcm if encoding.encoding == "linear16" else recording.wav
@@ -104,6 +104,10 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
         yield transcribe
     finally:
         await work.close()
+
+
+async def _no_file(data: bytes) -> NoReturn:
+    raise TypeError("the recordings are PCM and WAV")
 
 
 class Contenders:

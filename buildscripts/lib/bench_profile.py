@@ -31,7 +31,7 @@ from stt_server.config import ConfigError
 from stt_server.engine import loading, whisper, windows
 
 STAGES = {
-    "decoding audio": (pipeline, "decode"),
+    "decoding audio": (pipeline, "decode_plain"),
     "voice activity": (pipeline, "split"),
     "features": (windows, "features"),
 }

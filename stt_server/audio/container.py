@@ -16,8 +16,8 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from stt_server.audio.formats import check_stated, check_wav_header, sniff
-from stt_server.audio.mono import FloatArray, MonoSink
+from stt_server.audio.formats import check_stated, sniff
+from stt_server.audio.mono import MonoSink
 from stt_server.errors import EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 
 _TAKEN = "WAV, FLAC, MP3, Ogg, MP4/M4A, WebM and ADTS AAC are taken"
@@ -55,8 +55,23 @@ _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
 _SLACK_BYTES = 1 << 20
 
 
-def decode_container(data: bytes, *, max_seconds: float) -> FloatArray:
-    """The first audio stream of the file `data`, as mono float32 at 16 kHz.
+def check_known(data: bytes) -> str:
+    """The FFmpeg demuxer for the file `data`.
+
+    Raises:
+        EmptyAudio: 0 bytes.
+        UnsupportedAudio: not audio of a listed format, by its first bytes.
+    """
+    if not data:
+        raise EmptyAudio("the recording has 0 bytes")
+    demuxer = sniff(data)
+    if demuxer is None:
+        raise UnsupportedAudio(f"not an audio file that is known here; {_TAKEN}")
+    return demuxer
+
+
+def decode_container(data: bytes, sink: MonoSink) -> None:
+    """Gives the first audio stream of the file `data` to `sink`.
 
     Damaged packets are left out; a truncated file gives the audio it still holds.
 
@@ -64,27 +79,26 @@ def decode_container(data: bytes, *, max_seconds: float) -> FloatArray:
         EmptyAudio: 0 bytes, or no samples.
         UnsupportedAudio: not audio of a listed format, or nothing in it decodes.
         InvalidArgument: sample rate or channels out of range.
-        AudioTooLong: over `max_seconds`; decoding stops there.
+        AudioTooLong: over the sink's limit; decoding stops there.
+        MemoryError: there isn't as much as the file asks for.
     """
-    if not data:
-        raise EmptyAudio("the recording has 0 bytes")
-    demuxer = sniff(data)
-    if demuxer is None:
-        raise UnsupportedAudio(f"not an audio file that is known here; {_TAKEN}")
+    demuxer = check_known(data)
     try:
-        return _decode(data, demuxer, max_seconds)
-    except SttError:
+        _decode(data, demuxer, sink)
+    except (SttError, MemoryError):
         raise
     # PyAV meets damaged files with IndexError, ValueError, UnicodeDecodeError and all of FFmpeg's own errors. Their
     # texts can hold internals, so that the caller gets ours.
     except Exception as error:
-        raise UnsupportedAudio(f"the file can't be decoded; {_TAKEN}") from error
+        raise undecodable() from error
 
 
-def _decode(data: bytes, demuxer: str, max_seconds: float) -> FloatArray:
-    sink = MonoSink(max_seconds)
-    if demuxer == "wav":
-        check_wav_header(data)
+def undecodable() -> UnsupportedAudio:
+    """The error for a file on which a decoder gave up."""
+    return UnsupportedAudio(f"the file can't be decoded; {_TAKEN}")
+
+
+def _decode(data: bytes, demuxer: str, sink: MonoSink) -> None:
     # Tags are in whatever encoding their writer liked: they are not read, and must not matter.
     with av.open(BytesIO(data), format=demuxer, options=_OPTIONS, metadata_errors="ignore") as container:
         stream = _first_audio_stream(container)
@@ -96,14 +110,15 @@ def _decode(data: bytes, demuxer: str, max_seconds: float) -> FloatArray:
                     check_stated(frame.sample_rate, frame.layout.nb_channels)
                     if frame.samples:
                         sink.add(_planar(frame), frame.sample_rate)
+            except av.error.MemoryError:
+                raise
             except (av.error.FFmpegError, InvalidArgument):
                 damaged += 1
-    audio = sink.finish()
-    if not len(audio):
-        if damaged:
+    sink.finish()
+    if not sink.samples:
+        if damaged or stream.frames:  # there were to be some
             raise UnsupportedAudio(f"nothing in the file can be decoded; {_TAKEN}")
         raise EmptyAudio("the file holds no audio samples")
-    return audio
 
 
 def _first_audio_stream(container: av.container.InputContainer) -> av.AudioStream:
@@ -132,6 +147,8 @@ def _packets(
     while True:
         try:
             packet = next(packets, None)
+        except av.error.MemoryError:
+            raise
         except av.error.FFmpegError:
             return  # the rest of the file is missing or broken
         if packet is None:

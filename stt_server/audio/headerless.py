@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stt_server.audio.formats import AudioFormat
-from stt_server.audio.mono import FloatArray, MonoSink, too_long
+from stt_server.audio.mono import MonoSink, too_long
 from stt_server.errors import EmptyAudio, InvalidArgument
 
 _BLOCK_SAMPLES = 1 << 20
@@ -26,8 +26,8 @@ MULAW_TO_LINEAR = _mulaw_table()
 """Linear 16-bit value of each mu-law byte."""
 
 
-def decode_headerless(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArray:
-    """`data` as mono float32 at 16 kHz.
+def decode_headerless(data: bytes, format: AudioFormat, sink: MonoSink, *, max_seconds: float) -> None:
+    """Gives all of `data` to `sink`.
 
     Raises:
         InvalidArgument: the format is out of range, or the bytes don't make whole samples.
@@ -47,8 +47,6 @@ def decode_headerless(data: bytes, format: AudioFormat, *, max_seconds: float) -
     interleaved = codes.reshape(-1, format.channels)
     if len(interleaved) > max_seconds * format.sample_rate:
         raise too_long(max_seconds)
-    sink = MonoSink(max_seconds)
     for first in range(0, len(interleaved), _BLOCK_SAMPLES):
         block = interleaved[first : first + _BLOCK_SAMPLES].T
         sink.add(MULAW_TO_LINEAR[block] if format.encoding == "mulaw" else block, format.sample_rate)
-    return sink.finish()

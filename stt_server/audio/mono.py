@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -24,27 +25,42 @@ _LOUDEST = 32768.0
 """Finite but monstrous float samples are cut here, so that no later sum or square overflows."""
 
 
+def most_samples(max_seconds: float) -> int:
+    """Samples at 16 kHz that a recording of at most `max_seconds` may come out as."""
+    return math.ceil(max_seconds * SAMPLE_RATE) + _SLACK_SAMPLES
+
+
 def too_long(max_seconds: float) -> AudioTooLong:
     """The error for a recording over the limit of `max_seconds`."""
     return AudioTooLong(f"the recording is longer than the limit of {max_seconds:g} seconds")
 
 
 class MonoSink:
-    """Takes blocks of samples at any rate, gives one mono recording at 16 kHz.
+    """Takes blocks of samples at any rate, hands on one mono recording at 16 kHz, block by block.
 
-    Holds what came so far and about one second more, whatever the input's rate: the memory of a hostile recording is
-    bounded by the limit, not by what it claims to hold.
+    Holds about one second, whatever the input's rate: the memory of a hostile recording is bounded by the limit, not by
+    what it claims to hold.
     """
 
-    def __init__(self, max_seconds: float) -> None:
+    def __init__(self, max_seconds: float, give: Callable[[FloatArray], None]) -> None:
+        """
+        Args:
+            give: takes the blocks in order; none is longer than a few seconds, and each is the taker's own.
+        """
         self._max_seconds = max_seconds
-        self._max_samples = math.ceil(max_seconds * SAMPLE_RATE) + _SLACK_SAMPLES
-        # A bytearray grows in place; a list of arrays would be there twice while it is joined.
-        self._done = bytearray()
+        self._max_samples = most_samples(max_seconds)
+        self._give = give
+        self.samples = 0
+        """Handed on so far, at 16 kHz."""
         self._waiting: list[FloatArray] = []
         self._waiting_samples = 0
         self._rate = SAMPLE_RATE
         self._resampler: av.AudioResampler | None = None
+
+    def expect(self, frames: int, rate: int) -> None:
+        """Raises AudioTooLong if so many more samples a channel, at `rate` hertz, are over the limit."""
+        if frames * SAMPLE_RATE > (self._max_samples - self.samples) * rate:
+            raise too_long(self._max_seconds)
 
     def add(self, samples: npt.NDArray[Any], rate: int) -> None:
         """Takes `samples`, shaped (channels, n), of any integer or float type, at `rate` hertz.
@@ -52,7 +68,7 @@ class MonoSink:
         The rate may change from call to call. Raises AudioTooLong once more than the limit has come.
         """
         if rate != self._rate:
-            self._flush()
+            self.finish()
             self._rate = rate
         mono = _to_float(samples).mean(axis=0, dtype=np.float32)
         self._waiting.append(mono)
@@ -60,12 +76,8 @@ class MonoSink:
         if self._waiting_samples >= _BLOCK_SAMPLES:
             self._resample_waiting()
 
-    def finish(self) -> FloatArray:
-        """The recording: mono float32 at 16 kHz, possibly of no samples."""
-        self._flush()
-        return np.frombuffer(self._done, dtype=np.float32)
-
-    def _flush(self) -> None:
+    def finish(self) -> None:
+        """Hands on what still waits."""
         self._resample_waiting()
         if self._resampler is not None:
             for frame in self._resampler.resample(None):
@@ -89,9 +101,30 @@ class MonoSink:
             self._keep(resampled.to_ndarray()[0])
 
     def _keep(self, block: FloatArray) -> None:
-        self._done += np.ascontiguousarray(block, dtype=np.float32).tobytes()
-        if len(self._done) > self._max_samples * np.dtype(np.float32).itemsize:
+        self.samples += len(block)
+        if self.samples > self._max_samples:
             raise too_long(self._max_seconds)
+        self._give(np.ascontiguousarray(block, dtype=np.float32))
+
+
+class Recording:
+    """Blocks of samples, joined."""
+
+    def __init__(self) -> None:
+        # A bytearray grows in place; a list of arrays would be there twice while it is joined.
+        self._done = bytearray()
+
+    def add(self, block: FloatArray) -> None:
+        """Whatever a `MonoSink` gives."""
+        self._done += block.data.cast("B") if len(block) else b""
+
+    def add_bytes(self, block: bytes | bytearray) -> None:
+        """A block of another process."""
+        self._done += block
+
+    def samples(self) -> FloatArray:
+        """Mono float32 at 16 kHz, possibly of no samples."""
+        return np.frombuffer(self._done, dtype=np.float32)
 
 
 def _to_float(samples: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
+from stt_server.audio.offspring import DEATHS, Death
 from stt_server.engine.invention import REASONS as SUPPRESSED_REASONS
 from stt_server.jobs import Progress
 from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
@@ -79,6 +80,9 @@ class Metrics:
             self._suppressed.labels(suppressed)
         self._keys = counter("stt_key_requests", "Requests finished, by the name of the caller's key.", ("key_name",))
         self._audio = counter("stt_audio_seconds", "Seconds of audio decoded.")
+        self._deaths = counter("stt_decode_children_died", "Decoding children that died, by why.", ("reason",))
+        for death in DEATHS:
+            self._deaths.labels(death)
         # A series that appears with its first event hides that event from rate(): these start at 0.
         for endpoint in ENDPOINTS:
             self._requests.labels(endpoint)
@@ -131,6 +135,10 @@ class Metrics:
         ):
             if value is not None:
                 histogram.observe(value)
+
+    def observe_death(self, death: Death) -> None:
+        """Counts a decoding child that died before its time."""
+        self._deaths.labels(death).inc()
 
     def observe_audio(self, seconds: float) -> None:
         """Adds audio of a live stream."""

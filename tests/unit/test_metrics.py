@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos.stt.v1.errors import ERRORS
+from stt_server.audio.offspring import DEATHS
 from stt_server.observability.calls import STREAM
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Metrics
@@ -209,6 +210,7 @@ CLOSED = {
     "key_name": {"web", "batch", "none", "other"},
 }
 SUPPRESSED = {"no_speech", "low_logprob", "loop", "too_fast"}
+DIED = {"killed", "memory", "cpu", "time", "abandoned", "crashed"}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -235,7 +237,15 @@ def test_nothing_that_a_caller_says_becomes_a_label(metrics: Metrics, said: str,
         if label == "le":
             float(value)
         else:
-            assert value in CLOSED[label] | (SUPPRESSED if label == "reason" else set()), label
+            assert value in CLOSED[label] | (SUPPRESSED | DIED if label == "reason" else set()), label
+
+
+def test_each_way_for_a_decoding_child_to_die_is_counted_from_zero(metrics: Metrics) -> None:
+    assert set(DEATHS) == DIED
+    metrics.observe_death("memory")
+    scrape = Scrape(metrics)
+    counts = {reason: scrape.get("stt_decode_children_died_total", reason=reason) for reason in DIED}
+    assert counts == {**dict.fromkeys(DIED, 0), "memory": 1}
 
 
 def test_route_reasons_are_the_contracts_enum() -> None:
