@@ -25,12 +25,13 @@ from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
+from stt_server.machine import why_not_listen
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
+from stt_server.observability.reloads import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
-from stt_server.pipeline import Pipeline
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
 from stt_server.rpc.interceptors import SpeechInterceptor
@@ -39,10 +40,10 @@ from stt_server.rpc.readiness import Readiness
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
-from stt_server.security.tls import server_credentials
+from stt_server.security.tls import ServerCertificate, ServerPems, server_pems
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
-from stt_server.work import Work, usable_cores
+from stt_server.work import Route, Work, route_of, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,12 @@ SPEAKING_SHARE = 0.5
 MOST_CHILDREN = 8
 """That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
 container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
+
+ENDING_SHARE = 1 / 10
+"""Of DRAIN_TIMEOUT_S, kept for telling those who wait that it is over, and for ending."""
+
+TELLING_S = 0.5
+"""Longest wait until those who are cut off have been told."""
 
 UNREAD_FACTOR = 2
 """Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
@@ -71,6 +78,10 @@ class Gateway(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
+    def renew_certificate(self) -> None:
+        """Reads its TLS files again. Raises OSError, and goes on with what it has."""
+        ...
+
 
 class Service:
     """One service of the pair: its gRPC server, and whatever it needs."""
@@ -85,14 +96,20 @@ class Service:
         Args:
             load: loads and warms the model; runs in a thread, for seconds.
             make_gateway: makes the gateway in front of a gRPC target; None: without one.
+
+        Raises:
+            ConfigError: a PEM file of FALLBACK_* that can't be used.
         """
         self.settings = settings
+        self.route = route_of(settings)
         self.grpc_port = 0
         self._load = load
         self._make_gateway = make_gateway if settings.http_port is not None else None
         self._gateway: Gateway | None = None
+        self._certificate: ServerCertificate | None = None
         self._started = time.monotonic()
         self._readiness = Readiness()
+        self._hurried = asyncio.Event()
         self._work: Work | None = None
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
@@ -129,7 +146,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode)
+        self._work = Work(self.settings, recognizer, self._children.decode, self.route)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -142,8 +159,7 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._readiness.idle(), max(0.0, until - time.monotonic()))
+        await self._answer_all(until - self.settings.drain_timeout_s * ENDING_SHARE)
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
         # Nothing is left but health watches, which would hold a longer grace to its end.
@@ -151,11 +167,53 @@ class Service:
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
 
+    def follow(self, settings: Settings, route: Route | None) -> None:
+        """Goes on with changed settings, which differ in live keys alone. Calls in flight keep what they began with.
+
+        Args:
+            route: to the fallback.
+        """
+        self.settings, self.route = settings, route
+        self._guard.follow(settings)
+        self._metrics.set_key_names([key.name for key in settings.api_keys])
+        self._streams.limit = settings.max_streams
+        if self._work is not None:
+            self._work.follow(settings, route)
+
+    def renew_certificate(self, pems: ServerPems) -> bool:
+        """Shows `pems` to new connections, over HTTP and gRPC; whether they are new.
+
+        Raises:
+            OSError: the gateway can't use its files; nothing is changed.
+        """
+        if self._certificate is None or self._certificate.pems == pems:
+            return False
+        if self._gateway is not None:
+            self._gateway.renew_certificate()
+        self._certificate.renew(pems)
+        return True
+
+    def hurry(self) -> None:
+        """Ends the drain: those whose answers aren't there are told so at once."""
+        self._hurried.set()
+
+    async def _answer_all(self, until: float) -> None:
+        """Until no call is in flight; at `until` (monotonic seconds), or when hurried, the rest is cut off."""
+        ends = [asyncio.ensure_future(self._readiness.idle()), asyncio.ensure_future(self._hurried.wait())]
+        left = max(0.0, until - time.monotonic())
+        await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if cut_off := self._readiness.cut_off():
+            log.warning("stopped before %d calls were answered; they were told not_ready", cut_off)
+            await asyncio.wait(ends[:1], timeout=TELLING_S)
+        for end in ends:
+            end.cancel()
+
     def _observe(self) -> None:
         settings = self.settings
         registry = CollectorRegistry()
         self._metrics = Metrics(registry, [key.name for key in settings.api_keys])
-        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight)
+        self.reloads = ReloadMetrics(registry)
+        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight, self._expected_wait)
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         self._gpu = self._find_gpu()
         if self._gpu is not None:
@@ -172,10 +230,13 @@ class Service:
     def _queue_depth(self) -> int:
         return self._work.gate.depth if self._work else 0
 
+    def _expected_wait(self) -> float:
+        return self._work.gate.expected_wait if self._work else 0.0
+
     def _make_server(self) -> grpc.aio.Server:
         settings = self.settings
         limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
-        guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
+        guard = self._guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
             interceptors=[SpeechInterceptor(guard, self._readiness, self._observer, unread_timeout_s)],
@@ -200,20 +261,26 @@ class Service:
         its callers' addresses can be believed.
         """
         settings = self.settings
-        credentials = server_credentials(settings)
+        pems = server_pems(settings)
+        self._certificate = None if pems is None else ServerCertificate(pems)
         address = address_of(settings.host, settings.grpc_port)
+        if reason := why_not_listen(settings.host, settings.grpc_port):
+            raise OSError(f"gRPC can't listen on {address}: {reason}")
         try:
-            if credentials is None:
+            if self._certificate is None:
                 self.grpc_port = self._server.add_insecure_port(address)
             else:
-                self.grpc_port = self._server.add_secure_port(address, credentials)
+                self.grpc_port = self._server.add_secure_port(address, self._certificate.credentials())
         except RuntimeError as error:
             raise OSError(f"gRPC can't listen on {address}: the port is taken, or the address isn't ours") from error
         if self._make_gateway is None:
             return ""
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
         target = f"unix:{Path(folder) / 'grpc.sock'}"
-        self._server.add_insecure_port(target)
+        try:
+            self._server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise OSError(f"{folder} can't hold the gateway's socket; TMPDIR says where it may be") from error
         return target
 
     def _session(self, request_id: str) -> Session:
@@ -226,9 +293,6 @@ class Service:
         """What answers; there once the service is ready."""
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work
-
-    def _pipeline(self) -> Pipeline:
-        return self.work.pipeline
 
     def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
         settings = self.settings

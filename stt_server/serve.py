@@ -16,10 +16,12 @@ from pathlib import Path
 from stt_server.app import Gateway, Service, address_of
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
-from stt_server.engine.loading import ModelLoadError, ModelOptions
+from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.machine import end_within, prepare
 from stt_server.observability.logs import configure
+from stt_server.reload import Reloader
 from stt_server.work import usable_cores
 
 EXIT_FAILED = 1
@@ -31,6 +33,9 @@ FALLBACK_TEMPERATURES = (0.4, 0.8)
 OPEN_FILES = 16384
 """For sockets above all. The limit that a process is born with is often 1024, which strangers can use up."""
 
+LEAVING_S = 1.0
+"""After the drain, until whatever still runs ends with the process. Seconds."""
+
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +44,7 @@ def run(
     make_gateway: Callable[[str, Settings], Gateway],
     load_model: Callable[[Settings], Recognizer] | None = None,
 ) -> int:
-    """Serves until SIGTERM or SIGINT; the exit status.
+    """Serves until SIGTERM or SIGINT; the exit status. A second SIGINT ends the drain; more of SIGTERM change nothing.
 
     0 after a drain, 1 where the machine is the cause (a port taken), 2 where the configuration is.
 
@@ -51,13 +56,15 @@ def run(
     )
     parser.parse_args()
     try:
-        settings = load(config_path(name, os.environ), name)
+        path = config_path(name, os.environ)
+        settings = load(path, name)
         configure(settings.log_format, settings.log_level)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
         _allow_open_files()
+        prepare()
         for warning in settings.warnings:
             log.warning(warning)
-        return asyncio.run(_serve(settings, make_gateway, load_model or load_whisper))
+        return asyncio.run(_serve(path, settings, make_gateway, load_model or load_whisper))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
     except OSError as error:
@@ -74,33 +81,76 @@ def _allow_open_files() -> None:
 
 
 def _complain(name: ServiceName, error: Exception, status: int) -> int:
-    print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
+    log.debug("the start failed", exc_info=error)
+    with contextlib.suppress(OSError):  # a full disk hides the line, and must not change the status
+        print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
     return status
 
 
 async def _serve(
-    settings: Settings, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
+    path: Path,
+    settings: Settings,
+    make_gateway: Callable[[str, Settings], Gateway],
+    load_model: Callable[[Settings], Recognizer],
 ) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     service = Service(settings, load_model, make_gateway)
+    reloader = Reloader(path, service)
+    _hear_signals(service, stop, reloader)
+    watching = asyncio.ensure_future(reloader.run())
+    watching.add_done_callback(_tell_of_end)
     try:
         started = asyncio.ensure_future(service.start())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             await started
-            print(_ready_line(service), flush=True)
+            _say_ready(service)
             await stopping
+            end_within(settings.drain_timeout_s, 0)
         else:
             started.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await started
     finally:
+        watching.cancel()
         await service.stop()
+    end_within(LEAVING_S, 0)
     return 0
+
+
+def _tell_of_end(watching: asyncio.Future[None]) -> None:
+    """The service goes on without being watched; that must not go unnoticed."""
+    if not watching.cancelled() and watching.exception() is not None:
+        log.error("changes of the configuration are no longer noticed: restart", exc_info=watching.exception())
+
+
+def _hear_signals(service: Service, stop: asyncio.Event, reloader: Reloader) -> None:
+    """SIGTERM and SIGINT stop the service, SIGHUP has its file read.
+
+    A second Ctrl-C is somebody who waits; supervisors and scripts repeat SIGTERM, or pass one on beside a Ctrl-C, and
+    don't mean that work be lost.
+    """
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            service.hurry()
+        interrupted = True
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
+
+
+def _say_ready(service: Service) -> None:
+    try:
+        print(_ready_line(service), flush=True)
+    except OSError as error:
+        raise OSError(f"can't say on standard output that it is ready: {error.strerror}") from error
 
 
 def _ready_line(service: Service) -> str:
@@ -116,24 +166,23 @@ def load_whisper(settings: Settings) -> Recognizer:
     Raises:
         ModelLoadError: it can't be used as configured.
     """
-    path = Path(settings.model_path)
     # What the concurrency is by default depends on the device, which CTranslate2 tells once the model is loaded.
     on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda())
-    recognizer = WhisperRecognizer(
-        ModelOptions(
-            path=path,
-            name=settings.model_name,
-            device=settings.device,
-            device_index=settings.device_index,
-            compute_type=settings.compute_type,
-            cpu_threads=settings.cpu_threads,
-            workers=settings.concurrency(on_cpu, usable_cores()),
-            beam_size=settings.beam_size,
-            encoder_window=settings.encoder_window,
-            temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
-        )
+    options = ModelOptions(
+        path=Path(settings.model_path),
+        name=settings.model_name,
+        device=settings.device,
+        device_index=settings.device_index,
+        compute_type=settings.compute_type,
+        cpu_threads=settings.cpu_threads,
+        workers=settings.concurrency(on_cpu, usable_cores()),
+        beam_size=settings.beam_size,
+        encoder_window=settings.encoder_window,
+        temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
     )
-    recognizer.warm_up()
+    with proving(options):
+        recognizer = WhisperRecognizer(options)
+        recognizer.warm_up()
     return recognizer
 
 

@@ -1,4 +1,4 @@
-"""The pair as two child processes: their configuration files, ports, ready lines, logs and their end."""
+"""Services as child processes: their configuration files, ports, ready lines, logs and their end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,10 @@ class ServiceProcess:
     """The command: `stt-primary` or `stt-fallback`."""
     config: Path
     log: Path
+    command: Sequence[str] = ()
+    """What to run where it is not the command of that name."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Over what this process has."""
     _process: asyncio.subprocess.Process | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -77,14 +81,14 @@ class ServiceProcess:
         Raises:
             RunError: it ended, or it did not get ready within `READY_TIMEOUT_S`.
         """
-        command = Path(sys.executable).with_name(self.name)
+        command = self.command or (str(Path(sys.executable).with_name(self.name)),)
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                str(command),
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "CONFIG_PATH": str(self.config)},
+                env={**os.environ, "CONFIG_PATH": str(self.config), **self.environ},
                 start_new_session=True,  # Ctrl-C is ours to pass on: the primary first, then its fallback
             )
         try:
@@ -93,7 +97,7 @@ class ServiceProcess:
             raise self._error(f"{self.name} was not ready after {READY_TIMEOUT_S:.0f} s") from None
         self._tasks.append(asyncio.create_task(self._keep_output(self._process)))
         parts = dict(part.split("=", 1) for part in line.split()[1:])
-        return Ready(parts["grpc"], parts["http"])
+        return Ready(parts.get("grpc", ""), parts["http"])
 
     async def _ready_line(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None  # noqa: S101

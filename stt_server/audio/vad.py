@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -66,10 +67,7 @@ class VoiceActivity:
     """
 
     def __init__(self) -> None:
-        # Here, for who only decodes should not wait a second for an inference engine to be imported.
-        from faster_whisper.vad import get_vad_model
-
-        self._session: Any = get_vad_model().session
+        self._session = _session()
         self._context = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
         self._h = self._c = np.zeros(_STATE, dtype=np.float32)
         self._judged = 0
@@ -111,6 +109,17 @@ class VoiceActivity:
         if self._spoken and self._silent >= FORGET_WINDOWS and self._judged % _STEP_WINDOWS == 0:
             self._h = self._c = np.zeros(_STATE, dtype=np.float32)
             self._spoken = False
+
+
+def _session() -> Any:
+    """The one inference session of all."""
+    # Read by onnxruntime when it is imported, which else reports its use to its makers and writes an id of this machine
+    # into the home directory. For the C library alone: os.environ stays as it is.
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
+    # Here, for who only decodes should not wait a second for an inference engine to be imported.
+    from faster_whisper.vad import get_vad_model
+
+    return get_vad_model().session
 
 
 def detect_speech(audio: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,10 @@ class Rank(IntEnum):
     """Soon out of date. Never fills the last worker, where there are two or more."""
 
 
+Measured = Callable[[Sequence[ChunkJob], float], None]
+"""Told of each inference that went well: what it was of, and the seconds that it took. Drafts don't count."""
+
+
 class Owner(Protocol):
     """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
 
@@ -61,6 +66,8 @@ _Turns = dict[Owner, deque[_Waiting]]
 class _Batch:
     rank: Rank
     group: Hashable
+    began: float
+    """Monotonic seconds."""
     entries: list[_Waiting] = field(default_factory=list)
     open: bool = True
     """Others of its rank and group may still join."""
@@ -69,7 +76,14 @@ class _Batch:
 class Batcher:
     """Gives waiting chunks to a recognizer's workers. Everything but the recognizing happens in the event loop."""
 
-    def __init__(self, recognizer: Recognizer, workers: int, max_batch: int) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        workers: int,
+        max_batch: int,
+        measured: Measured = lambda jobs, took: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Args:
             workers: inferences at a time, at least 1.
@@ -78,6 +92,8 @@ class Batcher:
         self.workers = workers
         self._recognizer = recognizer
         self._max_batch = max_batch
+        self._measured = measured
+        self._clock = clock
         self._free = workers
         self._open = 0
         """Workers whose batch may still grow."""
@@ -143,7 +159,7 @@ class Batcher:
 
     def _dispatch(self) -> None:
         while self._free and (rank := self._next_rank()) is not None:
-            batch = _Batch(rank, group=next(iter(self._turns[rank].values()))[0].group)
+            batch = _Batch(rank, next(iter(self._turns[rank].values()))[0].group, self._clock())
             self._fill(batch, self._free)
             self._free -= 1
             self._open += 1
@@ -207,10 +223,10 @@ class Batcher:
     def _put_back(self, batch: _Batch, entries: Sequence[_Waiting]) -> None:
         """What joined after its worker had given up asking waits again: nobody has recognized it."""
         for entry in entries:
-            entry.owner.moved(running=-1)
-            if not entry.result.done():
+            again = not entry.result.done()
+            entry.owner.moved(running=-1, waiting=again)
+            if again:
                 self._turns[batch.rank].setdefault(entry.owner, deque()).append(entry)
-                entry.owner.moved(waiting=1)
 
     def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
         self._seal(batch)
@@ -221,6 +237,8 @@ class Batcher:
         if found:
             self._put_back(batch, batch.entries[len(found) :])
             del batch.entries[len(found) :]
+            if batch.rank is not Rank.DRAFT and all(isinstance(outcome, Hypothesis) for outcome in found):
+                self._measured([entry.job for entry in batch.entries], self._clock() - batch.began)
         for entry, outcome in zip_longest(batch.entries, found):
             entry.owner.moved(running=-1)
             if entry.result.done():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,21 @@ def load(options: ModelOptions) -> WhisperModel:
         raise ModelLoadError(f"{where}: {_one_line(error)}") from error
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         raise ModelLoadError(f"the model in {options.path} is damaged: {_one_line(error)}") from error
+
+
+@contextmanager
+def proving(options: ModelOptions) -> Iterator[None]:
+    """Around the first use of a model: files that can be read may still not belong together.
+
+    Raises:
+        ModelLoadError: whatever goes wrong inside.
+    """
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(f"the model in {options.path} can't be used: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
+from stt_server.errors import Refused
 from stt_server.jobs import Progress, Transcript
 from stt_server.observability.calls import Call, Endpoint
 
@@ -51,6 +52,7 @@ class CallState:
     status: StatusCode = StatusCode.OK
     kind: ErrorKind | None = None
     message: str = ""
+    refused: Refused | None = None
 
     def fail(self, status: StatusCode, kind: ErrorKind | None, message: str = "") -> None:
         self.status, self.kind, self.message = status, kind, message
@@ -67,6 +69,7 @@ class CallState:
             http=200 if self.status is StatusCode.OK else self.kind.http if self.kind else 500,
             total=now - self.started,
             error_type=self.kind.type if self.kind else None,
+            refused=self.refused,
             error_message=header_safe(self.message),
             model=transcript.answer.model if transcript else None,
             route_reasons=tuple(reason.value for reason in progress.reasons),

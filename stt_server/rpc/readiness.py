@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
-State = Literal["starting", "ready", "stopping"]
+State = Literal["starting", "ready", "stopping", "stopped"]
 
 
 class Readiness:
@@ -17,6 +17,7 @@ class Readiness:
         self.state: State = "starting"
         self.in_flight = 0
         """Calls of SpeechToText that have been let in and are not answered yet."""
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -26,12 +27,16 @@ class Readiness:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Counts a call for as long as the context lasts."""
+        """Counts a call for as long as the context lasts. The task that it is answered in is the call's own."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - calls are answered in tasks
         self.in_flight += 1
+        self._tasks.add(task)
         self._idle.clear()
         try:
             yield
         finally:
+            self._tasks.discard(task)
             self.in_flight -= 1
             if self.in_flight == 0:
                 self._idle.set()
@@ -39,3 +44,11 @@ class Readiness:
     async def idle(self) -> None:
         """Returns once no call is in flight."""
         await self._idle.wait()
+
+    def cut_off(self) -> int:
+        """Ends the calls that are still being answered: they are cancelled while the state is `stopped`. How many."""
+        self.state = "stopped"
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        return len(tasks)

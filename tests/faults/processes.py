@@ -113,6 +113,11 @@ class ServiceProcess:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def target(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
 

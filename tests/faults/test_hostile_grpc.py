@@ -215,7 +215,7 @@ def test_a_message_that_is_none_is_refused(besieged: ServiceProcess, encoding: b
 def test_bytes_that_are_no_request_are_refused(channel: grpc.Channel, raw: bytes) -> None:
     method = channel.unary_unary(TRANSCRIBE)
     error: Any = failure(lambda: method(raw, metadata=LET_IN, timeout=PATIENCE_S))
-    assert error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
+    told(error, "unsupported_audio" if raw == b"" else "invalid_argument")
 
 
 def test_metadata_up_to_its_limit_is_taken_and_over_it_refused(stub: Any) -> None:
@@ -301,7 +301,7 @@ def test_a_text_of_any_characters_comes_back_as_a_text(stub: Any, prompt: str) -
     assert "x-injected" not in dict(ended.trailing_metadata())
 
 
-@pytest.mark.parametrize("given", ["a b", "x" * 65, "a;b", "../..", "a\tb", ""])
+@pytest.mark.parametrize("given", ["a b", "x" * 65, "a;b", "../..", ""])
 def test_an_id_that_is_not_fit_for_a_log_is_replaced(stub: Any, given: str) -> None:
     error: Any = failure(
         lambda: stub.Transcribe(pb.TranscribeRequest(), metadata=(*LET_IN, ("x-req-id", given)), timeout=PATIENCE_S)
