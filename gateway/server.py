@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import math
 import socket
-import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
 from gateway.app import create_app
+from gateway.certificate import Certificate
 from gateway.options import GatewayOptions, HttpTls
 from gateway.protocol import GatewayProtocol
 from gateway.websocket import MAX_MESSAGE_BYTES as MAX_WEBSOCKET_BYTES
@@ -23,6 +23,9 @@ __all__ = ["GatewayOptions", "GatewayServer", "HttpTls"]
 
 STATUS_TIMEOUT_S = 10.0
 """Longest wait for what a service knows at once: its status and its metrics. Seconds."""
+
+BACKLOG = 256
+"""Connections that wait to be taken. asyncio takes as many at a time, before it does anything else."""
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """The gateway counts what callers send against the service's own limit; the channel sets none besides."""
@@ -43,6 +46,7 @@ class GatewayServer:
             options.target, tls=options.tls, timeout=STATUS_TIMEOUT_S, max_message_bytes=MAX_MESSAGE_BYTES
         )
         self._stopping = asyncio.Event()
+        self._certificate: Certificate | None = None
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = options.port
@@ -57,7 +61,9 @@ class GatewayServer:
         listener = await _bind(self._options.host, self._options.port)
         try:
             self.port = listener.getsockname()[1]
-            self._server = _Server(_config(self._client, self._options, self._stopping))
+            if self._options.http_tls is not None:
+                self._certificate = Certificate(self._options.http_tls)
+            self._server = _Server(_config(self._client, self._options, self._stopping, self._certificate))
             self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
             ready = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -69,6 +75,15 @@ class GatewayServer:
             listener.close()
             await self._client.close()
             raise
+
+    def renew_certificate(self) -> None:
+        """Shows callers who connect from now on what is in the TLS files now.
+
+        Raises:
+            OSError: they can't be used; what was shown before still is.
+        """
+        if self._certificate is not None:
+            self._certificate.renew()
 
     async def stop(self, grace_s: float) -> None:
         """Takes no more connections, finishes the requests in flight, at most `grace_s` seconds, and ends.
@@ -102,11 +117,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(client: SttClient, options: GatewayOptions, stopping: asyncio.Event) -> uvicorn.Config:
+def _config(
+    client: SttClient, options: GatewayOptions, stopping: asyncio.Event, certificate: Certificate | None
+) -> uvicorn.Config:
     config = uvicorn.Config(
         create_app(client, options, stopping),
         http=GatewayProtocol,
         ws=GatewayWebSocket,
+        backlog=BACKLOG,
         ws_max_size=MAX_WEBSOCKET_BYTES,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
@@ -120,27 +138,9 @@ def _config(client: SttClient, options: GatewayOptions, stopping: asyncio.Event)
         workers=1,
     )
     config.load()
-    if options.http_tls is not None:
-        config.ssl = _ssl_context(options.http_tls)
+    if certificate is not None:
+        config.ssl = certificate.context
     return config
-
-
-def _ssl_context(tls: HttpTls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for path in (tls.cert, tls.key, tls.client_ca):
-        if path is not None:
-            path.open("rb").close()  # OpenSSL's own error names no file
-    try:
-        context.load_cert_chain(tls.cert, tls.key)
-        if tls.client_ca is not None:
-            context.load_verify_locations(tls.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except ssl.SSLError as error:
-        raise OSError(
-            f"TLS: {tls.cert}, {tls.key} or {tls.client_ca} is not a PEM file that fits: {error.reason}"
-        ) from error
-    return context
 
 
 async def _bind(host: str, port: int) -> socket.socket:
@@ -155,7 +155,7 @@ async def _bind(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         # Here and not later: two sockets with SO_REUSEADDR may share a port until one listens.
-        listener.listen(2048)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()

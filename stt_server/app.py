@@ -30,20 +30,22 @@ from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
+from stt_server.observability.reloads import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
+from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
-from stt_server.security.tls import server_credentials
+from stt_server.security.tls import ServerCertificate, ServerPems, server_pems
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
-from stt_server.work import Work, usable_cores
+from stt_server.work import Route, Work, route_of, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +56,12 @@ NOTICE_SHARE = 1 / 60
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
 
+ENDING_S = 1.5
+"""Of DRAIN_TIMEOUT_S, and at most a quarter of it, kept for telling those who wait that it is over, and for ending."""
+
 MOST_CHILDREN = 8
 """That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
 container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
-
-ENDING_SHARE = 1 / 10
-"""Of DRAIN_TIMEOUT_S, kept for telling those who wait that it is over, and for ending."""
 
 TELLING_S = 0.5
 """Longest wait until those who are cut off have been told."""
@@ -78,6 +80,10 @@ class Gateway(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
+    def renew_certificate(self) -> None:
+        """Reads its TLS files again. Raises OSError, and goes on with what it has."""
+        ...
+
 
 class Service:
     """One service of the pair: its gRPC server, and whatever it needs."""
@@ -92,12 +98,17 @@ class Service:
         Args:
             load: loads and warms the model; runs in a thread, for seconds.
             make_gateway: makes the gateway in front of a gRPC target; None: without one.
+
+        Raises:
+            ConfigError: a PEM file of FALLBACK_* that can't be used.
         """
         self.settings = settings
+        self.route = route_of(settings)
         self.grpc_port = 0
         self._load = load
         self._make_gateway = make_gateway if settings.http_port is not None else None
         self._gateway: Gateway | None = None
+        self._certificate: ServerCertificate | None = None
         self._started = time.monotonic()
         self._readiness = Readiness()
         self._hurried = asyncio.Event()
@@ -108,7 +119,7 @@ class Service:
         bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
         self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
         self._stack.push_async_callback(self._children.close)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._server = self._make_server()
 
     @property
@@ -137,7 +148,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode, self._faults.circuit_moved)
+        self._work = Work(self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -150,13 +161,39 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        await self._answer_all(until - self.settings.drain_timeout_s * ENDING_SHARE)
+        await self._answer_all(until - min(ENDING_S, self.settings.drain_timeout_s / 4))
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
-        # Nothing is left but health watches, which would hold a longer grace to its end.
+        self._health.end_watches()
         await self._server.stop(0.1)
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
+
+    def follow(self, settings: Settings, route: Route | None) -> None:
+        """Goes on with changed settings, which differ in live keys alone. Calls in flight keep what they began with.
+
+        Args:
+            route: to the fallback.
+        """
+        self.settings, self.route = settings, route
+        self._guard.follow(settings)
+        self._metrics.set_key_names([key.name for key in settings.api_keys])
+        self._streams.limit = settings.max_streams
+        if self._work is not None:
+            self._work.follow(settings, route)
+
+    def renew_certificate(self, pems: ServerPems) -> bool:
+        """Shows `pems` to new connections, over HTTP and gRPC; whether they are new.
+
+        Raises:
+            OSError: the gateway can't use its files; nothing is changed.
+        """
+        if self._certificate is None or self._certificate.pems == pems:
+            return False
+        if self._gateway is not None:
+            self._gateway.renew_certificate()
+        self._certificate.renew(pems)
+        return True
 
     def hurry(self) -> None:
         """Ends the drain: those whose answers aren't there are told so at once."""
@@ -177,7 +214,8 @@ class Service:
         settings = self.settings
         registry = CollectorRegistry()
         self._metrics = Metrics(registry, [key.name for key in settings.api_keys])
-        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight)
+        self.reloads = ReloadMetrics(registry)
+        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight, self._expected_wait)
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         self._gpu = self._find_gpu()
         if self._gpu is not None:
@@ -195,10 +233,13 @@ class Service:
     def _queue_depth(self) -> int:
         return self._work.gate.depth if self._work else 0
 
+    def _expected_wait(self) -> float:
+        return self._work.gate.expected_wait if self._work else 0.0
+
     def _make_server(self) -> grpc.aio.Server:
         settings = self.settings
         limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
-        guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
+        guard = self._guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
             interceptors=[SpeechInterceptor(guard, self._readiness, self._observer, unread_timeout_s)],
@@ -223,15 +264,16 @@ class Service:
         its callers' addresses can be believed.
         """
         settings = self.settings
-        credentials = server_credentials(settings)
+        pems = server_pems(settings)
+        self._certificate = None if pems is None else ServerCertificate(pems)
         address = address_of(settings.host, settings.grpc_port)
         if reason := why_not_listen(settings.host, settings.grpc_port):
             raise OSError(f"gRPC can't listen on {address}: {reason}")
         try:
-            if credentials is None:
+            if self._certificate is None:
                 self.grpc_port = self._server.add_insecure_port(address)
             else:
-                self.grpc_port = self._server.add_secure_port(address, credentials)
+                self.grpc_port = self._server.add_secure_port(address, self._certificate.credentials())
         except RuntimeError as error:
             raise OSError(f"gRPC can't listen on {address}: the port is taken, or the address isn't ours") from error
         if self._make_gateway is None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-
-from gateway.embedded import make_gateway
-from stt_server.serve import run
 
 
 def main() -> None:
+    # A hang-up asks a service to read its file again. Until it listens, which takes the imports a second, a hang-up
+    # would end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from gateway.embedded import make_gateway
+    from stt_server.serve import run
+
     sys.exit(run("fallback", make_gateway))
 
 

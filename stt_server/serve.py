@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.machine import end_within, prepare
 from stt_server.observability.logs import configure
+from stt_server.reload import Reloader
 from stt_server.work import usable_cores
 
 EXIT_FAILED = 1
@@ -27,6 +29,9 @@ EXIT_CONFIGURATION = 2
 
 FALLBACK_TEMPERATURES = (0.4, 0.8)
 """The primary decodes once, as the fallback has the better answer; the fallback has nobody behind it."""
+
+OPEN_FILES = 16384
+"""For sockets above all. The limit that a process is born with is often 1024, which strangers can use up."""
 
 LEAVING_S = 1.0
 """After the drain, until whatever still runs ends with the process. Seconds."""
@@ -51,17 +56,28 @@ def run(
     )
     parser.parse_args()
     try:
-        settings = load(config_path(name, os.environ), name)
+        path = config_path(name, os.environ)
+        settings = load(path, name)
         configure(settings.log_format, settings.log_level)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
+        _allow_open_files()
         prepare()
         for warning in settings.warnings:
             log.warning(warning)
-        return asyncio.run(_serve(settings, make_gateway, load_model or load_whisper))
+        return asyncio.run(_serve(path, settings, make_gateway, load_model or load_whisper))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
     except OSError as error:
         return _complain(name, error, EXIT_FAILED)
+
+
+def _allow_open_files() -> None:
+    """Raises the limit on open files as far as the machine lets us, and not beyond `OPEN_FILES`."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < OPEN_FILES:
+        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own, below the one that it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def _complain(name: ServiceName, error: Exception, status: int) -> int:
@@ -72,11 +88,17 @@ def _complain(name: ServiceName, error: Exception, status: int) -> int:
 
 
 async def _serve(
-    settings: Settings, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
+    path: Path,
+    settings: Settings,
+    make_gateway: Callable[[str, Settings], Gateway],
+    load_model: Callable[[Settings], Recognizer],
 ) -> int:
     stop = asyncio.Event()
     service = Service(settings, load_model, make_gateway)
-    _hear_signals(service, stop)
+    reloader = Reloader(path, service)
+    _hear_signals(service, stop, reloader)
+    watching = asyncio.ensure_future(reloader.run())
+    watching.add_done_callback(_tell_of_end)
     try:
         started = asyncio.ensure_future(service.start())
         stopping = asyncio.ensure_future(stop.wait())
@@ -91,13 +113,20 @@ async def _serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await started
     finally:
+        watching.cancel()
         await service.stop()
     end_within(LEAVING_S, 0)
     return 0
 
 
-def _hear_signals(service: Service, stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT stop the service.
+def _tell_of_end(watching: asyncio.Future[None]) -> None:
+    """The service goes on without being watched; that must not go unnoticed."""
+    if not watching.cancelled() and watching.exception() is not None:
+        log.error("changes of the configuration are no longer noticed: restart", exc_info=watching.exception())
+
+
+def _hear_signals(service: Service, stop: asyncio.Event, reloader: Reloader) -> None:
+    """SIGTERM and SIGINT stop the service, SIGHUP has its file read.
 
     A second Ctrl-C is somebody who waits; supervisors and scripts repeat SIGTERM, or pass one on beside a Ctrl-C, and
     don't mean that work be lost.
@@ -114,6 +143,7 @@ def _hear_signals(service: Service, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
 
 
 def _say_ready(service: Service) -> None:

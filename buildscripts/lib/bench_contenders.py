@@ -93,7 +93,7 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
     parsed = parse(settings, "primary")
     recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
     # The very wiring of the service, so that what is measured is what is served.
-    work = Work(parsed, recognizer, _no_file)
+    work = Work(parsed, recognizer, _no_file, None)
 
     async def transcribe(recording: Recording, language: str | None) -> str:
         audio = recording.pcm if encoding.encoding == "linear16" else recording.wav

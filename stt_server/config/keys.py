@@ -5,48 +5,13 @@ The reader, the error messages, `docs/configuration.md` and `configs/*.env` foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from stt_server.config import casts, net_casts
-from stt_server.config.casts import Cast, choice, integer, number, optional
+from stt_server.config.casts import choice, integer, number, optional
+from stt_server.config.key import Key
 from stt_server.config.values import Service
 
-_BOTH: tuple[Service, ...] = ("primary", "fallback")
 _PRIMARY: tuple[Service, ...] = ("primary",)
 _FALLBACK: tuple[Service, ...] = ("fallback",)
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key."""
-
-    name: str
-    cast: Cast
-    default: str | None
-    """As it would be written in the file; empty: nothing set. None: the key is required."""
-    meaning: str
-    fallback_default: str | None = None
-    """The fallback's default, where it isn't the primary's."""
-    services: tuple[Service, ...] = _BOTH
-    """Where the key has an effect. Elsewhere it is accepted, with a warning."""
-    secret: bool = False
-    """The value is never printed."""
-    field: str = ""
-    """Name of the field in `Settings`; empty: the key's name in lower case."""
-    default_means: str = ""
-    """What an empty default stands for."""
-
-    @property
-    def field_name(self) -> str:
-        """Name of the field in `Settings` that holds the value."""
-        return self.field or self.name.lower()
-
-    def default_for(self, service: Service) -> str | None:
-        """The default as it would be written in that service's file; None: required there."""
-        if service == "fallback" and self.fallback_default is not None:
-            return self.fallback_default
-        return self.default
-
 
 COMPUTE_TYPES = (
     "default",
@@ -118,6 +83,7 @@ KEYS: tuple[Key, ...] = (
         casts.boolean,
         "true",
         "look for speech first; none found: an empty text, and no fallback",
+        live=True,
     ),
     Key(
         "ENCODER_WINDOW",
@@ -132,6 +98,7 @@ KEYS: tuple[Key, ...] = (
         "0.55",
         "fall back below it; compared with exp(mean token log-probability)",
         services=_PRIMARY,
+        live=True,
     ),
     Key(
         "CONF_LANGPROB_THRESHOLD",
@@ -139,6 +106,7 @@ KEYS: tuple[Key, ...] = (
         "0.70",
         "fall back below it; only where the language was detected",
         services=_PRIMARY,
+        live=True,
     ),
     Key(
         "MIN_WORDS_FOR_CONF",
@@ -146,14 +114,16 @@ KEYS: tuple[Key, ...] = (
         "3",
         "fewer words than this is low confidence; a character counts as a word in scripts written without spaces",
         services=_PRIMARY,
+        live=True,
     ),
-    Key("ROUTING_SIGNAL", choice("mean", "combined"), "mean", "how confidence is judged", services=_PRIMARY),
+    Key("ROUTING_SIGNAL", choice("mean", "combined"), "mean", "how confidence is judged", services=_PRIMARY, live=True),
     Key(
         "FINAL_CHOICE",
         choice("fallback", "best"),
         "fallback",
         "whose answer is returned where both models gave one; best: the better founded",
         services=_PRIMARY,
+        live=True,
     ),
     # The fallback
     Key(
@@ -164,6 +134,7 @@ KEYS: tuple[Key, ...] = (
         services=_PRIMARY,
         field="fallback",
         default_means="no fallback",
+        live=True,
     ),
     Key(
         "FALLBACK_API_KEY",
@@ -173,6 +144,7 @@ KEYS: tuple[Key, ...] = (
         services=_PRIMARY,
         secret=True,
         default_means="no key is sent",
+        live=True,
     ),
     Key(
         "FALLBACK_TIMEOUT_S",
@@ -180,6 +152,7 @@ KEYS: tuple[Key, ...] = (
         "60",
         "seconds the fallback has, or what is left of the caller's deadline, whichever is less",
         services=_PRIMARY,
+        live=True,
     ),
     Key(
         "FALLBACK_ON_ERROR",
@@ -187,6 +160,7 @@ KEYS: tuple[Key, ...] = (
         "fail",
         "the fallback was wanted and failed; fail: 502; degrade: the primary's text, with fallback_error set",
         services=_PRIMARY,
+        live=True,
     ),
     Key(
         "FALLBACK_CA",
@@ -195,6 +169,7 @@ KEYS: tuple[Key, ...] = (
         "who may have signed the fallback's certificate",
         services=_PRIMARY,
         default_means="gRPC's own list of public authorities",
+        live=True,
     ),
     Key(
         "FALLBACK_CERT",
@@ -203,6 +178,7 @@ KEYS: tuple[Key, ...] = (
         "the certificate that the primary shows the fallback (mTLS)",
         services=_PRIMARY,
         default_means="none",
+        live=True,
     ),
     Key(
         "FALLBACK_KEY",
@@ -211,6 +187,7 @@ KEYS: tuple[Key, ...] = (
         "the private key of FALLBACK_CERT",
         services=_PRIMARY,
         default_means="none",
+        live=True,
     ),
     # Callers
     Key(
@@ -220,6 +197,7 @@ KEYS: tuple[Key, ...] = (
         "keys that callers may send as Bearer; name:key gives one a name for logs and metrics",
         secret=True,
         default_means="open to everyone",
+        live=True,
     ),
     Key(
         "RATE_LIMIT_RPS",
@@ -227,6 +205,7 @@ KEYS: tuple[Key, ...] = (
         "15",
         "requests a second in the long run, per key, or per client address where there is no key; 0: no limit",
         fallback_default="60",
+        live=True,
     ),
     Key(
         "RATE_LIMIT_BURST",
@@ -234,6 +213,7 @@ KEYS: tuple[Key, ...] = (
         "30",
         "requests that may come at once; 0: no limit",
         fallback_default="120",
+        live=True,
     ),
     Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio a request"),
     Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of audio a request, once decoded"),
@@ -242,6 +222,7 @@ KEYS: tuple[Key, ...] = (
         optional(net_casts.networks, (), word="none"),
         "127.0.0.1,::1",
         "whose X-Forwarded-For is believed",
+        live=True,
     ),
     Key(
         "CORS_ORIGINS",
@@ -276,7 +257,7 @@ KEYS: tuple[Key, ...] = (
         default_means="callers need no certificate",
     ),
     # Live streams
-    Key("MAX_STREAMS", integer(0, 100_000), "32", "live streams at a time"),
+    Key("MAX_STREAMS", integer(0, 100_000), "32", "live streams at a time", live=True),
     Key("STREAM_IDLE_TIMEOUT_S", number(1, 3600), "30", "seconds without a message that end a live stream"),
     Key(
         "STREAM_FALLBACK_TIMEOUT_S",
@@ -284,11 +265,12 @@ KEYS: tuple[Key, ...] = (
         "3",
         "seconds that a live stream's final waits for the fallback at most",
         services=_PRIMARY,
+        live=True,
     ),
     # Operations
-    Key("DRAIN_TIMEOUT_S", number(0, 3600), "30", "seconds that SIGTERM waits for work in flight"),
+    Key("DRAIN_TIMEOUT_S", number(0, 3600), "30", "seconds that SIGTERM waits for work in flight", live=True),
     Key("SERVER_COMMIT", casts.label(128), "unknown", "what was deployed (git SHA or date), in /v1/metrics"),
     Key("LOG_FORMAT", choice("json", "text"), "json", "what a log line looks like"),
-    Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lines below it aren't logged"),
+    Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lines below it aren't logged", live=True),
 )
 """Every key of both services' files, in the order of the documentation."""

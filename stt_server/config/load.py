@@ -14,12 +14,14 @@ from envparse import NOTSET, ConfigurationError
 
 from stt_server.config.envfile import Entry, FileEnv, read_entries
 from stt_server.config.errors import ConfigError
-from stt_server.config.keys import KEYS, Key
+from stt_server.config.key import Key
+from stt_server.config.keys import KEYS
 from stt_server.config.settings import Settings
 from stt_server.config.values import FallbackTarget, Service
 
 _BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
-_LARGEST_FILE = 1024 * 1024
+LARGEST_FILE = 1024 * 1024
+"""Bytes. Nothing over it is read."""
 _SHORT_KEY = 16
 
 
@@ -30,14 +32,23 @@ def config_path(service: Service, environ: Mapping[str, str]) -> Path:
 
 def load(path: Path, service: Service) -> Settings:
     """The settings that the file at `path` makes. Raises ConfigError."""
-    source = str(path)
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
+            data = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        hint = "; CONFIG_PATH says where it is" if isinstance(error, FileNotFoundError) else ""
-        raise ConfigError(source, f"can't read the configuration: {error.strerror}{hint}") from None
-    if len(data) > _LARGEST_FILE:
+        raise unreadable(path, error) from None
+    return read(data, service, source=str(path))
+
+
+def unreadable(path: Path, error: OSError) -> ConfigError:
+    """What is said of a file that isn't there, or may not be read."""
+    hint = "; CONFIG_PATH says where it is" if isinstance(error, FileNotFoundError) else ""
+    return ConfigError(str(path), f"can't read the configuration: {error.strerror}{hint}")
+
+
+def read(data: bytes, service: Service, *, source: str) -> Settings:
+    """The settings that the bytes of a file make; `source` names it in errors. Raises ConfigError."""
+    if len(data) > LARGEST_FILE:
         raise ConfigError(source, "is over 1 MiB: not a configuration")
     try:
         text = data.decode("utf-8")

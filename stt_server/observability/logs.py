@@ -14,6 +14,8 @@ from pythonjsonlogger.json import JsonFormatter
 
 from stt_server.observability.calls import Call
 
+LEVELS = ("debug", "info", "warning", "error")
+"""Of `LOG_LEVEL`, the most talkative first."""
 LogFormat = Literal["json", "text"]
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
@@ -45,9 +47,23 @@ def configure(format: LogFormat, level: str, stream: TextIO | None = None) -> No
     """
     handler = _LossyHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
+    handler.addFilter(_without_strangers_bytes)
+    set_level(level)
     root = logging.getLogger()
-    root.setLevel(level.upper())
     root.handlers[:] = [handler]
+
+
+def _without_strangers_bytes(record: logging.LogRecord) -> bool:
+    """gRPC shows metadata that is not UTF-8 in its log, which may be a key with a slip, and a traceback each time."""
+    if record.name == "grpc._cython.cygrpc" and str(record.msg).startswith("Invalid encoding"):
+        record.msg, record.args, record.exc_info = "metadata that is not UTF-8 came in", (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+def set_level(level: str) -> None:
+    """Another `LOG_LEVEL` from now on. Raises ValueError: it names no level."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def log_call(logger: logging.Logger, call: Call) -> None:

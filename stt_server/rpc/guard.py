@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stt_server.config import Network
+from stt_server.config import Network, Settings
 from stt_server.errors import NotReady
 from stt_server.rpc.calls import CallState, Metadata, values_of
 from stt_server.rpc.readiness import Readiness
@@ -14,6 +14,8 @@ from stt_server.security.rate_limit import RateLimiter
 
 
 class Guard:
+    """Lets callers in, by rules that may change while it does."""
+
     def __init__(
         self, readiness: Readiness, keys: KeyRing, limiter: RateLimiter, trusted_proxies: Sequence[Network]
     ) -> None:
@@ -21,6 +23,12 @@ class Guard:
         self._keys = keys
         self._limiter = limiter
         self._trusted = trusted_proxies
+
+    def follow(self, settings: Settings) -> None:
+        """From now on callers are let in by `settings`; the buckets of the rate limit stay as full as they are."""
+        self._keys = KeyRing(settings.api_keys)
+        self._limiter.change(settings.rate_limit_rps, settings.rate_limit_burst)
+        self._trusted = settings.trusted_proxies
 
     def check_caller(self, call: CallState, metadata: Metadata) -> None:
         """Whether the caller would be let in; costs no token.

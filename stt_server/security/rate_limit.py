@@ -57,6 +57,16 @@ class RateLimiter:
         """How many buckets are remembered."""
         return len(self._full_at)
 
+    def change(self, rps: float, burst: int) -> None:
+        """Another rate and size for all buckets. What a caller has taken and not got back yet stays taken."""
+        now = self._clock()
+        if not (rps and burst and self._rps and self._burst):
+            self._full_at.clear()
+        for bucket, full_at in self._full_at.items():
+            taken = max(0.0, full_at - now) * self._rps
+            self._full_at[bucket] = now + min(taken, burst) / rps
+        self._rps, self._burst = rps, burst
+
     def take(self, bucket: str) -> None:
         """Takes one token out of `bucket`. A refused call takes none.
 

@@ -14,7 +14,8 @@ class Streams:
     """Lets streams in while there are fewer than a limit."""
 
     def __init__(self, limit: int, watch: Watch) -> None:
-        self._limit = limit
+        self.limit = limit
+        """May be changed while streams are open: none of them ends by that."""
         self._watch = watch
         self._sessions: set[Session] = set()
 
@@ -25,8 +26,9 @@ class Streams:
         Raises:
             Overloaded: there are as many as may be.
         """
-        if len(self._sessions) >= self._limit:
-            raise Overloaded(f"{self._limit} live streams are open, as many as may be; try again, or another service")
+        if len(self._sessions) >= self.limit:
+            said = f"{self.limit} live streams are open, as many as may be; try again, or another service"
+            raise Overloaded(said, "streams")
         self._sessions.add(session)
         self._watch.opened()
         try:

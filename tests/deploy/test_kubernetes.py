@@ -139,6 +139,11 @@ def test_a_slow_model_has_time_to_load(service: Service) -> None:
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
 
 
+def test_a_changed_configuration_reaches_the_pod(service: Service) -> None:
+    (mount,) = (each for each in container(service)["volumeMounts"] if each["name"] == "config")
+    assert "subPath" not in mount, "the kubelet never updates such a file"
+
+
 def test_there_is_time_to_drain(service: Service, tmp_path: Path) -> None:
     sleeps = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
     text = (ROOT / "base" / "config" / f"stt_{service}.env").read_text()

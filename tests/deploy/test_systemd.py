@@ -38,6 +38,10 @@ def test_it_runs_the_service_with_its_configuration(service: str) -> None:
     assert (unit["User"], unit["Group"]) == ("stt", "stt")
 
 
+def test_a_reload_has_the_file_read_and_does_not_stop_it(service: str) -> None:
+    assert settings(service)["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
 def test_it_comes_back_unless_its_configuration_is_wrong(service: str) -> None:
     unit = settings(service)
     assert (unit["Restart"], unit["RestartSec"]) == ("always", "3")

@@ -16,9 +16,9 @@ import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from tests.faults.callers import WAYS, Reply, over_grpc, until_used
 from tests.faults.network import Cable, cable, why_not
 from tests.faults.processes import ServiceProcess, running
+from tests.faults.replies import WAYS, Reply, over_grpc, until_used
 from tests.faults.scripted import Script
 from tests.live import FLUSH, Caller, config
 from tests.needs import lacking

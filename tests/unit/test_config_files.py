@@ -26,7 +26,7 @@ def _documented(key: Key) -> str:
         default = "required"
     if key.fallback_default is not None:
         default += f" (fallback: `{key.fallback_default}`)"
-    return f"| `{key.name}` | {default} | {key.cast.takes} | {key.meaning} |"
+    return f"| `{key.name}` | {default} | {key.cast.takes} | {key.meaning} | {'live' if key.live else 'restart'} |"
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
@@ -67,3 +67,10 @@ def test_a_shipped_file_explains_every_key_above_it(service: Service) -> None:
     lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
     bare = [line for above, line in pairwise(lines) if "=" in line and line[0] != "#" and above[:1] != "#"]
     assert bare == []
+
+
+@pytest.mark.parametrize("service", ["primary", "fallback"])
+def test_a_shipped_file_marks_the_keys_that_are_taken_up_without_a_restart(service: Service) -> None:
+    lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
+    marked = [line.partition("=")[0] for above, line in pairwise(lines) if above == "# Live."]
+    assert marked == [key.name for key in KEYS if key.live and service in key.services]

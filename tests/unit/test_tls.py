@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from stt_server.config import ConfigError, Settings
-from stt_server.security.tls import channel_credentials, server_credentials
+from stt_server.security.tls import ServerCertificate, channel_pems, server_pems
 from tests.unit.config_files import Reader, make_model
 
 
@@ -77,16 +77,16 @@ async def _call(server_settings: Settings, client_lines: str, read: Reader) -> b
     server = grpc.aio.server()
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(echo)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Echo": handler}),))
-    credentials = server_credentials(server_settings)
-    assert credentials is not None
-    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server_side = server_pems(server_settings)
+    assert server_side is not None
+    port = server.add_secure_port("127.0.0.1:0", ServerCertificate(server_side).credentials())
     await server.start()
     try:
         settings = read(f"{client_lines}\nFALLBACK_URL=grpcs://127.0.0.1:{port}")
         assert settings.fallback is not None
-        channel_side = channel_credentials(settings)
+        channel_side = channel_pems(settings)
         assert channel_side is not None
-        async with grpc.aio.secure_channel(settings.fallback.target, channel_side) as channel:
+        async with grpc.aio.secure_channel(settings.fallback.target, channel_side.credentials()) as channel:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Echo/Echo")
             return await call(b"hello", timeout=10)
     finally:
@@ -120,9 +120,9 @@ async def test_with_a_client_authority_only_its_certificates_get_through(pems: P
 
 
 def test_without_files_there_is_no_tls(read: Reader) -> None:
-    assert server_credentials(read()) is None
-    assert channel_credentials(read()) is None
-    assert channel_credentials(read("FALLBACK_URL=grpc://fb:50052")) is None
+    assert server_pems(read()) is None
+    assert channel_pems(read()) is None
+    assert channel_pems(read("FALLBACK_URL=grpc://fb:50052")) is None
 
 
 @pytest.mark.parametrize(
@@ -144,22 +144,22 @@ def test_a_file_that_is_not_what_it_should_be_is_named(
     pems: Path, read: Reader, cert: str, key: str, problem: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        server_credentials(read(f"TLS_CERT={pems}/{cert}\nTLS_KEY={pems}/{key}"))
+        server_pems(read(f"TLS_CERT={pems}/{cert}\nTLS_KEY={pems}/{key}"))
     assert str(caught.value).startswith(f"{pems}/{problem}")
     assert "\n" not in str(caught.value)
 
 
 def test_a_bad_client_authority_is_named(pems: Path, read: Reader) -> None:
     with pytest.raises(ConfigError, match=r"text\.pem: TLS_CLIENT_CA: holds no certificate"):
-        server_credentials(read(f"{_server_lines(pems)}TLS_CLIENT_CA={pems}/text.pem"))
+        server_pems(read(f"{_server_lines(pems)}TLS_CLIENT_CA={pems}/text.pem"))
 
 
 def test_a_bad_fallback_file_is_named(pems: Path, read: Reader) -> None:
     url = "FALLBACK_URL=grpcs://fb:50052\n"
     with pytest.raises(ConfigError, match=r"text\.pem: FALLBACK_CA: holds no certificate"):
-        channel_credentials(read(f"{url}FALLBACK_CA={pems}/text.pem"))
+        channel_pems(read(f"{url}FALLBACK_CA={pems}/text.pem"))
     with pytest.raises(ConfigError, match=r"server\.key: FALLBACK_KEY: is not the private key of FALLBACK_CERT"):
-        channel_credentials(read(f"{url}FALLBACK_CERT={pems}/client.pem\nFALLBACK_KEY={pems}/server.key"))
+        channel_pems(read(f"{url}FALLBACK_CERT={pems}/client.pem\nFALLBACK_KEY={pems}/server.key"))
 
 
 def test_a_file_gone_since_the_settings_were_read_is_refused(pems: Path, read: Reader, tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_a_file_gone_since_the_settings_were_read_is_refused(pems: Path, read: R
     settings = read(f"TLS_CERT={copy}\nTLS_KEY={pems}/server.key")
     copy.unlink()
     with pytest.raises(ConfigError, match="TLS_CERT: can't be read: No such file"):
-        server_credentials(settings)
+        server_pems(settings)

@@ -1,0 +1,318 @@
+"""A changed configuration is taken up by running services: when, how, and how not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from protos.stt.v1 import speech_pb2_grpc
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.scripted import Script
+from tests.faults.steady import NO_RETRY, WAV, Steady, by_grpc, by_rest
+from tests.services import transcribe
+
+FIRST = "the first fallback says"
+SECOND = "the second fallback says"
+OWN = "the quick brown fox jumps over the lazy dog"
+OLD_KEY, NEW_KEY = "old-key-0123456789", "new-key-0123456789"
+
+IN_TIME_S = 6.0
+"""The promise is 2 s; three times that tells a change that is taken up, on a busy machine, from one that never is."""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServiceProcess, ServiceProcess, ServiceProcess]]:
+    """A primary, its fallback, and another fallback."""
+    folder = tmp_path_factory.mktemp("reload")
+    first = ServiceProcess("fallback", folder / "first", {"HTTP_PORT": "off"}, Script(text=FIRST))
+    second = ServiceProcess("fallback", folder / "second", {"HTTP_PORT": "off"}, Script(text=SECOND))
+    primary = ServiceProcess("primary", folder / "primary", {"VAD_FILTER": "false", "API_KEYS": ""}, Script())
+    first.write_config(VAD_FILTER="false")
+    second.write_config(VAD_FILTER="false", API_KEYS=NEW_KEY)
+    with running(first, second, primary):
+        yield primary, first, second
+
+
+@pytest.fixture
+async def primary(pair: tuple[ServiceProcess, ServiceProcess, ServiceProcess]) -> AsyncIterator[ServiceProcess]:
+    """The primary, which has its first configuration again afterwards."""
+    service = pair[0]
+    service.act(Script())
+    before = dict(service.keys)
+    yield service
+    service.config.unlink(missing_ok=True)
+    service.keys = {}
+    service.write_config(**before)
+    service.send(signal.SIGHUP)
+    await eventually(lambda: metric(service, "stt_config_last_reload_successful"), 1)
+
+
+async def eventually(look: Callable[[], Awaitable[Any]], wanted: Any, within_s: float = IN_TIME_S) -> None:
+    """Until `look` finds what is wanted."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within_s
+    while True:
+        found = await look()
+        if found == wanted:
+            return
+        assert loop.time() < end, f"{found!r} after {within_s} s, not {wanted!r}"
+        await asyncio.sleep(0.05)
+
+
+async def metric(service: ServiceProcess, name: str) -> float:
+    """A sample of /metrics."""
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        text = (await http.get("/metrics")).text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+async def reloads(service: ServiceProcess, result: str) -> float:
+    return await metric(service, f'stt_config_reloads_total{{result="{result}"}}')
+
+
+@asynccontextmanager
+async def stub(service: ServiceProcess) -> AsyncIterator[Any]:
+    async with grpc.aio.insecure_channel(service.target, options=NO_RETRY) as channel:
+        yield speech_pb2_grpc.SpeechToTextStub(channel)
+
+
+def lines(service: ServiceProcess, text: str) -> list[dict[str, Any]]:
+    """The lines of its log that hold `text`."""
+    return [json.loads(line) for line in service.log_text().splitlines() if text in line]
+
+
+async def error_type(service: ServiceProcess, key: str = "") -> str:
+    """What a tiny recording ends with; empty: an answer."""
+    async with stub(service) as calls:
+        try:
+            await transcribe(calls, WAV, (("authorization", f"Bearer {key}"),) if key else ())
+        except grpc.aio.AioRpcError as error:
+            return str(dict(error.trailing_metadata() or ()).get("x-error-type", error.details()))
+    return ""
+
+
+async def test_keys_limits_thresholds_and_log_level_are_taken_up_from_a_changed_file(primary: ServiceProcess) -> None:
+    assert await error_type(primary) == ""
+    primary.write_config(API_KEYS=f"one:{OLD_KEY}", LOG_LEVEL="debug")
+    await eventually(lambda: error_type(primary), "unauthenticated")
+    assert await error_type(primary, OLD_KEY) == ""
+    primary.write_config(RATE_LIMIT_RPS=0.001, RATE_LIMIT_BURST=1, MIN_WORDS_FOR_CONF=4, LOG_LEVEL="info")
+    await eventually(lambda: error_type(primary, OLD_KEY), "rate_limited")
+    said = lines(primary, "is taken up")[-1]["message"]
+    assert said.partition(": ")[2] == "MIN_WORDS_FOR_CONF, RATE_LIMIT_RPS, RATE_LIMIT_BURST, LOG_LEVEL"
+    assert OLD_KEY not in primary.log_text()
+    async with stub(primary) as calls:
+        primary.write_config(RATE_LIMIT_RPS=0, CONF_LOGPROB_THRESHOLD=0.95)
+        await eventually(lambda: _reason(calls), "low_logprob")
+
+
+async def _reason(calls: Any) -> str:
+    try:
+        return (await transcribe(calls, WAV, _bearer(OLD_KEY)))[1]["x-route-reason"]
+    except grpc.aio.AioRpcError as error:
+        return str(error.code())
+
+
+def _bearer(key: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {key}"),)
+
+
+async def test_the_log_level_follows(primary: ServiceProcess) -> None:
+    primary.write_config(LOG_LEVEL="error")
+    await eventually(lambda: _logged_lines(primary), 0)
+    primary.write_config(LOG_LEVEL="info")
+    await eventually(lambda: _logged_lines(primary), 1)
+
+
+async def _logged_lines(service: ServiceProcess) -> int:
+    """How many lines one request adds to the log."""
+    before = len(lines(service, "request finished"))
+    await error_type(service)
+    return len(lines(service, "request finished")) - before
+
+
+async def test_a_hang_up_reads_the_file_at_once_and_ends_nothing(primary: ServiceProcess) -> None:
+    unchanged = await reloads(primary, "unchanged")
+    primary.send(signal.SIGHUP)
+    await eventually(lambda: reloads(primary, "unchanged"), unchanged + 1)
+    # A file that ends within a line is left to settle, unless somebody says that it is whole.
+    primary.config.write_text(_without_keys(primary) + f"API_KEYS=one:{OLD_KEY}")
+    primary.send(signal.SIGHUP)
+    await eventually(lambda: error_type(primary), "unauthenticated")
+
+
+def _without_keys(service: ServiceProcess) -> str:
+    return service.config.read_text().replace("API_KEYS=\n", "")
+
+
+async def test_a_config_map_that_swaps_a_link_is_taken_up(primary: ServiceProcess) -> None:
+    applied = await reloads(primary, "applied")
+    text = _without_keys(primary)
+    for number, keys in enumerate(("API_KEYS=\n", f"API_KEYS=one:{OLD_KEY}\n")):
+        version = primary.folder / f"..version_{number}"
+        version.mkdir()
+        (version / primary.config.name).write_text(text + keys)
+        fresh = primary.folder / "..data_tmp"
+        fresh.symlink_to(version.name)
+        fresh.rename(primary.folder / "..data")
+        if number == 0:
+            primary.config.unlink()
+            primary.config.symlink_to(f"..data/{primary.config.name}")
+            await asyncio.sleep(1)  # the same content by another way is no change
+            assert await reloads(primary, "applied") == applied
+    await eventually(lambda: error_type(primary), "unauthenticated")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (b"", "CT2_SMALL_PATH: is missing"),
+        (None, "can't read the configuration: No such file or directory"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"%(text)sDEVICE_INDEX=many\n", "DEVICE_INDEX: takes a whole number from 0 to 255 (not 'many')"),
+        (b"%(text)sAPI_KEYZ=secret-of-ours\n", "API_KEYZ: is not a key; is API_KEYS meant?"),
+        (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
+        (b"%(text)sFALLBACK_URL=grpcs://f:1\nFALLBACK_CA=%(here)s\n", "FALLBACK_CA: holds no certificate in PEM"),
+        (b"%(half)s", "not a KEY=VALUE line"),
+    ],
+    ids=["empty", "missing", "binary", "wrong value", "unknown key", "wrong secret", "wrong PEM", "half a line"],
+)
+async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
+    primary: ServiceProcess, broken: bytes | None, said: str
+) -> None:
+    refused, applied = await reloads(primary, "refused"), await reloads(primary, "applied")
+    told = len(lines(primary, "is not taken up"))
+    text = primary.config.read_bytes()
+    changed = text + b"RATE_LIMIT_BURST=1\n"
+    if broken is None:
+        primary.config.unlink()
+    else:
+        half = changed[: changed.index(b"RATE_LIMIT_RPS=0") - 20]
+        primary.config.write_bytes(
+            broken.replace(b"%(text)s", changed)
+            .replace(b"%(half)s", half)
+            .replace(b"%(here)s", str(primary.config).encode())
+        )
+    await eventually(lambda: reloads(primary, "refused"), refused + 1)
+    await asyncio.sleep(1)  # looked at again and again, and not told again
+    assert await reloads(primary, "refused") == refused + 1
+    assert await reloads(primary, "applied") == applied
+    assert await metric(primary, "stt_config_last_reload_successful") == 0
+    new = lines(primary, "is not taken up")[told:]
+    assert [line["level"] for line in new] == ["ERROR"]
+    assert said in new[0]["message"]
+    assert str(primary.config) in new[0]["message"]
+    assert "ours" not in primary.log_text()
+    primary.config.write_bytes(text)
+    await eventually(lambda: metric(primary, "stt_config_last_reload_successful"), 1)
+    assert await reloads(primary, "applied") == applied
+
+
+async def test_a_file_that_lost_its_keys_opens_nothing(primary: ServiceProcess) -> None:
+    without = _without_keys(primary)
+    primary.write_config(API_KEYS=f"one:{OLD_KEY}")
+    await eventually(lambda: error_type(primary), "unauthenticated")
+    primary.config.write_text(without)
+    await eventually(lambda: metric(primary, "stt_config_last_reload_successful"), 0)
+    assert await error_type(primary) == "unauthenticated"
+    assert "API_KEYS: is gone" in lines(primary, "is not taken up")[-1]["message"]
+    primary.write_config(API_KEYS="")
+    await eventually(lambda: error_type(primary), "")
+
+
+async def test_a_key_that_needs_a_restart_is_named_and_the_rest_is_taken_up(primary: ServiceProcess) -> None:
+    primary.write_config(MAX_BATCH_SIZE=3, MODEL_NAME="other", API_KEYS=f"one:{OLD_KEY}")
+    await eventually(lambda: error_type(primary), "unauthenticated")
+    warned = lines(primary, "wait for a restart")
+    assert [line["message"].partition(": ")[2] for line in warned] == ["MODEL_NAME, MAX_BATCH_SIZE"]
+    assert await metric(primary, "stt_config_keys_awaiting_restart") == 2
+
+
+async def test_keys_are_rotated_under_load_without_a_failure(primary: ServiceProcess) -> None:
+    key = OLD_KEY
+    primary.write_config(API_KEYS=f"old:{OLD_KEY}")
+    await eventually(lambda: error_type(primary), "unauthenticated")
+    channel = grpc.aio.insecure_channel(primary.target, options=NO_RETRY)
+    async with (
+        channel,
+        httpx.AsyncClient(base_url=primary.url, timeout=20) as http,
+        Steady([by_grpc(channel, lambda: key), by_rest(http, lambda: key)]) as load,
+    ):
+        await load.answered(OWN)
+        primary.write_config(API_KEYS=f"old:{OLD_KEY},new:{NEW_KEY}")
+        await eventually(lambda: error_type(primary, NEW_KEY), "")
+        key = NEW_KEY
+        await load.answered(OWN, 50)
+        primary.write_config(API_KEYS=f"new:{NEW_KEY}")
+        await eventually(lambda: error_type(primary, OLD_KEY), "unauthenticated")
+        await load.answered(OWN, 50)
+    assert load.failures == []
+    assert load.sent > 100
+    assert await metric(primary, 'stt_key_requests_total{key_name="new"}') > 50
+
+
+async def test_the_fallback_moves_under_load_without_a_failure(
+    primary: ServiceProcess, pair: tuple[ServiceProcess, ServiceProcess, ServiceProcess]
+) -> None:
+    _, first, second = pair
+    primary.write_config(FALLBACK_URL=f"grpc://{first.target}")
+    primary.act(Script(confidence=0.1))
+    # So slow that calls are under way when their fallback goes.
+    first.act(Script(text=FIRST, seconds=0.02))
+    channel = grpc.aio.insecure_channel(primary.target, options=NO_RETRY)
+    async with channel, httpx.AsyncClient(base_url=primary.url, timeout=20) as http:
+        await eventually(lambda: _text(by_grpc(channel)), FIRST)
+        async with Steady([by_grpc(channel), by_rest(http)], rate=30) as load:
+            for there, key, text in ((second, NEW_KEY, SECOND), (first, "", FIRST), (second, NEW_KEY, SECOND)):
+                primary.write_config(FALLBACK_URL=f"grpc://{there.target}", FALLBACK_API_KEY=key)
+                await load.answered(text)
+    assert load.failures == []
+    assert set(load.answers) == {FIRST, SECOND}
+    await eventually(lambda: _connections(primary, first), 0)
+
+
+async def _text(call: Callable[[], Awaitable[str]]) -> str:
+    return await call()
+
+
+async def _connections(primary: ServiceProcess, fallback: ServiceProcess) -> int:
+    """How many connections `primary` holds to `fallback`."""
+    own = {link.readlink().name for link in Path(f"/proc/{primary.pid}/fd").iterdir() if link.is_symlink()}
+    port = f":{fallback.grpc_port:04X}"
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(port) and f"socket:[{row[9]}]" in own for row in table)
+
+
+def test_a_hang_up_during_the_start_does_not_end_it(tmp_path: Path) -> None:
+    service = ServiceProcess("fallback", tmp_path, {"HTTP_PORT": "off"})
+    try:
+        service.spawn()
+        while not _ignores_hang_ups(service):
+            assert service.running, service.log_text()
+        assert "cygrpc" not in Path(f"/proc/{service.pid}/maps").read_text(), "that took all the imports"
+        for _ in range(20):
+            service.send(signal.SIGHUP)
+            time.sleep(0.1)
+        service.wait_ready()
+        assert service.stop() == 0
+    finally:
+        service.kill()
+
+
+def _ignores_hang_ups(service: ServiceProcess) -> bool:
+    status = Path(f"/proc/{service.pid}/status").read_text()
+    found = re.search(r"^SigIgn:\t(\w+)$", status, re.MULTILINE)
+    return bool(found and int(found[1], 16) & 1)
