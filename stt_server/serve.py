@@ -19,6 +19,7 @@ from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.errors import EngineLost
 from stt_server.machine import end_within, prepare
 from stt_server.observability.logs import configure
 from stt_server.reload import Reloader
@@ -46,7 +47,7 @@ def run(
 ) -> int:
     """Serves until SIGTERM or SIGINT; the exit status. A second SIGINT ends the drain; more of SIGTERM change nothing.
 
-    0 after a drain, 1 where the machine is the cause (a port taken), 2 where the configuration is.
+    0 after a drain, 1 where the machine is the cause (a port taken, a model lost), 2 where the configuration is.
 
     Args:
         load_model: loads and warms the model; None: Whisper, as configured.
@@ -67,6 +68,10 @@ def run(
         return asyncio.run(_serve(path, settings, make_gateway, load_model or load_whisper))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
+    except EngineLost as error:
+        _complain(name, f"the model is lost, start it anew: {error.__cause__ or error}", EXIT_FAILED)
+        # At once: Python would wait for the threads of inferences that may hang, and free a model that can't be freed.
+        os._exit(EXIT_FAILED)
     except OSError as error:
         return _complain(name, error, EXIT_FAILED)
 
@@ -80,8 +85,8 @@ def _allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
-def _complain(name: ServiceName, error: Exception, status: int) -> int:
-    log.debug("the start failed", exc_info=error)
+def _complain(name: ServiceName, error: Exception | str, status: int) -> int:
+    log.debug("the start failed", exc_info=error if isinstance(error, Exception) else None)
     with contextlib.suppress(OSError):  # a full disk hides the line, and must not change the status
         print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
     return status
@@ -106,8 +111,9 @@ async def _serve(
         if started.done():
             await started
             _say_ready(service)
-            await stopping
-            end_within(settings.drain_timeout_s, 0)
+            losing = asyncio.ensure_future(service.losing_model())
+            await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+            end_within(settings.drain_timeout_s, EXIT_FAILED if service.lost else 0)
         else:
             started.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -115,6 +121,8 @@ async def _serve(
     finally:
         watching.cancel()
         await service.stop()
+    if service.lost is not None:
+        raise service.lost
     end_within(LEAVING_S, 0)
     return 0
 
