@@ -236,7 +236,7 @@ _FALLBACK_ROWS = (
     FallbackKind(
         code="circuit_open",
         meaning="It is away, or failed again and again, so it is not asked until it is back.",
-        operator="The primary's log says why, after `circuit to the fallback`; it closes by itself.",
+        operator="The primary's log lines on the circuit to the fallback say why; it closes by itself.",
     ),
     FallbackKind(
         code="overloaded",
