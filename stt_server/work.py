@@ -83,6 +83,7 @@ class Work:
             slots,
             settings.max_batch_size,
             measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
+            forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
         )
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._decode_file = decode_file

@@ -41,6 +41,8 @@ class Script:
     """Said of each chunk, with the request's prompt behind it: an answer tells whose it is."""
     error: Failure = ""
     """What it raises instead: `cuda`, the text of a poisoned context, as CTranslate2 raises it."""
+    load_seconds: float = 0.0
+    """How long the model takes to load."""
 
     def write(self, path: Path) -> None:
         """In one step, so that no inference reads half of it."""
@@ -101,6 +103,7 @@ def main() -> int:
     script = Path(os.environ["STT_SCRIPT"])
 
     def load(settings: Settings) -> ScriptedModel:
+        threading.Event().wait(Script(**json.loads(script.read_text())).load_seconds)
         return ScriptedModel(settings.model_name, script)
 
     service = sys.argv.pop(1)

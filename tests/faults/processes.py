@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,6 +181,13 @@ class ServiceProcess:
 
     def threads(self) -> int:
         return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir())
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has, for who must know it before it is listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @contextmanager
