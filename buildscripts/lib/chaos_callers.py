@@ -101,6 +101,15 @@ class Callers:
         )
         return entry, said
 
+    async def until_settled(self) -> None:
+        """Returns once all that is in flight now has come to something."""
+        pending = [entry for entry in self.ledger.entries if entry.done is None]
+        while True:
+            pending = [entry for entry in pending if entry.done is None]
+            if not pending:
+                return
+            await asyncio.sleep(PROBE_S)
+
     async def until_well(self) -> None:
         """Returns once every way is answered as if nothing had been, the fallback's included."""
         while True:
@@ -248,7 +257,7 @@ PROBES = (
     *(("REST", name, False) for name in ("a", "b", "gateway")),
 )
 PROBE_S = 0.05
-"""From one round of probes that failed to the next."""
+"""From one look at what others do to the next."""
 STREAMS = ("stream", "WebSocket")
 TEAM = (
     *(("pool", "pool"),) * 4,

@@ -131,7 +131,7 @@ async def rotate_keys(scene: Scene) -> AsyncIterator[Harm]:
             member.write_config(API_KEYS=keys)
         await _follow(*stage.primaries)
         stage.key = key
-        await asyncio.sleep(scene.callers.deadline)  # what was sent with the old key has been answered
+        await scene.callers.until_settled()  # and nothing that was sent with the old key is on its way
     yield Harm()
 
 
