@@ -13,12 +13,12 @@ import httpx
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import strategies as st
 
+from buildscripts.lib.scripted import Script
 from gateway.form import FIELDS
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.services import LARGE
 from tests.unit.audio_samples import chirp, encode, wav_header
 
