@@ -14,6 +14,7 @@ from gateway.form import FIELDS, order_of
 from gateway.multipart import FormReader, boundary_of
 from stt_server.audio import AudioFormat, decode_plain
 from stt_server.audio.offspring import Bounds, Child, ChildDied, Refused
+from stt_server.audio.wav import read_wav
 from stt_server.config import ConfigError, parse
 from stt_server.errors import SttError
 
@@ -59,6 +60,14 @@ class Decoder:
 
     def close(self) -> None:
         self._child.end()
+
+
+def wav(data: bytes) -> str:
+    """The part of the decoder that is Python."""
+    try:
+        return "left to FFmpeg" if read_wav(data) is None else "read"
+    except SttError as error:
+        return error.type
 
 
 def form(data: bytes) -> str:
