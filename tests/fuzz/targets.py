@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from stt_server.errors import SttError
 CORPUS = Path(__file__).parent / "corpus"
 BOUNDS = Bounds(max_seconds=120, max_bytes=1 << 22)
 BOUNDARY = "x-boundary"
+MODEL = b"/models/whisper-small-ct2"
+"""Stands for a model's folder in the corpus' configurations."""
 
 Target = Callable[[bytes], str]
 """What came of some bytes, in a word or two. Raises for what must not be."""
@@ -112,8 +115,12 @@ def target(name: str) -> Iterator[Target]:
             yield decoder
         finally:
             decoder.close()
+    elif name == "config":
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "model.bin").touch()
+            yield lambda data: config(data.replace(MODEL, folder.encode()))
     else:
-        yield {"form": form, "content_type": content_type, "config": config}[name]
+        yield {"form": form, "content_type": content_type}[name]
 
 
 def corpus(name: str) -> dict[str, bytes]:
