@@ -35,6 +35,7 @@ from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
+from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
@@ -55,12 +56,12 @@ NOTICE_SHARE = 1 / 60
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
 
+ENDING_S = 1.5
+"""Of DRAIN_TIMEOUT_S, and at most a quarter of it, kept for telling those who wait that it is over, and for ending."""
+
 MOST_CHILDREN = 8
 """That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
 container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
-
-ENDING_SHARE = 1 / 10
-"""Of DRAIN_TIMEOUT_S, kept for telling those who wait that it is over, and for ending."""
 
 TELLING_S = 0.5
 """Longest wait until those who are cut off have been told."""
@@ -118,7 +119,7 @@ class Service:
         bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
         self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
         self._stack.push_async_callback(self._children.close)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._server = self._make_server()
 
     @property
@@ -160,10 +161,10 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        await self._answer_all(until - self.settings.drain_timeout_s * ENDING_SHARE)
+        await self._answer_all(until - min(ENDING_S, self.settings.drain_timeout_s / 4))
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
-        # Nothing is left but health watches, which would hold a longer grace to its end.
+        self._health.end_watches()
         await self._server.stop(0.1)
         self._ears.shutdown(wait=False)
         await self._stack.aclose()

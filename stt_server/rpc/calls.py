@@ -17,10 +17,6 @@ from stt_server.errors import Refused
 from stt_server.jobs import Progress, Transcript
 from stt_server.observability.calls import Call, Endpoint
 
-_NOT_AGAIN = frozenset({"overloaded", "out_of_memory", "fallback_failed"})
-"""Errors that a caller's library must not try again by itself: a busy service would get its load twice, and a failed
-fallback has been tried again already, by the primary: one retry, at one hop."""
-
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -134,9 +130,9 @@ def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -
         ("x-error-message", header_safe(message)),
         ("grpc-status-details-bin", _details(kind, message, wait)),
     ]
-    if wait is not None and kind.http in (429, 503):
+    if wait is not None and kind.tells_retry_after:
         entries.append(("retry-after-ms", str(max(1, round(wait * 1000)))))
-    if kind.type in _NOT_AGAIN:
+    if kind.pushed_back:
         entries.append(("grpc-retry-pushback-ms", "-1"))
     return entries
 

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from protos.stt.v1.errors import ERRORS, type_of_bare_status
+from protos.stt.v1.errors import FallbackCode, fallback_code_of
 from stt_server.breaker import Health
 from stt_server.jobs import Answer, FallbackError, Job
 from stt_server.rpc.convert import answer_of, request_of
@@ -138,17 +138,12 @@ class FallbackStub:
         await self._channel.close()
 
 
-def _code_of(error: grpc.aio.AioRpcError) -> str:
+def _code_of(error: grpc.aio.AioRpcError) -> FallbackCode:
     """What goes into `fallback_error`: the fallback's own error type, else what the transport says."""
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return "unimplemented"
-    for name, value in error.trailing_metadata() or ():
-        if name == "x-error-type" and value in ERRORS:
-            return str(value)
     if "CLIENT: Received message larger" in (error.details() or ""):
         return "invalid_answer"  # larger than any can be; gRPC on this side refuses it
-    code = type_of_bare_status(error.code().name)
-    return "unavailable" if code == "upstream_unavailable" else code
+    said = [value for name, value in error.trailing_metadata() or () if name == "x-error-type"]
+    return fallback_code_of(error.code().name, said[0] if said and isinstance(said[0], str) else "")
 
 
 def _sensible(response: pb.TranscribeResponse) -> bool:
