@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import openapi
 from gateway.access_log import AccessLog
 from gateway.docs import docs_router
+from gateway.door import Door
 from gateway.drain import Drain
 from gateway.errors import CatchAll, Refusal, on_http_exception, on_refusal, on_stt_error
 from gateway.headers import EXPOSED, RequestIds
@@ -19,6 +20,7 @@ from gateway.live import live_router
 from gateway.options import GatewayOptions
 from gateway.page import page_router
 from gateway.routes import build_router
+from gateway.uploads import Uploads
 from stt_client import SttClient
 from stt_client.errors import SttError
 
@@ -31,6 +33,7 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     Args:
         stopping: set once the gateway stops, for streams, which would not end by themselves.
     """
+    uploads = Uploads()
     app = FastAPI(
         title="Speech to text",
         description=openapi.DESCRIPTION,
@@ -38,24 +41,24 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
         docs_url=None,  # FastAPI's own page loads its scripts from another host
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(options),
+        middleware=_middleware(options, uploads),
         exception_handlers={
             Refusal: on_refusal,
             SttError: on_stt_error,
             HTTPException: on_http_exception,
         },
     )
-    app.include_router(build_router(client, options))
+    app.include_router(build_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
     app.include_router(docs_router())
     app.include_router(page_router())
     return app
 
 
-def _middleware(options: GatewayOptions) -> list[Middleware]:
+def _middleware(options: GatewayOptions, uploads: Uploads) -> list[Middleware]:
     """From the outermost in."""
     log = Middleware(AccessLog, service_logs_here=options.service_logs_here)
-    chain = [Middleware(RequestIds), log, Middleware(Drain)]
+    chain = [Middleware(RequestIds), log, Middleware(Drain), Middleware(Door, uploads=uploads)]
     if options.cors_origins:
         chain.append(
             Middleware(

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 
 from starlette.requests import Request
+from starlette.types import Message
 
 from gateway.errors import Refusal
 from gateway.multipart import FORM_SLACK_BYTES, Form, FormReader, boundary_of, too_large
+from gateway.uploads import Upload, Uploads
 
 MIN_BYTES_PER_S = 16 * 1024
 """The slowest upload that is waited for to its end: 128 kbit/s."""
@@ -38,16 +40,20 @@ class Patience:
         return min(self._timeout_s, self._started + allowed - self._clock())
 
 
-async def read_form(request: Request, known: frozenset[str], max_audio_bytes: int, timeout_s: float) -> Form:
+async def read_form(
+    request: Request, known: frozenset[str], max_audio_bytes: int, timeout_s: float, uploads: Uploads
+) -> Form:
     """Reads the body as a form.
 
     Args:
         known: names of fields, besides `audio`.
         max_audio_bytes: the service's upload limit.
         timeout_s: see `Patience`.
+        uploads: all that are being read.
 
     Raises:
-        Refusal: payload_too_large, invalid_argument, deadline_exceeded, or cancelled if the caller went away.
+        Refusal: payload_too_large, invalid_argument, deadline_exceeded, overloaded, or cancelled if the caller went
+            away.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal("invalid_argument", "Send the body as it is: a Content-Encoding is not taken.")
@@ -57,15 +63,27 @@ async def read_form(request: Request, known: frozenset[str], max_audio_bytes: in
         raise too_large(max_audio_bytes)
     patience = Patience(timeout_s)
     more = True
-    while more:
-        try:
-            message = await asyncio.wait_for(request.receive(), max(0.0, patience.left_s()))
-        except asyncio.TimeoutError:
-            raise Refusal("deadline_exceeded", "The body came in too slowly.") from None
-        if message["type"] == "http.disconnect":
-            raise Refusal("cancelled", "The caller went away.")
-        chunk = message.get("body", b"")
-        patience.add(len(chunk))
-        reader.feed(chunk)
-        more = message.get("more_body", False)
-    return reader.finish()
+    with uploads.reading() as upload:
+        while more:
+            message = await _next_message(request, max(0.0, patience.left_s()), upload)
+            if message["type"] == "http.disconnect":
+                raise Refusal("cancelled", "The caller went away.")
+            chunk = message.get("body", b"")
+            patience.add(len(chunk))
+            uploads.add(upload, len(chunk), max_audio_bytes + FORM_SLACK_BYTES)
+            reader.feed(chunk)
+            more = message.get("more_body", False)
+        return reader.finish()
+
+
+async def _next_message(request: Request, timeout_s: float, upload: Upload) -> Message:
+    receiving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((receiving, upload.cut), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if receiving.done():
+            return receiving.result()
+    finally:
+        receiving.cancel()
+    if upload.cut.done():
+        raise Refusal("overloaded", "The body came in slowly, and others needed its room; try again.")
+    raise Refusal("deadline_exceeded", "The body came in too slowly.")

@@ -31,7 +31,7 @@ EXPOSED = ("X-Req-Id", *MIRRORED, "X-Error-Type", "X-Error-Message", "Retry-Afte
 """Headers that a page of another origin may read, where CORS lets it call at all."""
 
 MAX_KEY_CHARS = 4096
-"""gRPC refuses metadata of more than 8 KiB in all, and would do so with a misleading status."""
+"""The service's gRPC refuses metadata of more than 16 KiB in all, and would do so with a misleading status."""
 
 MAX_FORWARDED = 16
 """How many addresses of `X-Forwarded-For` are passed on: the nearest ones, which are the ones that can be trusted."""

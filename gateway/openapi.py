@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from gateway.form import FORMATS, ROUTINGS, TASKS
-from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.errors import ERRORS, FALLBACK_CODES
 
 Json = dict[str, Any]
 
@@ -50,7 +50,7 @@ _ROUTED: Mapping[str, Json] = {
 _FALLBACK_ERROR: Mapping[str, Json] = {
     "X-Fallback-Error": {
         "description": "Only if the larger model was wanted and did not answer.",
-        "schema": _TEXT,
+        "schema": {"type": "string", "enum": list(FALLBACK_CODES)},
     }
 }
 
@@ -86,7 +86,7 @@ def _errors(types: Iterable[str], headers: Mapping[str, Json]) -> dict[int | str
 
 def _error(code: int | str, types: list[str], headers: Mapping[str, Json]) -> Json:
     told = {**_REQ_ID, **_TOLD, **headers}
-    if code in (429, 503):
+    if any(ERRORS[type_].tells_retry_after for type_ in types):
         told["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
     if code == 401:
         told["WWW-Authenticate"] = {"description": "Bearer", "schema": _TEXT}
@@ -145,7 +145,7 @@ _TRANSCRIPT = _object(
                 "reasons": _list(_TEXT),
                 "primary_confidence": _MAYBE_PROBABILITY,
                 "fallback_confidence": _MAYBE_PROBABILITY,
-                "fallback_error": _TEXT,
+                "fallback_error": {"type": "string", "enum": ["", *FALLBACK_CODES]},
             }
         ),
         "timings": _object(

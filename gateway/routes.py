@@ -16,6 +16,7 @@ from gateway.form import FIELDS, Order, ResponseFormat, order_of
 from gateway.headers import mirrored, request_id_in, timeout_of
 from gateway.metadata import Metadata, call_metadata
 from gateway.options import GatewayOptions
+from gateway.uploads import Uploads
 from stt_client import SttClient
 from stt_client.convert import transcript_json
 from stt_client.errors import SttError
@@ -28,8 +29,12 @@ HEALTH_TIMEOUT_S = 2.0
 """A health check that takes longer has failed: supervisors give it 3 s."""
 
 
-def build_router(client: SttClient, options: GatewayOptions) -> APIRouter:
-    """The routes in front of the service that `client` reaches."""
+def build_router(client: SttClient, options: GatewayOptions, uploads: Uploads) -> APIRouter:
+    """The routes in front of the service that `client` reaches.
+
+    Args:
+        uploads: where bodies that are being read are counted.
+    """
     router = APIRouter()
 
     @router.post("/v1/transcribe", **openapi.TRANSCRIBE)
@@ -37,7 +42,7 @@ def build_router(client: SttClient, options: GatewayOptions) -> APIRouter:
         metadata = call_metadata(request)
         limit = await _admitted(client, request_id_in(request.scope), metadata)
         timeout_s = _timeout(request, options.default_timeout_s)
-        order = order_of(await read_form(request, FIELDS, limit, options.body_timeout_s))
+        order = order_of(await read_form(request, FIELDS, limit, options.body_timeout_s, uploads))
         transcript = await _unless_gone(request, _ask(client, order, timeout_s, request, metadata))
         return _told(transcript, order.response_format)
 

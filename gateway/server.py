@@ -25,6 +25,9 @@ __all__ = ["GatewayOptions", "GatewayServer", "HttpTls"]
 STATUS_TIMEOUT_S = 10.0
 """Longest wait for what a service knows at once: its status and its metrics. Seconds."""
 
+BACKLOG = 256
+"""Connections that wait to be taken. asyncio takes as many at a time, before it does anything else."""
+
 MAX_MESSAGE_BYTES = 2**31 - 1
 """The gateway counts what callers send against the service's own limit; the channel sets none besides."""
 
@@ -130,6 +133,7 @@ def _config(front: Front, certificate: Certificate | None) -> uvicorn.Config:
         front,
         http=GatewayProtocol,
         ws=GatewayWebSocket,
+        backlog=BACKLOG,
         ws_max_size=MAX_WEBSOCKET_BYTES,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
@@ -160,7 +164,7 @@ async def _bind(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         # Here and not later: two sockets with SO_REUSEADDR may share a port until one listens.
-        listener.listen(2048)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()

@@ -14,6 +14,9 @@ from websockets.http11 import Request
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """A message over this is not read: the connection ends with 1009. What the protocol allows is less; see `live`."""
 
+MAX_FRAGMENTS = 4096
+"""Of one message: empty ones count towards no size."""
+
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 20.0
 """A caller of whom nothing at all arrives for this long after a ping is gone."""
@@ -116,7 +119,20 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
         else:
             self.conn.data_to_send()  # a pong nobody reads would wait in memory, and so would the next thousand
 
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.send_close(1009)
+            self.handle_parser_exception()
+
     def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(b"".join(self.frames)):
+            # uvicorn notices it too, but logs a traceback whenever a stranger wants it to.
+            self.frames = []
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+            return
         super().send_receive_event_to_app()
         if self.read_paused and self._looking is None:
             self._looking = self.loop.call_later(LOOK_INTERVAL_S, self._look)
@@ -162,3 +178,11 @@ class GatewayWebSocket(WebSocketsSansIOProtocol):
         """The server stops: a live stream is brought to its end by the application, which is told elsewhere."""
         if not self.handshake_complete or self.close_sent:
             super().shutdown()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

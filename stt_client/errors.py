@@ -110,6 +110,9 @@ class UpstreamUnavailable(SttError):
 
 _BY_TYPE = {cls.type: cls for cls in SttError.__subclasses__()}
 
+ELSEWHERE = tuple(cls for cls in SttError.__subclasses__() if ERRORS[cls.type].retry == "elsewhere")
+"""Errors of one service, not of the request: another service may well answer, or the same one later."""
+
 
 def error_of(type_: str, message: str, metadata: Mapping[str, str]) -> SttError:
     """The exception for an error type; `Internal` for a type that this version doesn't know."""

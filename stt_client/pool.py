@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from stt_client.client import ClientOptions, Pairs, SttClient
 from stt_client.deadline import deadline_in, seconds_left
-from stt_client.errors import NotReady
+from stt_client.errors import ELSEWHERE, NotReady
 from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
 from stt_client.results import Status, Transcript
-from stt_client.stream import ELSEWHERE, live
+from stt_client.stream import live
 from stt_client.stream_options import StreamOptions
 from stt_client.stream_results import Flush, StreamEvent
 from stt_client.telemetry import LatencyStats

@@ -11,7 +11,7 @@ from protos.stt.v1 import speech_pb2
 from stt_client.audio_source import AudioSource
 from stt_client.convert import event_of
 from stt_client.deadline import deadline_in, seconds_left
-from stt_client.errors import NotReady, OutOfMemory, Overloaded, UpstreamUnavailable
+from stt_client.errors import ELSEWHERE
 from stt_client.request import AudioFormat, checked_request_id
 from stt_client.resume import RESUME, Attempts, Continuity
 from stt_client.stream_call import StreamCall
@@ -20,9 +20,6 @@ from stt_client.stream_results import Final, Flush, StreamEvent
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-ELSEWHERE = (UpstreamUnavailable, NotReady, Overloaded, OutOfMemory)
-"""Errors of one service, not of the request: another service may well answer, or the same one later."""
 
 _log = logging.getLogger(__name__)
 

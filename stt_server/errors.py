@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+Refused = Literal["queue_full", "deadline", "streams"]
+"""Why a service that is busy refuses: too many wait, it can't be in time, too many live streams are open."""
 
 
 class SttError(Exception):
@@ -50,6 +53,10 @@ class InvalidArgument(SttError):
 
 class Overloaded(SttError):
     type = "overloaded"
+
+    def __init__(self, message: str, reason: Refused, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.reason = reason
 
 
 class DeadlineExceeded(SttError):

@@ -11,6 +11,7 @@ import numpy as np
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine.guard import words_of
 from stt_server.engine.types import Hypothesis, Segment, confidence_of
+from stt_server.errors import DeadlineExceeded
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules
 from stt_server.routing import Decision, Reason, Signals, Thresholds, decide
 
@@ -81,6 +82,7 @@ class Escalation:
 
         Raises:
             FallbackError: there is none in time.
+            DeadlineExceeded: the caller's own time was up.
         """
         started = self._clock()
         try:
@@ -117,9 +119,19 @@ class Escalation:
         if job.deadline is not None:
             reserve = DEGRADE_RESERVE_S if self._rules.fallback_on_error == "degrade" else 0.0
             timeout = min(timeout, job.deadline - self._clock() - reserve)
-        if timeout <= 0:
-            raise FallbackError("deadline_exceeded")
-        return await self._fallback.transcribe(job, timeout)
+        try:
+            if timeout <= 0:
+                raise FallbackError("deadline_exceeded")
+            return await self._fallback.transcribe(job, timeout)
+        except FallbackError as error:
+            self._tell_whose_time_was_up(error, timeout)
+            raise
+
+    def _tell_whose_time_was_up(self, error: FallbackError, timeout: float) -> None:
+        """Raises DeadlineExceeded where it was the caller's and not the fallback's, and no other text will do."""
+        callers = error.code == "deadline_exceeded" and timeout < self._rules.fallback_timeout_s
+        if callers and self._rules.fallback_on_error == "fail":
+            raise DeadlineExceeded("the time allowed passed before the fallback had an answer") from error
 
 
 def job_of_chunk(job: Job, chunk: Chunk, language: str) -> Job:

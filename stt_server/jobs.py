@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
 from stt_server.errors import EngineError
 from stt_server.routing import Decision, Policy, Reason, Thresholds
+
+if TYPE_CHECKING:
+    # The name of the type alone: streams, which know jobs, know nothing of the protocol.
+    from protos.stt.v1.errors import FallbackCode
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,9 @@ class Transcript:
 
 
 class FallbackError(Exception):
-    """The fallback did not answer. `code` goes into `fallback_error`: `unavailable`, `rate_limited`, ..."""
+    """The fallback did not answer. `code` goes into `fallback_error`; `protos.stt.v1.errors.FALLBACK_CODES` has all."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: FallbackCode) -> None:
         super().__init__(code)
         self.code = code
 

@@ -11,6 +11,7 @@ from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import words_of
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
+from stt_server.estimate import Load
 from stt_server.gate import Gate
 from stt_server.jobs import Heard, Job, Progress, Transcript
 from stt_server.pipeline import Pipeline
@@ -32,7 +33,7 @@ class Draft:
 
     def __init__(self, batcher: Batcher, gate: Gate, job: ChunkJob) -> None:
         self._batcher = batcher
-        self._ticket = gate.ticket()
+        self._ticket = gate.ticket(Load.of([job.chunk]))
         self._task = asyncio.ensure_future(batcher.recognize(job, self._ticket, Rank.DRAFT))
 
     def renew(self, chunk: Chunk, options: DecodeOptions) -> bool:
@@ -59,7 +60,7 @@ class Hearing:
         self._gate = live.gate
         self._context_language = context_language
         self._rank = rank
-        self._ticket = live.gate.ticket()
+        self._ticket = live.gate.ticket(Load.of([chunk]))
         self._task = asyncio.ensure_future(self._hear())
 
     def cancel(self) -> None:

@@ -24,8 +24,10 @@ from stt_server.engine.types import (
 )
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
+from stt_server.estimate import Load
 from stt_server.gate import Gate, Ticket
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
+from stt_server.lengths import Lengths
 from stt_server.routing import Decision, Policy, Reason, better_founded
 
 LANGUAGE_CHUNKS = 4
@@ -58,6 +60,7 @@ class Pipeline:
         self._audio_threads = audio_threads
         self._decode_file = decode_file
         self._rules = rules
+        self._lengths = Lengths()
         self._escalation = Escalation(fallback, rules, clock) if fallback is not None else None
 
     async def transcribe(self, job: Job, progress: Progress) -> Transcript:
@@ -96,10 +99,15 @@ class Pipeline:
 
     async def _hear(self, job: Job, progress: Progress) -> Heard:
         """Decodes, chunks and recognizes. On return the request holds no slot and no place in the queue."""
-        with self._gate.admit() as ticket:
+        unheard = self.asks_fallback_only(job.policy)
+        guess = Load() if unheard else self._lengths.guess(job.audio, job.format)
+        with self._gate.admit(guess, job.deadline) as ticket:
             chunks = await self._chunks(job, progress)
-            if self.asks_fallback_only(job.policy):
+            if unheard:
                 return Heard(asked=False)
+            load = Load.of(chunks)
+            self._lengths.learn(job.audio, job.format, load)
+            self._gate.weigh(ticket, load)
             return await self.hear(chunks, job.options, ticket, progress)
 
     def asks_fallback_only(self, policy: Policy) -> bool:
@@ -248,7 +256,7 @@ class Pipeline:
     async def _hear_after_all(self, job: Job, heard: Heard, progress: Progress) -> Heard:
         if job.audio:
             return await self._hear(replace(job, policy="primary"), progress)
-        ticket = self._gate.ticket()
+        ticket = self._gate.ticket(Load.of(heard.chunks))
         with self._gate.counting(ticket):
             return await self.hear(heard.chunks, job.options, ticket, progress)
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -28,6 +29,9 @@ EXIT_CONFIGURATION = 2
 
 FALLBACK_TEMPERATURES = (0.4, 0.8)
 """The primary decodes once, as the fallback has the better answer; the fallback has nobody behind it."""
+
+OPEN_FILES = 16384
+"""For sockets above all. The limit that a process is born with is often 1024, which strangers can use up."""
 
 LEAVING_S = 1.0
 """After the drain, until whatever still runs ends with the process. Seconds."""
@@ -56,6 +60,7 @@ def run(
         settings = load(path, name)
         configure(settings.log_format, settings.log_level)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
+        _allow_open_files()
         prepare()
         for warning in settings.warnings:
             log.warning(warning)
@@ -64,6 +69,15 @@ def run(
         return _complain(name, error, EXIT_CONFIGURATION)
     except OSError as error:
         return _complain(name, error, EXIT_FAILED)
+
+
+def _allow_open_files() -> None:
+    """Raises the limit on open files as far as the machine lets us, and not beyond `OPEN_FILES`."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < OPEN_FILES:
+        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own, below the one that it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def _complain(name: ServiceName, error: Exception, status: int) -> int:

@@ -15,6 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from buildscripts.lib.pins import ROOT, FetchError
+from buildscripts.lib.proc import resident
 from buildscripts.lib.services import HOST, write_config
 
 SAMPLES = ROOT / "samples"
@@ -101,12 +102,6 @@ async def _ask(target: str, recordings: Sequence[Path]) -> None:
                 await client.transcribe(recording, timeout=120)
 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
-
-
-def resident(pid: int) -> float:
-    """MiB of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def service_table(costs: Sequence[ServiceCosts], requests: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""The pair as two child processes: their configuration files, ports, ready lines, logs and their end."""
+"""Services as child processes: their configuration files, ports, ready lines, logs and their end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def choose_port(wanted: int, say: Callable[[str], None]) -> int:
     return wanted
 
 
-def write_config(path: Path, settings: Mapping[str, str | int]) -> None:
+def write_config(path: Path, settings: Mapping[str, str | int | float]) -> None:
     """Writes an .env file that its owner alone may read: there are keys in it."""
     path.touch(mode=0o600)
     path.chmod(0o600)
@@ -62,6 +62,10 @@ class ServiceProcess:
     """The command: `stt-primary` or `stt-fallback`."""
     config: Path
     log: Path
+    command: Sequence[str] = ()
+    """What to run where it is not the command of that name."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Over what this process has."""
     _process: asyncio.subprocess.Process | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -77,14 +81,14 @@ class ServiceProcess:
         Raises:
             RunError: it ended, or it did not get ready within `READY_TIMEOUT_S`.
         """
-        command = Path(sys.executable).with_name(self.name)
+        command = self.command or (str(Path(sys.executable).with_name(self.name)),)
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                str(command),
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "CONFIG_PATH": str(self.config)},
+                env={**os.environ, "CONFIG_PATH": str(self.config), **self.environ},
                 start_new_session=True,  # Ctrl-C is ours to pass on: the primary first, then its fallback
             )
         try:
@@ -93,7 +97,7 @@ class ServiceProcess:
             raise self._error(f"{self.name} was not ready after {READY_TIMEOUT_S:.0f} s") from None
         self._tasks.append(asyncio.create_task(self._keep_output(self._process)))
         parts = dict(part.split("=", 1) for part in line.split()[1:])
-        return Ready(parts["grpc"], parts["http"])
+        return Ready(parts.get("grpc", ""), parts["http"])
 
     async def _ready_line(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None  # noqa: S101
@@ -122,13 +126,25 @@ class ServiceProcess:
         status = await self._process.wait()
         return self._error(f"{self.name} ended with status {status}")
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal: SIGHUP, SIGSTOP, SIGCONT, ... One that has ended gets none."""
+        assert self._process is not None  # noqa: S101
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and waits for its end."""
+        assert self._process is not None  # noqa: S101
+        self.send(signal.SIGKILL)
+        await self._process.wait()
+        await asyncio.gather(*self._tasks)
+
     async def stop(self) -> int:
         """Asks it to finish what is in flight and to end; its exit status. One that takes too long is killed."""
         if self._process is None:
             return 0
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+            self.send(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)
         except asyncio.TimeoutError:

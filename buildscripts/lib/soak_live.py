@@ -20,8 +20,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from buildscripts.lib.measure_service import resident, service
+from buildscripts.lib.measure_service import service
 from buildscripts.lib.pins import ROOT
+from buildscripts.lib.proc import resident
 from buildscripts.lib.services import HOST, write_config
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stt_client.errors import SttError
 
 # The table's advice speaks to whoever writes a client; these speak of this command's own options.
-_ADVICE = {
+ADVICE = {
     "unauthenticated": "Give a key that the service knows by --api-key or $STT_API_KEY.",
     "rate_limited": "Wait a moment, or use fewer --jobs.",
     "overloaded": "Use fewer --jobs, add a --server, or try again in a moment.",
@@ -25,7 +25,7 @@ def explain(error: SttError | OSError, about: str = "") -> str:
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         return f"{error.filename}: {reason}" if error.filename and str(error.filename) != about else reason
-    parts = [_sentence(error.message), _ADVICE.get(error.type, error.kind.advice)]
+    parts = [_sentence(error.message), ADVICE.get(error.type, error.kind.advice)]
     if error.type in ("internal", "fallback_failed") and error.request_id:
         parts.append(f"Request id: {error.request_id}.")
     if error.fallback_error:

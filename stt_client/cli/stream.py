@@ -20,9 +20,8 @@ from stt_client.cli.live_view import View
 from stt_client.cli.microphone import of_microphone
 from stt_client.cli.recordings import STDIN
 from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
-from stt_client.errors import SttError
+from stt_client.errors import ELSEWHERE, SttError
 from stt_client.pool import SttPool
-from stt_client.stream import ELSEWHERE
 from stt_client.stream_options import StreamOptions
 from stt_client.stream_results import FLUSH, Flush
 from stt_client.telemetry import CallRecord

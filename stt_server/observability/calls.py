@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protos.stt.v1.errors import ERRORS, type_of_bare_status
+from stt_server.errors import Refused
 
 Endpoint = Literal["/v1/transcribe", "/v1/stream"]
 """`/v1/transcribe` for `Transcribe` however it came, `/v1/stream` for streams."""
@@ -37,6 +38,8 @@ class Call:
     """From the request's arrival to its answer."""
     error_type: str | None = None
     """A type of the error table; None on success."""
+    refused: Refused | None = None
+    """Why a busy service would not take it; of `overloaded` alone."""
     error_message: str = ""
     """What the caller was told, as in `X-Error-Message`; empty on success."""
     model: str | None = None

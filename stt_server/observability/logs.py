@@ -47,9 +47,18 @@ def configure(format: LogFormat, level: str, stream: TextIO | None = None) -> No
     """
     handler = _LossyHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
+    handler.addFilter(_without_strangers_bytes)
     set_level(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]
+
+
+def _without_strangers_bytes(record: logging.LogRecord) -> bool:
+    """gRPC shows metadata that is not UTF-8 in its log, which may be a key with a slip, and a traceback each time."""
+    if record.name == "grpc._cython.cygrpc" and str(record.msg).startswith("Invalid encoding"):
+        record.msg, record.args, record.exc_info = "metadata that is not UTF-8 came in", (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def set_level(level: str) -> None:

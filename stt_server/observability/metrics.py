@@ -7,6 +7,7 @@ counted under the set's catch-all or not at all, so that no caller can add a ser
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -17,6 +18,7 @@ from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
 from stt_server.audio.offspring import DEATHS, Death
 from stt_server.engine.invention import REASONS as SUPPRESSED_REASONS
+from stt_server.errors import Refused
 from stt_server.jobs import Progress
 from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
 
@@ -37,6 +39,7 @@ FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5
 
 ENDPOINTS = (TRANSCRIBE, STREAM)
 FALLBACK_RESULTS = ("used", "skipped", "failed")
+REFUSALS = get_args(Refused)
 ROUTE_REASONS = tuple(name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0)
 """From the contract's own enum, so that a reason added there is counted here."""
 
@@ -69,6 +72,11 @@ class Metrics:
             "Requests that ended in an error, by the type of the error table.",
             ("endpoint", "type"),
         )
+        self._refusals = counter(
+            "stt_refusals", "Requests that a busy service refused as overloaded, by why.", ("reason",)
+        )
+        for refused in REFUSALS:
+            self._refusals.labels(refused)
         self._fallback = counter(
             "stt_fallback",
             "Routing decisions: the fallback was used, skipped, or wanted and failed.",
@@ -116,6 +124,8 @@ class Metrics:
         self._requests.labels(endpoint).inc()
         if call.failure is not None:
             self._exceptions.labels(endpoint, call.failure).inc()
+        if call.refused in REFUSALS:
+            self._refusals.labels(call.refused).inc()
         if call.fallback_result in FALLBACK_RESULTS:
             self._fallback.labels(call.fallback_result).inc()
         for reason in set(call.route_reasons).intersection(ROUTE_REASONS):
@@ -164,8 +174,10 @@ class Metrics:
             return NO_KEY
         return name if name in self._key_names else UNLISTED_KEY
 
-    def watch_queue(self, depth: Callable[[], float], in_flight: Callable[[], float]) -> None:
-        """Adds the two gauges of the concurrency gate; both are asked at every scrape, so they must not block.
+    def watch_queue(
+        self, depth: Callable[[], float], in_flight: Callable[[], float], expected_wait: Callable[[], float]
+    ) -> None:
+        """Adds the gauges of the concurrency gate; all are asked at every scrape, so they must not block.
 
         Raises:
             ValueError: the gauges are there already.
@@ -174,6 +186,10 @@ class Metrics:
         queue.set_function(depth)
         running = Gauge("stt_in_flight", "Requests arrived and not yet answered.", registry=self._registry)
         running.set_function(in_flight)
+        wait = Gauge(
+            "stt_expected_wait_seconds", "Until a request that came now would be recognized.", registry=self._registry
+        )
+        wait.set_function(expected_wait)
 
     def exposition(self) -> tuple[str, str]:
         """The Prometheus text of now, and its content type.

@@ -13,12 +13,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
+from stt_server.errors import Refused
 from stt_server.jobs import Progress, Transcript
 from stt_server.observability.calls import Call, Endpoint
-
-_NOT_AGAIN = frozenset({"overloaded", "out_of_memory", "fallback_failed"})
-"""Errors that a caller's library must not try again by itself: a busy service would get its load twice, and a failed
-fallback has been tried again already, by the primary: one retry, at one hop."""
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
@@ -55,6 +52,7 @@ class CallState:
     status: StatusCode = StatusCode.OK
     kind: ErrorKind | None = None
     message: str = ""
+    refused: Refused | None = None
 
     def fail(self, status: StatusCode, kind: ErrorKind | None, message: str = "") -> None:
         self.status, self.kind, self.message = status, kind, message
@@ -71,6 +69,7 @@ class CallState:
             http=200 if self.status is StatusCode.OK else self.kind.http if self.kind else 500,
             total=now - self.started,
             error_type=self.kind.type if self.kind else None,
+            refused=self.refused,
             error_message=header_safe(self.message),
             model=transcript.answer.model if transcript else None,
             route_reasons=tuple(reason.value for reason in progress.reasons),
@@ -131,9 +130,9 @@ def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -
         ("x-error-message", header_safe(message)),
         ("grpc-status-details-bin", _details(kind, message, wait)),
     ]
-    if wait is not None and kind.http in (429, 503):
+    if wait is not None and kind.tells_retry_after:
         entries.append(("retry-after-ms", str(max(1, round(wait * 1000)))))
-    if kind.type in _NOT_AGAIN:
+    if kind.pushed_back:
         entries.append(("grpc-retry-pushback-ms", "-1"))
     return entries
 

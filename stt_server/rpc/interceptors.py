@@ -13,11 +13,12 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.errors import DeadlineExceeded, Internal, NotReady, SttError
+from stt_server.errors import DeadlineExceeded, Internal, NotReady, Overloaded, SttError
 from stt_server.observability.calls import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
 from stt_server.rpc.guard import Guard
+from stt_server.rpc.messages import Parse, parsed, single_message
 from stt_server.rpc.readiness import Readiness
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SpeechInterceptor(grpc.aio.ServerInterceptor):
-    """Guards, maps and tells every call of `SpeechToText`; other services pass untouched."""
+    """Guards, maps and tells every call of `SpeechToText`; of other services' it only sees that messages are some."""
 
     def __init__(
         self,
@@ -56,23 +57,26 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith(SPEECH):
-            return handler
+            return handler if handler is None or handler.unary_unary is None else _checked(handler)
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(
-                self._stream(handler.stream_stream, method),
-                handler.request_deserializer,
+                self._stream(handler.stream_stream, method, handler.request_deserializer),
+                None,
                 handler.response_serializer,
             )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
+        # As a stream of one message: gRPC reads and parses a single one before its handler may say no to the caller.
+        return grpc.stream_unary_rpc_method_handler(
+            self._unary(handler.unary_unary, method, handler.request_deserializer), None, handler.response_serializer
         )
 
-    def _unary(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
-        async def guarded(request: Any, context: Context) -> Any:
+    def _unary(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str, parse: Parse) -> Any:
+        async def guarded(requests: Any, context: Context) -> Any:
             call = self._begin(method, context)
             try:
                 with self._readiness.answering():
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
+                    request = await single_message(requests, parse)
+                    call.started = self._clock()  # how long a caller takes to send is not our time
                     response = await behaviour(request, context)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
             except BaseException as error:
@@ -82,14 +86,14 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _stream(self, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str) -> Any:
+    def _stream(self, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str, parse: Parse) -> Any:
         # Writes instead of yielding: a generator that nobody asks any more would not hear of a caller's going.
         async def guarded(requests: Any, context: Context) -> None:
             call = self._begin(method, context)
             try:
                 with self._readiness.answering():
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
-                    async with aclosing(behaviour(requests, context)) as responses:
+                    async with aclosing(behaviour(parsed(requests, parse), context)) as responses:
                         async for response in responses:
                             await self._write(context, response)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
@@ -158,6 +162,19 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         return error
 
 
+def _checked(handler: Any) -> Any:
+    """A unary call of a service that isn't guarded."""
+
+    async def checked(requests: Any, context: Context) -> Any:
+        try:
+            request = await single_message(requests, handler.request_deserializer)
+        except SttError as error:
+            await context.abort(StatusCode[ERRORS[error.type].status], error.message)
+        return await handler.unary_unary(request, context)
+
+    return grpc.stream_unary_rpc_method_handler(checked, None, handler.response_serializer)
+
+
 async def abort(call: CallState, context: Context, error: SttError, now: float) -> None:
     """Ends a call with an error's row of the table: status, trailing metadata, details. `now`: monotonic seconds."""
     _note(call, error)
@@ -167,6 +184,7 @@ async def abort(call: CallState, context: Context, error: SttError, now: float) 
 def _note(call: CallState, error: SttError) -> None:
     kind = ERRORS[error.type]
     call.fail(StatusCode[kind.status], kind, error.message)
+    call.refused = error.reason if isinstance(error, Overloaded) else None
     cause = error.__cause__
     if kind.http >= 500 and cause is not None:
         log.warning("request failed: %s", kind.type, exc_info=cause, extra={"request_id": call.request_id})

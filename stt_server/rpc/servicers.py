@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +15,8 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.config import Settings
 from stt_server.engine.types import ModelInfo
-from stt_server.errors import EmptyAudio, PayloadTooLarge, SttError
+from stt_server.errors import DeadlineExceeded, EmptyAudio, PayloadTooLarge, SttError
+from stt_server.jobs import Transcript
 from stt_server.observability.calls import TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.pipeline import Pipeline
@@ -31,6 +32,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 DEFAULT_DEADLINE_S = 3600.0
 """For callers who set no deadline, so that none waits for ever: as long as the longest recording."""
+
+SAYING_S, SAYING_SHARE = 0.05, 0.1
+"""Of the time that a caller allows, seconds or this share of it, whichever is less: kept back for saying that there is
+no answer in time. At the deadline itself the transport ends the call, and nothing can be said any more."""
 
 
 class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
@@ -61,11 +66,27 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
         call = current_call.get()
         call.audio_bytes = len(request.audio)
         self._check_size(len(request.audio))
-        left = context.time_remaining()
-        deadline = call.started + (DEFAULT_DEADLINE_S if left is None else left)
+        deadline = self._deadline(context)
         job = job_of(request, call.request_id, deadline)
-        call.transcript = await self._pipeline().transcribe(job, call.progress)
+        call.transcript = await self._in_time(self._pipeline().transcribe(job, call.progress), deadline)
         return response_of(call.transcript, call.progress, call.request_id, self._clock() - call.started)
+
+    def _deadline(self, context: Context) -> float:
+        """Until when there has to be an answer, or it has to be said that there is none. Monotonic seconds."""
+        left = context.time_remaining()
+        allowed = DEFAULT_DEADLINE_S if left is None else left
+        return self._clock() + allowed - min(SAYING_S, SAYING_SHARE * allowed)
+
+    async def _in_time(self, answer: Coroutine[Any, Any, Transcript], deadline: float) -> Transcript:
+        """An answer, if it comes before the deadline.
+
+        Raises:
+            DeadlineExceeded: it does not; its work has been given up.
+        """
+        try:
+            return await asyncio.wait_for(answer, deadline - self._clock())
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded("the time allowed passed before there was an answer") from None
 
     def _check_size(self, size: int) -> None:
         if size == 0:

@@ -27,7 +27,8 @@ class Streams:
             Overloaded: there are as many as may be.
         """
         if len(self._sessions) >= self.limit:
-            raise Overloaded(f"{self.limit} live streams are open, as many as may be; try again, or another service")
+            said = f"{self.limit} live streams are open, as many as may be; try again, or another service"
+            raise Overloaded(said, "streams")
         self._sessions.add(session)
         self._watch.opened()
         try:

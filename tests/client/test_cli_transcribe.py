@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from protos.stt.v1 import speech_pb2
+from protos.stt.v1.errors import ERRORS
 from stt_client.cli import main
+from stt_client.cli.advice import ADVICE
 from tests.client.scripted import Failure, Script, serving
 
 JSON_KEYS = {
@@ -189,6 +191,24 @@ async def test_a_failure_says_what_to_do(
     async with serving(Script(always=Failure(type_))) as served:
         assert await stt(folder / "a.wav", "--server", served.target) == 1
     assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("type_", ERRORS)
+async def test_each_row_of_the_error_table_is_status_1_and_one_line(
+    type_: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(Script(always=Failure(type_, "what went wrong"))) as served:
+        assert await stt(folder / "a.wav", "--server", served.target) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    _, said, advice = err.partition("what went wrong.")
+    assert said
+    # The message of a service that can't be reached says itself where to look.
+    assert advice.strip() or type_ == "upstream_unavailable"
+
+
+def test_the_commands_own_advice_is_for_rows_of_the_table() -> None:
+    assert set(ADVICE) <= set(ERRORS)
 
 
 async def test_nobody_there_names_the_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

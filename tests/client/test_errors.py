@@ -18,6 +18,10 @@ def test_every_type_of_the_table_has_its_exception() -> None:
     assert CLASSES.keys() == ERRORS.keys()
 
 
+def test_those_worth_trying_elsewhere_are_the_tables() -> None:
+    assert set(errors.ELSEWHERE) == {CLASSES[type_] for type_, kind in ERRORS.items() if kind.retry == "elsewhere"}
+
+
 @pytest.mark.parametrize("type_", ERRORS)
 async def test_the_trailer_names_the_error(type_: str) -> None:
     trailers = (("retry-after-ms", "2500"), ("x-fallback-error", "deadline_exceeded"))

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from protos.stt.v1.errors import ERRORS
 from stt_client import CallRecord, SttPool
 from stt_client.errors import (
     DeadlineExceeded,
@@ -113,7 +114,7 @@ async def test_one_that_dies_is_taken_back_after_a_restart_on_the_same_port() ->
         assert len(again.script.requests) == 1
 
 
-@pytest.mark.parametrize("type_", ["not_ready", "overloaded", "out_of_memory", "upstream_unavailable"])
+@pytest.mark.parametrize("type_", [type_ for type_, kind in ERRORS.items() if kind.retry == "elsewhere"])
 async def test_a_failure_of_the_service_is_tried_on_another(type_: str) -> None:
     async with AsyncExitStack() as stack:
         bad, good = await servers(stack, 2)
@@ -126,9 +127,7 @@ async def test_a_failure_of_the_service_is_tried_on_another(type_: str) -> None:
         assert {metadata["x-req-id"] for metadata in bad.script.metadata + good.script.metadata} == {"same"}
 
 
-@pytest.mark.parametrize(
-    "type_", ["invalid_argument", "unsupported_audio", "unauthenticated", "fallback_failed", "rate_limited"]
-)
+@pytest.mark.parametrize("type_", [type_ for type_, kind in ERRORS.items() if kind.retry != "elsewhere"])
 async def test_a_failure_of_the_request_is_not_tried_on_another(type_: str) -> None:
     async with AsyncExitStack() as stack:
         two = await servers(stack, 2, always=Failure(type_))

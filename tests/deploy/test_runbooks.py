@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.errors import ERRORS, FALLBACK_CODES
 from stt_server.config import KEYS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,7 +39,7 @@ def broken_links(page: Path) -> Iterator[str]:
             yield target
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", (*PAGES, "errors.md"))
 def test_links_lead_somewhere(name: str) -> None:
     assert list(broken_links(DOCS / name)) == []
 
@@ -68,6 +68,12 @@ def test_every_error_that_an_operator_must_act_on_is_in_the_runbooks() -> None:
     text = (DOCS / "runbooks.md").read_text()
     on_our_side = {kind.type for kind in ERRORS.values() if kind.http in (502, 503)} | AT_THE_SERVER
     assert {type_ for type_ in on_our_side if f"`{type_}`" not in text and f" {type_}`" not in text} == set()
+
+
+def test_every_reason_why_the_fallback_fails_is_in_the_runbooks() -> None:
+    text = (DOCS / "runbooks.md").read_text()
+    elsewhere = {"empty_audio", "unsupported_audio", "invalid_argument", "fallback_failed", "internal"}  # errors.md
+    assert {code for code in FALLBACK_CODES if f"`{code}`" not in text} <= elsewhere
 
 
 def test_every_route_reason_is_in_the_runbooks() -> None:

@@ -207,7 +207,7 @@ async def test_a_slow_fallback_is_given_up_at_its_timeout(
                 response, trailers = await transcribe(stub)
                 assert response.text == "the small text is here"
             assert trailers["x-fallback-error"] == "deadline_exceeded"
-            assert 290 <= float(trailers["x-fallback-infer-ms"]) < 5000
+            assert 250 <= float(trailers["x-fallback-infer-ms"]) < 5000  # the fallback says so a little sooner
         finally:
             medium.open.set()
 

@@ -103,6 +103,7 @@ def test_a_call_has_no_room_for_a_key_an_address_or_a_text() -> None:
             "status",
             "http",
             "error_type",
+            "refused",
             "error_message",
             "model",
         ),

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from protos.stt.v1.errors import ERRORS
 from stt_server.audio.offspring import DEATHS
 from stt_server.observability.calls import STREAM
+from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Metrics
 from stt_server.observability.reloads import ReloadMetrics
@@ -59,7 +60,7 @@ def test_names_types_and_labels_are_the_contracts() -> None:
     registry = CollectorRegistry()
     registry.register(GpuCollector(Gpu(FakeNvml())))
     metrics = Metrics(registry)
-    metrics.watch_queue(lambda: 3, lambda: 2)
+    metrics.watch_queue(lambda: 3, lambda: 2, lambda: 0)
     metrics.observe(refused("overloaded", "UNAVAILABLE", 503))
     scrape = Scrape(metrics)
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", scrape.text, re.M))
@@ -72,6 +73,7 @@ def test_names_types_and_labels_are_the_contracts() -> None:
     gauges = (
         "stt_queue_depth",
         "stt_in_flight",
+        "stt_expected_wait_seconds",
         "stt_gpu_utilization_pct",
         "stt_gpu_mem_used_mb",
         "stt_gpu_mem_total_mb",
@@ -212,6 +214,7 @@ CLOSED = {
 }
 SUPPRESSED = {"no_speech", "low_logprob", "loop", "too_fast"}
 DIED = {"killed", "memory", "cpu", "time", "abandoned", "crashed"}
+REFUSED = {"queue_full", "deadline", "streams"}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -229,6 +232,7 @@ def test_nothing_that_a_caller_says_becomes_a_label(metrics: Metrics, said: str,
         "fallback_result": said,
         "route_reasons": (said, "few_words"),
         "suppressed": (said, "loop"),
+        "refused": said,
         "error_type": said,
         "status": "UNKNOWN",
         choice: said,
@@ -238,7 +242,7 @@ def test_nothing_that_a_caller_says_becomes_a_label(metrics: Metrics, said: str,
         if label == "le":
             float(value)
         else:
-            assert value in CLOSED[label] | (SUPPRESSED | DIED if label == "reason" else set()), label
+            assert value in CLOSED[label] | (SUPPRESSED | DIED | REFUSED if label == "reason" else set()), label
 
 
 def test_each_way_for_a_decoding_child_to_die_is_counted_from_zero(metrics: Metrics) -> None:
@@ -253,13 +257,37 @@ def test_route_reasons_are_the_contracts_enum() -> None:
     assert set(ROUTE_REASONS) == CLOSED["reason"]
 
 
+def test_refusals_are_counted_by_why_and_start_at_zero(metrics: Metrics) -> None:
+    assert {Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in REFUSED} == {0}
+    metrics.observe(a_call(status="UNAVAILABLE", error_type="overloaded", refused="deadline"))
+    assert [Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in sorted(REFUSED)] == [1, 0, 0]
+
+
 def test_queue_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
     waiting = [1, 5]
-    metrics.watch_queue(lambda: waiting[-1], lambda: 2)
+    metrics.watch_queue(lambda: waiting[-1], lambda: 2, lambda: 0.5)
     assert Scrape(metrics).get("stt_queue_depth") == 5
     waiting.pop()
     assert Scrape(metrics).get("stt_queue_depth") == 1
     assert Scrape(metrics).get("stt_in_flight") == 2
+    assert Scrape(metrics).get("stt_expected_wait_seconds") == 0.5
+
+
+def test_the_circuit_is_in_one_state_and_its_changes_are_counted() -> None:
+    registry = CollectorRegistry()
+    metrics, faults = Metrics(registry), FaultMetrics(registry)
+    states = ("closed", "half_open", "open")
+
+    def shown(name: str) -> dict[str, float | None]:
+        return {state: Scrape(metrics).get(name, state=state) for state in states}
+
+    assert shown("stt_fallback_circuit_state") == {"closed": 0, "half_open": 0, "open": 0}, "there is no fallback"
+    faults.circuit_moved("closed")
+    assert shown("stt_fallback_circuit_transitions_total") == {"closed": 0, "half_open": 0, "open": 0}
+    for state in states[::-1]:
+        faults.circuit_moved(state)  # type: ignore[arg-type]
+        assert shown("stt_fallback_circuit_state") == {each: float(each == state) for each in states}
+    assert shown("stt_fallback_circuit_transitions_total") == {"closed": 1, "half_open": 1, "open": 1}
 
 
 def test_the_content_type_is_prometheus_text(metrics: Metrics) -> None:
@@ -270,9 +298,10 @@ def test_every_exported_metric_is_documented() -> None:
     registry = CollectorRegistry()
     registry.register(GpuCollector(Gpu(FakeNvml())))
     metrics = Metrics(registry)
-    metrics.watch_queue(lambda: 0, lambda: 0)
+    metrics.watch_queue(lambda: 0, lambda: 0, lambda: 0)
     StreamMetrics(registry, metrics)
     ReloadMetrics(registry)
+    FaultMetrics(registry)
     exported = set(re.findall(r"^# TYPE (\S+)", metrics.exposition()[0], re.M))
     assert len(exported) > 15
     documented = set(re.findall(r"`([a-z_]+)(?:\{[^`]*\})?`", DOC.read_text()))

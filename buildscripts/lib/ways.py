@@ -1,0 +1,143 @@
+"""The ways to the services that are not the SDK's: REST and the WebSocket, as plain callers use them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from protos.stt.v1.errors import ERRORS
+
+RATE = 16000
+PIECE_S = 0.1
+"""Of live audio in one message."""
+
+
+class Told(Exception):
+    """An error of the contract's table; its text is the type."""
+
+
+class Broken(Exception):
+    """No answer of the contract: the connection broke, or what came is not one; its text says how."""
+
+
+class Unreachable(Broken):
+    """Nobody took the connection: nothing was sent."""
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def rest(
+    http: httpx.AsyncClient,
+    url: str,
+    audio: bytes,
+    key: str,
+    fields: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The JSON of POST /v1/transcribe.
+
+    Args:
+        url: `http://host:port`.
+        headers: beside the key's.
+
+    Raises:
+        Told: the gateway or its service refused.
+        Broken: anything else came, or nothing.
+        Unreachable: of that, what was not even sent.
+    """
+    try:
+        reply = await http.post(
+            f"{url}/v1/transcribe",
+            files={"audio": ("a recording", audio)},
+            data=dict(fields),
+            headers={**bearer(key), **(headers or {})},
+        )
+    except httpx.ConnectError as error:
+        raise Unreachable(f"{type(error).__name__}: {error}") from None
+    except httpx.TransportError as error:
+        raise Broken(f"{type(error).__name__}: {error}") from None
+    body = _json(reply.text)
+    if reply.status_code == httpx.codes.OK and "text" in body:
+        return body
+    raise told(body.get("error"), f"HTTP {reply.status_code}")
+
+
+async def websocket(
+    url: str, pcm: AsyncIterator[bytes], key: str, config: Mapping[str, Any], timeout: float = 60
+) -> str:
+    """The finals of GET /v1/stream, joined. The stream is ended once `pcm` is at its end.
+
+    Args:
+        url: `http://host:port`.
+        pcm: mono, 16-bit, at 16 kHz.
+        config: fields of the first message, over the encoding's.
+
+    Raises:
+        Told: the stream ended with an error.
+        Broken: the connection broke.
+    """
+    first = {"encoding": "linear16", "sample_rate_hertz": RATE, "api_key": key, **config}
+    try:
+        return await asyncio.wait_for(
+            _finals(url.replace("http", "ws", 1) + "/v1/stream", json.dumps(first), pcm), timeout
+        )
+    except ConnectionRefusedError as error:
+        raise Unreachable(str(error)) from None
+    except (OSError, WebSocketException, asyncio.TimeoutError) as error:
+        raise Broken(f"{type(error).__name__}: {error}") from None
+
+
+async def _finals(url: str, first: str, pcm: AsyncIterator[bytes]) -> str:
+    finals: list[str] = []
+    async with connect(url) as socket:
+
+        async def speak() -> None:
+            await socket.send(first)
+            async for piece in pcm:
+                await socket.send(piece)
+            await socket.send('{"end": {}}')
+
+        speaking = asyncio.create_task(speak())
+        try:
+            async for message in socket:  # until it is closed with 1000
+                said = _json(message)
+                if "error" in said:
+                    raise told(said["error"], "no error of the contract")
+                if "final" in said:
+                    finals.append(said["final"]["result"]["text"].strip())
+        finally:
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+    return " ".join(finals)
+
+
+def told(error: Any, otherwise: str) -> Told | Broken:
+    """What the JSON of an error says."""
+    type_ = error.get("type") if isinstance(error, dict) else None
+    return Told(type_) if type_ in ERRORS else Broken(f"{otherwise}: {error!r}"[:200])
+
+
+async def pieces(pcm: bytes, speed: float = 1.0) -> AsyncIterator[bytes]:
+    """Mono, 16-bit audio at 16 kHz as it is spoken, `speed` times as fast."""
+    size = round(PIECE_S * RATE) * 2
+    began = time.monotonic()
+    for at in range(0, len(pcm), size):
+        await asyncio.sleep(max(0.0, began + (at / 2 / RATE) / speed - time.monotonic()))
+        yield pcm[at : at + size]
+
+
+def _json(text: str | bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

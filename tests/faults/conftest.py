@@ -1,0 +1,24 @@
+"""The service that strangers are let loose on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.hostile import KEY
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.scripted import Script
+
+
+@pytest.fixture(scope="session")
+def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A primary with a key. When all is over it must still end cleanly, with nothing in its log that shouldn't be."""
+    keys: dict[str, object] = {"API_KEYS": f"web:{KEY}", "MAX_UPLOAD_MB": 1, "MAX_AUDIO_SECONDS": 60}
+    service = ServiceProcess("primary", tmp_path_factory.mktemp("besieged"), keys, Script())
+    with running(service):
+        yield service
+        assert service.stop() == 0
+        log = service.log_text()
+        assert KEY not in log
+        assert "Traceback" not in log, log[log.index("Traceback") - 1000 :][:4000]

@@ -1,0 +1,83 @@
+"""What strangers send to the live endpoint of a real process: broken frames, wrong messages, strange pages."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from tests.faults.hostile import BEARER, KEY, Wire, head, http, status_of, told
+from tests.faults.processes import ServiceProcess
+
+
+def handshake(*lines: str) -> bytes:
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    return head(*upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *lines, start="GET /v1/stream HTTP/1.1")
+
+
+def masked(opcode: int, payload: bytes, size: int | None = None) -> bytes:
+    """A frame of a WebSocket, as clients send it; `size`: said in place of the payload's own."""
+    key = b"abcd"
+    size = len(payload) if size is None else size
+    if size < 126:
+        said = bytes((0x80 | size,))
+    else:
+        said = b"\xfe" + struct.pack(">H", size) if size < 2**16 else b"\xff" + struct.pack(">Q", size)
+    return bytes((opcode,)) + said + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+
+
+TEXT, BINARY = 0x81, 0x82
+CONFIG = json.dumps({"encoding": "linear16", "sample_rate_hertz": 16000}).encode()
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "file://", "https://\xe9"])
+def test_a_strange_page_may_not_open_a_stream(besieged: ServiceProcess, origin: str) -> None:
+    answer = http(besieged.http_port, handshake(f"Origin: {origin}", BEARER))
+    told(answer[: answer.index(b"}}") + 2], "invalid_argument", 403)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (masked(BINARY, b"\0\0"), 1007),
+        (masked(TEXT, b"not json"), 1007),
+        (masked(TEXT, b"[" * 50_000), 1007),
+        (masked(TEXT, b"[]"), 1007),
+        (masked(TEXT, b'{"encoding": "linear16", "sample_rate_hertz": 1' + b"0" * 5000 + b"}"), 1007),
+        (masked(TEXT, b'{"flush": {}}'), 1007),
+        (masked(TEXT, json.dumps({"x\r\n\0": 1}).encode()), 1007),
+        (masked(TEXT, b'{"prompt": "\\ud800", "encoding": "linear16", "sample_rate_hertz": 16000}'), 1007),
+        (masked(TEXT, b"\xff\xfe"), 1007),
+        (masked(TEXT, CONFIG) + masked(TEXT, CONFIG), 1007),
+        (masked(TEXT, CONFIG) + masked(BINARY, bytes(2**20 + 2)), 1009),
+        (masked(TEXT, b"", 2**40), 1009),
+        (masked(TEXT, b"", 2**63), 1009),
+        (masked(BINARY, bytes(2**21 + 1)), 1009),
+        (b"\x81\x05hello", 1002),
+        (masked(0xF1, b"reserved bits"), 1002),
+        (masked(0x83, b"no such opcode"), 1002),
+        (masked(0x89, bytes(200)), 1002),
+        (masked(0x80, b"a continuation of nothing"), 1002),
+        (masked(0x01, b"a") + masked(0x00, b"") * 5000, 1009),
+        (bytes(range(256)) * 40, 1002),
+    ],
+    ids=range(21),
+)
+def test_a_stream_that_breaks_the_rules_is_told_and_closed(besieged: ServiceProcess, sent: bytes, code: int) -> None:
+    with Wire(besieged.http_port) as wire:
+        wire.send(handshake(BEARER))
+        assert status_of(wire.read(until=b"\r\n\r\n")) == 101
+        wire.send(sent)
+        answer = wire.read(until=struct.pack(">H", code))
+    assert struct.pack(">H", code) in answer, answer
+
+
+def test_a_stream_with_a_wrong_key_is_told_so(besieged: ServiceProcess) -> None:
+    for key in ("wrong", f"{KEY}x", "schl\u00fcssel", "a\r\nb", "x" * 5000):
+        with Wire(besieged.http_port) as wire:
+            wire.send(handshake())
+            assert status_of(wire.read(until=b"\r\n\r\n")) == 101
+            wire.send(masked(TEXT, json.dumps({**json.loads(CONFIG), "api_key": key}).encode()))
+            answer = wire.read(until=struct.pack(">H", 1008))
+        assert b'"unauthenticated"' in answer

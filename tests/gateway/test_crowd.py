@@ -1,0 +1,131 @@
+"""More connections and more bodies than there is room for: the slow give way, and health is always told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway import protocol, uploads
+from gateway.errors import Refusal
+from gateway.server import GatewayOptions, GatewayServer
+from gateway.uploads import FULL_SIZE_UPLOADS, LEFT_ALONE_S, Uploads
+from tests.gateway.scripted import ScriptedService
+from tests.gateway.wire import Answer, head, read_answer
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+SLOW_HEAD = b"POST /v1/transcribe HTTP/1.1\r\nHost: gateway\r\nX-Sl"
+SLOW_BODY = head("Content-Length: 100000") + b"--front"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def small(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayServer]:
+    """A gateway for three connections, and two more for health."""
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(protocol, "SPARE_CONNECTIONS", 2)
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, body_timeout_s=20))
+    await server.start()
+    yield server
+    await server.stop(1)
+
+
+@asynccontextmanager
+async def connections(server: GatewayServer, count: int, sent: bytes) -> AsyncIterator[list[Connection]]:
+    """Callers that have sent no more than that, each after the other has arrived."""
+    async with AsyncExitStack() as stack:
+        found = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            stack.callback(writer.close)
+            writer.write(sent)
+            await asyncio.sleep(0.05)
+            found.append((reader, writer))
+        yield found
+
+
+async def get(server: GatewayServer, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
+        return await client.get(path)
+
+
+async def post(server: GatewayServer) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
+        return await client.post("/v1/transcribe", files={"audio": ("a.wav", b"abc")})
+
+
+async def answer_of(connection: Connection) -> Answer:
+    return await asyncio.wait_for(read_answer(connection[0]), 10)
+
+
+async def test_the_connection_that_waited_longest_makes_room(small: GatewayServer) -> None:
+    async with connections(small, 3, SLOW_HEAD) as slow:
+        assert (await post(small)).status_code == 200
+        assert await asyncio.wait_for(slow[0][0].read(), 5) == b""
+        assert not any(reader.at_eof() for reader, _ in slow[1:])
+        slow[2][1].write(b"ow: 1\r\nConnection: close\r\n\r\n")
+        assert (await answer_of(slow[2])).status == 400, "the others are still heard"
+
+
+async def test_a_slow_body_makes_room(small: GatewayServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "LEFT_ALONE_S", 0.0)
+    async with connections(small, 3, SLOW_BODY) as slow:
+        assert (await post(small)).status_code == 200
+        told = await answer_of(slow[0])
+    assert (told.status, told.headers["x-error-type"], told.headers["retry-after"]) == (503, "overloaded", "1")
+
+
+async def test_where_nobody_is_slow_the_newcomer_is_told_to_come_again(small: GatewayServer) -> None:
+    async with connections(small, 3, SLOW_BODY):
+        response = await post(small)
+        assert (response.status_code, response.headers["x-error-type"]) == (503, "overloaded")
+        assert response.headers["retry-after"] == "1"
+        assert response.headers["connection"] == "close"
+        for path in ("/v1/health", "/v1/metrics", "/metrics"):
+            assert (await get(small, path)).status_code == 200
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "x", "Origin": "null"}
+        async with httpx.AsyncClient() as client:
+            refused = await client.get(f"http://127.0.0.1:{small.port}/v1/stream", headers=upgrade)
+        assert refused.status_code == 503
+    assert (await post(small)).status_code == 200
+
+
+async def test_one_over_the_spare_ones_is_closed_as_it_opens(small: GatewayServer) -> None:
+    async with connections(small, 5, SLOW_BODY):
+        with pytest.raises(httpx.TransportError):
+            await get(small, "/v1/health")
+    assert (await get(small, "/v1/health")).status_code == 200
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_bodies_hold_so_much_together_and_the_slowest_is_cut() -> None:
+    clock = Clock()
+    them = Uploads(clock)
+    with them.reading() as fast, them.reading() as slow:
+        them.add(slow, 10, 1000)
+        them.add(fast, 1000 * FULL_SIZE_UPLOADS - 10, 1000)
+        with pytest.raises(Refusal) as refused:
+            them.add(fast, 1, 1000)
+        assert refused.value.type == "overloaded"
+        clock.now += LEFT_ALONE_S + 1
+        them.add(fast, 1, 1000)
+        assert (slow.cut.done(), fast.cut.done()) == (True, False)
+
+
+async def test_what_was_read_makes_room_again() -> None:
+    them = Uploads()
+    for _ in range(3):
+        with them.reading() as upload:
+            them.add(upload, 1000 * FULL_SIZE_UPLOADS, 1000)

@@ -1,0 +1,104 @@
+"""What inferences take, and what a recording holds: learned from what was measured."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import wave
+
+import pytest
+
+from stt_server.audio import AudioFormat
+from stt_server.estimate import FORGET_S, LARGEST_SURPRISE, Load, Pace
+from stt_server.lengths import Lengths
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_nothing_is_known_before_anything_was_measured() -> None:
+    pace = Pace()
+    assert not pace.known
+    assert (pace.seconds(Load(3, 30)), pace.inference) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("a_chunk", "a_second"), [(0.05, 0.0), (0.0, 0.02), (0.3, 0.01)])
+def test_time_a_chunk_and_time_a_second_are_told_apart(a_chunk: float, a_second: float) -> None:
+    pace = Pace()
+    for chunks, seconds in itertools.product((1, 2, 5), (3.0, 11.0, 29.0)):
+        pace.observe(Load(chunks, chunks * seconds), chunks * a_chunk + chunks * seconds * a_second)
+    assert pace.seconds(Load(10, 100.0)) == pytest.approx(10 * a_chunk + 100 * a_second, rel=0.01)
+
+
+def test_of_chunks_that_are_all_alike_more_of_the_same_are_told() -> None:
+    pace = Pace()
+    for chunks in (1, 8, 3):
+        pace.observe(Load(chunks, 10.0 * chunks), 0.2 * chunks)
+    assert pace.seconds(Load(4, 40.0)) == pytest.approx(0.8)
+
+
+def test_one_that_was_held_up_does_little_and_what_has_become_slower_is_soon_believed() -> None:
+    pace = Pace()
+    for _ in range(30):
+        pace.observe(Load(1, 5.0), 0.1)
+    pace.observe(Load(1, 5.0), 60.0)
+    assert pace.seconds(Load(1, 5.0)) < 0.1 * LARGEST_SURPRISE
+    for _ in range(10):
+        pace.observe(Load(1, 5.0), 0.8)
+    assert pace.seconds(Load(1, 5.0)) == pytest.approx(0.8, rel=0.4)
+    for _ in range(30):
+        pace.observe(Load(1, 5.0), 0.1)
+    assert pace.seconds(Load(1, 5.0)) == pytest.approx(0.1, rel=0.2)
+
+
+def test_what_is_long_ago_is_forgotten() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.observe(Load(1, 5.0), 100.0)
+    clock.now = FORGET_S + 1
+    assert not pace.known
+    assert (pace.seconds(Load(1, 5.0)), pace.inference) == (0.0, 0.0)
+    pace.observe(Load(1, 5.0), 0.1)
+    assert pace.seconds(Load(1, 5.0)) == pytest.approx(0.1)
+
+
+def test_silence_is_no_work() -> None:
+    pace = Pace()
+    pace.observe(Load(1, 0.0), 0.1)
+    assert pace.seconds(Load()) == 0.0
+    assert pace.seconds(Load(1, 0.0)) == pytest.approx(0.1)
+
+
+def test_a_wav_is_as_long_as_its_header_says() -> None:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 4 * 8000))
+    guess = Lengths().guess(out.getvalue(), AudioFormat())
+    assert guess.chunks == 1
+    assert guess.seconds == pytest.approx(4.0, rel=0.01)
+
+
+def test_headerless_samples_are_as_long_as_their_rate_says() -> None:
+    assert Lengths().guess(bytes(48_000 * 2 * 2), AudioFormat("linear16", 48_000, 2)) == Load(1, 1.0)
+    assert Lengths().guess(b"", AudioFormat("linear16", 0, 0)).seconds == 0.0
+
+
+def test_a_long_recording_is_several_chunks() -> None:
+    guess = Lengths().guess(bytes(16_000 * 2 * 90), AudioFormat("linear16", 16_000))
+    assert (guess.chunks, guess.seconds) == (10.0, 90.0)
+
+
+def test_a_guess_learns_from_what_there_really_was() -> None:
+    lengths = Lengths()
+    ogg = b"OggS" + bytes(39_996)
+    before = lengths.guess(ogg, AudioFormat()).seconds
+    for _ in range(30):
+        lengths.learn(ogg, AudioFormat(), Load(1, before / 2))
+    assert lengths.guess(ogg, AudioFormat()).seconds == pytest.approx(before / 2)
+    assert lengths.guess(b"fLaC" + bytes(39_996), AudioFormat()).seconds == pytest.approx(2.5)
