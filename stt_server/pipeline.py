@@ -236,7 +236,7 @@ class Pipeline:
 
     async def _ask_for_all(self, escalation: Escalation, job: Job, heard: Heard, progress: Progress) -> Answer:
         if job.audio:
-            return await escalation.whole(job, progress)
+            return await escalation.whole(job, progress, unheard=not heard.asked)
         answers = await escalation.parts(job, {0: heard.chunks[0]}, "", progress)
         if isinstance(answer := answers[0], FallbackError):
             raise answer
