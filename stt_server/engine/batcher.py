@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from itertools import islice, zip_longest
@@ -29,7 +29,7 @@ from stt_server.engine.inference import recognize_each, why_lost
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
 from stt_server.engine.vitals import Vitals
 from stt_server.engine.watchdog import Watchdog
-from stt_server.errors import DeadlineExceeded, EngineError, EngineLost
+from stt_server.errors import DeadlineExceeded, EngineError, EngineLost, SttError
 
 JOIN_TIMEOUT_S = 1.0
 """How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
@@ -142,7 +142,8 @@ class Batcher:
         All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
-        again only when its thread ends, as nothing can stop it.
+        again only when its thread ends: at the next step of a batch of which nobody wants anything, as nothing can
+        stop a step.
 
         Raises:
             EngineError: the model failed on this chunk, in one of its ways; EngineLost: it works no more at all.
@@ -151,6 +152,7 @@ class Batcher:
         if self._vitals.error is not None:
             raise EngineLost(self._vitals.error.message) from self._vitals.error
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        job = replace(job, wanted=lambda: not result.done())
         entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
         self._turns[rank].setdefault(owner, deque()).append(entry)
         owner.moved(waiting=1)
@@ -173,7 +175,7 @@ class Batcher:
         queue = self._turns[Rank.DRAFT].get(owner)
         if not queue:
             return False
-        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
+        queue[0].job, queue[0].group = replace(job, wanted=queue[0].job.wanted), self._recognizer.group_of(job)
         return True
 
     def close(self) -> None:
@@ -301,14 +303,14 @@ class Batcher:
                 entry.result.set_exception(error)
         self._give_up(error)
 
-    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | EngineError]]) -> None:
+    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | SttError]]) -> None:
         self._seal(batch)
         if batch.watchdog is not None:
             batch.watchdog.ended()
         self._free += 1
         self._drafting -= batch.rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
-        found: Sequence[Hypothesis | EngineError | None] = () if done.cancelled() or failure else done.result()
+        found: Sequence[Hypothesis | SttError | None] = () if done.cancelled() or failure else done.result()
         if found:
             self._put_back(batch, batch.entries[len(found) :])
             del batch.entries[len(found) :]
@@ -326,13 +328,13 @@ class Batcher:
         if not done.cancelled():
             self._dispatch()
 
-    def _judge(self, found: Sequence[Hypothesis | EngineError | None]) -> None:
+    def _judge(self, found: Sequence[Hypothesis | SttError | None]) -> None:
         """What a batch says of the model. In doubt, silence is to prove that it works."""
         doubtful = False
         for outcome in found:
             if isinstance(outcome, Hypothesis):
                 self._vitals.answered()
-            elif outcome is not None:
+            elif isinstance(outcome, EngineError):
                 doubtful |= self._vitals.failed(outcome)
         if self._vitals.error is not None:
             self._give_up(self._vitals.error)

@@ -10,12 +10,12 @@ import numpy as np
 from stt_server.audio.formats import SAMPLE_RATE
 from stt_server.engine.failures import failure_of, lost
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, Recognizer, Samples
-from stt_server.errors import EngineError, EngineLost
+from stt_server.errors import Abandoned, EngineLost, SttError
 
 
 def recognize_each(
     recognizer: Recognizer, jobs: list[ChunkJob], more: Callable[[], list[ChunkJob]]
-) -> list[Hypothesis | EngineError]:
+) -> list[Hypothesis | SttError]:
     """A hypothesis or a failure for each job, and for each that joined. A batch that fails is tried chunk by chunk, so
     that none pays for another; not where the model is lost, and each would fail anew."""
 
@@ -26,6 +26,8 @@ def recognize_each(
 
     try:
         return list(recognizer.recognize_batch(list(jobs), joined))
+    except Abandoned as left:
+        return [left] * len(jobs)
     except Exception as error:
         failure = failure_of(error)
         if len(jobs) == 1 or isinstance(failure, EngineLost):

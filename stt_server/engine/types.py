@@ -130,6 +130,8 @@ class ChunkJob:
     options: DecodeOptions
     draft: bool = False
     """Soon out of date: decoded once, whatever comes out."""
+    wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
+    """Whether somebody still waits for it; asked in any thread."""
 
 
 class Recognizer(Protocol):
@@ -158,6 +160,7 @@ class Recognizer(Protocol):
             A hypothesis for each job, then for each that joined, in order.
 
         Raises:
+            Abandoned: none of them is wanted any more.
             Exception: whatever the model failed with; `failures.failure_of` knows what it means.
         """
         ...
