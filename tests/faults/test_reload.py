@@ -16,10 +16,10 @@ import grpc
 import httpx
 import pytest
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2_grpc
 from tests.faults.looking import eventually
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.faults.steady import NO_RETRY, WAV, Steady, by_grpc, by_rest
 from tests.services import transcribe
 
