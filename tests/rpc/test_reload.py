@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
 
 from stt_server.app import Service
@@ -19,9 +21,12 @@ from stt_server.engine.types import Recognizer
 from stt_server.reload import Reloader
 from tests.fakes import ScriptedRecognizer
 from tests.faults.certificates import authority
-from tests.services import running, settings_text, stub_of, transcribe, until
+from tests.services import failure, running, settings_text, stub_of, transcribe, until
+from tests.speech import wav_of
 
 SECRET = "0123456789abcdef"
+SILENCE = wav_of(np.zeros(16000, np.float32))
+BEARER = (("authorization", f"Bearer {SECRET}"),)
 REFUSED = "a changed configuration is not taken up: "
 KEYS: dict[str, Any] = {"API_KEYS": f"one:{SECRET}", "FALLBACK_URL": "grpc://127.0.0.1:9"}
 
@@ -159,3 +164,42 @@ async def test_what_comes_while_the_model_loads_is_what_the_service_starts_with(
         loading.set()
         task.cancel()
         await service.stop()
+
+
+async def test_limits_and_rules_are_those_of_the_file_for_the_next_request(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (service, reloader, path), stub_of(service) as stub:
+        text = path.read_text()
+
+        async def now(**keys: object) -> None:
+            path.write_text(text + "".join(f"{name}={value}\n" for name, value in keys.items()))
+            await counted(service, reloader, "applied")
+
+        unsure = {"MIN_WORDS_FOR_CONF": 1000}
+        await now(**unsure)
+        assert (await failure(stub, metadata=BEARER))[1]["x-error-type"] == "fallback_failed"
+        await now(FALLBACK_ON_ERROR="degrade", **unsure)
+        assert (await transcribe(stub, metadata=BEARER))[1]["x-fallback-error"] in ("unavailable", "circuit_open")
+        assert (await transcribe(stub, SILENCE, BEARER))[0].text == ""
+        await now(VAD_FILTER="false")
+        assert (await transcribe(stub, SILENCE, BEARER))[0].text != ""
+        await now(MAX_STREAMS=0)
+        with pytest.raises(grpc.aio.AioRpcError, match="0 live streams are open"):
+            await stub.StreamTranscribe(iter(()), metadata=BEARER).read()
+
+
+async def test_whose_word_is_taken_for_an_address_changes_too(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (service, reloader, path), stub_of(service) as stub:
+        limited = path.read_text().replace(f"one:{SECRET}", "").replace("RATE_LIMIT_RPS=0", "RATE_LIMIT_RPS=0.001")
+        for proxies, taken in (("127.0.0.1", ["", ""]), ("none", ["", "rate_limited"])):
+            path.write_text(f"{limited}RATE_LIMIT_BURST=1\nTRUSTED_PROXIES={proxies}\n")
+            await counted(service, reloader, "applied")
+            assert [await _refusal(stub, f"10.0.0.{n}") for n in (1, 2)] == taken
+
+
+async def _refusal(stub: Any, address: str) -> str:
+    """What a caller ends with for whom a proxy speaks; empty: an answer."""
+    try:
+        await transcribe(stub, metadata=(("x-forwarded-for", address),))
+    except grpc.aio.AioRpcError as error:
+        return str(dict(error.trailing_metadata() or ())["x-error-type"])
+    return ""
