@@ -57,7 +57,7 @@ class Callers:
         # No connection is used twice: whoever sends into one that is just being closed can't know whether it was heard.
         limits = httpx.Limits(max_connections=500, max_keepalive_connections=0)
         async with (
-            SttPool([a.grpc, b.grpc], api_key=self.stage.key) as self.pool,
+            SttPool([a.grpc, b.grpc]) as self.pool,
             httpx.AsyncClient(limits=limits, timeout=self.deadline + 2) as self.http,
             grpc.aio.insecure_channel(a.grpc, options=CHANNEL) as to_a,
             grpc.aio.insecure_channel(b.grpc, options=CHANNEL) as to_b,
@@ -100,6 +100,15 @@ class Callers:
             deadline=self.deadline + (said.seconds if streams else 0),
         )
         return entry, said
+
+    async def until_settled(self) -> None:
+        """Returns once all that is in flight now has come to something."""
+        pending = [entry for entry in self.ledger.entries if entry.done is None]
+        while True:
+            pending = [entry for entry in pending if entry.done is None]
+            if not pending:
+                return
+            await asyncio.sleep(PROBE_S)
 
     async def until_well(self) -> None:
         """Returns once every way is answered as if nothing had been, the fallback's included."""
@@ -170,13 +179,16 @@ class Callers:
     def routing(self, entry: Entry) -> str:
         return "fallback" if entry.unsure and not self.stage.scripted else "auto"
 
+    def metadata(self, entry: Entry) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.stage.key}"), ("x-req-id", entry.id))
+
     async def by_pool(self, entry: Entry, said: Spoken) -> None:
         transcript = await self.pool.transcribe(
             said.files[entry.container],
             prompt=self.prompt(entry),
             routing=self.routing(entry),
-            request_id=entry.id,
             timeout=entry.deadline,
+            metadata=self.metadata(entry),
         )
         self.judge(entry, said, transcript.text, transcript.request_id)
 
@@ -189,9 +201,8 @@ class Callers:
 
     async def by_plain_call(self, entry: Entry, request: pb.TranscribeRequest) -> pb.TranscribeResponse:
         """The response of one RPC, without any retry of the SDK's. Raises Told, Unreachable, Broken."""
-        metadata = (("authorization", f"Bearer {self.stage.key}"), ("x-req-id", entry.id))
         try:
-            call: Any = self.stubs[entry.to].Transcribe(request, timeout=entry.deadline, metadata=metadata)
+            call: Any = self.stubs[entry.to].Transcribe(request, timeout=entry.deadline, metadata=self.metadata(entry))
             response: pb.TranscribeResponse = await call
             return response
         except grpc.aio.AioRpcError as error:
@@ -210,8 +221,8 @@ class Callers:
             pieces(said.pcm, 2),
             encoding=AudioFormat("linear16", RATE),
             prompt=self.prompt(entry),
-            request_id=entry.id,
             timeout=entry.deadline,
+            metadata=self.metadata(entry),
             resume=True,
         )
         async with aclosing(events):
@@ -246,7 +257,7 @@ PROBES = (
     *(("REST", name, False) for name in ("a", "b", "gateway")),
 )
 PROBE_S = 0.05
-"""From one round of probes that failed to the next."""
+"""From one look at what others do to the next."""
 STREAMS = ("stream", "WebSocket")
 TEAM = (
     *(("pool", "pool"),) * 4,

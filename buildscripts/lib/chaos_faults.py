@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -26,6 +27,8 @@ Group = Literal["primaries", "gateway", "fallback", "callers"]
 
 BURST = 10
 """Times the callers that there are."""
+TAKEN_UP_S = 2.5
+"""For a changed file, which is to be taken up within 2 s."""
 HOSTILE = 4
 """Hostile callers at a time."""
 
@@ -108,7 +111,78 @@ async def restart_gateway(scene: Scene) -> AsyncIterator[Harm]:
     yield _down(scene.stage.gateway, cuts=False)
 
 
+def _hang_up(*members: Member) -> None:
+    for member in members:
+        member.process.send(signal.SIGHUP)
+
+
+async def _follow(*members: Member) -> None:
+    """Has them read their files, and waits for as long as they may take."""
+    _hang_up(*members)
+    await asyncio.sleep(TAKEN_UP_S)
+
+
+@asynccontextmanager
+async def rotate_keys(scene: Scene) -> AsyncIterator[Harm]:
+    """The callers' key is replaced by another, in the three steps of a rotation: nobody is to notice."""
+    stage, old, new = scene.stage, scene.stage.key, secrets.token_urlsafe(18)
+    for keys, key in ((f"load:{old},next:{new}", new), (f"load:{new}", new)):
+        for member in stage.primaries:
+            member.write_config(API_KEYS=keys)
+        await _follow(*stage.primaries)
+        stage.key = key
+        await scene.callers.until_settled()  # and nothing that was sent with the old key is on its way
+    yield Harm()
+
+
+@asynccontextmanager
+async def damage_config(scene: Scene) -> AsyncIterator[Harm]:
+    """A torn file, an empty one, and one with a wrong value: nothing is to change."""
+    for member in scene.stage.primaries:
+        whole = member.config.read_text()
+        torn = whole[: scene.chance.choice([at for at in range(1, len(whole)) if whole[at - 1] != "\n"])]
+        for damaged in (torn, "", whole.replace("HOST=", "HOTS=")):
+            member.config.write_text(damaged)
+            await _follow(member)
+        member.config.write_text(whole)
+        _hang_up(member)
+    yield Harm()
+
+
+@asynccontextmanager
+async def tighten_limits(scene: Scene) -> AsyncIterator[Harm]:
+    member = scene.chance.choice(scene.stage.primaries)
+    member.write_config(RATE_LIMIT_RPS=2, RATE_LIMIT_BURST=2)
+    await _follow(member)
+    yield Harm(everybody=frozenset({"rate_limited"}))
+    member.write_config(RATE_LIMIT_RPS=0)
+    _hang_up(member)
+
+
+@asynccontextmanager
+async def move_fallback(scene: Scene) -> AsyncIterator[Harm]:
+    """The primaries are sent to the fallback's own address, and back to the relay's: nobody is to notice."""
+    stage = scene.stage
+    for address in (stage.fallback.grpc, stage.relay.address):
+        for member in stage.primaries:
+            member.write_config(FALLBACK_URL=f"grpc://{address}")
+        await _follow(*stage.primaries)
+    yield Harm()
+
+
 FALLBACK_FAILS = Harm(fallback=True)
+
+
+@asynccontextmanager
+async def refuse_primaries(scene: Scene) -> AsyncIterator[Harm]:
+    """The fallback no longer takes the key that the primaries have."""
+    fallback = scene.stage.fallback
+    keys = fallback.settings["API_KEYS"]
+    fallback.write_config(API_KEYS="nobody:" + secrets.token_urlsafe(18))
+    await _follow(fallback)
+    yield FALLBACK_FAILS
+    fallback.write_config(API_KEYS=keys)
+    _hang_up(fallback)
 
 
 @asynccontextmanager
@@ -216,11 +290,16 @@ FAULTS: dict[str, Fault] = {
     "freeze-primary": Fault("primaries", freeze_primary),
     "roll-primaries": Fault("primaries", roll_primaries),
     "kill-decoder": Fault("primaries", kill_decoder),
+    "rotate-keys": Fault("primaries", rotate_keys),
+    "damage-config": Fault("primaries", damage_config),
+    "tighten-limits": Fault("primaries", tighten_limits),
+    "move-fallback": Fault("primaries", move_fallback),
     "kill-gateway": Fault("gateway", kill_gateway),
     "restart-gateway": Fault("gateway", restart_gateway),
     "kill-fallback": Fault("fallback", kill_fallback),
     "freeze-fallback": Fault("fallback", freeze_fallback),
     "restart-fallback": Fault("fallback", restart_fallback),
+    "refuse-primaries": Fault("fallback", refuse_primaries),
     "slow-fallback": Fault("fallback", model_of_fallback(seconds=3.0), scripted=True),
     "failing-fallback": Fault("fallback", model_of_fallback("engine"), scripted=True),
     "fallback-out-of-memory": Fault("fallback", model_of_fallback("out_of_memory"), scripted=True),

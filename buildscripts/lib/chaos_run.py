@@ -126,6 +126,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of the choice of faults and of requests; a random one if not given")
     parser.add_argument("--faults", help=f"kinds to choose from, separated by commas (all of {', '.join(FAULTS)})")
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="write the ledger, as JSON lines")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and configurations in this new folder")
     parser.add_argument("--real", action="store_true", help="tiny.en and base instead of scripted models")
     arguments = parser.parse_args(argv)
     if arguments.seed is None:
@@ -145,7 +146,7 @@ async def run(arguments: argparse.Namespace) -> int:
     said = [spoken(clip, ("wav", "flac", "ogg")) for clip in sample_clips("en")]
     chance = random.Random(arguments.seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as scratch:
-        async with stage(Path(scratch), not arguments.real) as on:
+        async with stage(arguments.logs or Path(scratch), not arguments.real) as on:
             ledger = Ledger()
             requests = random.Random(arguments.seed)  # noqa: S311
             async with Callers(on, ledger, said, requests, 20 if arguments.real else 6).ready() as callers:

@@ -56,6 +56,10 @@ class Member:
         return f"http://{HOST}:{self.http_port}"
 
     @property
+    def config(self) -> Path:
+        return self.folder / "service.env"
+
+    @property
     def temporary(self) -> Path:
         return self.folder / "tmp"
 
@@ -71,19 +75,18 @@ class Member:
             RunError: it does not get ready.
         """
         self.temporary.mkdir(parents=True, exist_ok=True)
-        config = self.folder / "service.env"
         self.write_config()
         self.act(self.script)
         environ = {"STT_SCRIPT": str(self.folder / "script.json"), "TMPDIR": str(self.temporary)}
         self.starts += 1
         log = self.folder / f"log-{self.starts}"
-        self._process = ServiceProcess(self.name, config, log, self.command, environ)
+        self._process = ServiceProcess(self.name, self.config, log, self.command, environ)
         await self._process.start()
 
     def write_config(self, **keys: str | int | float) -> None:
         """Writes its .env file, with other values for some keys from now on."""
         self.settings |= keys
-        write_config(self.folder / "service.env", self.settings)
+        write_config(self.config, self.settings)
 
     def act(self, script: Script | None) -> None:
         """From the next inference on its model does this. Nothing where the model is a real one."""
@@ -138,7 +141,7 @@ class Stage:
     relay: Relay
     """Between both primaries and the fallback."""
     key: str
-    """Of the callers."""
+    """Of the callers, for now."""
     scripted: bool
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from protos.stt.v1.errors import ERRORS
 
@@ -90,6 +90,9 @@ async def websocket(
         return await asyncio.wait_for(
             _finals(url.replace("http", "ws", 1) + "/v1/stream", json.dumps(first), pcm), timeout
         )
+    except InvalidStatus as refused:
+        body = _json(bytes(refused.response.body or b""))
+        raise told(body.get("error"), f"HTTP {refused.response.status_code}") from None
     except ConnectionRefusedError as error:
         raise Unreachable(str(error)) from None
     except (OSError, WebSocketException, asyncio.TimeoutError) as error:

@@ -21,11 +21,11 @@ import httpx
 import numpy as np
 import pytest
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio.offspring import Bounds
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.unit import hostile_files as hostile
 from tests.unit.audio_samples import chirp, encode, wav_header
 

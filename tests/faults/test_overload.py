@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 
 from buildscripts.lib.open_load import Grpc, Rest, Tally, offer
+from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.speech import silence, wav_of
 
 INFERENCE_S, SLOTS = 0.1, 2

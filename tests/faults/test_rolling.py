@@ -13,13 +13,13 @@ import grpc
 import httpx
 import pytest
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_client import SttPool
 from tests.faults.callers import PATIENCE_S, http, post
 from tests.faults.gateways import GatewayProcess
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.services import LARGE, speech
 
 SMALL, LARGER = "the smaller model says", "the larger model says"

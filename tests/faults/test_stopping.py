@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from stt_client.errors import NotReady
 from tests.faults.callers import (
@@ -26,7 +27,6 @@ from tests.faults.callers import (
     watched,
 )
 from tests.faults.processes import ServiceProcess, free_port, running
-from tests.faults.scripted import Script
 from tests.live import finals
 from tests.services import SPEECH
 from tests.speech import samples_of
