@@ -25,7 +25,7 @@ from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
-from stt_server.machine import why_not_listen
+from stt_server.machine import why_not_listen, why_not_listen_at
 from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
@@ -279,12 +279,11 @@ class Service:
         if self._make_gateway is None:
             return ""
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
-        target = f"unix:{Path(folder) / 'grpc.sock'}"
-        try:
-            self._server.add_insecure_port(target)
-        except RuntimeError as error:
-            raise OSError(f"{folder} can't hold the gateway's socket; TMPDIR says where it may be") from error
-        return target
+        path = Path(folder) / "grpc.sock"
+        if reason := why_not_listen_at(path):
+            raise OSError(f"{folder} can't hold the gateway's socket: {reason}; TMPDIR says where it may be")
+        self._server.add_insecure_port(f"unix:{path}")
+        return f"unix:{path}"
 
     def _session(self, request_id: str) -> Session:
         """A new live stream."""

@@ -20,6 +20,9 @@ PARTS_AT_A_TIME = 4
 DEGRADE_RESERVE_S = 0.1
 """Of the caller's time, kept back from the fallback so that the primary's text still arrives."""
 
+UNHEARD_SHARE = 0.5
+"""Of the caller's time for the fallback, where the primary would have to begin once the fallback has failed."""
+
 _OF_ITS_CHUNKS = (Reason.LOW_LOGPROB, Reason.REPETITION)
 """What a chunk can be doubted for by itself. Language and number of words are judged over the whole recording."""
 
@@ -77,8 +80,11 @@ class Escalation:
         self._rules = rules
         self._clock = clock
 
-    async def whole(self, job: Job, progress: Progress) -> Answer:
+    async def whole(self, job: Job, progress: Progress, *, unheard: bool) -> Answer:
         """The fallback's answer to the caller's own request.
+
+        Args:
+            unheard: this service's own model has not been asked yet, and would be if there is none.
 
         Raises:
             FallbackError: there is none in time.
@@ -86,7 +92,7 @@ class Escalation:
         """
         started = self._clock()
         try:
-            return await self._ask(job)
+            return await self._ask(job, UNHEARD_SHARE if unheard else 1.0)
         finally:
             progress.fallback_infer = self._clock() - started
 
@@ -114,11 +120,13 @@ class Escalation:
         finally:
             progress.fallback_infer = self._clock() - started
 
-    async def _ask(self, job: Job) -> Answer:
+    async def _ask(self, job: Job, share: float = 1.0) -> Answer:
         timeout = self._rules.fallback_timeout_s
         if job.deadline is not None:
-            reserve = DEGRADE_RESERVE_S if self._rules.fallback_on_error == "degrade" else 0.0
-            timeout = min(timeout, job.deadline - self._clock() - reserve)
+            left = job.deadline - self._clock()
+            if self._rules.fallback_on_error == "degrade":
+                left = (left - DEGRADE_RESERVE_S) * share
+            timeout = min(timeout, left)
         try:
             if timeout <= 0:
                 raise FallbackError("deadline_exceeded")

@@ -33,12 +33,14 @@ ROUND = 500
 """Inputs of one seed."""
 SLOW_S = 2.0
 PROGRESS_S = 10.0
+LONGEST_SHOWN = 2000
 
 
 @dataclass
 class Tally:
     name: str
     started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     slow: int = 0
     crashes: list[str] = field(default_factory=list)
@@ -46,10 +48,10 @@ class Tally:
     """The input that was tried last: at a crash, the smallest that crashes."""
 
     def line(self) -> str:
-        seconds = time.monotonic() - self.started
         total = sum(self.outcomes.values())
         counts = ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common())
-        return f"{self.name}: {seconds:.0f} s, {total} inputs, {len(self.crashes)} crashes, {self.slow} slow ({counts})"
+        found = f"{len(self.crashes)} crashes, {self.slow} slow"
+        return f"{self.name}: {self.seconds:.0f} s, {total} inputs, {found} ({counts})"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,6 +100,7 @@ def _rounds(
             tally.crashes.append(f"seed {number}: {type(error).__name__}: {error}")
             print(f"{name}: {tally.crashes[-1]}\n  of {_kept(name, tally.last)}", flush=True)
         number += 1
+        tally.seconds = time.monotonic() - tally.started
         if time.monotonic() > spoken + PROGRESS_S:
             spoken = time.monotonic()
             print(tally.line(), flush=True)
@@ -131,7 +134,7 @@ def _round(
 def _kept(name: str, sent: Any) -> str:
     """Where an input is kept, or the input itself."""
     if not isinstance(sent, bytes):
-        return repr(sent)
+        return repr(sent)[:LONGEST_SHOWN]
     path = CORPUS / name / f"found-{hashlib.sha256(sent).hexdigest()[:8]}"
     path.write_bytes(sent)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

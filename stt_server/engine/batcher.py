@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import islice, zip_longest
 from typing import Protocol
@@ -127,13 +127,15 @@ class Batcher:
         All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
-        again only when its thread ends, as nothing can stop it.
+        again only when its thread ends: at the next step of a batch of which nobody wants anything, as nothing can
+        stop a step.
 
         Raises:
             EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
             DeadlineExceeded: there was no time left for an inference.
         """
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        job = replace(job, wanted=lambda: not result.done())
         entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
         self._turns[rank].setdefault(owner, deque()).append(entry)
         owner.moved(waiting=1)
@@ -156,7 +158,7 @@ class Batcher:
         queue = self._turns[Rank.DRAFT].get(owner)
         if not queue:
             return False
-        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
+        queue[0].job, queue[0].group = replace(job, wanted=queue[0].job.wanted), self._recognizer.group_of(job)
         return True
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -65,10 +65,12 @@ async def watched(process: ServiceProcess) -> AsyncIterator[AsyncIterator[int]]:
 
 
 @asynccontextmanager
-async def streaming(process: ServiceProcess, **fields: Any) -> AsyncIterator[Caller]:
+async def streaming(
+    process: ServiceProcess, metadata: Sequence[tuple[str, str]] = (), **fields: Any
+) -> AsyncIterator[Caller]:
     """A live stream over gRPC that has sent its config."""
     async with process.channel() as channel:
-        caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe())
+        caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe(metadata=metadata))
         await caller.send(config(**fields))
         yield caller
 

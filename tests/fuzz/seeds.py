@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stt_server.audio import SAMPLE_RATE
-from tests.fuzz.targets import BOUNDARY
+from tests.fuzz.targets import BOUNDARY, MODEL
 from tests.unit import hostile_files as hostile
 from tests.unit.audio_samples import chirp, encode, wav_header
 from tests.unit.test_audio_wav import chunk, extensible, riff
@@ -100,8 +100,8 @@ def config() -> dict[str, bytes]:
     keys = b"\n".join(line for line in honest.splitlines() if line and not line.startswith(b"#"))
     return {
         "keys": keys,
-        "quotes": b"export CT2_SMALL_PATH='/a b'\nAPI_KEYS=\"web:k#1,batch:k=2\" # two\nLOG_LEVEL=debug\n",
-        "crlf": b"\xef\xbb\xbfCT2_SMALL_PATH=/x\r\nHOST=::1\r\nRATE_LIMIT_RPS=-0.5\r\nFALLBACK_URL=grpcs://f:50052\r\n",
+        "quotes": b"export CT2_SMALL_PATH='" + MODEL + b'\'\nAPI_KEYS="web:k#1,batch:k=2" # two\nLOG_LEVEL=debug\n',
+        "crlf": b"\xef\xbb\xbfCT2_SMALL_PATH=" + MODEL + b"\r\nHOST=::1\r\nFALLBACK_URL=grpcs://f:50052\r\n",
     }
 
 
