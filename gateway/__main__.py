@@ -13,8 +13,10 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
-from gateway.server import GatewayOptions, GatewayServer, HttpTls
-from stt_client import Tls
+from gateway.certificate import Certificate
+from gateway.options import GatewayOptions, HttpTls
+from gateway.renewal import Renewal, TlsFiles
+from gateway.server import GatewayServer
 
 GRACE_S = 30.0
 """How long SIGTERM waits for requests in flight."""
@@ -28,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        options = _options(arguments)
+        files = _files(arguments)
+        options = _options(arguments, files)
     except (OSError, ValueError) as error:
         sys.exit(_complain(error, EXIT_USAGE))
     _log_json(arguments.log_level)
-    sys.exit(asyncio.run(_serve(options)))
+    sys.exit(asyncio.run(_serve(options, files)))
 
 
 def _complain(error: Exception, status: int) -> int:
@@ -69,35 +72,30 @@ def _port(text: str) -> int:
     return port
 
 
-def _options(arguments: argparse.Namespace) -> GatewayOptions:
+def _files(arguments: argparse.Namespace) -> TlsFiles:
     """Raises OSError or ValueError with a text for the operator."""
-    if bool(arguments.cert) != bool(arguments.key):
-        raise ValueError("--cert and --key go together")
     if bool(arguments.tls_cert) != bool(arguments.tls_key):
         raise ValueError("--tls-cert and --tls-key go together")
     if arguments.tls_client_ca and not arguments.tls_cert:
         raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
-    tls = None
-    if arguments.ca or arguments.cert:
-        tls = Tls(ca=_read(arguments.ca), cert=_read(arguments.cert), key=_read(arguments.key))
-    http_tls = None
+    http = None
     if arguments.tls_cert:
-        for path in (arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca):
-            _read(path)  # a file that can't be read is bad usage, and found before anything starts
-        http_tls = HttpTls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
+        http = HttpTls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
+        Certificate(http)  # files that don't fit are bad usage, and found before anything starts
+    return TlsFiles(arguments.ca, arguments.cert, arguments.key, http)
+
+
+def _options(arguments: argparse.Namespace, files: TlsFiles) -> GatewayOptions:
+    """Raises ValueError with a text for the operator."""
     origins = (origin.strip() for origin in arguments.cors_origins.split(","))
     return GatewayOptions(
         target=arguments.target,
         host=arguments.host,
         port=arguments.port,
-        tls=tls,
-        http_tls=http_tls,
+        tls=files.to_service(),
+        http_tls=files.http,
         cors_origins=tuple(origin for origin in origins if origin),
     )
-
-
-def _read(path: Path | None) -> bytes | None:
-    return None if path is None else path.read_bytes()
 
 
 def _log_json(level: str) -> None:
@@ -118,7 +116,7 @@ def _log_json(level: str) -> None:
     logging.getLogger("uvicorn").setLevel(max(root.level, logging.WARNING))
 
 
-async def _serve(options: GatewayOptions) -> int:
+async def _serve(options: GatewayOptions, files: TlsFiles) -> int:
     loop = asyncio.get_running_loop()
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,13 +125,18 @@ async def _serve(options: GatewayOptions) -> int:
         server = GatewayServer(options)
     except ValueError as error:
         return _complain(error, EXIT_USAGE)
+    renewal = Renewal(server, files, options.tls)
+    loop.add_signal_handler(signal.SIGHUP, renewal.hang_up)
     try:
         await server.start()
     except OSError as error:
         where = f"{options.host}:{options.port}"
         return _complain(OSError(f"can't serve on {where}: {error.strerror or error}"), EXIT_FAILED)
     print(f"ready service=gateway http={options.host}:{server.port} target={options.target}", flush=True)
+    renewing = asyncio.ensure_future(renewal.run()) if files.paths else None
     await told_to_stop.wait()
+    if renewing is not None:
+        renewing.cancel()
     await server.stop(GRACE_S)
     return 0
 

@@ -12,11 +12,12 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.certificate import Certificate
+from gateway.front import Front
 from gateway.options import GatewayOptions, HttpTls
 from gateway.protocol import GatewayProtocol
 from gateway.websocket import MAX_MESSAGE_BYTES as MAX_WEBSOCKET_BYTES
 from gateway.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GatewayWebSocket
-from stt_client import SttClient
+from stt_client import SttClient, Tls
 
 __all__ = ["GatewayOptions", "GatewayServer", "HttpTls"]
 
@@ -42,10 +43,8 @@ class GatewayServer:
 
     def __init__(self, options: GatewayOptions) -> None:
         self._options = options
-        self._client = SttClient(
-            options.target, tls=options.tls, timeout=STATUS_TIMEOUT_S, max_message_bytes=MAX_MESSAGE_BYTES
-        )
         self._stopping = asyncio.Event()
+        self._front = Front(lambda client: create_app(client, options, self._stopping), self._connect(options.tls))
         self._certificate: Certificate | None = None
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -63,7 +62,7 @@ class GatewayServer:
             self.port = listener.getsockname()[1]
             if self._options.http_tls is not None:
                 self._certificate = Certificate(self._options.http_tls)
-            self._server = _Server(_config(self._client, self._options, self._stopping, self._certificate))
+            self._server = _Server(_config(self._front, self._certificate))
             self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
             ready = asyncio.create_task(self._server.listening.wait())
             await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +72,7 @@ class GatewayServer:
                 raise RuntimeError("the gateway ended while it started")
         except BaseException:
             listener.close()
-            await self._client.close()
+            await self._front.close()
             raise
 
     def renew_certificate(self) -> None:
@@ -84,6 +83,18 @@ class GatewayServer:
         """
         if self._certificate is not None:
             self._certificate.renew()
+
+    def renew_connection(self, tls: Tls | None) -> None:
+        """Calls the service with `tls` from now on; requests in flight end on the connection that they have.
+
+        Raises:
+            ValueError: it can't be used with the target.
+        """
+        self._front.turn(self._connect(tls))
+
+    def _connect(self, tls: Tls | None) -> SttClient:
+        target = self._options.target
+        return SttClient(target, tls=tls, timeout=STATUS_TIMEOUT_S, max_message_bytes=MAX_MESSAGE_BYTES)
 
     async def stop(self, grace_s: float) -> None:
         """Takes no more connections, finishes the requests in flight, at most `grace_s` seconds, and ends.
@@ -99,7 +110,7 @@ class GatewayServer:
         await self._task
         if cut_off := set(self._server.server_state.tasks):
             await asyncio.wait(cut_off, timeout=1)
-        await self._client.close()
+        await self._front.close()
 
 
 class _Server(uvicorn.Server):
@@ -117,11 +128,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(
-    client: SttClient, options: GatewayOptions, stopping: asyncio.Event, certificate: Certificate | None
-) -> uvicorn.Config:
+def _config(front: Front, certificate: Certificate | None) -> uvicorn.Config:
     config = uvicorn.Config(
-        create_app(client, options, stopping),
+        front,
         http=GatewayProtocol,
         ws=GatewayWebSocket,
         backlog=BACKLOG,

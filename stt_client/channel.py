@@ -18,6 +18,8 @@ _RETRY_SLACK_BYTES = MIB
 _INT32_MAX = 2**31 - 1
 
 _RESOLVER_SCHEMES = ("dns:", "unix:", "unix-abstract:", "vsock:", "ipv4:", "ipv6:", "xds:", "passthrough:")
+_SEVERAL = ("dns:", "ipv4:", "ipv6:")
+"""Targets that can name several addresses."""
 _OURS = re.compile(r"^(?:(?P<scheme>grpcs?)://)?(?P<host>\[[^\]/]+\]|[^\[\]:/?#@\s]+)(?::(?P<port>\d{1,5}))?/?$")
 
 _RETRY_POLICY = {
@@ -83,7 +85,7 @@ def parse_target(text: str) -> Target:
 
 
 def service_config(address: str) -> str:
-    """The gRPC service config (JSON): one retry of UNAVAILABLE, and all addresses of a `dns:` name in turn."""
+    """The gRPC service config (JSON): one retry of UNAVAILABLE, and of several addresses those in turn that serve."""
     service = "stt.v1.SpeechToText"
     config: dict[str, object] = {
         "methodConfig": [
@@ -92,8 +94,10 @@ def service_config(address: str) -> str:
             {"name": [{"service": service, "method": "StreamTranscribe"}]},
         ]
     }
-    if address.startswith("dns:"):
+    if address.startswith(_SEVERAL):
         config["loadBalancingConfig"] = [{"round_robin": {}}]
+        # One that stops says so before it refuses, and is left out in time.
+        config["healthCheckConfig"] = {"serviceName": service}
     return json.dumps(config)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from stt_client.client import ClientOptions, Pairs, SttClient
 from stt_client.deadline import deadline_in, seconds_left
-from stt_client.errors import ELSEWHERE, NotReady
+from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
 from stt_client.results import Status, Transcript
 from stt_client.stream import live
@@ -38,6 +38,12 @@ _T = TypeVar("_T")
 FIRST_WORD_S = 0.5
 """How long the first call waits, at most, to hear from each service whether it is SERVING."""
 
+PATIENCE_S = 5.0
+"""How long a call waits, at most, where no service takes it: a restart is over by then, or is no mere restart."""
+
+AGAIN_S = 0.1
+"""From one round of attempts to the next, at least."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +52,7 @@ class _Member:
     client: SttClient
     serving: bool | None = None
     """What its health watch said last; None: nothing yet."""
+    has_served: bool = False
     in_flight: int = 0
 
 
@@ -54,7 +61,8 @@ class SttPool:
 
     A call goes to the one with the fewest calls in flight. One that can't be reached or isn't SERVING is left out,
     and taken back when its health watch says so. A call that fails for a reason of the service alone (`ELSEWHERE`)
-    is tried on the others, on each at most once, within the call's timeout; the last error is raised.
+    is tried on the others, within the call's timeout; the last error is raised. Where none can be reached or
+    is ready, but one has been before, the call waits up to `PATIENCE_S` for one to come back.
     The telemetry hook hears of each attempt.
 
     Args:
@@ -150,6 +158,32 @@ class SttPool:
     async def _on_one(self, call: Callable[[SttClient], Awaitable[_T]], deadline: float | None) -> _T:
         self._follow_health()
         await self._settle(deadline)
+        patience = deadline_in(PATIENCE_S)
+        while True:
+            try:
+                return await self._on_each(call, deadline)
+            except (UpstreamUnavailable, NotReady):
+                if not await self._one_is_back(deadline, patience):
+                    raise
+
+    async def _one_is_back(self, *deadlines: float | None) -> bool:
+        """Whether one of the services says, before any of the deadlines, that it serves.
+
+        In a rolling restart the second one may stop before this pool has found the first one again. Where none has
+        ever served there is nothing to wait for.
+        """
+        left = min(seconds for deadline in deadlines if (seconds := seconds_left(deadline)) is not None)
+        if left <= AGAIN_S or not any(member.has_served for member in self._members):
+            return False
+        await asyncio.sleep(AGAIN_S)  # a watch may be behind the times, and say of one that just refused that it serves
+        try:
+            await asyncio.wait_for(self._until(lambda: bool(self.serving)), left - AGAIN_S)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _on_each(self, call: Callable[[SttClient], Awaitable[_T]], deadline: float | None) -> _T:
+        """The call on one after another, until one takes it."""
         # With all of them out, the watches may be behind the times: an attempt tells.
         left = [member for member in self._members if member.serving is not False] or list(self._members)
         while True:
@@ -211,6 +245,7 @@ class SttPool:
             _log.info("%s is %s", member.client.target, "serving" if serving else "out")
         async with self._changed:
             member.serving = serving
+            member.has_served = member.has_served or serving is True
             self._changed.notify_all()
 
     async def _until(self, condition: Callable[[], bool]) -> None:

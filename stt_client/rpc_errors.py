@@ -10,6 +10,26 @@ import grpc.aio
 from protos.stt.v1.errors import type_of_bare_status
 from stt_client.errors import SttError, error_of
 
+_REFUSED_TLS = (
+    ("certificate has expired", "Its certificate has expired: renew it there, or set this machine's clock."),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "Its certificate isn't signed by an authority that is trusted here: give the one that signed it (--ca FILE, "
+        "Tls(ca=...)).",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "Its certificate is for another name: call it by one of the certificate's (subjectAltName).",
+    ),
+    ("WRONG_VERSION_NUMBER", "It doesn't speak TLS on this port: write grpc://, without certificates."),
+)
+"""What gRPC says of a connection that failed, and what to do about it; the first that is found counts."""
+
+_UNREACHABLE = (
+    "Check that the service runs, that this is its gRPC port (50051, not the HTTP port 8081), and that both sides "
+    "agree on TLS: grpcs://, and --cert and --key (Tls(cert=..., key=...)) where it asks callers for a certificate."
+)
+
 
 def metadata_of(pairs: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
     """Trailing metadata as text by lower-case name; binary entries are left out, of repeated ones the last counts."""
@@ -33,10 +53,7 @@ def error_of_rpc(error: grpc.aio.AioRpcError, target: str) -> SttError:
 def _bare_error(code: grpc.StatusCode, details: str, target: str, metadata: Mapping[str, str]) -> SttError:
     type_ = type_of_bare_status(code.name)
     if type_ == "upstream_unavailable":
-        message = (
-            f"can't reach {target}. Check that the service runs, that this is its gRPC port (50051, not the HTTP "
-            f"port 8081), and that both sides agree on TLS (grpcs://). gRPC says: {details}"
-        )
+        message = f"can't reach {target}. {_advice(details)} gRPC says: {details}"
     elif type_ == "deadline_exceeded":
         message = f"no answer from {target} within the time allowed"
     elif type_ == "payload_too_large":
@@ -46,3 +63,7 @@ def _bare_error(code: grpc.StatusCode, details: str, target: str, metadata: Mapp
     else:
         message = f"{target} answered {code.name}: {details}"
     return error_of(type_, message, metadata)
+
+
+def _advice(details: str) -> str:
+    return next((advice for said, advice in _REFUSED_TLS if said in details), _UNREACHABLE)

@@ -25,7 +25,8 @@ from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
-from stt_server.machine import why_not_listen
+from stt_server.machine import why_not_listen, why_not_listen_at
+from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
@@ -34,6 +35,7 @@ from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
+from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
@@ -54,12 +56,12 @@ NOTICE_SHARE = 1 / 60
 SPEAKING_SHARE = 0.5
 """Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
 
+ENDING_S = 1.5
+"""Of DRAIN_TIMEOUT_S, and at most a quarter of it, kept for telling those who wait that it is over, and for ending."""
+
 MOST_CHILDREN = 8
 """That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
 container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
-
-ENDING_SHARE = 1 / 10
-"""Of DRAIN_TIMEOUT_S, kept for telling those who wait that it is over, and for ending."""
 
 TELLING_S = 0.5
 """Longest wait until those who are cut off have been told."""
@@ -117,7 +119,7 @@ class Service:
         bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
         self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
         self._stack.push_async_callback(self._children.close)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._server = self._make_server()
 
     @property
@@ -146,7 +148,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode, self.route)
+        self._work = Work(self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved)
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -159,10 +161,10 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        await self._answer_all(until - self.settings.drain_timeout_s * ENDING_SHARE)
+        await self._answer_all(until - min(ENDING_S, self.settings.drain_timeout_s / 4))
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
-        # Nothing is left but health watches, which would hold a longer grace to its end.
+        self._health.end_watches()
         await self._server.stop(0.1)
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
@@ -218,6 +220,7 @@ class Service:
         self._gpu = self._find_gpu()
         if self._gpu is not None:
             registry.register(GpuCollector(self._gpu))
+        self._faults = FaultMetrics(registry)
         self._watch = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._watch)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
@@ -276,12 +279,11 @@ class Service:
         if self._make_gateway is None:
             return ""
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
-        target = f"unix:{Path(folder) / 'grpc.sock'}"
-        try:
-            self._server.add_insecure_port(target)
-        except RuntimeError as error:
-            raise OSError(f"{folder} can't hold the gateway's socket; TMPDIR says where it may be") from error
-        return target
+        path = Path(folder) / "grpc.sock"
+        if reason := why_not_listen_at(path):
+            raise OSError(f"{folder} can't hold the gateway's socket: {reason}; TMPDIR says where it may be")
+        self._server.add_insecure_port(f"unix:{path}")
+        return f"unix:{path}"
 
     def _session(self, request_id: str) -> Session:
         """A new live stream."""
@@ -312,7 +314,7 @@ class Service:
 
     def _snapshot_now(self) -> dict[str, Any]:
         gpu = self._gpu.read() if self._gpu else None
-        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu)
+        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu, self._faults.circuit)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SPEECH_NAME):

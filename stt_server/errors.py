@@ -63,6 +63,12 @@ class DeadlineExceeded(SttError):
     type = "deadline_exceeded"
 
 
+class Abandoned(SttError):
+    """Work was given up in its middle: nobody waits for it any more."""
+
+    type = "cancelled"
+
+
 class FallbackFailed(SttError):
     type = "fallback_failed"
 

@@ -11,6 +11,7 @@ import numpy as np
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine.guard import words_of
 from stt_server.engine.types import Hypothesis, Segment, confidence_of
+from stt_server.errors import DeadlineExceeded
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules
 from stt_server.routing import Decision, Reason, Signals, Thresholds, decide
 
@@ -18,6 +19,9 @@ PARTS_AT_A_TIME = 4
 """Chunks of one recording that the fallback is asked for side by side."""
 DEGRADE_RESERVE_S = 0.1
 """Of the caller's time, kept back from the fallback so that the primary's text still arrives."""
+
+UNHEARD_SHARE = 0.5
+"""Of the caller's time for the fallback, where the primary would have to begin once the fallback has failed."""
 
 _OF_ITS_CHUNKS = (Reason.LOW_LOGPROB, Reason.REPETITION)
 """What a chunk can be doubted for by itself. Language and number of words are judged over the whole recording."""
@@ -76,15 +80,19 @@ class Escalation:
         self._rules = rules
         self._clock = clock
 
-    async def whole(self, job: Job, progress: Progress) -> Answer:
+    async def whole(self, job: Job, progress: Progress, *, unheard: bool) -> Answer:
         """The fallback's answer to the caller's own request.
+
+        Args:
+            unheard: this service's own model has not been asked yet, and would be if there is none.
 
         Raises:
             FallbackError: there is none in time.
+            DeadlineExceeded: the caller's own time was up.
         """
         started = self._clock()
         try:
-            return await self._ask(job)
+            return await self._ask(job, UNHEARD_SHARE if unheard else 1.0)
         finally:
             progress.fallback_infer = self._clock() - started
 
@@ -112,14 +120,26 @@ class Escalation:
         finally:
             progress.fallback_infer = self._clock() - started
 
-    async def _ask(self, job: Job) -> Answer:
+    async def _ask(self, job: Job, share: float = 1.0) -> Answer:
         timeout = self._rules.fallback_timeout_s
         if job.deadline is not None:
-            reserve = DEGRADE_RESERVE_S if self._rules.fallback_on_error == "degrade" else 0.0
-            timeout = min(timeout, job.deadline - self._clock() - reserve)
-        if timeout <= 0:
-            raise FallbackError("deadline_exceeded")
-        return await self._fallback.transcribe(job, timeout)
+            left = job.deadline - self._clock()
+            if self._rules.fallback_on_error == "degrade":
+                left = (left - DEGRADE_RESERVE_S) * share
+            timeout = min(timeout, left)
+        try:
+            if timeout <= 0:
+                raise FallbackError("deadline_exceeded")
+            return await self._fallback.transcribe(job, timeout)
+        except FallbackError as error:
+            self._tell_whose_time_was_up(error, timeout)
+            raise
+
+    def _tell_whose_time_was_up(self, error: FallbackError, timeout: float) -> None:
+        """Raises DeadlineExceeded where it was the caller's and not the fallback's, and no other text will do."""
+        callers = error.code == "deadline_exceeded" and timeout < self._rules.fallback_timeout_s
+        if callers and self._rules.fallback_on_error == "fail":
+            raise DeadlineExceeded("the time allowed passed before the fallback had an answer") from error
 
 
 def job_of_chunk(job: Job, chunk: Chunk, language: str) -> Job:

@@ -78,14 +78,14 @@ class Pace:
     @property
     def known(self) -> bool:
         """Whether anything was measured lately."""
-        if self._clock() - self._latest > FORGET_S:
-            self._forget()
-        return self._rates is not None
+        return self._rates is not None and self._clock() - self._latest <= FORGET_S
 
     def observe(self, load: Load, took: float) -> None:
         """Takes note of one inference: what it was of, at least one chunk, and the seconds that it took."""
         if self.known:
             took = min(took, LARGEST_SURPRISE * self.seconds(load))
+        else:
+            self._forget()
         n, s = load.chunks, load.seconds
         self._products.add(n * n, n * s, s * s, n * took, s * took)
         self._inferences.add(1.0, took)
@@ -94,14 +94,14 @@ class Pace:
 
     def seconds(self, load: Load) -> float:
         """What one worker needs for a load, in seconds; 0 as long as nothing is `known`."""
-        a_chunk, a_second = self._rates or (0.0, 0.0)
+        a_chunk, a_second = self._rates if self._rates and self.known else (0.0, 0.0)
         return load.chunks * a_chunk + load.seconds * a_second
 
     @property
     def inference(self) -> float:
         """Seconds of an average inference of late, that of a whole batch; 0 as long as nothing is `known`."""
         count, took = self._inferences.sums
-        return took / count if count else 0.0
+        return took / count if self.known else 0.0
 
 
 def _fitted(nn: float, ns: float, ss: float, nt: float, st: float) -> tuple[float, float]:

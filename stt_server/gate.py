@@ -177,11 +177,15 @@ class Gate:
         left = ticket.deadline - self._clock()
         chunks = ticket.load.chunks
         wait = self._wait(before, chunks)
-        own = max(self._pace.seconds(ticket.load) / min(self._slots, chunks), self._pace.inference)
+        own = max(self._pace.seconds(ticket.load) / min(self._slots, chunks), self._batch([*before, ticket]))
         too_long = SAFETY * (wait + own) - left
         if too_long > 0:
             said = f"an answer would take about {wait + own:.1f} s, and {max(0.0, left):.1f} s are left of the deadline"
             raise Overloaded(said, "deadline", retry_after_s=max(SOONEST_RETRY_S, min(too_long, SAFETY * wait)))
+
+    def _batch(self, tickets: Iterable[Ticket]) -> float:
+        """Seconds of an inference that holds one chunk of each, or as many as inferences do of late."""
+        return min(self._pace.inference, sum(self._pace.seconds(ticket.left.first(1)) for ticket in tickets))
 
     def _wait(self, before: Iterable[Ticket], chunks: float) -> float:
         """Seconds until a recording of so many chunks has had its turn after others."""

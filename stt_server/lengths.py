@@ -12,6 +12,9 @@ _BYTES_A_SECOND = {"wav": 32_000, "flac": 16_000, "ogg": 4_000}
 _BYTES_A_SECOND_ELSE = 8_000
 """Of speech as it is mostly sent; what is really sent tells better, soon."""
 
+_LEAST_BYTES_A_SECOND = 1_000
+"""Who claims fewer is told that it is no audio, once it is read, and not that there is no time for it."""
+
 _CHUNK_SECONDS = 9.0
 """A recording that doesn't fit into one chunk is cut between sentences, into chunks of about so much."""
 
@@ -43,9 +46,9 @@ class Lengths:
 def _by_size(audio: bytes, format: AudioFormat) -> tuple[str, float]:
     """A recording's format, and its length in seconds by its size."""
     if format.encoding == "linear16":
-        return format.encoding, len(audio) / max(1, 2 * format.sample_rate * format.channels)
+        return format.encoding, len(audio) / max(_LEAST_BYTES_A_SECOND, 2 * format.sample_rate * format.channels)
     kind = format.encoding if format.encoding == "mulaw" else sniff(audio[:64]) or "unknown"
     rate = _BYTES_A_SECOND.get(kind, _BYTES_A_SECOND_ELSE)
     if kind == "wav" and audio[12:16] == b"fmt " and len(audio) >= 32:
-        rate = struct.unpack_from("<I", audio, 28)[0] or rate  # it says so itself
+        rate = max(struct.unpack_from("<I", audio, 28)[0], _LEAST_BYTES_A_SECOND)  # it says so itself
     return kind, len(audio) / rate

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 import threading
+from pathlib import Path
 
 ENOUGH_FILES = 256
 """Open files that a service can start with; each connection takes one besides."""
@@ -44,7 +46,14 @@ def why_not_listen(host: str, port: int) -> str:
     return "" if "" in reasons else reasons[0]
 
 
-def _why_not_bind(family: int, address: tuple[object, ...]) -> str:
+def why_not_listen_at(path: Path) -> str:
+    """The same of a Unix socket."""
+    reason = _why_not_bind(socket.AF_UNIX, str(path))
+    path.unlink(missing_ok=True)
+    return reason
+
+
+def _why_not_bind(family: int, address: tuple[object, ...] | str) -> str:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,3 +71,16 @@ def end_within(seconds: float, status: int) -> None:
     timer = threading.Timer(seconds, os._exit, (status,))
     timer.daemon = True
     timer.start()
+
+
+def let_go_of_output() -> None:
+    """Drops what standard output and error do not take: Python would end with 120 over it, whatever the status."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 
 from stt_server.asked import check_options
 from stt_server.audio import SAMPLE_RATE, Chunk, decode_plain, split
 from stt_server.audio.mono import FloatArray
+from stt_server.audio.vad import detect_speech
 from stt_server.engine.batcher import Batcher, Rank
 from stt_server.engine.guard import is_looped
 from stt_server.engine.types import (
@@ -145,13 +148,18 @@ class Pipeline:
         if audio is None:
             audio = await self._decode_file(job.audio)
         progress.audio_seconds = len(audio) / SAMPLE_RATE
-        return await loop.run_in_executor(self._audio_threads, self._split, audio)
+        left = threading.Event()
+        try:
+            return await loop.run_in_executor(self._audio_threads, self._split, audio, left)
+        finally:
+            left.set()
 
     def _decode_plain(self, job: Job) -> FloatArray | None:
         return decode_plain(job.audio, job.format, max_seconds=self._rules.max_audio_seconds)
 
-    def _split(self, audio: FloatArray) -> list[Chunk]:
-        return split(audio, vad_filter=self._rules.vad_filter)
+    def _split(self, audio: FloatArray, left: threading.Event) -> list[Chunk]:
+        detect = partial(detect_speech, wanted=lambda: not left.is_set())
+        return split(audio, vad_filter=self._rules.vad_filter, detect=detect)
 
     async def _recognize(
         self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, rank: Rank
@@ -228,7 +236,7 @@ class Pipeline:
 
     async def _ask_for_all(self, escalation: Escalation, job: Job, heard: Heard, progress: Progress) -> Answer:
         if job.audio:
-            return await escalation.whole(job, progress)
+            return await escalation.whole(job, progress, unheard=not heard.asked)
         answers = await escalation.parts(job, {0: heard.chunks[0]}, "", progress)
         if isinstance(answer := answers[0], FallbackError):
             raise answer

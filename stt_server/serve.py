@@ -19,7 +19,7 @@ from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
-from stt_server.machine import end_within, prepare
+from stt_server.machine import end_within, let_go_of_output, prepare
 from stt_server.observability.logs import configure
 from stt_server.reload import Reloader
 from stt_server.work import usable_cores
@@ -56,6 +56,15 @@ def run(
     )
     parser.parse_args()
     try:
+        return _run(name, make_gateway, load_model or load_whisper)
+    finally:
+        let_go_of_output()
+
+
+def _run(
+    name: ServiceName, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
+) -> int:
+    try:
         path = config_path(name, os.environ)
         settings = load(path, name)
         configure(settings.log_format, settings.log_level)
@@ -64,7 +73,7 @@ def run(
         prepare()
         for warning in settings.warnings:
             log.warning(warning)
-        return asyncio.run(_serve(path, settings, make_gateway, load_model or load_whisper))
+        return asyncio.run(_serve(path, settings, make_gateway, load_model))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
     except OSError as error:
@@ -97,14 +106,16 @@ async def _serve(
     service = Service(settings, load_model, make_gateway)
     reloader = Reloader(path, service)
     _hear_signals(service, stop, reloader)
-    watching = asyncio.ensure_future(reloader.run())
-    watching.add_done_callback(_tell_of_end)
+    watching: asyncio.Future[None] | None = None
     try:
         started = asyncio.ensure_future(service.start())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             await started
+            # Only now: of what stops a start, the one line of its end tells.
+            watching = asyncio.ensure_future(reloader.run())
+            watching.add_done_callback(_tell_of_end)
             _say_ready(service)
             await stopping
             end_within(settings.drain_timeout_s, 0)
@@ -113,7 +124,8 @@ async def _serve(
             with contextlib.suppress(asyncio.CancelledError):
                 await started
     finally:
-        watching.cancel()
+        if watching is not None:
+            watching.cancel()
         await service.stop()
     end_within(LEAVING_S, 0)
     return 0

@@ -46,7 +46,7 @@ def choose_port(wanted: int, say: Callable[[str], None]) -> int:
     return wanted
 
 
-def write_config(path: Path, settings: Mapping[str, str | int]) -> None:
+def write_config(path: Path, settings: Mapping[str, str | int | float]) -> None:
     """Writes an .env file that its owner alone may read: there are keys in it."""
     path.touch(mode=0o600)
     path.chmod(0o600)
@@ -126,13 +126,25 @@ class ServiceProcess:
         status = await self._process.wait()
         return self._error(f"{self.name} ended with status {status}")
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal: SIGHUP, SIGSTOP, SIGCONT, ... One that has ended gets none."""
+        assert self._process is not None  # noqa: S101
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and waits for its end."""
+        assert self._process is not None  # noqa: S101
+        self.send(signal.SIGKILL)
+        await self._process.wait()
+        await asyncio.gather(*self._tasks)
+
     async def stop(self) -> int:
         """Asks it to finish what is in flight and to end; its exit status. One that takes too long is killed."""
         if self._process is None:
             return 0
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+            self.send(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)
         except asyncio.TimeoutError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from protos.stt.v1.errors import ERRORS
 
@@ -25,6 +25,10 @@ class Told(Exception):
 
 class Broken(Exception):
     """No answer of the contract: the connection broke, or what came is not one; its text says how."""
+
+
+class Unreachable(Broken):
+    """Nobody took the connection: nothing was sent."""
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -48,6 +52,7 @@ async def rest(
     Raises:
         Told: the gateway or its service refused.
         Broken: anything else came, or nothing.
+        Unreachable: of that, what was not even sent.
     """
     try:
         reply = await http.post(
@@ -56,6 +61,8 @@ async def rest(
             data=dict(fields),
             headers={**bearer(key), **(headers or {})},
         )
+    except httpx.ConnectError as error:
+        raise Unreachable(f"{type(error).__name__}: {error}") from None
     except httpx.TransportError as error:
         raise Broken(f"{type(error).__name__}: {error}") from None
     body = _json(reply.text)
@@ -83,6 +90,11 @@ async def websocket(
         return await asyncio.wait_for(
             _finals(url.replace("http", "ws", 1) + "/v1/stream", json.dumps(first), pcm), timeout
         )
+    except InvalidStatus as refused:
+        body = _json(bytes(refused.response.body or b""))
+        raise told(body.get("error"), f"HTTP {refused.response.status_code}") from None
+    except ConnectionRefusedError as error:
+        raise Unreachable(str(error)) from None
     except (OSError, WebSocketException, asyncio.TimeoutError) as error:
         raise Broken(f"{type(error).__name__}: {error}") from None
 

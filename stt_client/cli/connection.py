@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stt_client.channel import Tls, resolve
 from stt_client.client import ClientOptions
+from stt_client.tls_files import tls_from_files
 
 DEFAULT_SERVER = "localhost:50051"
 KEY_VARIABLE = "STT_API_KEY"
@@ -72,14 +73,7 @@ def positive(text: str) -> float:
 
 
 def _tls(arguments: argparse.Namespace) -> Tls | None:
-    ca, cert, key = (_pem(option, getattr(arguments, option)) for option in ("ca", "cert", "key"))
-    return Tls(ca, cert, key) if ca or cert or key else None
-
-
-def _pem(option: str, path: Path | None) -> bytes | None:
-    if path is None:
-        return None
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--{option}: can't read {path}: {error.strerror}") from None
+        return tls_from_files(arguments.ca, arguments.cert, arguments.key)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

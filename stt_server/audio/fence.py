@@ -13,6 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+from stt_server.audio.syscalls import forbid_calls
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 """Of Linux's prctl."""
@@ -28,6 +30,13 @@ def shut_in(extra_memory: int, parent: int) -> None:
         extra_memory: bytes of address space that it may take beyond what it has.
         parent: its process id.
     """
+    limit(extra_memory, parent)
+    if sys.platform == "linux":
+        forbid_calls()
+
+
+def limit(extra_memory: int, parent: int) -> None:
+    """What of `shut_in` every system can do."""
     # A terminal's Ctrl-C goes to the whole group; what the service has accepted is decoded to its end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

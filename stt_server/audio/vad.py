@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stt_server.audio.mono import FloatArray
+from stt_server.errors import Abandoned
 
 WINDOW = 512
 """Samples that Silero judges at a time: 32 ms."""
@@ -122,11 +123,22 @@ def _session() -> Any:
     return get_vad_model().session
 
 
-def detect_speech(audio: FloatArray) -> FloatArray:
-    """A `Detector`: Silero's probabilities."""
+def detect_speech(audio: FloatArray, wanted: Callable[[], bool] = lambda: True) -> FloatArray:
+    """A `Detector`: Silero's probabilities.
+
+    Args:
+        wanted: whether somebody still waits for them; an hour takes some seconds.
+
+    Raises:
+        Abandoned: nobody does.
+    """
     activity = VoiceActivity()
+    found = []
     # In blocks, since what is judged is copied.
-    found = [activity.judge(_whole_windows(audio[at : at + _BLOCK])) for at in range(0, len(audio), _BLOCK)]
+    for at in range(0, len(audio), _BLOCK):
+        if not wanted():
+            raise Abandoned("nobody waits for it any more")
+        found.append(activity.judge(_whole_windows(audio[at : at + _BLOCK])))
     return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
 

@@ -91,8 +91,8 @@ def read_wav(data: bytes) -> PlainWav | None:
     form: tuple[int, int, int, int, int] | None = None
     long_size = 0
     for kind, first, size in _chunks(data):
-        if kind == b"ds64" and data[:4] != b"RIFF" and size >= 16:
-            long_size = struct.unpack_from("<Q", data, first + 8)[0]
+        if kind == b"ds64" and data[:4] != b"RIFF":
+            long_size = int.from_bytes(data[first + 8 : first + 16], "little")
         elif kind == b"fmt " and form is None:
             form = _form(data[first : first + min(size, 40)])
             if form is None:

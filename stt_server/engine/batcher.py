@@ -2,7 +2,8 @@
 
 Chunks wait in the event loop, each with the request that it belongs to. A free worker takes the chunk of the request
 whose turn it is, and with it what else waits of the same group. While it encodes them, one by one on a CPU, others may
-come: those join before all are decoded together. Nothing waits for company: an idle machine adds no delay.
+come: those join before all are decoded together. Nothing waits for company: an idle machine adds no delay. A batch is
+no larger than the deadlines in it allow, and what can't be in time any more is dropped before it takes a worker.
 
 Live streams add work that may turn out to be for nothing. It has a lower rank: it begins only where nothing of a higher
 one waits, so that it delays answers by one inference at most.
@@ -17,16 +18,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import islice, zip_longest
 from typing import Protocol
 
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
-from stt_server.errors import EngineError
+from stt_server.errors import DeadlineExceeded, EngineError
 
 JOIN_TIMEOUT_S = 1.0
 """How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
+
+BATCH_SHARE = 0.8
+"""Of the time left to the caller in the greatest hurry, that a batch may be expected to take."""
 
 
 class Rank(IntEnum):
@@ -43,9 +47,17 @@ class Rank(IntEnum):
 Measured = Callable[[Sequence[ChunkJob], float], None]
 """Told of each inference that went well: what it was of, and the seconds that it took. Drafts don't count."""
 
+Forecast = Callable[[Sequence[ChunkJob]], float]
+"""Seconds that one inference of some chunks is expected to take; 0 where nothing is known."""
+
 
 class Owner(Protocol):
     """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Until when it waits, on the batcher's clock; None: as long as it takes."""
+        ...
 
     def moved(self, *, waiting: int = 0, running: int = 0) -> None: ...
 
@@ -82,6 +94,7 @@ class Batcher:
         workers: int,
         max_batch: int,
         measured: Measured = lambda jobs, took: None,
+        forecast: Forecast = lambda jobs: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -93,6 +106,7 @@ class Batcher:
         self._recognizer = recognizer
         self._max_batch = max_batch
         self._measured = measured
+        self._forecast = forecast
         self._clock = clock
         self._free = workers
         self._open = 0
@@ -113,12 +127,15 @@ class Batcher:
         All that waits of one owner is of one rank.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
-        again only when its thread ends, as nothing can stop it.
+        again only when its thread ends: at the next step of a batch of which nobody wants anything, as nothing can
+        stop a step.
 
         Raises:
             EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
+            DeadlineExceeded: there was no time left for an inference.
         """
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        job = replace(job, wanted=lambda: not result.done())
         entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
         self._turns[rank].setdefault(owner, deque()).append(entry)
         owner.moved(waiting=1)
@@ -141,7 +158,7 @@ class Batcher:
         queue = self._turns[Rank.DRAFT].get(owner)
         if not queue:
             return False
-        queue[0].job, queue[0].group = job, self._recognizer.group_of(job)
+        queue[0].job, queue[0].group = replace(job, wanted=queue[0].job.wanted), self._recognizer.group_of(job)
         return True
 
     def close(self) -> None:
@@ -157,7 +174,20 @@ class Batcher:
                 if not queue:
                     del turns[entry.owner]
 
+    def _drop_late(self) -> None:
+        """Drops what can't be in time any more. Not the only one that waits: its inference delays nobody, and tells
+        whether the forecast is right."""
+        waiting = [entry for queue in self._turns[Rank.ANSWER].values() for entry in queue]
+        for entry in waiting if len(waiting) > 1 else ():
+            deadline = entry.owner.deadline
+            if deadline is not None and self._clock() + self._forecast([entry.job]) > deadline:
+                self._forget(entry)
+                if not entry.result.done():
+                    entry.result.set_exception(DeadlineExceeded("no time is left for an inference"))
+
     def _dispatch(self) -> None:
+        if self._free:
+            self._drop_late()
         while self._free and (rank := self._next_rank()) is not None:
             batch = _Batch(rank, next(iter(self._turns[rank].values()))[0].group, self._clock())
             self._fill(batch, self._free)
@@ -207,14 +237,27 @@ class Batcher:
             takers: workers that could take some, its own included; none takes what another could begin with.
         """
         turns = self._turns[batch.rank]
-        fitting = sum(entry.group == batch.group for queue in turns.values() for entry in queue)
+        fitting = [entry for queue in turns.values() for entry in queue if entry.group == batch.group]
         limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
-        share = math.ceil(fitting / takers)
-        joined = list(islice(_in_turn(turns, batch.group), min(limit, share)))
+        share = math.ceil(len(fitting) / takers)
+        size = self._in_time(batch, fitting[: max(0, min(limit, share))])
+        joined = list(islice(_in_turn(turns, batch.group), size))
         batch.entries += joined
         for entry in joined:
             entry.owner.moved(waiting=-1, running=1)
         return joined
+
+    def _in_time(self, batch: _Batch, wanted: Sequence[_Waiting]) -> int:
+        """How many of some chunks a batch may take, so that it isn't too late for one that would be in time alone."""
+        members = [*batch.entries, *wanted]
+        deadlines = [entry.owner.deadline for entry in members if entry.owner.deadline is not None]
+        each = self._forecast([entry.job for entry in members]) / len(members) if deadlines else 0.0
+        left = [deadline - self._clock() for deadline in deadlines]
+        tightest = min((seconds for seconds in left if seconds > each), default=0.0)
+        if not each or not tightest:
+            return len(wanted)
+        room = int(BATCH_SHARE * tightest / each) - len(batch.entries)
+        return max(0 if batch.entries else 1, min(len(wanted), room))
 
     def _seal(self, batch: _Batch) -> None:
         self._open -= batch.open

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ctranslate2
 import numpy as np
@@ -12,6 +13,8 @@ from faster_whisper import WhisperModel
 from stt_server.engine import windows
 from stt_server.engine.types import Samples
 from stt_server.engine.windows import FloatArray, WindowRule, Windows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Encoder:
         self._model = whisper.model
         width = self._run([np.zeros(0, dtype=np.float32)], 1.0).shape[-1]
         self.windows = Windows.of(width, rule)
+
+    def steps(self, batch: Sequence[T]) -> list[Sequence[T]]:
+        """A batch in the parts that are encoded at a time."""
+        return [batch] if self._model.device != "cpu" else [[item] for item in batch]
 
     def encode(self, batch: Sequence[Samples], window: int, *, shortcut: bool) -> list[Encoded]:
         """Encodes audio for a window of the decoder.

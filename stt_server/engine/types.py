@@ -130,6 +130,8 @@ class ChunkJob:
     options: DecodeOptions
     draft: bool = False
     """Soon out of date: decoded once, whatever comes out."""
+    wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
+    """Whether somebody still waits for it; asked in any thread."""
 
 
 class Recognizer(Protocol):
@@ -159,6 +161,7 @@ class Recognizer(Protocol):
 
         Raises:
             EngineError: the model failed on one of them.
+            Abandoned: none of them is wanted any more.
             OutOfMemory: the device had no room for all of them.
         """
         ...

@@ -27,7 +27,7 @@ from stt_server.engine.language import choose_language
 from stt_server.engine.loading import ModelOptions, load
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, Segment, Word
 from stt_server.engine.verdict import Decoded, doubt_of, hopeless, invented_reason, promise, speech_end
-from stt_server.errors import EngineError, OutOfMemory
+from stt_server.errors import Abandoned, EngineError, OutOfMemory
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class WhisperRecognizer:
         """What was said in each chunk of one group, those that joined it included.
 
         Raises:
-            EngineError, OutOfMemory: as `Recognizer.recognize_batch`.
+            EngineError, OutOfMemory, Abandoned: as `Recognizer.recognize_batch`.
         """
         try:
             return self._recognize(jobs, more)
@@ -112,16 +112,20 @@ class WhisperRecognizer:
         encoded: list[Encoded] = []
         late, jobs = jobs, list(jobs)
         while late:
-            encoded += self._encoder.encode([job.chunk.samples for job in late], window, shortcut=True)
+            for some in self._encoder.steps(late):
+                _check_wanted(jobs)
+                encoded += self._encoder.encode([job.chunk.samples for job in some], window, shortcut=True)
             late = more()
             jobs += late
+        _check_wanted(jobs)
         languages = self._languages(jobs, encoded)
         options = [replace(job.options, language=code) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decode([self._request(item, own) for item, own in zip(encoded, options)])
-        return [
-            self._hypothesis(job, own, found, probability, window)
-            for job, own, found, (_, probability) in zip(jobs, options, decoded, languages)
-        ]
+        hypotheses = []
+        for job, own, found, (_, probability) in zip(jobs, options, decoded, languages):
+            _check_wanted(jobs)  # it may be decoded again
+            hypotheses.append(self._hypothesis(job, own, found, probability, window))
+        return hypotheses
 
     def _hypothesis(
         self, job: ChunkJob, options: DecodeOptions, decoded: Decoded, probability: float | None, window: int
@@ -300,6 +304,12 @@ class WhisperRecognizer:
             )
             for segment, logprobs, words in zip(decoded.segments, decoded.logprobs, decoded.words)
         ]
+
+
+def _check_wanted(jobs: Sequence[ChunkJob]) -> None:
+    """Raises Abandoned if nobody waits for any of some jobs."""
+    if not any(job.wanted() for job in jobs):
+        raise Abandoned("nobody waits for it any more")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

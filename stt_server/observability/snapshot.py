@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stt_server.breaker import CircuitState
 from stt_server.observability.calls import Call, FallbackResult
 from stt_server.observability.gpu import GpuReading
 
@@ -58,8 +59,11 @@ class Snapshot:
             # In the order of TIMES.
             self._window.append((call.latency, call.primary_infer, call.fallback_infer, call.queue_wait))
 
-    def as_dict(self, queue_depth: int, in_flight: int, gpu: GpuReading | None) -> dict[str, Any]:
-        """The snapshot, ready for `json.dumps`. `gpu`: None without one; what it can't tell is null."""
+    def as_dict(
+        self, queue_depth: int, in_flight: int, gpu: GpuReading | None, circuit: CircuitState | None = None
+    ) -> dict[str, Any]:
+        """The snapshot, ready for `json.dumps`. `gpu`: None without one; what it can't tell is null. `circuit`: to the
+        fallback; None without one."""
         with self._lock:
             requests, errors, fallback = (
                 self._requests,
@@ -73,6 +77,7 @@ class Snapshot:
             "uptime_s": round(self._clock() - self._started, 1),
             "requests": {"total": requests, "errors": errors},
             "fallback": {result: fallback.get(result, 0) for result in RESULTS},
+            "circuit": circuit,
             "latency_ms": {name: _quantiles(column) for name, column in zip(TIMES, columns, strict=True)},
             "queue": {"depth": queue_depth, "in_flight": in_flight},
             "gpu": None if gpu is None else gpu.as_dict(),

@@ -66,21 +66,25 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
         call = current_call.get()
         call.audio_bytes = len(request.audio)
         self._check_size(len(request.audio))
-        left = context.time_remaining()
-        deadline = call.started + (DEFAULT_DEADLINE_S if left is None else left)
+        deadline = self._deadline(context)
         job = job_of(request, call.request_id, deadline)
         call.transcript = await self._in_time(self._pipeline().transcribe(job, call.progress), deadline)
         return response_of(call.transcript, call.progress, call.request_id, self._clock() - call.started)
 
+    def _deadline(self, context: Context) -> float:
+        """Until when there has to be an answer, or it has to be said that there is none. Monotonic seconds."""
+        left = context.time_remaining()
+        allowed = DEFAULT_DEADLINE_S if left is None else left
+        return self._clock() + allowed - min(SAYING_S, SAYING_SHARE * allowed)
+
     async def _in_time(self, answer: Coroutine[Any, Any, Transcript], deadline: float) -> Transcript:
-        """An answer, if it comes in time to be sent.
+        """An answer, if it comes before the deadline.
 
         Raises:
             DeadlineExceeded: it does not; its work has been given up.
         """
-        left = deadline - self._clock()
         try:
-            return await asyncio.wait_for(answer, left - min(SAYING_S, SAYING_SHARE * left))
+            return await asyncio.wait_for(answer, deadline - self._clock())
         except asyncio.TimeoutError:
             raise DeadlineExceeded("the time allowed passed before there was an answer") from None
 

@@ -17,6 +17,7 @@ from stt_client.errors import (
     SttError,
     UpstreamUnavailable,
 )
+from stt_client.pool import PATIENCE_S
 from tests.client.scripted import Failure, Script, Served, serving, start
 
 WAIT_S = 20
@@ -147,6 +148,35 @@ async def test_each_is_tried_once_and_the_last_error_is_raised() -> None:
         with pytest.raises(Overloaded):
             await pool.transcribe(b"x")
         assert [len(served.script.requests) for served in (first, second)] == [2, 2]
+
+
+async def test_a_call_that_finds_all_away_for_a_moment_waits_for_one_to_come_back() -> None:
+    async with AsyncExitStack() as stack:
+        (stopping,) = await servers(stack, 1)
+        restarting = await start()
+        pool = await stack.enter_async_context(SttPool([stopping.target, restarting.target]))
+        await until_serving(pool, stopping.target, restarting.target)
+        await restarting.stop()
+        stopping.script.always = Failure("not_ready")
+        await stopping.set_serving(False)
+        await until_serving(pool)
+        call = asyncio.create_task(pool.transcribe(b"x"))
+        await asyncio.wait_for(stopping.script.started.wait(), WAIT_S)
+        again = await start(port=restarting.port)
+        stack.push_async_callback(again.stop)
+        assert (await asyncio.wait_for(call, WAIT_S)).text == "hello world"
+        assert len(again.script.requests) == 1
+
+
+async def test_a_call_that_waits_for_one_to_come_back_ends_in_its_time() -> None:
+    async with AsyncExitStack() as stack:
+        (stopping,) = await servers(stack, 1)
+        pool = await stack.enter_async_context(SttPool([stopping.target]))
+        await until_serving(pool, stopping.target)
+        stopping.script.always = Failure("not_ready")
+        await stopping.set_serving(False)
+        with pytest.raises(NotReady):
+            await asyncio.wait_for(pool.transcribe(b"x", timeout=1.0), PATIENCE_S)
 
 
 async def test_with_all_out_an_attempt_is_still_made() -> None:

@@ -46,9 +46,9 @@ async def test_grpcs_with_the_right_roots_connects(pem: dict[str, Path]) -> None
 
 async def test_an_untrusted_certificate_and_plain_text_are_refused(pem: dict[str, Path]) -> None:
     async with serving(credentials=credentials(pem, mutual=False)) as served:
-        for target in (f"grpcs://{served.target}", served.target):
+        for target, said in ((f"grpcs://{served.target}", "--ca FILE"), (served.target, "agree on TLS")):
             async with SttClient(target) as client:
-                with pytest.raises(UpstreamUnavailable, match="agree on TLS"):
+                with pytest.raises(UpstreamUnavailable, match=said):
                     await client.transcribe(b"x")
 
 
@@ -62,3 +62,20 @@ async def test_mutual_tls_takes_the_clients_certificate(pem: dict[str, Path], tm
         options = ["--ca", str(pem["cert"]), "--cert", str(pem["cert"]), "--key", str(pem["key"])]
         arguments = ["transcribe", str(file), "--server", served.target, *options]
         assert await asyncio.to_thread(main, arguments) == 0
+
+
+def test_tls_options_that_can_not_work_say_what_to_give(
+    pem: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.key"
+    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run(["openssl", "genpkey", *curve, "-out", str(other)], check=True, capture_output=True)
+    for options, said in (
+        (["--server", "grpc://h:1", "--ca", str(pem["cert"])], "write grpcs://"),
+        (["--cert", str(pem["cert"])], "--cert and --key go together"),
+        (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the private key of"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["status", *options])
+        assert caught.value.code == 2
+        assert said in capsys.readouterr().err

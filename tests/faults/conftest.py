@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from buildscripts.lib.scripted import Script
 from tests.faults.hostile import KEY
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import grpc
 
+from buildscripts.lib.scripted import Script
 from stt_server.config import Service
-from tests.faults.scripted import Script
 from tests.services import LARGE, MODELS, ROOT
 
 TINY = MODELS / "whisper-tiny.en-ct2"
@@ -74,7 +75,7 @@ class ServiceProcess:
         environ = {"CONFIG_PATH": str(self.config), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
         if self.script is not None:
             self.act(self.script)
-            command = [sys.executable, "-m", "tests.faults.scripted", self.service]
+            command = [sys.executable, "-m", "buildscripts.lib.scripted", self.service]
             environ["STT_SCRIPT"] = str(self.folder / "script.json")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -180,6 +181,13 @@ class ServiceProcess:
 
     def threads(self) -> int:
         return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir())
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has, for who must know it before it is listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @contextmanager

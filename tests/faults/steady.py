@@ -19,6 +19,7 @@ from protos.stt.v1 import speech_pb2_grpc
 Call = Callable[[], Awaitable[str]]
 """One request: raises where it fails, and says who answered."""
 
+PATIENCE_S = 30.0
 NO_RETRY = (("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 200))
 
 
@@ -87,9 +88,11 @@ class Steady:
     async def answered(self, text: str, times: int = 10) -> None:
         """Until so many more answers hold `text`."""
         wanted = self._count(text) + times
+        end = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
             if self._count(text) >= wanted:
                 return
+            assert asyncio.get_running_loop().time() < end, (self.answers, self.failures[-3:])
             await asyncio.sleep(0.02)
 
     def _count(self, text: str) -> int:

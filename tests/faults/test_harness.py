@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.services import SPEECH
 
 

@@ -16,9 +16,10 @@ import grpc
 import httpx
 import pytest
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2_grpc
+from tests.faults.looking import eventually
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.faults.steady import NO_RETRY, WAV, Steady, by_grpc, by_rest
 from tests.services import transcribe
 
@@ -26,9 +27,6 @@ FIRST = "the first fallback says"
 SECOND = "the second fallback says"
 OWN = "the quick brown fox jumps over the lazy dog"
 OLD_KEY, NEW_KEY = "old-key-0123456789", "new-key-0123456789"
-
-IN_TIME_S = 6.0
-"""The promise is 2 s; three times that tells a change that is taken up, on a busy machine, from one that never is."""
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +54,6 @@ async def primary(pair: tuple[ServiceProcess, ServiceProcess, ServiceProcess]) -
     service.write_config(**before)
     service.send(signal.SIGHUP)
     await eventually(lambda: metric(service, "stt_config_last_reload_successful"), 1)
-
-
-async def eventually(look: Callable[[], Awaitable[Any]], wanted: Any, within_s: float = IN_TIME_S) -> None:
-    """Until `look` finds what is wanted."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + within_s
-    while True:
-        found = await look()
-        if found == wanted:
-            return
-        assert loop.time() < end, f"{found!r} after {within_s} s, not {wanted!r}"
-        await asyncio.sleep(0.05)
 
 
 async def metric(service: ServiceProcess, name: str) -> float:

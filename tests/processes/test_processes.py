@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,30 +134,3 @@ def test_a_missing_file_or_key_is_a_configuration_error_and_the_environment_is_n
     empty.write_text("")
     status, said = refused(empty, CT2_SMALL_PATH=str(TINY))
     assert (status, "CT2_SMALL_PATH" in said) == (2, True)
-
-
-@pytest.mark.model
-def test_a_model_that_cannot_be_used_is_a_configuration_error(tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(TINY, damaged)
-    (damaged / "model.bin").write_bytes(b"\0" * 1000)
-    status, said = refused(write(tmp_path, CT2_SMALL_PATH=damaged))
-    assert status == 2
-    assert "damaged" in said
-    (damaged / "tokenizer.json").unlink()
-    status, said = refused(write(tmp_path, CT2_SMALL_PATH=damaged))
-    assert (status, "tokenizer.json" in said) == (2, True)
-    status, said = refused(write(tmp_path, DEVICE="cuda"))
-    assert (status, "cuda" in said.lower()) == (2, True)
-
-
-@pytest.mark.parametrize("key", ["GRPC_PORT", "HTTP_PORT"])
-def test_a_taken_port_is_one_line_and_status_one(tmp_path: Path, key: str) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        status, said = refused(write(tmp_path, **{key: port}))
-    assert status == 1
-    assert said.startswith("stt-primary: ")
-    assert str(port) in said

@@ -13,7 +13,7 @@ import pytest
 
 from stt_server.engine.batcher import Batcher, Rank, _Batch
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
-from stt_server.errors import EngineError
+from stt_server.errors import DeadlineExceeded, EngineError
 from tests.services import until
 
 
@@ -87,7 +87,8 @@ class Joining(Held):
 class Someone:
     """An owner that remembers where its chunks are."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
         self.waiting = self.running = 0
 
     def moved(self, *, waiting: int = 0, running: int = 0) -> None:
@@ -391,3 +392,57 @@ async def test_a_cancelled_draft_leaves_nothing_behind() -> None:
     model.step()
     await first
     assert model.batches == [["first"]]
+
+
+def hurried(model: Held, max_batch: int) -> tuple[Batcher, list[float]]:
+    """A batcher of one worker that expects a second of each chunk, and its clock."""
+    now = [0.0]
+    return Batcher(model, 1, max_batch, forecast=lambda jobs: float(len(jobs)), clock=lambda: now[0]), now
+
+
+async def test_a_batch_is_no_larger_than_the_deadlines_in_it_allow() -> None:
+    model = Held()
+    batcher, _ = hurried(model, 8)
+    first = ask(batcher, "first", Someone())
+    await model.entered()
+    others = [ask(batcher, name, Someone(deadline)) for name, deadline in zip("abcdef", (9.0, 4.0, *[99.0] * 4))]
+    await queued(batcher, 6)
+    model.step(3)
+    await asyncio.gather(first, *others)
+    assert model.batches == [["first"], ["a", "b", "c"], ["d", "e", "f"]]
+
+
+async def test_one_that_is_late_anyway_keeps_no_batch_small() -> None:
+    model = Held()
+    batcher, now = hurried(model, 8)
+    first = ask(batcher, "first", Someone())
+    await model.entered()
+    (alone := ask(batcher, "a", Someone(0.5))).add_done_callback(lambda _: None)
+    await queued(batcher, 1)
+    model.step()
+    await first
+    await model.entered()  # the only one that waits is tried, whatever the forecast says
+    others = [ask(batcher, name, Someone(1.5 if name == "b" else None)) for name in "bcd"]
+    await queued(batcher, 3)
+    now[0] = 1.0
+    model.step(2)
+    await alone
+    with pytest.raises(DeadlineExceeded):
+        await others[0]
+    await asyncio.gather(*others[1:])
+    assert model.batches == [["first"], ["a"], ["c", "d"]]
+
+
+async def test_inferences_that_went_well_are_measured_and_drafts_are_not() -> None:
+    model = Held(fail=frozenset("x"))
+    measured: list[tuple[int, float]] = []
+    now = [0.0]
+    batcher = Batcher(model, 1, 8, measured=lambda jobs, took: measured.append((len(jobs), took)), clock=lambda: now[0])
+    for name, rank in (("a", Rank.ANSWER), ("x", Rank.ANSWER), ("b", Rank.DRAFT), ("c", Rank.AHEAD)):
+        asked = ask(batcher, name, Someone(), rank=rank)
+        await model.entered()
+        now[0] += 2.0
+        model.step()
+        with contextlib.suppress(EngineError):
+            await asked
+    assert measured == [(1, 2.0), (1, 2.0)]

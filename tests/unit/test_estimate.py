@@ -89,6 +89,15 @@ def test_headerless_samples_are_as_long_as_their_rate_says() -> None:
     assert Lengths().guess(b"", AudioFormat("linear16", 0, 0)).seconds == 0.0
 
 
+def test_an_absurd_rate_is_not_believed() -> None:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, 8, 0, "NONE", ""))
+        file.writeframes(bytes(40_000))
+    assert Lengths().guess(out.getvalue(), AudioFormat()).seconds < 60
+    assert Lengths().guess(bytes(40_000), AudioFormat("linear16", 1)).seconds < 60
+
+
 def test_a_long_recording_is_several_chunks() -> None:
     guess = Lengths().guess(bytes(16_000 * 2 * 90), AudioFormat("linear16", 16_000))
     assert (guess.chunks, guess.seconds) == (10.0, 90.0)

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from protos.stt.v1.errors import ERRORS
 from stt_server.audio.offspring import DEATHS
 from stt_server.observability.calls import STREAM
+from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Metrics
 from stt_server.observability.reloads import ReloadMetrics
@@ -272,6 +273,23 @@ def test_queue_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
     assert Scrape(metrics).get("stt_expected_wait_seconds") == 0.5
 
 
+def test_the_circuit_is_in_one_state_and_its_changes_are_counted() -> None:
+    registry = CollectorRegistry()
+    metrics, faults = Metrics(registry), FaultMetrics(registry)
+    states = ("closed", "half_open", "open")
+
+    def shown(name: str) -> dict[str, float | None]:
+        return {state: Scrape(metrics).get(name, state=state) for state in states}
+
+    assert shown("stt_fallback_circuit_state") == {"closed": 0, "half_open": 0, "open": 0}, "there is no fallback"
+    faults.circuit_moved("closed")
+    assert shown("stt_fallback_circuit_transitions_total") == {"closed": 0, "half_open": 0, "open": 0}
+    for state in states[::-1]:
+        faults.circuit_moved(state)  # type: ignore[arg-type]
+        assert shown("stt_fallback_circuit_state") == {each: float(each == state) for each in states}
+    assert shown("stt_fallback_circuit_transitions_total") == {"closed": 1, "half_open": 1, "open": 1}
+
+
 def test_the_content_type_is_prometheus_text(metrics: Metrics) -> None:
     assert Scrape(metrics).content_type == "text/plain; version=0.0.4; charset=utf-8"
 
@@ -283,6 +301,7 @@ def test_every_exported_metric_is_documented() -> None:
     metrics.watch_queue(lambda: 0, lambda: 0, lambda: 0)
     StreamMetrics(registry, metrics)
     ReloadMetrics(registry)
+    FaultMetrics(registry)
     exported = set(re.findall(r"^# TYPE (\S+)", metrics.exposition()[0], re.M))
     assert len(exported) > 15
     documented = set(re.findall(r"`([a-z_]+)(?:\{[^`]*\})?`", DOC.read_text()))

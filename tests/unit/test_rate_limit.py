@@ -178,3 +178,33 @@ def test_it_decides_as_a_bucket_of_exact_fractions_does(gaps: list[float], rps: 
             assert passed == (tokens > 1)
         if passed:
             tokens -= 1
+
+
+def test_another_rate_gives_back_nothing_that_was_taken() -> None:
+    clock = Clock()
+    limiter = RateLimiter(1.0, 4, clock=clock)
+    assert [passes(limiter) for _ in range(3)] == [True] * 3
+    limiter.change(10.0, 4)
+    assert [passes(limiter) for _ in range(2)] == [True, False]
+    clock.now += 0.1
+    assert passes(limiter)
+
+
+def test_a_smaller_bucket_is_empty_at_most() -> None:
+    clock = Clock()
+    limiter = RateLimiter(1.0, 100, clock=clock)
+    assert all(passes(limiter) for _ in range(50))
+    limiter.change(1.0, 5)
+    assert not passes(limiter)
+    clock.now += 1
+    assert [passes(limiter), passes(limiter)] == [True, False]
+    assert [passes(limiter, "another") for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_a_limit_is_turned_off_and_on() -> None:
+    limiter = RateLimiter(1.0, 1, clock=Clock())
+    assert [passes(limiter), passes(limiter)] == [True, False]
+    limiter.change(0, 1)
+    assert [passes(limiter), passes(limiter)] == [True, True]
+    limiter.change(1.0, 1)
+    assert [passes(limiter), passes(limiter)] == [True, False]

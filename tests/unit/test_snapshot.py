@@ -22,6 +22,7 @@ def test_an_unused_service_shows_zeros_and_nulls() -> None:
         "uptime_s": 61.3,
         "requests": {"total": 0, "errors": {}},
         "fallback": {"used": 0, "skipped": 0, "failed": 0},
+        "circuit": None,
         "latency_ms": dict.fromkeys(("total", "primary_infer", "fallback_infer", "queue_wait"), NOTHING),
         "queue": {"depth": 0, "in_flight": 0},
         "gpu": None,
@@ -35,9 +36,10 @@ def test_requests_errors_and_decisions_are_counted() -> None:
     snapshot.observe(refused("rate_limited", "RESOURCE_EXHAUSTED", 429))
     snapshot.observe(refused("rate_limited", "RESOURCE_EXHAUSTED", 429))
     snapshot.observe(refused("KeyError", "UNKNOWN", 500))
-    shown = snapshot.as_dict(queue_depth=3, in_flight=2, gpu=None)
+    shown = snapshot.as_dict(queue_depth=3, in_flight=2, gpu=None, circuit="open")
     assert shown["requests"] == {"total": 5, "errors": {"internal": 1, "rate_limited": 2}}
     assert shown["fallback"] == {"used": 1, "skipped": 1, "failed": 0}
+    assert shown["circuit"] == "open"
     assert shown["queue"] == {"depth": 3, "in_flight": 2}
 
 

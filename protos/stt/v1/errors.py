@@ -192,6 +192,7 @@ FallbackCode = Literal[
     "invalid_argument",
     "fallback_failed",
     "unimplemented",
+    "invalid_answer",
     "internal",
 ]
 """A value of `X-Fallback-Error`; there are no others."""
@@ -234,8 +235,8 @@ _FALLBACK_ROWS = (
     ),
     FallbackKind(
         code="circuit_open",
-        meaning="It failed again and again, so for some seconds it is not asked.",
-        operator="Why it failed before: the other codes in the primary's log. It is tried again by itself.",
+        meaning="It is away, or failed again and again, so it is not asked until it is back.",
+        operator="The primary's log lines on the circuit to the fallback say why; it closes by itself.",
     ),
     FallbackKind(
         code="overloaded",
@@ -278,6 +279,11 @@ _FALLBACK_ROWS = (
         code="unimplemented",
         meaning="Who answers at FALLBACK_URL is no speech service.",
         operator="FALLBACK_URL leads to something else: correct the address.",
+    ),
+    FallbackKind(
+        code="invalid_answer",
+        meaning="It answered what no service of ours can: no model's name, impossible numbers, megabytes of text.",
+        operator="Whether FALLBACK_URL leads to a fallback, and whether both services are of the same version.",
     ),
     FallbackKind(
         code="internal",

@@ -1,0 +1,101 @@
+"""Callers of every kind of a service process: gRPC, REST, live streams, WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from protos.stt.v1 import speech_pb2_grpc
+from tests.faults.processes import ServiceProcess
+from tests.live import Caller, config, pcm
+from tests.services import speech
+from tests.speech import RATE, Samples
+
+PATIENCE_S = 60.0
+"""Longest wait for anything; what may take no longer than something else says so itself."""
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@asynccontextmanager
+async def http(process: ServiceProcess, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S, **options) as client:
+        yield client
+
+
+async def post(client: httpx.AsyncClient, audio: bytes | None = None, **fields: str) -> httpx.Response:
+    """`POST /v1/transcribe` of a clip of speech."""
+    files = {"audio": ("a.wav", speech() if audio is None else audio, "audio/wav")}
+    return await client.post("/v1/transcribe", files=files, data=fields)
+
+
+async def in_flight(client: httpx.AsyncClient) -> int:
+    """Calls that the service has let in and not answered."""
+    return int((await client.get("/v1/metrics")).json()["queue"]["in_flight"])
+
+
+async def until_in_flight(client: httpx.AsyncClient, count: int) -> None:
+    async def reached() -> None:
+        while await in_flight(client) < count:  # noqa: ASYNC110 - in another process
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(reached(), PATIENCE_S)
+
+
+@asynccontextmanager
+async def watched(process: ServiceProcess) -> AsyncIterator[AsyncIterator[int]]:
+    """What a health `Watch` says, one after the other, from when somebody listens."""
+    async with process.channel() as channel:
+        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+
+        async def states() -> AsyncIterator[int]:
+            async for answer in call:
+                yield answer.status
+
+        yield states()
+
+
+@asynccontextmanager
+async def streaming(
+    process: ServiceProcess, metadata: Sequence[tuple[str, str]] = (), **fields: Any
+) -> AsyncIterator[Caller]:
+    """A live stream over gRPC that has sent its config."""
+    async with process.channel() as channel:
+        caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe(metadata=metadata))
+        await caller.send(config(**fields))
+        yield caller
+
+
+@asynccontextmanager
+async def socket_to(process: ServiceProcess, **fields: Any) -> AsyncIterator[ClientConnection]:
+    """A WebSocket that has sent its config."""
+    url = f"ws://127.0.0.1:{process.http_port}/v1/stream"
+    async with connect(url, compression=None, max_size=None) as socket:
+        await socket.send(json.dumps({"encoding": "linear16", "sample_rate_hertz": RATE, **fields}))
+        yield socket
+
+
+async def say(socket: ClientConnection, samples: Samples) -> None:
+    data = pcm(samples)
+    for at in range(0, len(data), 3200):
+        await socket.send(data[at : at + 3200])
+
+
+async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """All that is still said, and the code of the close."""
+    events: list[dict[str, Any]] = []
+    try:
+        while True:
+            events.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S)))
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, "the connection was cut, not closed"
+        return events, closed.rcvd.code

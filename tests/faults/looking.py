@@ -1,0 +1,22 @@
+"""Looking at another process until it is as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+IN_TIME_S = 6.0
+"""A changed file is taken up within 2 s. Three times that tells it, on a busy machine, from one that never is."""
+
+
+async def eventually(look: Callable[[], Awaitable[Any]], wanted: Any, within_s: float = IN_TIME_S) -> None:
+    """Until `look` finds what is wanted."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within_s
+    while True:
+        found = await look()
+        if found == wanted:
+            return
+        assert loop.time() < end, f"{found!r} after {within_s} s, not {wanted!r}"
+        await asyncio.sleep(0.05)

@@ -1,0 +1,71 @@
+"""A network that can be cut: a namespace of its own for one service, joined to ours by a pair of virtual cables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+OURS, THEIRS = "10.231.77.1", "10.231.77.2"
+"""Addresses on the cable: this side's, and the one in the namespace."""
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def why_not() -> str:
+    """Why no namespaces can be made here; empty where they can."""
+    if shutil.which("ip") is None:
+        return "the command `ip` is missing (Debian has it in iproute2)"
+    if os.geteuid() != 0:
+        return "network namespaces take root"
+    name = f"stt-try-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    return "" if made.returncode == 0 else f"network namespaces can't be made here: {made.stderr.strip()}"
+
+
+@dataclass(frozen=True)
+class Cable:
+    """The way to a namespace."""
+
+    namespace: str
+    host = THEIRS
+    """Where a service in the namespace is reached from here."""
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Runs a command in the namespace."""
+        return ("ip", "netns", "exec", self.namespace)
+
+    def cut(self) -> None:
+        """From now on nothing comes back from there: packets are lost in silence, no connection is reset or refused.
+
+        What is lost is lost on their side. On ours the kernel would tell that there is no way.
+        """
+        _run("ip", "-n", self.namespace, "route", "add", "blackhole", f"{OURS}/32")
+
+    def mend(self) -> None:
+        _run("ip", "-n", self.namespace, "route", "del", "blackhole", f"{OURS}/32")
+
+
+@contextmanager
+def cable() -> Iterator[Cable]:
+    """A namespace and the cable to it, for as long as the context lasts. Takes root."""
+    number = os.getpid() % 100000
+    namespace, near, far = f"stt-{number}", f"stta{number}", f"sttb{number}"
+    _run("ip", "netns", "add", namespace)
+    try:
+        _run("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", namespace)
+        _run("ip", "addr", "add", f"{OURS}/30", "dev", near)
+        _run("ip", "link", "set", near, "up")
+        _run("ip", "-n", namespace, "addr", "add", f"{THEIRS}/30", "dev", far)
+        _run("ip", "-n", namespace, "link", "set", far, "up")
+        _run("ip", "-n", namespace, "link", "set", "lo", "up")
+        yield Cable(namespace)
+    finally:
+        _run("ip", "netns", "del", namespace)

@@ -1,0 +1,79 @@
+"""Callers of a real primary: one request over gRPC or over REST, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from stt_client import SttClient, SttError
+from tests.faults.processes import ServiceProcess
+from tests.services import SPEECH
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request was answered with, and when."""
+
+    seconds: float
+    http: int
+    """200, or the code of the error table."""
+    error_type: str = ""
+    fallback_error: str = ""
+    text: str = ""
+    fallback_used: bool = False
+    said: str = ""
+    """All that the caller was told."""
+
+
+Way = Callable[..., Awaitable[Reply]]
+
+
+async def over_grpc(primary: ServiceProcess, timeout: float = 60, **options: str) -> Reply:
+    """One request through the client library; `timeout`: its deadline, in seconds."""
+    began = time.monotonic()
+    async with SttClient(primary.target) as client:
+        try:
+            found = await client.transcribe(SPEECH, timeout=timeout, routing=options.get("routing", "auto"))
+        except SttError as error:
+            said = f"{error} {dict(error.metadata)}"
+            return Reply(time.monotonic() - began, error.kind.http, error.type, error.fallback_error, said=said)
+    routing = found.routing
+    seconds = time.monotonic() - began
+    return Reply(seconds, 200, "", routing.fallback_error, found.text, routing.fallback_used, repr(found))
+
+
+async def over_rest(primary: ServiceProcess, timeout: float = 60, **options: str) -> Reply:
+    """The same through the HTTP gateway."""
+    began = time.monotonic()
+    async with httpx.AsyncClient(base_url=primary.url, timeout=timeout + 5, trust_env=False) as http:
+        response = await http.post(
+            "/v1/transcribe",
+            files={"audio": SPEECH.read_bytes()},
+            data=options,
+            headers={"X-Timeout-Ms": str(round(timeout * 1000))},
+        )
+    seconds = time.monotonic() - began
+    headers, said = response.headers, f"{dict(response.headers)} {response.text}"
+    fallback_error = headers.get("x-fallback-error", "")
+    if response.status_code != 200:
+        return Reply(seconds, response.status_code, headers["x-error-type"], fallback_error, said=said)
+    used = headers["x-fallback-used"] == "true"
+    return Reply(seconds, 200, "", fallback_error, response.json()["text"], used, said)
+
+
+WAYS: tuple[Way, ...] = (over_grpc, over_rest)
+
+
+async def until_used(primary: ServiceProcess, seconds: float = 20) -> float:
+    """Asks until the fallback answers again; how long that took."""
+    began = time.monotonic()
+    while not (await over_grpc(primary)).fallback_used:
+        assert time.monotonic() < began + seconds, (
+            f"the fallback is not used; the log ends: {primary.log_text()[-800:]}"
+        )
+        await asyncio.sleep(0.1)
+    return time.monotonic() - began

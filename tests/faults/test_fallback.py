@@ -1,0 +1,258 @@
+"""Whatever befalls the fallback, callers of the primary are answered in time: with the contract's 502, or with text."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from tests.faults.network import Cable, cable, why_not
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.replies import WAYS, Reply, over_grpc, until_used
+from tests.faults.scripted import Script
+from tests.live import FLUSH, Caller, config
+from tests.needs import lacking
+from tests.services import ROOT, SPEECH
+from tests.speech import samples_of
+
+SMALL, MEDIUM = "the small text is here", "the medium text is here"
+FALLBACK_TIMEOUT_S = 10
+DEADLINE_S = 3.0
+"""Of callers in a hurry."""
+KEY = "the-key-of-the-hop"
+
+
+@dataclass
+class Trio:
+    """One fallback, and two primaries in front of it which are unsure of everything."""
+
+    fallback: ServiceProcess
+    fail: ServiceProcess
+    degrade: ServiceProcess
+    cable: Cable | None
+
+    @property
+    def primaries(self) -> tuple[ServiceProcess, ServiceProcess]:
+        return self.fail, self.degrade
+
+    async def recovered(self) -> None:
+        """Both primaries use the fallback (again)."""
+        await asyncio.gather(*(until_used(primary) for primary in self.primaries))
+
+    async def trouble(self, *codes: str) -> list[Reply]:
+        """Several callers of each kind at once: each is answered as configured, in time, for one of these reasons."""
+        failing = [way(self.fail) for way in WAYS * 2]
+        hurried = [way(self.degrade, DEADLINE_S, routing=routing) for way, routing in itertools.product(WAYS, ROUTINGS)]
+        failed = await asyncio.gather(*failing)
+        degraded = await asyncio.gather(*hurried)
+        for reply in failed:
+            assert (reply.http, reply.error_type) == (502, "fallback_failed"), reply
+            assert reply.seconds < FALLBACK_TIMEOUT_S, "not one waits for the whole timeout"
+        for reply in degraded:
+            assert (reply.http, reply.text, reply.fallback_used) == (200, SMALL, False), reply
+        for reply in (*failed, *degraded):
+            assert reply.fallback_error in codes, reply
+            assert "secret" not in reply.said
+        return [*failed, *degraded]
+
+    async def refused_at_once(self) -> None:
+        """The circuits are open: nobody waits any more."""
+        for reply in await self.trouble("circuit_open"):
+            assert reply.seconds < DEADLINE_S
+
+
+ROUTINGS = ("auto", "fallback")
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    """The fallback has a network namespace of its own, where one can be made."""
+    folder = tmp_path_factory.mktemp("pair")
+    with contextlib.ExitStack() as stack:
+        way = None if why_not() else stack.enter_context(cable())
+        keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}", "HOST": way.host if way else "127.0.0.1"}
+        fallback = ServiceProcess(
+            "fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=way.prefix if way else ()
+        )
+        stack.enter_context(running(fallback))
+        hop: dict[str, object] = {
+            "FALLBACK_URL": f"grpc://{fallback.keys['HOST']}:{fallback.grpc_port}",
+            "FALLBACK_API_KEY": KEY,
+            "FALLBACK_TIMEOUT_S": FALLBACK_TIMEOUT_S,
+        }
+        fail, degrade = (
+            ServiceProcess(
+                "primary", folder / policy, {**hop, "FALLBACK_ON_ERROR": policy}, Script(text=SMALL, confidence=0.1)
+            )
+            for policy in ("fail", "degrade")
+        )
+        stack.enter_context(running(fail, degrade))
+        yield Trio(fallback, fail, degrade, way)
+
+
+@pytest.fixture
+async def pair(trio: Trio) -> Trio:
+    """The three, in good order."""
+    await trio.recovered()
+    return trio
+
+
+async def test_a_killed_fallback_is_asked_no_more_until_it_is_back(pair: Trio) -> None:
+    pair.fallback.kill()
+    await pair.trouble("unavailable", "circuit_open")
+    await pair.refused_at_once()
+    pair.fallback.restart()
+    await pair.recovered()
+
+
+async def test_a_stopped_fallback_costs_nobody_the_timeout(pair: Trio) -> None:
+    pair.fallback.send(signal.SIGSTOP)
+    try:
+        await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
+        await pair.refused_at_once()
+        assert "circuit to the fallback is open: it answers no health check" in pair.fail.log_text()
+        final = await final_of(pair.degrade)
+        assert (final.text, final.routing.fallback_error) == (SMALL, "circuit_open")
+    finally:
+        pair.fallback.send(signal.SIGCONT)
+    await pair.recovered()
+    assert (await final_of(pair.degrade)).text == MEDIUM
+
+
+async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
+    """What a live stream's one utterance comes to."""
+    async with primary.channel() as channel:
+        caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe())
+        await caller.send(config(interim_results=False))
+        await caller.say(samples_of(SPEECH))
+        await caller.send(FLUSH)
+        final = (await caller.next("final")).final.result
+        caller.call.cancel()
+        return final
+
+
+async def test_a_cut_network_costs_nobody_the_timeout(pair: Trio) -> None:
+    if pair.cable is None:
+        lacking(why_not())
+    pair.cable.cut()
+    try:
+        await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
+        await pair.refused_at_once()
+    finally:
+        pair.cable.mend()
+    await pair.recovered()
+
+
+async def test_a_fallback_that_restarts_under_load_fails_nobody_who_would_have_a_worse_text(pair: Trio) -> None:
+    replies: dict[str, list[Reply]] = {"fail": [], "degrade": []}
+    over = asyncio.Event()
+
+    async def callers(primary: ServiceProcess, found: list[Reply]) -> None:
+        for way in itertools.cycle(WAYS):
+            found.append(await way(primary, DEADLINE_S))
+            if over.is_set():
+                return
+
+    calling = [
+        asyncio.ensure_future(callers(primary, found)) for primary, found in zip(pair.primaries, replies.values())
+    ]
+    await asyncio.to_thread(pair.fallback.stop)
+    await asyncio.to_thread(pair.fallback.restart)
+    await pair.recovered()
+    over.set()
+    await asyncio.gather(*calling)
+    assert {(reply.http, reply.text) for reply in replies["degrade"]} <= {(200, SMALL), (200, MEDIUM)}
+    assert {(reply.http, reply.error_type) for reply in replies["fail"]} <= {(200, ""), (502, "fallback_failed")}
+    reasons = {reply.fallback_error for reply in (*replies["fail"], *replies["degrade"])}
+    assert reasons <= {"", "not_ready", "unavailable", "circuit_open"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "undone", "code"),
+    [
+        ({"API_KEYS": "other:another-key-altogether"}, {"API_KEYS": f"primary:{KEY}"}, "unauthenticated"),
+        ({"RATE_LIMIT_RPS": 0.001, "RATE_LIMIT_BURST": 1}, {"RATE_LIMIT_RPS": 0}, "rate_limited"),
+    ],
+)
+async def test_what_the_fallback_refuses_stays_in_sight(
+    pair: Trio, keys: dict[str, object], undone: dict[str, object], code: str
+) -> None:
+    pair.fallback.stop()
+    pair.fallback.write_config(**keys)
+    pair.fallback.restart()
+    try:
+        if code == "rate_limited":
+            await until_used(pair.fail)  # which takes the only token
+        await circuits_closed(pair)
+        for _ in range(2):
+            await pair.trouble(code)
+    finally:
+        pair.fallback.kill()
+        pair.fallback.write_config(**undone)
+        pair.fallback.restart()
+    await pair.recovered()
+
+
+async def circuits_closed(pair: Trio) -> None:
+    """The primaries have noticed that the fallback is back."""
+    end = time.monotonic() + 20
+    while any([(await over_grpc(primary)).fallback_error == "circuit_open" for primary in pair.primaries]):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.1)
+
+
+async def test_a_slow_fallback_is_waited_for_while_there_is_time_and_no_longer(pair: Trio) -> None:
+    pair.fallback.act(Script(text=MEDIUM, seconds=60))
+    waiting = [asyncio.ensure_future(way(pair.fail)) for way in WAYS]
+    hurried = await asyncio.gather(*(way(pair.degrade, DEADLINE_S, routing=r) for way in WAYS for r in ROUTINGS))
+    assert {(reply.http, reply.text, reply.fallback_error) for reply in hurried} == {(200, SMALL, "deadline_exceeded")}
+    for reply in await asyncio.gather(*waiting):
+        assert (reply.http, reply.error_type, reply.fallback_error) == (502, "fallback_failed", "deadline_exceeded")
+        assert FALLBACK_TIMEOUT_S - 1 < reply.seconds < 2 * FALLBACK_TIMEOUT_S
+    pair.fallback.kill()
+    pair.fallback.restart()
+    await pair.recovered()
+
+
+async def test_something_else_at_the_fallbacks_address_reaches_no_caller(pair: Trio) -> None:
+    pair.fallback.kill()
+    for kind, code in NONSENSE.items():
+        with nonsense(pair, kind):
+            await pair.trouble("unavailable", "circuit_open", code)
+    pair.fallback.restart()
+    await pair.recovered()
+
+
+NONSENSE = {
+    "garbage": "unavailable",
+    "http1": "unavailable",
+    "unimplemented": "unimplemented",
+    "errors": "internal",
+    "empty": "invalid_answer",
+    "nan": "invalid_answer",
+}
+
+
+@contextlib.contextmanager
+def nonsense(pair: Trio, kind: str) -> Iterator[None]:
+    """A process at the fallback's address that is none."""
+    command = [sys.executable, "-m", "tests.faults.nonsense", kind, str(pair.fallback.keys["HOST"])]
+    with subprocess.Popen(
+        [*pair.fallback.prefix, *command, str(pair.fallback.grpc_port)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()

@@ -1,0 +1,238 @@
+"""Callers who leave, however they do it: the work for them stops, on both services of a pair, with a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1.speech_pb2_grpc import SpeechToTextStub
+from stt_client import SttClient
+from tests.faults.processes import TINY, ServiceProcess, running
+from tests.needs import lacking
+from tests.services import ROOT, SAMPLES
+from tests.speech import samples_of, silence, wav_of
+
+pytestmark = pytest.mark.model
+
+SLOTS = 2
+LENGTH_S = 6 * 60
+"""Of the long recording: many times what may still be worked on when its caller has left."""
+CHUNK_S = 9.0
+"""Of one chunk, as long recordings of these clips are cut into."""
+STILL_S = 0.4
+"""Without processor time for so long, whatever a service did is over."""
+IDLE_CPU_S = 0.2
+"""What the processes need for themselves meanwhile, and what the processor's clock doesn't tell apart."""
+AT_IT_CPU_S = 0.6
+"""Processor time after which a service is in the middle of recognizing the long recording: it has been searched for
+speech, and has tens of chunks."""
+PATIENCE_S = 60.0
+NOTHING_LEFT = {"stt_queue_depth 0.0", "stt_in_flight 0.0"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    primary: ServiceProcess
+    fallback: ServiceProcess
+    recording: bytes
+    chunk_cpu_s: float
+    """Processor time of one chunk's request."""
+
+    def cpu(self) -> float:
+        return self.primary.cpu_seconds() + self.fallback.cpu_seconds()
+
+    async def still(self) -> float:
+        """Waits until neither does anything; processor time until then."""
+        last, since = self.cpu(), asyncio.get_running_loop().time()
+        until = since + PATIENCE_S
+        while (now := asyncio.get_running_loop().time()) < since + STILL_S:
+            assert now < until, "they never came to rest"
+            await asyncio.sleep(0.05)
+            if self.cpu() - last > 0.02:
+                last, since = self.cpu(), now
+        return last
+
+    async def at_it(self, service: ServiceProcess, cpu_s: float = AT_IT_CPU_S) -> None:
+        """Waits until a service, at rest before, has worked for so long."""
+        before, until = service.cpu_seconds(), asyncio.get_running_loop().time() + PATIENCE_S
+        while service.cpu_seconds() < before + cpu_s:
+            assert asyncio.get_running_loop().time() < until, "nothing began"
+            await asyncio.sleep(0.02)
+
+    async def check_left(self, at_leaving: float) -> None:
+        """That what both did since is no more than what was in their hands, and that they have forgotten the call."""
+        spent = await self.still() - at_leaving
+        for service in (self.primary, self.fallback):
+            async with SttClient(service.target) as client:
+                until = asyncio.get_running_loop().time() + PATIENCE_S
+                while not set((await client.metrics()).exposition.splitlines()) >= NOTHING_LEFT:
+                    assert asyncio.get_running_loop().time() < until, "the call is still there"
+                    await asyncio.sleep(0.2)
+                assert await client.health()
+        assert spent <= SLOTS * self.chunk_cpu_s + IDLE_CPU_S
+        assert await self.still() - at_leaving <= SLOTS * self.chunk_cpu_s + 2 * IDLE_CPU_S
+
+
+def spoken(seconds: float) -> bytes:
+    """The English clips, again and again, as a WAV."""
+    clips = [samples_of(path) for path in sorted((SAMPLES / "en").glob("*.wav"))]
+    once = np.concatenate([part for samples in clips for part in (samples, silence(0.8))])
+    return wav_of(np.tile(once, int(seconds * 16000 / len(once)) + 1)[: int(seconds * 16000)])
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
+    if not TINY.exists():
+        lacking("the starter model is missing: run buildscripts/models starter")
+    keys: dict[str, object] = {"MAX_CONCURRENCY": SLOTS, "BEAM_SIZE": 1}
+    folder = tmp_path_factory.mktemp("leaving")
+    fallback = ServiceProcess("fallback", folder / "fallback", keys)
+    with running(fallback):
+        primary = ServiceProcess("primary", folder / "primary", keys | {"FALLBACK_URL": f"grpc://{fallback.target}"})
+        with running(primary):
+            yield primary, fallback
+
+
+@pytest.fixture(scope="module")
+def recordings() -> tuple[bytes, bytes]:
+    return spoken(LENGTH_S), spoken(CHUNK_S)
+
+
+_chunk_cpu: list[float] = []
+
+
+@pytest.fixture
+async def pair(services: tuple[ServiceProcess, ServiceProcess], recordings: tuple[bytes, bytes]) -> Pair:
+    pair = Pair(*services, recordings[0], 0.0)
+    before = await pair.still()
+    if not _chunk_cpu:
+        async with SttClient(pair.primary.target) as client:
+            await client.transcribe(recordings[1], routing="primary")
+        _chunk_cpu.append(await pair.still() - before)
+    return Pair(*services, recordings[0], _chunk_cpu[0])
+
+
+@asynccontextmanager
+async def cancelling(pair: Pair, routing: str) -> AsyncIterator[None]:
+    async with pair.primary.channel() as channel:
+        call = _call(channel, pair, routing)
+        yield
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+
+
+def _call(channel: grpc.aio.Channel, pair: Pair, routing: str, timeout_s: float | None = None) -> Any:
+    policy = pb.ROUTING_POLICY_FALLBACK_ONLY if routing == "fallback" else pb.ROUTING_POLICY_PRIMARY_ONLY
+    request = pb.TranscribeRequest(audio=pair.recording, options=pb.TranscribeOptions(routing=policy))
+    return SpeechToTextStub(channel).Transcribe(request, timeout=timeout_s)
+
+
+@asynccontextmanager
+async def hanging_up(pair: Pair, routing: str) -> AsyncIterator[None]:
+    """HTTP, its connection closed."""
+    _, writer = await asyncio.open_connection("127.0.0.1", pair.primary.http_port)
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
+        for name, value in (("routing", routing.encode()), ("audio", pair.recording))
+    ]
+    body = b"".join(parts) + b"--x--\r\n"
+    head = "POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+    yield
+    writer.close()
+    await writer.wait_closed()
+
+
+@asynccontextmanager
+async def being_killed(pair: Pair, routing: str) -> AsyncIterator[None]:
+    """A client's process, with SIGKILL."""
+    path = pair.primary.folder / "long.wav"
+    path.write_bytes(pair.recording)
+    arguments = ("transcribe", str(path), "--routing", routing, "--server", pair.primary.target)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stt_client.cli", *arguments),
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    yield
+    process.kill()
+    await process.wait()
+
+
+@asynccontextmanager
+async def dropping_a_socket(pair: Pair, routing: str) -> AsyncIterator[None]:
+    """A live stream on a WebSocket with minutes of speech, cut off."""
+    url = f"ws://127.0.0.1:{pair.primary.http_port}/v1/stream"
+    async with connect(url, compression=None, max_size=None) as socket:
+        await socket.send(json.dumps({"encoding": "linear16", "sample_rate_hertz": 16000, "routing": routing}))
+
+        async def speak() -> None:
+            pcm = pair.recording[44:]
+            for at in range(0, len(pcm), 32000):
+                await socket.send(pcm[at : at + 32000])
+
+        speaking = asyncio.create_task(speak())
+        yield
+        speaking.cancel()
+        socket.transport.abort()
+
+
+Way = Callable[[Pair, str], AbstractAsyncContextManager[None]]
+"""Of leaving: the call is made when its context is entered, and left when that ends."""
+
+
+@pytest.mark.parametrize(
+    ("way", "routing"),
+    [
+        (cancelling, "primary"),
+        (cancelling, "fallback"),
+        (hanging_up, "fallback"),
+        (being_killed, "primary"),
+        (dropping_a_socket, "primary"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+async def test_a_caller_who_leaves_stops_the_work_for_it(pair: Pair, way: Way, routing: str) -> None:
+    async with way(pair, routing):
+        await pair.at_it(pair.fallback if routing == "fallback" else pair.primary)
+        at_leaving = pair.cpu()
+    await pair.check_left(at_leaving)
+
+
+async def test_a_deadline_that_passes_stops_the_work_and_is_told_in_time(pair: Pair) -> None:
+    began = asyncio.get_running_loop().time()
+    async with pair.primary.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await _call(channel, pair, "fallback", timeout_s=2.0)
+    at_leaving = pair.cpu()
+    assert asyncio.get_running_loop().time() - began < 3.0
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await pair.check_left(at_leaving)
+    told = dict(error.value.trailing_metadata() or ())
+    assert told["x-error-type"] == "deadline_exceeded"
+    assert 1000 < float(told["x-total-ms"]) <= 2000
+
+
+async def test_a_caller_who_leaves_before_the_model_has_begun_stops_the_search_for_speech(pair: Pair) -> None:
+    slow = pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=4000, channel_count=1)
+    half_an_hour = np.frombuffer(pair.recording[44:], "<i2")[::4].tobytes() * 5
+    async with pair.primary.channel() as channel:
+        call = SpeechToTextStub(channel).Transcribe(pb.TranscribeRequest(audio=half_an_hour, format=slow))
+        await pair.at_it(pair.primary, cpu_s=0.8)
+        at_leaving = pair.cpu()
+        call.cancel()
+    await pair.check_left(at_leaving)

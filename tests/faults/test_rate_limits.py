@@ -1,0 +1,56 @@
+"""The rate limit under concurrency: of callers who come all at once exactly a burst is let in, however they come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from buildscripts.lib.open_load import Grpc, Rest, Tally, Way, offer
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.scripted import Script
+from tests.speech import silence, wav_of
+
+BURST = 60
+CALLERS = 200
+KEY = "the-key-of-the-web-front"
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServiceProcess]]:
+    """One service without keys and one with, whose buckets fill by a request in a hundred seconds."""
+    keys: dict[str, object] = {"RATE_LIMIT_RPS": 0.01, "RATE_LIMIT_BURST": BURST, "MAX_QUEUE": CALLERS}
+    keys["VAD_FILTER"] = "false"
+    folder = tmp_path_factory.mktemp("limited")
+    services = {
+        "address": ServiceProcess("primary", folder / "address", keys, Script()),
+        "key": ServiceProcess("primary", folder / "key", keys | {"API_KEYS": f"web:{KEY}"}, Script()),
+    }
+    with running(*services.values()):
+        yield services
+
+
+@pytest.mark.parametrize(
+    ("bucket", "ways", "said"),
+    [
+        ("address", ["grpc"], ("x-forwarded-for", "203.0.113.1")),
+        ("address", ["rest"], ("x-forwarded-for", "203.0.113.2")),
+        ("address", ["grpc", "rest"], ("x-forwarded-for", "203.0.113.3")),
+        ("key", ["grpc", "rest"], ("authorization", f"Bearer {KEY}")),
+    ],
+    ids=["over gRPC", "over REST", "over both", "with a key, over both"],
+)
+async def test_exactly_a_burst_is_let_in(
+    limited: dict[str, ServiceProcess], bucket: str, ways: list[str], said: tuple[str, str]
+) -> None:
+    service = limited[bucket]
+    wav = wav_of(silence(0.1))
+    async with service.channel() as channel:
+        rest = Rest(service.http_port, wav, [said])
+        made: dict[str, Way] = {"grpc": Grpc(channel, wav, [said]), "rest": rest}
+        tally = Tally(await offer([made[name] for name in ways], 1e6, CALLERS / 1e6, [30.0]))
+        rest.close()
+    assert Counter(outcome.error for outcome in tally.outcomes) == {"": BURST, "rate_limited": CALLERS - BURST}
+    waits = [outcome.retry_after_s or 0.0 for outcome in tally.outcomes if outcome.error]
+    assert min(waits) > 50, "it says when there is a token again"

@@ -1,0 +1,210 @@
+"""Services that are replaced or killed while they are used: callers of what is left notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import httpx
+import pytest
+
+from buildscripts.lib.scripted import Script
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from stt_client import SttPool
+from tests.faults.callers import PATIENCE_S, http, post
+from tests.faults.gateways import GatewayProcess
+from tests.faults.processes import ServiceProcess, running
+from tests.services import LARGE, speech
+
+SMALL, LARGER = "the smaller model says", "the larger model says"
+NOTICED_S = 5.0
+"""More than it takes a client to find a service again that was away: its next attempt is 2 s off at most."""
+
+
+@dataclass
+class House:
+    """Two of each service, and a gateway in front of both primaries."""
+
+    primaries: tuple[ServiceProcess, ...]
+    fallbacks: tuple[ServiceProcess, ...]
+    gateway: GatewayProcess
+
+
+def several(processes: tuple[ServiceProcess, ...]) -> str:
+    return f"ipv4:{','.join(process.target for process in processes)}"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    script = Script(text=LARGER)
+    fallbacks = tuple(ServiceProcess("fallback", folder / f"fallback{n}", {}, script) for n in (1, 2))
+    with running(*fallbacks):
+        keys: dict[str, object] = {"FALLBACK_URL": several(fallbacks)}
+        unsure = Script(text=SMALL, confidence=0.1, seconds=0.02)  # each call needs the fallback
+        primaries = tuple(ServiceProcess("primary", folder / f"primary{n}", keys, unsure) for n in (1, 2))
+        with running(*primaries):
+            gateway = GatewayProcess(folder / "gateway", several(primaries))
+            try:
+                yield House(primaries, fallbacks, gateway.start())
+            finally:
+                gateway.kill()
+
+
+class Load:
+    """Calls without a pause, and what became of them."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.failures: list[str] = []
+        self._over = False
+
+    async def run(self, call: Callable[[], Awaitable[str]]) -> None:
+        while not self._over:
+            try:
+                said = await call()
+            except Exception as error:
+                self.failures.append(f"{type(error).__name__}: {error}"[:300])
+            else:
+                self.answered += 1
+                if said != LARGER:
+                    self.failures.append(said)
+
+    def end(self) -> None:
+        self._over = True
+
+
+@asynccontextmanager
+async def loaded(house: House) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]:
+    """Callers of three kinds: the SDK's pool, a plain channel over both addresses, and REST through a gateway."""
+    audio = speech()
+    loads = {"pool": Load(), "channel": Load(), "REST": Load()}
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": "stt.v1.SpeechToText"},
+        "methodConfig": [
+            {
+                "name": [{"service": "stt.v1.SpeechToText"}],
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+    }
+    options = [*LARGE, ("grpc.service_config", json.dumps(config)), ("grpc.max_reconnect_backoff_ms", 2000)]
+    async with (
+        SttPool([process.target for process in house.primaries]) as pool,
+        grpc.aio.insecure_channel(several(house.primaries), options=options) as channel,
+        httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest,
+    ):
+        stub = speech_pb2_grpc.SpeechToTextStub(channel)
+
+        async def by_pool() -> str:
+            return (await pool.transcribe(audio)).text
+
+        async def by_channel() -> str:
+            answer = await stub.Transcribe(pb.TranscribeRequest(audio=audio), timeout=PATIENCE_S)
+            return str(answer.text)
+
+        async def by_rest() -> str:
+            answer = await post(rest, audio)
+            return str(answer.json().get("text") or answer.text)
+
+        ways: dict[str, Callable[[], Awaitable[str]]] = {"pool": by_pool, "channel": by_channel, "REST": by_rest}
+        tasks = [asyncio.ensure_future(loads[name].run(way)) for name, way in ways.items() for _ in range(2)]
+        await pool.wait_ready(at_least=2)
+        yield pool, loads
+        for load in loads.values():
+            load.end()
+        await asyncio.gather(*tasks)
+
+
+async def restart(process: ServiceProcess) -> None:
+    """SIGTERM, its end, and a new one on its ports."""
+    assert await asyncio.to_thread(process.stop) == 0
+    await asyncio.to_thread(process.restart)
+
+
+async def twenty_more(load: Load) -> None:
+    """Returns once so many more calls are answered."""
+    goal = load.answered + 20
+
+    async def reached() -> None:
+        while load.answered < goal:  # noqa: ASYNC110 - there is nothing to wait for but the number
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(reached(), PATIENCE_S)
+
+
+async def test_a_rolling_restart_of_all_four_under_load_costs_not_one_call(house: House) -> None:
+    async with loaded(house) as (pool, loads):
+        for primary, fallback in zip(house.primaries, house.fallbacks, strict=True):
+            await asyncio.gather(restart(fallback), restart(primary))
+            await pool.wait_ready(NOTICED_S, at_least=2)
+            await asyncio.sleep(NOTICED_S / 2)  # as an orchestrator does: others look for a lost address every 2 s
+    assert {name: load.failures[:3] for name, load in loads.items()} == {"pool": [], "channel": [], "REST": []}
+    assert all(load.answered > 50 for load in loads.values())
+
+
+async def test_killing_one_primary_costs_callers_of_a_pool_nothing_and_it_is_used_again(house: House) -> None:
+    async with loaded(house) as (pool, loads):
+        victim = house.primaries[0]
+        victim.kill()
+        await twenty_more(loads["pool"])
+        await asyncio.to_thread(victim.restart)
+        await pool.wait_ready(NOTICED_S, at_least=2)
+        await until_it_answers(victim)
+    assert loads["pool"].failures == []
+    # A plain channel and the gateway may lose what was in flight, and nothing else.
+    assert sum(len(load.failures) for load in loads.values()) <= 4
+
+
+async def until_it_answers(process: ServiceProcess) -> None:
+    """Somebody else's calls reach it."""
+
+    async def reached() -> None:
+        async with http(process) as client:
+            while (await client.get("/v1/metrics")).json()["requests"]["total"] == 0:  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(reached(), NOTICED_S)
+
+
+async def test_killing_one_fallback_of_two_costs_not_one_call(house: House) -> None:
+    async with loaded(house) as (_, loads):
+        victim = house.fallbacks[1]
+        victim.kill()
+        await twenty_more(loads["pool"])
+        await asyncio.to_thread(victim.restart)
+        await until_it_answers(victim)
+    assert {name: load.failures[:3] for name, load in loads.items()} == {"pool": [], "channel": [], "REST": []}
+
+
+async def test_a_gateway_says_502_while_its_services_are_dead_and_works_again_after(house: House) -> None:
+    async with httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest:
+        for primary in house.primaries:
+            primary.kill()
+        began = time.monotonic()
+        answer = await post(rest)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream_unavailable")
+        assert (await rest.get("/v1/health")).status_code == 503
+        assert time.monotonic() - began < NOTICED_S
+        await asyncio.to_thread(house.primaries[0].restart)
+        began = time.monotonic()
+        while (await post(rest)).status_code != 200:
+            assert time.monotonic() - began < NOTICED_S
+        house.gateway.kill()
+        house.gateway.start()
+    async with httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest:
+        assert (await post(rest)).status_code == 200
+    await asyncio.to_thread(house.primaries[1].restart)

@@ -1,0 +1,135 @@
+"""SIGTERM and SIGINT under load: what was accepted is answered or told that it won't be, and the end comes in time."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from buildscripts.lib.scripted import Script
+from stt_client import SttClient
+from stt_client.errors import NotReady
+from tests.faults.callers import (
+    NOT_SERVING,
+    SERVING,
+    http,
+    post,
+    rest,
+    say,
+    socket_to,
+    streaming,
+    until_in_flight,
+    watched,
+)
+from tests.faults.processes import ServiceProcess, free_port, running
+from tests.live import finals
+from tests.services import SPEECH
+from tests.speech import samples_of
+
+TEXT = Script().text
+ENDING_S = 3.0
+"""More than an end takes on a busy machine once nothing is waited for."""
+
+
+def primary(folder: Path, script: Script, **keys: Any) -> ServiceProcess:
+    return ServiceProcess("primary", folder, {"MAX_CONCURRENCY": 2, "MAX_BATCH_SIZE": 1, **keys}, script)
+
+
+async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their_finals(tmp_path: Path) -> None:
+    each = 8
+    process = primary(tmp_path, Script(seconds=2), DRAIN_TIMEOUT_S=10)
+    speech = samples_of(SPEECH)[:32000]  # mid-sentence: nobody has paused
+    with running(process):
+        async with SttClient(process.target) as client, http(process) as rest_client, watched(process) as states:
+            assert await anext(states) == SERVING
+            async with streaming(process) as one, socket_to(process) as socket:
+                await one.say(speech)
+                await say(socket, speech)
+                await one.next("started")
+                calls = [asyncio.ensure_future(client.transcribe(SPEECH)) for _ in range(each)]
+                posts = [asyncio.ensure_future(post(rest_client)) for _ in range(each)]
+                await until_in_flight(rest_client, 2 * each + 2)
+                process.act(Script())
+                process.send(signal.SIGTERM)
+                began = time.monotonic()
+                assert await anext(states) == NOT_SERVING
+                assert not all(call.done() for call in calls), "there was nothing left to drain"
+                process.send(signal.SIGTERM)  # as supervisors do: it hurries nobody
+                assert {answer.text for answer in await asyncio.gather(*calls)} == {TEXT}
+                assert {answer.status_code for answer in await asyncio.gather(*posts)} == {200}
+                with pytest.raises(grpc.aio.AioRpcError) as ended:
+                    await one.rest()
+                assert [final.result.text for final in finals(one.responses)] == [TEXT]
+                assert dict(ended.value.trailing_metadata() or ())["x-error-type"] == "not_ready"
+                events, code = await rest(socket)
+                assert [each["final"]["result"]["text"] for each in events if "final" in each] == [TEXT]
+                assert (events[-1]["error"]["type"], code) == ("not_ready", 1012)
+                # The watch is open until here, and holds nobody.
+                assert await asyncio.to_thread(process.wait, 10) == 0
+        assert time.monotonic() - began < 10
+    assert "stopped before" not in process.log_text()
+
+
+@pytest.mark.parametrize("how", ["it takes longer than DRAIN_TIMEOUT_S", "Ctrl-C is pressed again"])
+async def test_what_cannot_be_answered_in_time_is_told_so(tmp_path: Path, how: str) -> None:
+    hurried = "Ctrl-C" in how
+    drain_s = 60 if hurried else 3
+    process = primary(tmp_path, Script(seconds=600), DRAIN_TIMEOUT_S=drain_s)
+    with running(process):
+        async with (
+            SttClient(process.target, timeout=120) as client,
+            http(process) as rest_client,
+            streaming(process, single_utterance=True) as live,
+            socket_to(process) as socket,
+        ):
+            await live.say(samples_of(SPEECH))
+            await live.call.done_writing()
+            await say(socket, samples_of(SPEECH))
+            await socket.send('{"end": {}}')
+            call = asyncio.ensure_future(client.transcribe(SPEECH))
+            request = asyncio.ensure_future(post(rest_client))
+            await until_in_flight(rest_client, 4)
+            process.send(signal.SIGINT if hurried else signal.SIGTERM)
+            if hurried:
+                async with watched(process) as states:
+                    assert await anext(states) == NOT_SERVING
+                process.send(signal.SIGINT)
+            began = time.monotonic()
+            with pytest.raises(NotReady, match="stopped"):
+                await call
+            answer = await request
+            assert (answer.status_code, answer.json()["error"]["type"]) == (503, "not_ready")
+            assert "retry-after" in answer.headers
+            status, kind, _ = await live.failure()
+            assert (status, kind) == (grpc.StatusCode.UNAVAILABLE, "not_ready")
+            events, code = await rest(socket)
+            assert (events[-1]["error"]["type"], code) == ("not_ready", 1012)
+            # The inference goes on in its thread: it holds nobody either.
+            assert await asyncio.to_thread(process.wait, drain_s) == 0
+        assert time.monotonic() - began < (0 if hurried else drain_s) + ENDING_S
+    assert "stopped before 4 calls were answered" in process.log_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_service_that_still_loads_its_model_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    process = primary(tmp_path, Script(load_seconds=600), GRPC_PORT=port)
+    process.grpc_port = port
+    process.spawn()
+    try:
+        async with watched(process) as states, SttClient(process.target) as client:
+            assert await anext(states) == NOT_SERVING
+            with pytest.raises(NotReady, match="starting"):
+                await client.transcribe(SPEECH)
+            began = time.monotonic()
+            process.send(number)
+            assert await asyncio.to_thread(process.wait, 30) == 0
+        assert time.monotonic() - began < ENDING_S
+        assert "Traceback" not in process.log_text()
+    finally:
+        process.kill()

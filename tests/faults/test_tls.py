@@ -1,0 +1,180 @@
+"""TLS and mutual TLS on every leg of a pair of real processes, and who is turned away with which words."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stt_client import SttClient, Tls
+from stt_client.cli import main
+from stt_client.errors import Unauthenticated, UpstreamUnavailable
+from stt_server import healthcheck
+from tests.faults.certificates import Pair, authority, signed
+from tests.faults.looking import eventually
+from tests.faults.scripted import Script
+from tests.faults.steady import WAV
+from tests.faults.tls_house import KEY, THEIRS, House, house
+from tests.services import SPEECH
+
+OWN = "the quick brown fox jumps over the lazy dog"
+WITHOUT_A_CERTIFICATE = (httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with house(tmp_path_factory.mktemp("tls")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stranger(home: House) -> Pair:
+    """A certificate of an authority that nobody knows, whose own certificate is beside it."""
+    return signed(home.folder, "stranger", authority(home.folder, "unknown"))
+
+
+def tls(home: House, client: Pair | None = None, ca: Path | None = None) -> Tls:
+    pair = client or home.client
+    return Tls((ca or home.authority.cert).read_bytes(), pair.cert.read_bytes(), pair.key.read_bytes())
+
+
+def server(home: House, host: str = "127.0.0.1") -> str:
+    return f"grpcs://{host}:{home.primary.grpc_port}"
+
+
+async def test_primary_and_fallback_talk_with_certificates_and_a_key(home: House) -> None:
+    home.primary.act(Script(confidence=0.1))
+    async with SttClient(server(home), tls=tls(home)) as client:
+        answer = await client.transcribe(WAV)
+    home.primary.act(Script())
+    assert (answer.text, answer.routing.fallback_used, answer.routing.fallback_error) == (THEIRS, True, "")
+
+
+async def test_a_key_is_required_beside_a_certificate(home: House) -> None:
+    target = f"grpcs://localhost:{home.fallback.grpc_port}"
+    async with SttClient(target, tls=tls(home)) as client:
+        with pytest.raises(Unauthenticated):
+            await client.transcribe(WAV)
+    async with SttClient(target, tls=tls(home), api_key=KEY) as client:
+        assert (await client.transcribe(WAV)).text == THEIRS
+    url = f"https://localhost:{home.fallback.http_port}"
+    async with httpx.AsyncClient(base_url=url, verify=home.context()) as http:
+        for key, status in (("", 401), (KEY, 200)):
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            response = await http.post("/v1/transcribe", files={"audio": ("a.wav", WAV)}, headers=headers)
+            assert response.status_code == status
+
+
+async def test_who_does_not_belong_is_refused_over_grpc_and_told_what_to_do(home: House, stranger: Pair) -> None:
+    unknown = home.folder / "unknown.pem"
+    for target, shown, said in (
+        (f"grpc://127.0.0.1:{home.primary.grpc_port}", None, "agree on TLS: grpcs://"),
+        (server(home), tls(home, ca=unknown), "give the one that signed it (--ca FILE"),
+        (server(home), None, "give the one that signed it (--ca FILE"),
+        (server(home), Tls(home.authority.cert.read_bytes()), "--cert and --key"),
+        (server(home), tls(home, stranger), "--cert and --key"),
+    ):
+        async with SttClient(target, tls=shown) as client:
+            with pytest.raises(UpstreamUnavailable) as caught:
+                await client.transcribe(WAV)
+            assert said in str(caught.value)
+
+
+async def test_who_does_not_belong_is_refused_over_https(home: House, stranger: Pair) -> None:
+    url = f"https://localhost:{home.primary.http_port}"
+    async with httpx.AsyncClient(base_url=url, verify=home.context()) as http:
+        assert (await http.post("/v1/transcribe", files={"audio": ("a.wav", WAV)})).json()["text"] == OWN
+    for context in (home.context(bare=True), home.context(stranger)):
+        async with httpx.AsyncClient(base_url=url, verify=context) as http:
+            with pytest.raises(WITHOUT_A_CERTIFICATE):
+                await http.get("/v1/health")
+    async with httpx.AsyncClient(base_url=url) as http:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await http.get("/v1/health")
+    async with httpx.AsyncClient(base_url=url.replace("https", "http")) as http:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.get("/v1/health")
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_old_versions_of_tls_are_refused(home: House) -> None:
+    for port in (home.primary.grpc_port, home.primary.http_port):
+        context = home.context()
+        context.set_alpn_protocols(["h2"])
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with socket.create_connection(("localhost", port), 10) as plain, pytest.raises((ssl.SSLError, OSError)):
+            await asyncio.to_thread(context.wrap_socket, plain, server_hostname="localhost")
+
+
+async def test_a_certificate_that_expired_or_names_another_host_is_refused(home: House) -> None:
+    original = {name: home.folder / name for name in ("server.pem", "server.key")}
+    for name, names, expired, said in (
+        ("elsewhere", "DNS:elsewhere.example.com", False, "call it by one of the certificate's"),
+        ("old", "DNS:localhost,IP:127.0.0.1", True, "has expired: renew it"),
+    ):
+        pair = signed(home.folder, name, home.authority, names=names, expired=expired)
+        home.primary_files.swap({"server.pem": pair.cert, "server.key": pair.key})
+        await eventually(lambda: _refusal(home), said)
+        async with httpx.AsyncClient(verify=home.context()) as http:
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await http.get(f"https://localhost:{home.primary.http_port}/v1/health")
+    home.primary_files.swap(original)
+    await eventually(lambda: _refusal(home), "")
+
+
+async def _refusal(home: House) -> str:
+    """The words of the second sentence that a new caller is refused with; empty: it isn't."""
+    async with SttClient(server(home), tls=tls(home)) as client:
+        try:
+            await client.status()
+        except UpstreamUnavailable as error:
+            known = ("call it by one of the certificate's", "has expired: renew it")
+            return next((said for said in known if said in str(error)), str(error))
+    return ""
+
+
+async def test_the_command_transcribes_streams_and_asks_with_certificates(
+    home: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(SPEECH)
+    options = ["--server", server(home), "--ca", str(home.authority.cert)]
+    shown = ["--cert", str(home.client.cert), "--key", str(home.client.key)]
+    for command in (["transcribe", file], ["stream", file], ["status"]):
+        assert await asyncio.to_thread(main, [*command, *options, *shown]) == 0, command
+        out = capsys.readouterr().out
+        assert "health: serving" in out if command == ["status"] else OWN in out
+        assert await asyncio.to_thread(main, [*command, *options]) == 1, command
+        said = "".join(capsys.readouterr())
+        assert "--cert and --key" in said, command
+
+
+async def test_a_gateway_apart_serves_https_in_front_of_mutual_tls(home: House) -> None:
+    url = f"https://localhost:{home.gateway}"
+    async with httpx.AsyncClient(base_url=url, verify=home.context(bare=True)) as http:
+        assert (await http.get("/v1/health")).status_code == 200
+        assert (await http.post("/v1/transcribe", files={"audio": ("a.wav", WAV)})).json()["text"] == OWN
+    async with httpx.AsyncClient(base_url=url) as http:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await http.get("/v1/health")
+
+
+@pytest.mark.parametrize("service", ["primary", "fallback"])
+def test_the_health_check_speaks_mutual_tls(
+    home: House, service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = home.primary if service == "primary" else home.fallback
+    config = tmp_path / process.config.name
+    text = process.config.read_text().replace("GRPC_PORT=0", f"GRPC_PORT={process.grpc_port}")
+    config.write_text(text)
+    assert healthcheck.main(["--config", str(config), "--timeout", "10"]) == 0
+    assert capsys.readouterr().out.startswith("SERVING: 127.0.0.1:")
+    config.write_text("".join(line for line in text.splitlines(True) if not line.startswith("TLS_")))
+    assert healthcheck.main(["--config", str(config), "--timeout", "10"]) == 1
+    assert "no answer: UNAVAILABLE" in capsys.readouterr().out

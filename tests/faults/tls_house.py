@@ -1,0 +1,138 @@
+"""A pair with TLS on every leg, as real processes, and its certificates."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from tests.faults.certificates import Pair, authority, signed
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.scripted import Script
+from tests.faults.steady import NO_RETRY
+from tests.services import ROOT
+
+KEY = "a-key-0123456789"
+THEIRS = "the fallback says"
+
+
+class Mounted:
+    """Files as Kubernetes mounts a Secret: names that lead through `..data`, a link that is turned in one step."""
+
+    def __init__(self, folder: Path, files: dict[str, Path]) -> None:
+        self._folder = folder
+        self._version = 0
+        self._files: dict[str, bytes] = {}
+        folder.mkdir()
+        self.swap(files)
+        for name in files:
+            (folder / name).symlink_to(f"..data/{name}")
+
+    def __getitem__(self, name: str) -> Path:
+        return self._folder / name
+
+    def swap(self, files: dict[str, Path]) -> None:
+        """What `files` hold in place of what was there under the same names, all at once."""
+        self._files |= {name: path.read_bytes() for name, path in files.items()}
+        self._version += 1
+        version = self._folder / f"..{self._version}"
+        version.mkdir()
+        for name, data in self._files.items():
+            (version / name).write_bytes(data)
+        fresh = self._folder / "..data_tmp"
+        fresh.symlink_to(version.name)
+        fresh.rename(self._folder / "..data")
+
+
+@dataclass(frozen=True)
+class House:
+    """Everybody shows a certificate, and asks for one; the fallback asks its callers for a key as well."""
+
+    folder: Path
+    authority: Pair
+    """It signed all certificates."""
+    client: Pair
+    """For callers."""
+    primary: ServiceProcess
+    primary_files: Mounted
+    """Its `server.pem`, `server.key`, `callers.pem`, `to-fallback.pem` and `to-fallback.key`."""
+    fallback: ServiceProcess
+    gateway: int
+    """Port of a gateway apart from the primary, for callers without a certificate."""
+    gateway_files: Mounted
+    """Its `server.pem`, `server.key`, `client.pem` and `client.key`."""
+
+    def credentials(self, client: Pair | None = None, ca: Path | None = None) -> grpc.ChannelCredentials:
+        shown = client or self.client
+        trusted = (ca or self.authority.cert).read_bytes()
+        return grpc.ssl_channel_credentials(trusted, shown.key.read_bytes(), shown.cert.read_bytes())
+
+    def channel(self, client: Pair | None = None) -> grpc.aio.Channel:
+        """To the primary."""
+        return grpc.aio.secure_channel(self.primary.target, self.credentials(client), NO_RETRY)
+
+    def context(self, client: Pair | None = None, *, bare: bool = False) -> ssl.SSLContext:
+        """For HTTPS; `bare`: without a certificate to show."""
+        context = ssl.create_default_context(cafile=str(self.authority.cert))
+        if not bare:
+            shown = client or self.client
+            context.load_cert_chain(shown.cert, shown.key)
+        return context
+
+
+@contextmanager
+def house(folder: Path) -> Iterator[House]:
+    """Started, and ready."""
+    ca = authority(folder, "authority")
+    pairs = {name: signed(folder, name, ca) for name in ("server", "client", "to-fallback", "gateway")}
+    files = {"server.pem": pairs["server"].cert, "server.key": pairs["server"].key, "callers.pem": ca.cert}
+    towards = {"to-fallback.pem": pairs["to-fallback"].cert, "to-fallback.key": pairs["to-fallback"].key}
+    mounted = Mounted(folder / "primary-tls", files | towards)
+    tls: dict[str, object] = {"VAD_FILTER": "false", "TLS_CLIENT_CA": ca.cert}
+    served = {"TLS_CERT": pairs["server"].cert, "TLS_KEY": pairs["server"].key, "API_KEYS": f"primary:{KEY}"}
+    fallback = ServiceProcess("fallback", folder / "fallback", tls | served, Script(text=THEIRS))
+    with running(fallback):
+        keys = tls | {
+            "TLS_CERT": mounted["server.pem"],
+            "TLS_KEY": mounted["server.key"],
+            "TLS_CLIENT_CA": mounted["callers.pem"],
+            "FALLBACK_URL": f"grpcs://localhost:{fallback.grpc_port}",
+            "FALLBACK_API_KEY": KEY,
+            "FALLBACK_CA": ca.cert,
+            "FALLBACK_CERT": mounted["to-fallback.pem"],
+            "FALLBACK_KEY": mounted["to-fallback.key"],
+        }
+        primary = ServiceProcess("primary", folder / "primary", keys, Script())
+        with running(primary):
+            own = {"server.pem": pairs["gateway"].cert, "server.key": pairs["gateway"].key}
+            shown = Mounted(
+                folder / "gateway-tls", own | {"client.pem": pairs["client"].cert, "client.key": pairs["client"].key}
+            )
+            with _gateway(folder, f"grpcs://localhost:{primary.grpc_port}", ca, shown) as port:
+                yield House(folder, ca, pairs["client"], primary, mounted, fallback, port, shown)
+
+
+@contextmanager
+def _gateway(folder: Path, target: str, ca: Pair, files: Mounted) -> Iterator[int]:
+    """`stt-gateway` in front of `target`; its port. Its log is `gateway.log`."""
+    to_service = ("--ca", str(ca.cert), "--cert", str(files["client.pem"]), "--key", str(files["client.key"]))
+    to_callers = ("--tls-cert", str(files["server.pem"]), "--tls-key", str(files["server.key"]))
+    command = [sys.executable, "-m", "gateway", "--target", target, "--host", "127.0.0.1", "--port", "0"]
+    with (folder / "gateway.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, *to_service, *to_callers], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready "), (folder / "gateway.log").read_text()
+        yield int(line.split("http=")[1].split()[0].rpartition(":")[2])
+    finally:
+        process.kill()
+        process.communicate()

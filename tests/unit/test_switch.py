@@ -1,0 +1,92 @@
+"""The fallback is replaced between calls, and let go of once they are done."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stt_server import switch
+from stt_server.audio import AudioFormat
+from stt_server.engine.types import DecodeOptions
+from stt_server.jobs import Answer, FallbackError, Job
+from stt_server.switch import Switch
+from tests.services import until
+
+JOB = Job(b"a", AudioFormat(), DecodeOptions(), "r")
+
+
+class Fake:
+    """Answers with its name once it may."""
+
+    def __init__(self, name: str) -> None:
+        self.answer = Answer(name, (), name, "en", None, 0.9, ())
+        self.may = asyncio.Event()
+        self.may.set()
+        self.closed = False
+
+    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
+        await self.may.wait()
+        assert not self.closed
+        return self.answer
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_calls_go_to_the_one_of_now_and_end_where_they_began() -> None:
+    first, second, way = Fake("first"), Fake("second"), Switch()
+    way.turn(first)
+    first.may.clear()
+    early = asyncio.ensure_future(way.transcribe(JOB, 1))
+    await asyncio.sleep(0)
+    way.turn(second)
+    assert (await way.transcribe(JOB, 1)).model == "second"
+    assert not first.closed
+    first.may.set()
+    assert (await early).model == "first"
+    await until(lambda: first.closed)
+    assert not second.closed
+    await way.close()
+    assert second.closed
+
+
+async def test_one_that_nobody_asks_is_closed_at_once() -> None:
+    first, way = Fake("first"), Switch()
+    way.turn(first)
+    way.turn(Fake("second"))
+    await until(lambda: first.closed)
+
+
+async def test_a_call_that_is_given_up_lets_go_too() -> None:
+    first, way = Fake("first"), Switch()
+    way.turn(first)
+    first.may.clear()
+    early = asyncio.ensure_future(way.transcribe(JOB, 1))
+    await asyncio.sleep(0)
+    way.turn(Fake("second"))
+    early.cancel()
+    await until(lambda: first.closed)
+
+
+async def test_without_a_fallback_the_last_ones_may_still_ask_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch, "LATE_S", 0.05)
+    first, way = Fake("first"), Switch()
+    way.turn(first)
+    way.turn(None)
+    assert (await way.transcribe(JOB, 1)).model == "first"
+    await until(lambda: first.closed)
+    with pytest.raises(FallbackError, match="unavailable"):
+        await way.transcribe(JOB, 1)
+
+
+async def test_one_that_comes_back_in_time_is_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch, "LATE_S", 0.05)
+    first, again, way = Fake("first"), Fake("again"), Switch()
+    way.turn(first)
+    way.turn(None)
+    way.turn(again)
+    await until(lambda: first.closed)
+    await asyncio.sleep(0.1)
+    assert not again.closed
+    assert (await way.transcribe(JOB, 1)).model == "again"
