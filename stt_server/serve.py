@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stt_server.app import Gateway, Service, address_of
+from stt_server.app import Service
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.http_face import Gateway, address_of
 from stt_server.machine import end_within, let_go_of_output, prepare
 from stt_server.observability.logs import configure
 from stt_server.reload import Reloader
