@@ -50,7 +50,7 @@ async def test_a_killed_service_costs_stt_stream_no_sentence_and_a_killed_caller
     process = ServiceProcess("primary", tmp_path / "primary", {}, Script())
     with running(process):
         caller = await stt_stream(process, recording)
-        finals = []
+        finals: list[dict[str, Any]] = []
         assert caller.stdout is not None
         while not finals:
             event = json.loads(await asyncio.wait_for(caller.stdout.readline(), PATIENCE_S))
