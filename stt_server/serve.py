@@ -119,7 +119,7 @@ async def _serve(
             watching.add_done_callback(_tell_of_end)
             _say_ready(service)
             await stopping
-            end_within(settings.drain_timeout_s, 0)
+            end_within(max(service.settings.drain_timeout_s, LEAVING_S), 0)
         else:
             started.cancel()
             with contextlib.suppress(asyncio.CancelledError):
