@@ -25,7 +25,7 @@ from stt_client.deadline import deadline_in, seconds_left
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
 from stt_client.results import Status, Transcript
-from stt_client.stream import live
+from stt_client.stream import PATIENCE_S, live
 from stt_client.stream_options import StreamOptions
 from stt_client.stream_results import Flush, StreamEvent
 from stt_client.telemetry import LatencyStats
@@ -37,9 +37,6 @@ _T = TypeVar("_T")
 
 FIRST_WORD_S = 0.5
 """How long the first call waits, at most, to hear from each service whether it is SERVING."""
-
-PATIENCE_S = 5.0
-"""How long a call waits, at most, where no service takes it: a restart is over by then, or is no mere restart."""
 
 AGAIN_S = 0.1
 """From one round of attempts to the next, at least."""
@@ -143,6 +140,11 @@ class SttPool:
         deadline = deadline_in(self._members[0].client.timeout)
         return await self._on_one(lambda client: client.status(metadata=metadata), deadline)
 
+    @property
+    def has_served(self) -> bool:
+        """Whether one of the services has ever been SERVING since the pool began to look."""
+        return any(member.has_served for member in self._members)
+
     async def wait_ready(self, timeout: float | None = 60.0, *, at_least: int = 1) -> None:
         """Returns once `at_least` so many services are SERVING.
 
@@ -173,7 +175,7 @@ class SttPool:
         ever served there is nothing to wait for.
         """
         left = min(seconds for deadline in deadlines if (seconds := seconds_left(deadline)) is not None)
-        if left <= AGAIN_S or not any(member.has_served for member in self._members):
+        if left <= AGAIN_S or not self.has_served:
             return False
         await asyncio.sleep(AGAIN_S)  # a watch may be behind the times, and say of one that just refused that it serves
         try:
@@ -274,6 +276,10 @@ class _StreamMembers:
     @property
     def count(self) -> int:
         return len(self._pool.targets)
+
+    @property
+    def have_served(self) -> bool:
+        return self._pool.has_served
 
     def one(self, failed: Collection[str], deadline: float | None) -> AbstractAsyncContextManager[SttClient]:
         return self._pool._for_stream(failed, deadline)

@@ -21,6 +21,9 @@ from stt_client.stream_results import Final, Flush, StreamEvent
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+PATIENCE_S = 5.0
+"""How long a call waits, at most, where no service takes it: a restart is over by then, or is no mere restart."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +43,11 @@ class Members(Protocol):
     @property
     def count(self) -> int: ...
 
+    @property
+    def have_served(self) -> bool:
+        """Whether one of them has been there before: then it may well come back."""
+        ...
+
     def one(self, failed: Collection[str], deadline: float | None) -> AbstractAsyncContextManager[Member]:
         """The best of them whose target is not in `failed`, for as long as the context lasts."""
         ...
@@ -49,6 +57,7 @@ class Alone:
     """One service only."""
 
     count = 1
+    have_served = False
 
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -104,6 +113,7 @@ class _Stream:
         self._continuity = continuity
         self._attempts = Attempts(RESUME)
         self._connected = False
+        self._patience = deadline_in(PATIENCE_S)
 
     async def events(self, timeout: float | None) -> AsyncGenerator[StreamEvent, None]:
         deadline = deadline_in(timeout)
@@ -151,8 +161,9 @@ class _Stream:
         if self._connected and self._continuity is None:
             return None
         pause = self._attempts.next_pause(target, self._members.count)
-        # Nobody was ever there: waiting is for connections that were lost.
-        return pause if self._connected or pause == 0 else None
+        # Waiting is for who has been there before.
+        waits = self._connected or (self._members.have_served and seconds_left(self._patience) != 0)
+        return pause if waits or pause == 0 else None
 
     def _is_done(self) -> bool:
         """Nothing is left to say: what was lost is only the end of the call."""

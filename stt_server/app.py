@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -27,6 +27,7 @@ from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
 from stt_server.engine.vitals import Vitals
 from stt_server.errors import EngineLost
+from stt_server.http_face import Gateway, address_of
 from stt_server.machine import why_not_listen, why_not_listen_at
 from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
@@ -70,21 +71,6 @@ TELLING_S = 0.5
 
 UNREAD_FACTOR = 2
 """Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
-
-
-class Gateway(Protocol):
-    """The HTTP face of a service, made by whoever starts it."""
-
-    @property
-    def port(self) -> int: ...
-
-    async def start(self) -> None: ...
-
-    async def stop(self, grace_s: float) -> None: ...
-
-    def renew_certificate(self) -> None:
-        """Reads its TLS files again. Raises OSError, and goes on with what it has."""
-        ...
 
 
 class Service:
@@ -338,8 +324,3 @@ class Service:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SPEECH_NAME):
             await self._health.set(name, status)
-
-
-def address_of(host: str, port: int) -> str:
-    """`host:port`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -156,8 +156,9 @@ class Reloader:
 
     def _tell(self, said: _Said, before: Settings) -> None:
         level = self._service.settings.log_level
-        # What is said of the change itself is said by the more talkative of both levels.
-        set_level(min(level, before.log_level, key=LEVELS.index))
+        if level != before.log_level:
+            # What is said of the change itself is said by the more talkative of both.
+            set_level(min(level, before.log_level, key=LEVELS.index))
         if said.problems:
             log.error("a changed configuration is not taken up: %s", "; ".join(said.problems))
         if said.taken:
@@ -169,7 +170,8 @@ class Reloader:
                 log.warning(warning)
         if said.waiting:
             log.warning("changed keys that wait for a restart: %s", ", ".join(said.waiting))
-        set_level(level)
+        if level != before.log_level:
+            set_level(level)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -7,19 +7,19 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stt_server.app import Gateway, Service, address_of
+from stt_server.app import Service
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineLost
+from stt_server.http_face import Gateway, address_of
 from stt_server.machine import end_within, let_go_of_output, prepare
 from stt_server.observability.logs import configure
 from stt_server.reload import Reloader
@@ -30,9 +30,6 @@ EXIT_CONFIGURATION = 2
 
 FALLBACK_TEMPERATURES = (0.4, 0.8)
 """The primary decodes once, as the fallback has the better answer; the fallback has nobody behind it."""
-
-OPEN_FILES = 16384
-"""For sockets above all. The limit that a process is born with is often 1024, which strangers can use up."""
 
 LEAVING_S = 1.0
 """After the drain, until whatever still runs ends with the process. Seconds."""
@@ -70,7 +67,6 @@ def _run(
         settings = load(path, name)
         configure(settings.log_format, settings.log_level)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
-        _allow_open_files()
         prepare()
         for warning in settings.warnings:
             log.warning(warning)
@@ -83,15 +79,6 @@ def _run(
         os._exit(EXIT_FAILED)
     except OSError as error:
         return _complain(name, error, EXIT_FAILED)
-
-
-def _allow_open_files() -> None:
-    """Raises the limit on open files as far as the machine lets us, and not beyond `OPEN_FILES`."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if now != resource.RLIM_INFINITY and now < OPEN_FILES:
-        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
-        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own, below the one that it tells
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def _complain(name: ServiceName, error: Exception | str, status: int) -> int:
@@ -124,7 +111,7 @@ async def _serve(
             _say_ready(service)
             losing = asyncio.ensure_future(service.losing_model())
             await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
-            end_within(settings.drain_timeout_s, EXIT_FAILED if service.lost else 0)
+            end_within(max(service.settings.drain_timeout_s, LEAVING_S), EXIT_FAILED if service.lost else 0)
         else:
             started.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -100,6 +100,7 @@ class Work:
     def follow(self, settings: Settings, route: Route | None) -> None:
         """From now on requests, and utterances of live streams, are answered by `settings`; those that have begun
         keep to the rules that they began with."""
+        self.gate.allow(settings.max_queue)
         self.pipeline, self.live.pipeline = self._pipelines(settings, route)
 
     def _pipelines(self, settings: Settings, route: Route | None) -> tuple[Pipeline, Pipeline]:

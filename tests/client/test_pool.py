@@ -17,7 +17,7 @@ from stt_client.errors import (
     SttError,
     UpstreamUnavailable,
 )
-from stt_client.pool import PATIENCE_S
+from stt_client.stream import PATIENCE_S
 from tests.client.scripted import Failure, Script, Served, serving, start
 
 WAIT_S = 20

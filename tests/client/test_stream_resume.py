@@ -18,6 +18,7 @@ from tests.client.cut_proxy import cutting
 from tests.client.scripted import Failure, Script, serving, start
 from tests.client.test_stream import WAIT_S, chunks, endless, finals
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, RATE, Toy, speech
+from tests.services import until
 
 SAID = "  abcdefg       hijkl      mnopqrstuvwxyz          ABC       DEFGHIJ KLMNO       P"
 
@@ -47,6 +48,10 @@ async def collect(*parts: str | Flush, toy: Toy, size: int = FRAME_BYTES, **opti
     async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
         stream = client.stream(chunks(*parts, size=size), encoding=FORMAT, resume=True, **options)
         return [event async for event in stream]
+
+
+async def collected(stream: AsyncIterator[StreamEvent]) -> list[StreamEvent]:
+    return [event async for event in stream]
 
 
 def told(events: list[StreamEvent]) -> list[tuple[Any, ...]]:
@@ -209,6 +214,26 @@ async def test_a_pool_leaves_one_that_cannot_be_reached_for_another(resume: bool
     assert finals(events) == ["ab"]
 
 
+async def test_a_stream_that_finds_all_of_a_pool_away_for_a_moment_waits_for_one_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stt_client.stream.RESUME", resume.RESUME)
+    async with AsyncExitStack() as stack:
+        stopping = await stack.enter_async_context(serving(Script(stream=Toy())))
+        restarting = await start(Script(stream=Toy()))
+        pool = await stack.enter_async_context(SttPool([stopping.target, restarting.target]))
+        await pool.wait_ready(WAIT_S, at_least=2)
+        await restarting.stop()
+        stopping.script.always = Failure("not_ready")
+        await stopping.set_serving(False)
+        stream = pool.stream(chunks("ab"), encoding=FORMAT, resume=True)
+        said = asyncio.create_task(collected(stream))
+        await until(lambda: stopping.script.metadata)
+        again = await start(Script(stream=Toy()), port=restarting.port)
+        stack.push_async_callback(again.stop)
+        assert finals(await asyncio.wait_for(said, WAIT_S)) == ["ab"]
+
+
 async def test_streams_spread_over_the_members_for_as_long_as_they_last() -> None:
     closed = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -364,7 +389,8 @@ async def test_connections_that_the_network_cuts_are_made_again(seed: int, upwar
     late = rng.choice([0, 9])
     whole = await collect(SAID, toy=Toy(late=late))
     sent = len(speech(SAID))
-    limits = [rng.randint(200, sent if upwards else 3000) for _ in range(3)]
+    # Of what comes back, gRPC joins or parts its own messages as time allows: half of the usual is always there.
+    limits = [rng.randint(200, sent if upwards else 1500) for _ in range(3)]
     toy = Toy(late=late)
     async with (
         serving(Script(stream=toy)) as served,
