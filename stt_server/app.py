@@ -25,6 +25,8 @@ from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
+from stt_server.engine.vitals import Vitals
+from stt_server.errors import EngineLost
 from stt_server.http_face import Gateway, address_of
 from stt_server.machine import why_not_listen, why_not_listen_at
 from stt_server.observability.faults import FaultMetrics
@@ -98,6 +100,7 @@ class Service:
         self._started = time.monotonic()
         self._readiness = Readiness()
         self._hurried = asyncio.Event()
+        self._lost = asyncio.Event()
         self._work: Work | None = None
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
@@ -134,7 +137,9 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved)
+        self._work = Work(
+            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._vitals
+        )
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -185,6 +190,19 @@ class Service:
         """Ends the drain: those whose answers aren't there are told so at once."""
         self._hurried.set()
 
+    def _lose(self, error: EngineLost) -> None:
+        log.critical("the model is lost: %s", error.__cause__ or error)
+        self._lost.set()
+
+    async def losing_model(self) -> None:
+        """Returns once the service's own model works no more. Stop the service then, and end the process."""
+        await self._lost.wait()
+
+    @property
+    def lost(self) -> EngineLost | None:
+        """Why the service's own model works no more; None while it does."""
+        return self._vitals.error
+
     async def _answer_all(self, until: float) -> None:
         """Until no call is in flight; at `until` (monotonic seconds), or when hurried, the rest is cut off."""
         ends = [asyncio.ensure_future(self._readiness.idle()), asyncio.ensure_future(self._hurried.wait())]
@@ -209,6 +227,7 @@ class Service:
         self._faults = FaultMetrics(registry)
         self._watch = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._watch)
+        self._vitals = Vitals(self._faults.engine_failed, self._lose)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
 
     def _find_gpu(self) -> Gpu | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -31,7 +32,8 @@ def prepare() -> None:
     if allowed < ENOUGH_FILES:
         raise OSError(f"only {allowed} files may be open, and {ENOUGH_FILES} are needed: raise `ulimit -n`")
     if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        with contextlib.suppress(ValueError):  # macOS has a limit of its own, below the one that it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     try:
         tempfile.gettempdir()  # it tries to write there
     except OSError as error:

@@ -20,14 +20,25 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import partial
 from itertools import islice, zip_longest
 from typing import Protocol
 
+from stt_server.engine.failures import lost
+from stt_server.engine.inference import recognize_each, why_lost
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
-from stt_server.errors import DeadlineExceeded, EngineError
+from stt_server.engine.vitals import Vitals
+from stt_server.engine.watchdog import Watchdog
+from stt_server.errors import DeadlineExceeded, EngineError, EngineLost, SttError
 
 JOIN_TIMEOUT_S = 1.0
 """How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
+
+HANGS_S = {"cpu": 600.0}
+"""An inference that takes longer never ends. A CPU that others use as well is merely slow for long."""
+HANGS_ON_GPU_S = 120.0
+HANGS_FACTOR = 20
+"""Of what an inference was expected to take, if that is more."""
 
 BATCH_SHARE = 0.8
 """Of the time left to the caller in the greatest hurry, that a batch may be expected to take."""
@@ -83,6 +94,7 @@ class _Batch:
     entries: list[_Waiting] = field(default_factory=list)
     open: bool = True
     """Others of its rank and group may still join."""
+    watchdog: Watchdog | None = None
 
 
 class Batcher:
@@ -95,18 +107,21 @@ class Batcher:
         max_batch: int,
         measured: Measured = lambda jobs, took: None,
         forecast: Forecast = lambda jobs: 0.0,
+        vitals: Vitals | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             workers: inferences at a time, at least 1.
             max_batch: chunks that one inference may take together, at least 1.
+            vitals: told what inferences come to; where they are bad, what waits is given up.
         """
         self.workers = workers
         self._recognizer = recognizer
         self._max_batch = max_batch
         self._measured = measured
         self._forecast = forecast
+        self._vitals = vitals or Vitals()
         self._clock = clock
         self._free = workers
         self._open = 0
@@ -131,9 +146,11 @@ class Batcher:
         stop a step.
 
         Raises:
-            EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
+            EngineError: the model failed on this chunk, in one of its ways; EngineLost: it works no more at all.
             DeadlineExceeded: there was no time left for an inference.
         """
+        if self._vitals.error is not None:
+            raise EngineLost(self._vitals.error.message) from self._vitals.error
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = replace(job, wanted=lambda: not result.done())
         entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
@@ -196,10 +213,11 @@ class Batcher:
             self._drafting += rank is Rank.DRAFT
             loop = asyncio.get_running_loop()
             jobs = [entry.job for entry in batch.entries]
+            batch.watchdog = Watchdog(self._longest(jobs), partial(self._overdue, batch))
             done = loop.run_in_executor(
-                self._threads, _recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
+                self._threads, recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
             )
-            done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
+            done.add_done_callback(partial(self._finished, batch))
 
     def _next_rank(self) -> Rank | None:
         """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
@@ -271,12 +289,28 @@ class Batcher:
             if again:
                 self._turns[batch.rank].setdefault(entry.owner, deque()).append(entry)
 
-    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+    def _longest(self, jobs: Sequence[ChunkJob]) -> float:
+        """Seconds after which an inference hangs."""
+        at_least = HANGS_S.get(self._recognizer.info.device, HANGS_ON_GPU_S)
+        return max(at_least, HANGS_FACTOR * self._forecast(jobs))
+
+    def _overdue(self, batch: _Batch) -> None:
+        """Gives the model up. Its thread can't be stopped, and the device behind it answers nobody."""
+        error = lost(TimeoutError(f"an inference has not ended after {self._clock() - batch.began:.0f} s"))
+        self._vitals.failed(error)
+        for entry in batch.entries:
+            if not entry.result.done():
+                entry.result.set_exception(error)
+        self._give_up(error)
+
+    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | SttError]]) -> None:
         self._seal(batch)
+        if batch.watchdog is not None:
+            batch.watchdog.ended()
         self._free += 1
         self._drafting -= batch.rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
-        found: Sequence[Hypothesis | Exception | None] = () if done.cancelled() or failure else done.result()
+        found: Sequence[Hypothesis | SttError | None] = () if done.cancelled() or failure else done.result()
         if found:
             self._put_back(batch, batch.entries[len(found) :])
             del batch.entries[len(found) :]
@@ -290,8 +324,36 @@ class Batcher:
                 entry.result.set_result(outcome)
             else:
                 entry.result.set_exception(outcome or failure or EngineError("the engine was closed"))
+        self._judge(found)
         if not done.cancelled():
             self._dispatch()
+
+    def _judge(self, found: Sequence[Hypothesis | SttError | None]) -> None:
+        """What a batch says of the model. In doubt, silence is to prove that it works."""
+        doubtful = False
+        for outcome in found:
+            if isinstance(outcome, Hypothesis):
+                self._vitals.answered()
+            elif isinstance(outcome, EngineError):
+                doubtful |= self._vitals.failed(outcome)
+        if self._vitals.error is not None:
+            self._give_up(self._vitals.error)
+        elif doubtful:
+            proof = asyncio.get_running_loop().run_in_executor(self._threads, why_lost, self._recognizer)
+            proof.add_done_callback(self._proved)
+
+    def _proved(self, proof: asyncio.Future[EngineLost | None]) -> None:
+        if not proof.cancelled() and (error := proof.result()) is not None:
+            self._vitals.give_up(error)
+            self._give_up(error)
+
+    def _give_up(self, error: EngineLost) -> None:
+        """Fails all that waits: it would only fail later."""
+        waiting = [entry for turns in self._turns.values() for queue in turns.values() for entry in queue]
+        for entry in waiting:
+            self._forget(entry)
+            if not entry.result.done():
+                entry.result.set_exception(error)
 
 
 def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
@@ -306,21 +368,3 @@ def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
         if queue:
             turns[owner] = queue
         yield entry
-
-
-def _recognize_each(
-    recognizer: Recognizer, jobs: list[ChunkJob], more: Callable[[], list[ChunkJob]]
-) -> list[Hypothesis | Exception]:
-    """Runs in a worker. A batch that fails is tried chunk by chunk, so that none pays for another."""
-
-    def joined() -> list[ChunkJob]:
-        late = more()
-        jobs.extend(late)
-        return late
-
-    try:
-        return list(recognizer.recognize_batch(list(jobs), joined))
-    except Exception as error:
-        if len(jobs) == 1:
-            return [error]
-    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job], list)]
