@@ -14,7 +14,7 @@ from stt_server.asked import check_options
 from stt_server.audio import SAMPLE_RATE, Chunk, decode_plain, split
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.vad import detect_speech
-from stt_server.engine.batcher import Batcher, Rank
+from stt_server.engine.batcher import Batcher
 from stt_server.engine.guard import is_looped
 from stt_server.engine.types import (
     ChunkJob,
@@ -25,6 +25,7 @@ from stt_server.engine.types import (
     join_text,
     speech_seconds,
 )
+from stt_server.engine.waiting import Rank
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
 from stt_server.estimate import Load

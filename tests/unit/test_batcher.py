@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from stt_server.engine.batcher import HANGS_S, Batcher, Rank, _Batch
+from stt_server.engine.batcher import HANGS_S, Batcher, _Batch
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.engine.vitals import SUSPICIOUS, Vitals
+from stt_server.engine.waiting import Rank
 from stt_server.engine.watchdog import Watchdog
 from stt_server.errors import DeadlineExceeded, EngineBug, EngineError, EngineLost
 from tests.services import until
