@@ -64,7 +64,9 @@ Change = Callable[[str], str]
 WRONG: list[tuple[Change, str]] = [
     (lambda text: "", "stt.env: CT2_SMALL_PATH: is missing"),
     (lambda text: "\ufeff", "stt.env: CT2_SMALL_PATH: is missing"),
-    (lambda text: text[: text.index("API_KEYS=") + 4], "stt.env:9: not a KEY=VALUE line"),
+    (lambda text: text[: text.index("API_KEYS=") + 4], "stt.env:9: the file was cut off within this line"),
+    (lambda text: text[:-2], "the file was cut off within this line"),
+    (lambda text: text[:-1].rpartition("\n")[0], "the file was cut off within this line"),
     (lambda text: text + "LOG_LEVEL=loud\n", "LOG_LEVEL: takes debug, info, warning or error (not 'loud')"),
     (lambda text: text + "CONF_LOGPROB_THRESHOLD=1.5\n", "CONF_LOGPROB_THRESHOLD: takes a number from 0 to 1"),
     (lambda text: text + "API_KEYS=two:ours\n", "API_KEYS: is there twice"),
