@@ -42,6 +42,7 @@ from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
 from stt_server.rpc.limits import server_options
 from stt_server.rpc.readiness import Readiness
+from stt_server.rpc.room import Room
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
 from stt_server.security.keys import KeyRing
 from stt_server.security.rate_limit import RateLimiter
@@ -65,6 +66,9 @@ ENDING_S = 1.5
 MOST_CHILDREN = 8
 """That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
 container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
+
+REFUSING_S = 0.5
+"""Longest wait until those who came too late have been told."""
 
 UNREAD_FACTOR = 2
 """Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
@@ -153,7 +157,8 @@ class Service:
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
         self._health.end_watches()
-        await self._server.stop(0.1)
+        # It ends with the last refusal: callers who came in this moment are told not_ready rather than cut off.
+        await self._server.stop(REFUSING_S)
         self._ears.shutdown(wait=False)
         await self._stack.aclose()
 
@@ -231,9 +236,14 @@ class Service:
         settings = self.settings
         limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
         guard = self._guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
+        room = Room(settings.max_upload_bytes)
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
-            interceptors=[SpeechInterceptor(guard, self._readiness, self._observer, unread_timeout_s)],
+            interceptors=[
+                SpeechInterceptor(
+                    guard, self._readiness, self._observer, room, lambda: self.work.gate.check_door(), unread_timeout_s
+                )
+            ],
             options=server_options(settings.max_upload_bytes),
         )
         speech_pb2_grpc.add_SpeechToTextServicer_to_server(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-Refused = Literal["queue_full", "deadline", "streams"]
-"""Why a service that is busy refuses: too many wait, it can't be in time, too many live streams are open."""
+Refused = Literal["queue_full", "deadline", "streams", "uploads"]
+"""Why a service that is busy refuses: too many wait, it can't be in time, too many live streams are open, what is being
+worked on is too large."""
 
 
 class SttError(Exception):

@@ -123,6 +123,17 @@ class Gate:
         """Seconds until a request that came now would have a slot; 0 where nothing waits, or nothing is known."""
         return self._wait(list(self._admitted), 1.0)
 
+    def check_door(self) -> None:
+        """Whether anybody is let in at all: what is refused now need not even be received.
+
+        Raises:
+            Overloaded: as many are waiting as may.
+        """
+        if len(self._admitted) >= self._capacity:
+            wait = self.expected_wait
+            retry_after_s = max(SOONEST_RETRY_S, wait) if wait else None
+            raise Overloaded("the queue is full; try again in a moment", "queue_full", retry_after_s=retry_after_s)
+
     @contextmanager
     def admit(self, guess: Load, deadline: float | None = None) -> Iterator[Ticket]:
         """Lets a request in, for as long as the context lasts.
@@ -134,10 +145,7 @@ class Gate:
         Raises:
             Overloaded: as many are waiting as may, or it is not expected to be answered in time.
         """
-        if len(self._admitted) >= self._capacity:
-            wait = self.expected_wait
-            retry_after_s = max(SOONEST_RETRY_S, wait) if wait else None
-            raise Overloaded("the queue is full; try again in a moment", "queue_full", retry_after_s=retry_after_s)
+        self.check_door()
         ticket = Ticket(self._clock, guess, deadline)
         self._check(ticket, list(self._admitted))
         with self.counting(ticket):

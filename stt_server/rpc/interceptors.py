@@ -18,8 +18,9 @@ from stt_server.observability.calls import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
 from stt_server.rpc.guard import Guard
-from stt_server.rpc.messages import Parse, parsed, single_message
+from stt_server.rpc.messages import Parse, parsed, parsed_message, raw_message
 from stt_server.rpc.readiness import Readiness
+from stt_server.rpc.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +37,22 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         guard: Guard,
         readiness: Readiness,
         observer: Observer,
+        room: Room,
+        check_door: Callable[[], None],
         unread_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
+            room: for the messages of unary calls.
+            check_door: raises Overloaded as long as nobody would be let in, whatever he sent.
             unread_timeout_s: seconds without room on the wire for a stream's next event that end the stream.
         """
         self._guard = guard
         self._readiness = readiness
         self._observer = observer
+        self._room = room
+        self._check_door = check_door
         self._unread_timeout_s = unread_timeout_s
         self._clock = clock
 
@@ -75,9 +82,10 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
             try:
                 with self._readiness.answering():
                     self._guard.admit(call, context.invocation_metadata() or (), context.peer())
-                    request = await single_message(requests, parse)
-                    call.started = self._clock()  # how long a caller takes to send is not our time
-                    response = await behaviour(request, context)
+                    self._check_door()
+                    async with self._room.message(requests, parse) as request:
+                        call.started = self._clock()  # how long a caller takes to send is not our time
+                        response = await behaviour(request, context)
                     context.set_trailing_metadata(tuple(trailing_metadata(call, self._clock())))
             except BaseException as error:
                 await self._failed(call, context, error)
@@ -167,7 +175,7 @@ def _checked(handler: Any) -> Any:
 
     async def checked(requests: Any, context: Context) -> Any:
         try:
-            request = await single_message(requests, handler.request_deserializer)
+            request = parsed_message(await raw_message(requests), handler.request_deserializer)
         except SttError as error:
             await context.abort(StatusCode[ERRORS[error.type].status], error.message)
         return await handler.unary_unary(request, context)

@@ -16,11 +16,11 @@ UNSENT_TIMEOUT_S = 1800.0
 """The longest that the one message of a unary call may take: 16 MiB at 10 KiB/s."""
 
 
-async def single_message(requests: AsyncIterator[bytes], parse: Parse) -> Any:
-    """The message of a unary call.
+async def raw_message(requests: AsyncIterator[bytes]) -> bytes:
+    """The message of a unary call, before it is parsed.
 
     Raises:
-        InvalidArgument: there is none, or it is none.
+        InvalidArgument: there is none.
         DeadlineExceeded: it does not come.
     """
     # Not wait_for(), which forgets that it was cancelled where the message comes in the same moment.
@@ -29,12 +29,11 @@ async def single_message(requests: AsyncIterator[bytes], parse: Parse) -> Any:
         await asyncio.wait((coming,), timeout=UNSENT_TIMEOUT_S)
         if not coming.done():
             raise DeadlineExceeded("the message came in too slowly")
-        raw = coming.result()
+        return coming.result()
     except StopAsyncIteration:
         raise InvalidArgument("the call ended without a message") from None
     finally:
         coming.cancel()
-    return _parsed(raw, parse)
 
 
 async def parsed(requests: AsyncIterator[bytes], parse: Parse) -> AsyncIterator[Any]:
@@ -44,10 +43,11 @@ async def parsed(requests: AsyncIterator[bytes], parse: Parse) -> AsyncIterator[
         InvalidArgument: one is none.
     """
     async for raw in requests:
-        yield _parsed(raw, parse)
+        yield parsed_message(raw, parse)
 
 
-def _parsed(raw: bytes, parse: Parse) -> Any:
+def parsed_message(raw: bytes, parse: Parse) -> Any:
+    """Raises InvalidArgument: it is none."""
     try:
         return parse(raw)
     except DecodeError:

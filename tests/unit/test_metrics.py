@@ -214,7 +214,7 @@ CLOSED = {
 }
 SUPPRESSED = {"no_speech", "low_logprob", "loop", "too_fast"}
 DIED = {"killed", "memory", "cpu", "time", "abandoned", "crashed"}
-REFUSED = {"queue_full", "deadline", "streams"}
+REFUSED = {"queue_full", "deadline", "streams", "uploads"}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -260,7 +260,7 @@ def test_route_reasons_are_the_contracts_enum() -> None:
 def test_refusals_are_counted_by_why_and_start_at_zero(metrics: Metrics) -> None:
     assert {Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in REFUSED} == {0}
     metrics.observe(a_call(status="UNAVAILABLE", error_type="overloaded", refused="deadline"))
-    assert [Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in sorted(REFUSED)] == [1, 0, 0]
+    assert [Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in sorted(REFUSED)] == [1, 0, 0, 0]
 
 
 def test_queue_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
