@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -132,7 +133,12 @@ async def _serve(options: GatewayOptions, files: TlsFiles) -> int:
     except OSError as error:
         where = f"{options.host}:{options.port}"
         return _complain(OSError(f"can't serve on {where}: {error.strerror or error}"), EXIT_FAILED)
-    print(f"ready service=gateway http={options.host}:{server.port} target={options.target}", flush=True)
+    try:
+        print(f"ready service=gateway http={options.host}:{server.port} target={options.target}", flush=True)
+    except OSError as error:
+        await server.stop(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again at its end
+        return _complain(OSError(f"can't say on standard output that it is ready: {error.strerror}"), EXIT_FAILED)
     renewing = asyncio.ensure_future(renewal.run()) if files.paths else None
     await told_to_stop.wait()
     if renewing is not None:

@@ -51,7 +51,6 @@ def _context(tls: HttpTls) -> ssl.SSLContext:
             context.num_tickets = 0
             context.options |= ssl.OP_NO_TICKET
     except ssl.SSLError as error:
-        raise OSError(
-            f"TLS: {tls.cert}, {tls.key} or {tls.client_ca} is not a PEM file that fits: {error.reason}"
-        ) from error
+        files = " or ".join(str(path) for path in dict.fromkeys((tls.cert, tls.key, tls.client_ca)) if path is not None)
+        raise OSError(f"TLS: {files} is not a PEM file that fits: {error.reason or error}") from error
     return context

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -25,7 +25,9 @@ from stt_server.audio.offspring import Bounds
 from stt_server.audio.vad import VoiceActivity
 from stt_server.config import Settings
 from stt_server.engine.types import Recognizer
-from stt_server.machine import why_not_listen, why_not_listen_at
+from stt_server.engine.vitals import Vitals
+from stt_server.errors import EngineLost
+from stt_server.http_face import Gateway, address_of
 from stt_server.observability.faults import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
@@ -33,6 +35,7 @@ from stt_server.observability.observer import Observer
 from stt_server.observability.reloads import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.streams import StreamMetrics
+from stt_server.ports import listen, listen_for_gateway
 from stt_server.rpc.convert import duration
 from stt_server.rpc.guard import Guard
 from stt_server.rpc.health import HealthServicer
@@ -63,26 +66,8 @@ MOST_CHILDREN = 8
 """That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
 container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
 
-TELLING_S = 0.5
-"""Longest wait until those who are cut off have been told."""
-
 UNREAD_FACTOR = 2
 """Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
-
-
-class Gateway(Protocol):
-    """The HTTP face of a service, made by whoever starts it."""
-
-    @property
-    def port(self) -> int: ...
-
-    async def start(self) -> None: ...
-
-    async def stop(self, grace_s: float) -> None: ...
-
-    def renew_certificate(self) -> None:
-        """Reads its TLS files again. Raises OSError, and goes on with what it has."""
-        ...
 
 
 class Service:
@@ -111,7 +96,7 @@ class Service:
         self._certificate: ServerCertificate | None = None
         self._started = time.monotonic()
         self._readiness = Readiness()
-        self._hurried = asyncio.Event()
+        self._lost = asyncio.Event()
         self._work: Work | None = None
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
@@ -148,7 +133,9 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved)
+        self._work = Work(
+            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._vitals
+        )
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -161,7 +148,8 @@ class Service:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"
         self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        await self._answer_all(until - min(ENDING_S, self.settings.drain_timeout_s / 4))
+        if cut_off := await self._readiness.drain(until - min(ENDING_S, self.settings.drain_timeout_s / 4)):
+            log.warning("stopped before %d calls were answered; they were told not_ready", cut_off)
         if self._gateway is not None:
             await self._gateway.stop(max(0.1, until - time.monotonic()))
         self._health.end_watches()
@@ -197,18 +185,20 @@ class Service:
 
     def hurry(self) -> None:
         """Ends the drain: those whose answers aren't there are told so at once."""
-        self._hurried.set()
+        self._readiness.hurry()
 
-    async def _answer_all(self, until: float) -> None:
-        """Until no call is in flight; at `until` (monotonic seconds), or when hurried, the rest is cut off."""
-        ends = [asyncio.ensure_future(self._readiness.idle()), asyncio.ensure_future(self._hurried.wait())]
-        left = max(0.0, until - time.monotonic())
-        await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if cut_off := self._readiness.cut_off():
-            log.warning("stopped before %d calls were answered; they were told not_ready", cut_off)
-            await asyncio.wait(ends[:1], timeout=TELLING_S)
-        for end in ends:
-            end.cancel()
+    def _lose(self, error: EngineLost) -> None:
+        log.critical("the model is lost: %s", error.__cause__ or error)
+        self._lost.set()
+
+    async def losing_model(self) -> None:
+        """Returns once the service's own model works no more. Stop the service then, and end the process."""
+        await self._lost.wait()
+
+    @property
+    def lost(self) -> EngineLost | None:
+        """Why the service's own model works no more; None while it does."""
+        return self._vitals.error
 
     def _observe(self) -> None:
         settings = self.settings
@@ -223,6 +213,7 @@ class Service:
         self._faults = FaultMetrics(registry)
         self._watch = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._watch)
+        self._vitals = Vitals(self._faults.engine_failed, self._lose)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
 
     def _find_gpu(self) -> Gpu | None:
@@ -258,32 +249,14 @@ class Service:
         return server
 
     def _bind(self) -> str:
-        """Opens the service's port, and a socket of its own for its gateway, whose target it returns.
-
-        The gateway's way in is a file that only this user can open: it needs no certificate, and what it says of
-        its callers' addresses can be believed.
-        """
-        settings = self.settings
-        pems = server_pems(settings)
+        """Opens the service's port, and the way in of its gateway, whose target it returns; empty without one."""
+        pems = server_pems(self.settings)
         self._certificate = None if pems is None else ServerCertificate(pems)
-        address = address_of(settings.host, settings.grpc_port)
-        if reason := why_not_listen(settings.host, settings.grpc_port):
-            raise OSError(f"gRPC can't listen on {address}: {reason}")
-        try:
-            if self._certificate is None:
-                self.grpc_port = self._server.add_insecure_port(address)
-            else:
-                self.grpc_port = self._server.add_secure_port(address, self._certificate.credentials())
-        except RuntimeError as error:
-            raise OSError(f"gRPC can't listen on {address}: the port is taken, or the address isn't ours") from error
+        self.grpc_port = listen(self._server, self.settings, self._certificate)
         if self._make_gateway is None:
             return ""
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
-        path = Path(folder) / "grpc.sock"
-        if reason := why_not_listen_at(path):
-            raise OSError(f"{folder} can't hold the gateway's socket: {reason}; TMPDIR says where it may be")
-        self._server.add_insecure_port(f"unix:{path}")
-        return f"unix:{path}"
+        return listen_for_gateway(self._server, Path(folder))
 
     def _session(self, request_id: str) -> Session:
         """A new live stream."""
@@ -319,8 +292,3 @@ class Service:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SPEECH_NAME):
             await self._health.set(name, status)
-
-
-def address_of(host: str, port: int) -> str:
-    """`host:port`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

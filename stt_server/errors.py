@@ -87,6 +87,20 @@ class OutOfMemory(EngineError):
     type = "out_of_memory"
 
 
+class DeviceFailed(EngineError):
+    """The GPU, or a library on it, failed; it may go on failing."""
+
+
+class EngineBug(EngineError):
+    """An exception of the engine that nobody foresaw. Its cause is logged, and never told to the caller."""
+
+
+class EngineLost(EngineError):
+    """The model doesn't work any more and won't again in this process, which must be started anew."""
+
+    type = "not_ready"
+
+
 class Internal(SttError):
     """A bug. Its cause is logged, and never told to the caller."""
 

@@ -109,6 +109,10 @@ class Gate:
         self._admitted: dict[Ticket, None] = {}
         """In their order. Metrics are read in another thread: copied before it is looked through."""
 
+    def allow(self, max_queue: int) -> None:
+        """From now on so many requests may wait for a slot; those that are inside stay."""
+        self._capacity = self._slots + max_queue
+
     @property
     def depth(self) -> int:
         """Requests admitted and waiting for a slot, those whose audio is being decoded included."""

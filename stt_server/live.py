@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stt_server.audio import AudioFormat, Chunk
-from stt_server.engine.batcher import Batcher, Rank
+from stt_server.engine.batcher import Batcher
 from stt_server.engine.guard import words_of
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
+from stt_server.engine.waiting import Rank
 from stt_server.estimate import Load
 from stt_server.gate import Gate
 from stt_server.jobs import Heard, Job, Progress, Transcript

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -20,7 +22,7 @@ def prepare() -> None:
     """Leaves no memory behind in a core dump, and takes as many open files as the machine allows.
 
     Raises:
-        OSError: it allows too few.
+        OSError: it allows too few, or no temporary folder.
     """
     # Keys, recordings and texts are in memory; nobody expects them in a file of the working directory.
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
@@ -30,7 +32,13 @@ def prepare() -> None:
     if allowed < ENOUGH_FILES:
         raise OSError(f"only {allowed} files may be open, and {ENOUGH_FILES} are needed: raise `ulimit -n`")
     if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        with contextlib.suppress(ValueError):  # macOS has a limit of its own, below the one that it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    try:
+        tempfile.gettempdir()  # it tries to write there
+    except OSError as error:
+        said = f"no temporary folder can be written to, and TMPDIR names none: {error.strerror}"
+        raise OSError(said) from error
 
 
 def why_not_listen(host: str, port: int) -> str:

@@ -10,28 +10,27 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 
+from stt_server.answers import answer_of, combined, keeps_own
 from stt_server.asked import check_options
 from stt_server.audio import SAMPLE_RATE, Chunk, decode_plain, split
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.vad import detect_speech
-from stt_server.engine.batcher import Batcher, Rank
-from stt_server.engine.guard import is_looped
+from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import (
     ChunkJob,
     DecodeOptions,
     Hypothesis,
     ModelInfo,
-    confidence_of,
-    join_text,
     speech_seconds,
 )
+from stt_server.engine.waiting import Rank
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
 from stt_server.escalation import Escalation, judge, weak_chunks
 from stt_server.estimate import Load
 from stt_server.gate import Gate, Ticket
 from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
 from stt_server.lengths import Lengths
-from stt_server.routing import Decision, Policy, Reason, better_founded
+from stt_server.routing import Decision, Policy
 
 LANGUAGE_CHUNKS = 4
 """The one of these first chunks that surely holds the most speech tells a recording's language."""
@@ -205,17 +204,7 @@ class Pipeline:
         )
 
     def _answer(self, heard: Heard, options: DecodeOptions) -> Answer:
-        hypotheses = heard.hypotheses
-        segments = tuple(segment for hypothesis in hypotheses for segment in hypothesis.segments)
-        return Answer(
-            model=self._info.name,
-            segments=segments,
-            text=join_text(hypothesis.text for hypothesis in hypotheses),
-            language=hypotheses[0].language if hypotheses else options.language or "",
-            language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
-            confidence=confidence_of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs),
-            segment_models=(self._info.name,) * len(segments),
-        )
+        return answer_of(self._info.name, heard.hypotheses, options.language)
 
     async def _escalate(self, job: Job, heard: Heard, transcript: Transcript, progress: Progress) -> Transcript:
         """Asks the fallback for what the primary is unsure of, and settles whose answer it is to be."""
@@ -231,7 +220,7 @@ class Pipeline:
             return await self._without_fallback(job, heard, transcript, error, progress)
         progress.fallback_result = "used"
         both = replace(transcript, fallback_used=True, fallback_confidence=answer.confidence)
-        keeps = self._keeps(transcript.primary_confidence, answer, transcript.decision.reasons)
+        keeps = keeps_own(transcript.primary_confidence, answer, transcript.decision.reasons, self._rules)
         return both if keeps else replace(both, answer=answer)
 
     async def _ask_for_all(self, escalation: Escalation, job: Job, heard: Heard, progress: Progress) -> Answer:
@@ -241,12 +230,6 @@ class Pipeline:
         if isinstance(answer := answers[0], FallbackError):
             raise answer
         return answer
-
-    def _keeps(self, own: float | None, answer: Answer, reasons: Sequence[Reason]) -> bool:
-        """Whether the primary's text stands although the fallback has answered."""
-        if self._rules.final_choice != "best" or Reason.REPETITION in reasons:
-            return False
-        return better_founded(own, answer.confidence, fallback_looped=is_looped(answer.text)) == "primary"
 
     async def _without_fallback(
         self, job: Job, heard: Heard, transcript: Transcript, error: FallbackError, progress: Progress
@@ -287,35 +270,5 @@ class Pipeline:
         else:
             progress.fallback_result = "used"
         given = {index: answer for index, answer in answers.items() if isinstance(answer, Answer)}
-        parts = [self._part(index, heard.hypotheses[index], given) for index in range(len(heard.hypotheses))]
-        sure = [(a.confidence, heard.chunks[i].duration) for i, a in given.items() if a.confidence is not None]
-        theirs = sum(heard.chunks[i].duration for i, part in enumerate(parts) if part is given.get(i))
-        everything = sum(chunk.duration for chunk in heard.chunks)
-        mostly = next(iter(given.values())).model if 2 * theirs > everything else self._info.name
-        answer = replace(
-            transcript.answer,
-            model=mostly,
-            segments=tuple(segment for part in parts for segment in part.segments),
-            text=join_text(part.text for part in parts),
-            segment_models=tuple(model for part in parts for model in part.segment_models),
-        )
-        return replace(
-            transcript,
-            answer=answer,
-            fallback_used=bool(given),
-            fallback_error=errors[0].code if errors else "",
-            fallback_confidence=_weighted(sure),
-        )
-
-    def _part(self, index: int, hypothesis: Hypothesis, given: dict[int, Answer]) -> Answer:
-        """Whose text a chunk gets."""
-        own = self._answer(Heard(hypotheses=(hypothesis,)), DecodeOptions(language=hypothesis.language))
-        answer = given.get(index)
-        reasons = [Reason.REPETITION] if hypothesis.looped else []
-        return own if answer is None or self._keeps(own.confidence, answer, reasons) else answer
-
-
-def _weighted(values: Sequence[tuple[float, float]]) -> float | None:
-    """The mean of values, each with its weight; None of none."""
-    weight = sum(weight for _, weight in values)
-    return sum(value * weight for value, weight in values) / weight if weight else None
+        both = combined(self._info.name, heard, transcript, given, self._rules)
+        return replace(both, fallback_error=errors[0].code) if errors else both

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from stt_server.app import Service
 from stt_server.config import ConfigError, Settings
-from stt_server.config.changes import Change, change, refuse_to_open
+from stt_server.config.changes import Change, change, refuse_to_open, refuse_torn
 from stt_server.config.load import read, unreadable
 from stt_server.config.watch import Look, Settling
 from stt_server.observability.logs import LEVELS, set_level
@@ -36,6 +36,8 @@ class _Offer:
     route: Route | None
     pems: ServerPems | None
     """None: without TLS, or as they are."""
+    held: bytes
+    """By the file."""
     problems: tuple[str, ...]
     """Of PEM files: what was taken up from them before stays, and the rest goes on. Without secrets."""
 
@@ -61,6 +63,8 @@ class Reloader:
         self._service = service
         self._settling = Settling()
         self._said = _Said()
+        self._held = b""
+        """By the file, when it was last taken up."""
         self._hung_up = asyncio.Event()
         # Of its own: a file system that doesn't answer holds up nobody else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="configuration")
@@ -117,6 +121,7 @@ class Reloader:
             data = look.read(self._path)
         except OSError as error:
             raise unreadable(self._path, error) from None
+        refuse_torn(self._held, data, source=str(self._path))
         wanted = read(data, running.service, source=str(self._path))
         refuse_to_open(running, wanted, data, source=str(self._path))
         to_be = change(running, wanted)
@@ -132,10 +137,11 @@ class Reloader:
             pems = server_pems(running, look.read)
         except ConfigError as error:
             problems.append(str(error))
-        return _Offer(to_be, route, pems, tuple(problems))
+        return _Offer(to_be, route, pems, data, tuple(problems))
 
     def _follow(self, offer: _Offer) -> _Said:
         """Has the service follow; what there is to say of it."""
+        self._held = offer.held
         problems, taken = list(offer.problems), list(offer.change.taken)
         if offer.route != self._service.route and not offer.change.names_fallback:
             taken.append(FALLBACK_FILES)
@@ -156,8 +162,9 @@ class Reloader:
 
     def _tell(self, said: _Said, before: Settings) -> None:
         level = self._service.settings.log_level
-        # What is said of the change itself is said by the more talkative of both levels.
-        set_level(min(level, before.log_level, key=LEVELS.index))
+        if level != before.log_level:
+            # What is said of the change itself is said by the more talkative of both.
+            set_level(min(level, before.log_level, key=LEVELS.index))
         if said.problems:
             log.error("a changed configuration is not taken up: %s", "; ".join(said.problems))
         if said.taken:
@@ -169,7 +176,8 @@ class Reloader:
                 log.warning(warning)
         if said.waiting:
             log.warning("changed keys that wait for a restart: %s", ", ".join(said.waiting))
-        set_level(level)
+        if level != before.log_level:
+            set_level(level)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -7,18 +7,19 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stt_server.app import Gateway, Service, address_of
+from stt_server.app import Service
 from stt_server.config import ConfigError, Settings, config_path, load
 from stt_server.config import Service as ServiceName
 from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.errors import EngineLost
+from stt_server.http_face import Gateway, address_of
 from stt_server.machine import end_within, let_go_of_output, prepare
 from stt_server.observability.logs import configure
 from stt_server.reload import Reloader
@@ -29,9 +30,6 @@ EXIT_CONFIGURATION = 2
 
 FALLBACK_TEMPERATURES = (0.4, 0.8)
 """The primary decodes once, as the fallback has the better answer; the fallback has nobody behind it."""
-
-OPEN_FILES = 16384
-"""For sockets above all. The limit that a process is born with is often 1024, which strangers can use up."""
 
 LEAVING_S = 1.0
 """After the drain, until whatever still runs ends with the process. Seconds."""
@@ -46,7 +44,7 @@ def run(
 ) -> int:
     """Serves until SIGTERM or SIGINT; the exit status. A second SIGINT ends the drain; more of SIGTERM change nothing.
 
-    0 after a drain, 1 where the machine is the cause (a port taken), 2 where the configuration is.
+    0 after a drain, 1 where the machine is the cause (a port taken, a model lost), 2 where the configuration is.
 
     Args:
         load_model: loads and warms the model; None: Whisper, as configured.
@@ -69,28 +67,22 @@ def _run(
         settings = load(path, name)
         configure(settings.log_format, settings.log_level)
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
-        _allow_open_files()
         prepare()
         for warning in settings.warnings:
             log.warning(warning)
         return asyncio.run(_serve(path, settings, make_gateway, load_model))
     except (ConfigError, ModelLoadError) as error:
         return _complain(name, error, EXIT_CONFIGURATION)
+    except EngineLost as error:
+        _complain(name, f"the model is lost, start it anew: {error.__cause__ or error}", EXIT_FAILED)
+        # At once: Python would wait for the threads of inferences that may hang, and free a model that can't be freed.
+        os._exit(EXIT_FAILED)
     except OSError as error:
         return _complain(name, error, EXIT_FAILED)
 
 
-def _allow_open_files() -> None:
-    """Raises the limit on open files as far as the machine lets us, and not beyond `OPEN_FILES`."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if now != resource.RLIM_INFINITY and now < OPEN_FILES:
-        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
-        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own, below the one that it tells
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
-
-
-def _complain(name: ServiceName, error: Exception, status: int) -> int:
-    log.debug("the start failed", exc_info=error)
+def _complain(name: ServiceName, error: Exception | str, status: int) -> int:
+    log.debug("the start failed", exc_info=error if isinstance(error, Exception) else None)
     with contextlib.suppress(OSError):  # a full disk hides the line, and must not change the status
         print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
     return status
@@ -117,8 +109,9 @@ async def _serve(
             watching = asyncio.ensure_future(reloader.run())
             watching.add_done_callback(_tell_of_end)
             _say_ready(service)
-            await stopping
-            end_within(settings.drain_timeout_s, 0)
+            losing = asyncio.ensure_future(service.losing_model())
+            await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+            end_within(max(service.settings.drain_timeout_s, LEAVING_S), EXIT_FAILED if service.lost else 0)
         else:
             started.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -127,6 +120,8 @@ async def _serve(
         if watching is not None:
             watching.cancel()
         await service.stop()
+    if service.lost is not None:
+        raise service.lost
     end_within(LEAVING_S, 0)
     return 0
 

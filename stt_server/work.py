@@ -13,6 +13,7 @@ from stt_server.breaker import CircuitState
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.types import Recognizer
+from stt_server.engine.vitals import Vitals
 from stt_server.estimate import Load, Pace
 from stt_server.gate import Gate
 from stt_server.live import Live
@@ -65,6 +66,7 @@ class Work:
         decode_file: Callable[[bytes], Awaitable[FloatArray]],
         route: Route | None,
         circuit_moved: Callable[[CircuitState | None], None] = lambda _: None,
+        vitals: Vitals | None = None,
     ) -> None:
         """
         Args:
@@ -72,6 +74,7 @@ class Work:
             route: to the fallback.
             circuit_moved: told the state of the circuit to the fallback, and each time that it changes; None: there is
                 no fallback.
+            vitals: of the model, told what its inferences come to.
         """
         cores = usable_cores()
         self.info = recognizer.info
@@ -84,6 +87,7 @@ class Work:
             settings.max_batch_size,
             measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
             forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
+            vitals=vitals,
         )
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._decode_file = decode_file
@@ -96,6 +100,7 @@ class Work:
     def follow(self, settings: Settings, route: Route | None) -> None:
         """From now on requests, and utterances of live streams, are answered by `settings`; those that have begun
         keep to the rules that they began with."""
+        self.gate.allow(settings.max_queue)
         self.pipeline, self.live.pipeline = self._pipelines(settings, route)
 
     def _pipelines(self, settings: Settings, route: Route | None) -> tuple[Pipeline, Pipeline]:

@@ -213,7 +213,7 @@ def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Bring:
     async def bring(scene: Scene) -> AsyncIterator[Harm]:
         fallback = scene.stage.fallback
         assert fallback.script is not None  # noqa: S101
-        fallback.act(replace(fallback.script, error=error, seconds=seconds))
+        fallback.act(replace(fallback.script, error=error, seconds=seconds, spares_silence=True))
         yield FALLBACK_FAILS
         fallback.act(fallback.script)
 
@@ -227,7 +227,7 @@ def model_of_primary(error: Failure, harm: Harm) -> Bring:
     async def bring(scene: Scene) -> AsyncIterator[Harm]:
         member = scene.chance.choice(scene.stage.primaries)
         assert member.script is not None  # noqa: S101
-        member.act(replace(member.script, error=error))
+        member.act(replace(member.script, error=error, spares_silence=True))
         yield harm
         member.act(member.script)
 

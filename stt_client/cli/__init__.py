@@ -40,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # What the commands read and write they tell of themselves: this is standard output, on a full disk.
+        print(f"stt: can't write the output: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
 
 

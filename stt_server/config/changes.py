@@ -51,3 +51,14 @@ def refuse_to_open(running: Settings, wanted: Settings, data: bytes, *, source: 
     if running.api_keys and not wanted.api_keys and "API_KEYS" not in read_entries(data.decode(), source):
         problem = "is gone, which would open the service to everyone: write API_KEYS= if that is meant"
         raise ConfigError(source, problem, key="API_KEYS")
+
+
+def refuse_torn(before: bytes, data: bytes, *, source: str) -> None:
+    """Of a file that was cut off, what is left may well be a configuration, and a line may lack its end.
+
+    Raises:
+        ConfigError: `data` is the beginning of what was taken up before, and ends without an end of its line. (Who
+            deletes the last lines of a file leaves one there; where it was cut at such an end, nothing tells.)
+    """
+    if data and before.startswith(data) and before[len(data) :].strip() and not data.endswith((b"\n", b"\r")):
+        raise ConfigError(source, "the file was cut off within this line", line=data.count(b"\n") + 1)

@@ -70,7 +70,7 @@ KEYS: tuple[Key, ...] = (
         "8",
         "waiting chunks that one inference may take together; 1: no batching",
     ),
-    Key("MAX_QUEUE", integer(0, 100_000), "64", "requests waiting for a slot; one more is refused at once"),
+    Key("MAX_QUEUE", integer(0, 100_000), "64", "requests waiting for a slot; one more is refused at once", live=True),
     Key(
         "BEAM_SIZE",
         integer(1, 32),

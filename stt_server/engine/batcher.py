@@ -15,33 +15,31 @@ import asyncio
 import concurrent.futures
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from functools import partial
 from itertools import islice, zip_longest
-from typing import Protocol
 
+from stt_server.engine.failures import lost
+from stt_server.engine.inference import recognize_each, why_lost
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
-from stt_server.errors import DeadlineExceeded, EngineError
+from stt_server.engine.vitals import Vitals
+from stt_server.engine.waiting import Entry, Owner, Rank, Waiting
+from stt_server.engine.watchdog import Watchdog
+from stt_server.errors import DeadlineExceeded, EngineError, EngineLost, SttError
 
 JOIN_TIMEOUT_S = 1.0
 """How long a worker waits to hear from the event loop who joins its batch, at most: a stopped loop must not hold it."""
 
+HANGS_S = {"cpu": 600.0}
+"""An inference that takes longer never ends. A CPU that others use as well is merely slow for long."""
+HANGS_ON_GPU_S = 120.0
+HANGS_FACTOR = 20
+"""Of what an inference was expected to take, if that is more."""
+
 BATCH_SHARE = 0.8
 """Of the time left to the caller in the greatest hurry, that a batch may be expected to take."""
-
-
-class Rank(IntEnum):
-    """What is recognized first."""
-
-    ANSWER = 0
-    """Somebody waits for it."""
-    AHEAD = 1
-    """Begun before it is known to be needed."""
-    DRAFT = 2
-    """Soon out of date. Never fills the last worker, where there are two or more."""
 
 
 Measured = Callable[[Sequence[ChunkJob], float], None]
@@ -51,38 +49,16 @@ Forecast = Callable[[Sequence[ChunkJob]], float]
 """Seconds that one inference of some chunks is expected to take; 0 where nothing is known."""
 
 
-class Owner(Protocol):
-    """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
-
-    @property
-    def deadline(self) -> float | None:
-        """Until when it waits, on the batcher's clock; None: as long as it takes."""
-        ...
-
-    def moved(self, *, waiting: int = 0, running: int = 0) -> None: ...
-
-
-@dataclass(eq=False)
-class _Waiting:
-    job: ChunkJob
-    group: Hashable
-    owner: Owner
-    result: asyncio.Future[Hypothesis] = field(repr=False)
-
-
-_Turns = dict[Owner, deque[_Waiting]]
-"""Whose turn is next comes first."""
-
-
 @dataclass(eq=False)
 class _Batch:
     rank: Rank
     group: Hashable
     began: float
     """Monotonic seconds."""
-    entries: list[_Waiting] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     open: bool = True
     """Others of its rank and group may still join."""
+    watchdog: Watchdog | None = None
 
 
 class Batcher:
@@ -95,18 +71,21 @@ class Batcher:
         max_batch: int,
         measured: Measured = lambda jobs, took: None,
         forecast: Forecast = lambda jobs: 0.0,
+        vitals: Vitals | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             workers: inferences at a time, at least 1.
             max_batch: chunks that one inference may take together, at least 1.
+            vitals: told what inferences come to; where they are bad, what waits is given up.
         """
         self.workers = workers
         self._recognizer = recognizer
         self._max_batch = max_batch
         self._measured = measured
         self._forecast = forecast
+        self._vitals = vitals or Vitals()
         self._clock = clock
         self._free = workers
         self._open = 0
@@ -114,12 +93,12 @@ class Batcher:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
         self._drafting = 0
         """Workers that recognize drafts."""
-        self._turns: dict[Rank, _Turns] = {rank: {} for rank in Rank}
+        self._waiting = Waiting()
 
     @property
     def waiting(self) -> int:
         """Chunks that wait for a worker."""
-        return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
+        return len(self._waiting)
 
     async def recognize(self, job: ChunkJob, owner: Owner, rank: Rank = Rank.ANSWER) -> Hypothesis:
         """Waits for a worker, and for its answer.
@@ -131,83 +110,66 @@ class Batcher:
         stop a step.
 
         Raises:
-            EngineError, OutOfMemory: as `Recognizer.recognize_batch`, of this chunk alone.
+            EngineError: the model failed on this chunk, in one of its ways; EngineLost: it works no more at all.
             DeadlineExceeded: there was no time left for an inference.
         """
+        if self._vitals.error is not None:
+            raise EngineLost(self._vitals.error.message) from self._vitals.error
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = replace(job, wanted=lambda: not result.done())
-        entry = _Waiting(job, self._recognizer.group_of(job), owner, result)
-        self._turns[rank].setdefault(owner, deque()).append(entry)
+        entry = Entry(job, self._recognizer.group_of(job), owner, result)
+        self._waiting.add(entry, rank)
         owner.moved(waiting=1)
         self._dispatch()
         try:
             return await result
         finally:
-            self._forget(entry)
+            self._waiting.remove(entry)
 
     def promote(self, owner: Owner) -> None:
         """Makes answers of what an owner waits for."""
-        for rank in (Rank.AHEAD, Rank.DRAFT):
-            queue = self._turns[rank].pop(owner, None)
-            if queue is not None:
-                self._turns[Rank.ANSWER].setdefault(owner, deque()).extend(queue)
+        self._waiting.promote(owner)
         self._dispatch()
 
     def renew(self, owner: Owner, job: ChunkJob) -> bool:
         """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
-        queue = self._turns[Rank.DRAFT].get(owner)
-        if not queue:
-            return False
-        queue[0].job, queue[0].group = replace(job, wanted=queue[0].job.wanted), self._recognizer.group_of(job)
-        return True
+        return self._waiting.renew(owner, job, self._recognizer.group_of(job))
 
     def close(self) -> None:
         """Lets running work end; starts no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _forget(self, entry: _Waiting) -> None:
-        for turns in self._turns.values():
-            queue = turns.get(entry.owner)
-            if queue and entry in queue:
-                queue.remove(entry)
-                entry.owner.moved(waiting=-1)
-                if not queue:
-                    del turns[entry.owner]
-
     def _drop_late(self) -> None:
         """Drops what can't be in time any more. Not the only one that waits: its inference delays nobody, and tells
         whether the forecast is right."""
-        waiting = [entry for queue in self._turns[Rank.ANSWER].values() for entry in queue]
+        waiting = self._waiting.of(Rank.ANSWER)
         for entry in waiting if len(waiting) > 1 else ():
             deadline = entry.owner.deadline
             if deadline is not None and self._clock() + self._forecast([entry.job]) > deadline:
-                self._forget(entry)
-                if not entry.result.done():
-                    entry.result.set_exception(DeadlineExceeded("no time is left for an inference"))
+                self._waiting.remove(entry)
+                entry.fail(DeadlineExceeded("no time is left for an inference"))
 
     def _dispatch(self) -> None:
         if self._free:
             self._drop_late()
         while self._free and (rank := self._next_rank()) is not None:
-            batch = _Batch(rank, next(iter(self._turns[rank].values()))[0].group, self._clock())
+            batch = _Batch(rank, self._waiting.next_group(rank), self._clock())
             self._fill(batch, self._free)
             self._free -= 1
             self._open += 1
             self._drafting += rank is Rank.DRAFT
             loop = asyncio.get_running_loop()
             jobs = [entry.job for entry in batch.entries]
+            batch.watchdog = Watchdog(self._longest(jobs), partial(self._overdue, batch))
             done = loop.run_in_executor(
-                self._threads, _recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
+                self._threads, recognize_each, self._recognizer, jobs, self._joiner(batch, loop)
             )
-            done.add_done_callback(lambda future, batch=batch: self._finished(batch, future))  # type: ignore[misc]
+            done.add_done_callback(partial(self._finished, batch))
 
     def _next_rank(self) -> Rank | None:
         """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
-        rank = self._first_waiting()
+        rank = self._waiting.first_rank
         return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
-
-    def _first_waiting(self) -> Rank | None:
-        return next((rank for rank in Rank if self._turns[rank]), None)
 
     def _joiner(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> Callable[[], list[ChunkJob]]:
         """Lets a batch grow; called by its worker, in its thread. Nothing: it grows no more."""
@@ -228,26 +190,25 @@ class Batcher:
 
     def _may_grow(self, batch: _Batch) -> bool:
         """Not where something of a higher rank waits for its worker."""
-        return batch.open and self._first_waiting() == batch.rank
+        return batch.open and self._waiting.first_rank == batch.rank
 
-    def _fill(self, batch: _Batch, takers: int) -> list[_Waiting]:
+    def _fill(self, batch: _Batch, takers: int) -> list[Entry]:
         """Takes chunks of a batch's group into it: its share of those that wait.
 
         Args:
             takers: workers that could take some, its own included; none takes what another could begin with.
         """
-        turns = self._turns[batch.rank]
-        fitting = [entry for queue in turns.values() for entry in queue if entry.group == batch.group]
+        fitting = [entry for entry in self._waiting.of(batch.rank) if entry.group == batch.group]
         limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
         share = math.ceil(len(fitting) / takers)
         size = self._in_time(batch, fitting[: max(0, min(limit, share))])
-        joined = list(islice(_in_turn(turns, batch.group), size))
+        joined = list(islice(self._waiting.take(batch.rank, batch.group), size))
         batch.entries += joined
         for entry in joined:
             entry.owner.moved(waiting=-1, running=1)
         return joined
 
-    def _in_time(self, batch: _Batch, wanted: Sequence[_Waiting]) -> int:
+    def _in_time(self, batch: _Batch, wanted: Sequence[Entry]) -> int:
         """How many of some chunks a batch may take, so that it isn't too late for one that would be in time alone."""
         members = [*batch.entries, *wanted]
         deadlines = [entry.owner.deadline for entry in members if entry.owner.deadline is not None]
@@ -263,20 +224,35 @@ class Batcher:
         self._open -= batch.open
         batch.open = False
 
-    def _put_back(self, batch: _Batch, entries: Sequence[_Waiting]) -> None:
+    def _put_back(self, batch: _Batch, entries: Sequence[Entry]) -> None:
         """What joined after its worker had given up asking waits again: nobody has recognized it."""
         for entry in entries:
             again = not entry.result.done()
             entry.owner.moved(running=-1, waiting=again)
             if again:
-                self._turns[batch.rank].setdefault(entry.owner, deque()).append(entry)
+                self._waiting.add(entry, batch.rank)
 
-    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | Exception]]) -> None:
+    def _longest(self, jobs: Sequence[ChunkJob]) -> float:
+        """Seconds after which an inference hangs."""
+        at_least = HANGS_S.get(self._recognizer.info.device, HANGS_ON_GPU_S)
+        return max(at_least, HANGS_FACTOR * self._forecast(jobs))
+
+    def _overdue(self, batch: _Batch) -> None:
+        """Gives the model up. Its thread can't be stopped, and the device behind it answers nobody."""
+        error = lost(TimeoutError(f"an inference has not ended after {self._clock() - batch.began:.0f} s"))
+        self._vitals.failed(error)
+        for entry in batch.entries:
+            entry.fail(error)
+        self._give_up(error)
+
+    def _finished(self, batch: _Batch, done: asyncio.Future[list[Hypothesis | SttError]]) -> None:
         self._seal(batch)
+        if batch.watchdog is not None:
+            batch.watchdog.ended()
         self._free += 1
         self._drafting -= batch.rank is Rank.DRAFT
         failure = None if done.cancelled() else done.exception()
-        found: Sequence[Hypothesis | Exception | None] = () if done.cancelled() or failure else done.result()
+        found: Sequence[Hypothesis | SttError | None] = () if done.cancelled() or failure else done.result()
         if found:
             self._put_back(batch, batch.entries[len(found) :])
             del batch.entries[len(found) :]
@@ -290,37 +266,31 @@ class Batcher:
                 entry.result.set_result(outcome)
             else:
                 entry.result.set_exception(outcome or failure or EngineError("the engine was closed"))
+        self._judge(found)
         if not done.cancelled():
             self._dispatch()
 
+    def _judge(self, found: Sequence[Hypothesis | SttError | None]) -> None:
+        """What a batch says of the model. In doubt, silence is to prove that it works."""
+        doubtful = False
+        for outcome in found:
+            if isinstance(outcome, Hypothesis):
+                self._vitals.answered()
+            elif isinstance(outcome, EngineError):
+                doubtful |= self._vitals.failed(outcome)
+        if self._vitals.error is not None:
+            self._give_up(self._vitals.error)
+        elif doubtful:
+            proof = asyncio.get_running_loop().run_in_executor(self._threads, why_lost, self._recognizer)
+            proof.add_done_callback(self._proved)
 
-def _in_turn(turns: _Turns, group: Hashable) -> Iterator[_Waiting]:
-    """Takes chunks of a group out of the queues, one of each owner at a time; who gave one goes to the end."""
-    while True:
-        owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
-        if owner is None:
-            return
-        queue = turns.pop(owner)
-        entry = next(entry for entry in queue if entry.group == group)
-        queue.remove(entry)
-        if queue:
-            turns[owner] = queue
-        yield entry
+    def _proved(self, proof: asyncio.Future[EngineLost | None]) -> None:
+        if not proof.cancelled() and (error := proof.result()) is not None:
+            self._vitals.give_up(error)
+            self._give_up(error)
 
-
-def _recognize_each(
-    recognizer: Recognizer, jobs: list[ChunkJob], more: Callable[[], list[ChunkJob]]
-) -> list[Hypothesis | Exception]:
-    """Runs in a worker. A batch that fails is tried chunk by chunk, so that none pays for another."""
-
-    def joined() -> list[ChunkJob]:
-        late = more()
-        jobs.extend(late)
-        return late
-
-    try:
-        return list(recognizer.recognize_batch(list(jobs), joined))
-    except Exception as error:
-        if len(jobs) == 1:
-            return [error]
-    return [outcome for job in jobs for outcome in _recognize_each(recognizer, [job], list)]
+    def _give_up(self, error: EngineLost) -> None:
+        """Fails all that waits: it would only fail later."""
+        for entry in self._waiting.all():
+            self._waiting.remove(entry)
+            entry.fail(error)

@@ -160,9 +160,8 @@ class Recognizer(Protocol):
             A hypothesis for each job, then for each that joined, in order.
 
         Raises:
-            EngineError: the model failed on one of them.
             Abandoned: none of them is wanted any more.
-            OutOfMemory: the device had no room for all of them.
+            Exception: whatever the model failed with; `failures.failure_of` knows what it means.
         """
         ...
 

@@ -27,7 +27,7 @@ from stt_server.engine.language import choose_language
 from stt_server.engine.loading import ModelOptions, load
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, Segment, Word
 from stt_server.engine.verdict import Decoded, doubt_of, hopeless, invented_reason, promise, speech_end
-from stt_server.errors import Abandoned, EngineError, OutOfMemory
+from stt_server.errors import Abandoned
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +94,8 @@ class WhisperRecognizer:
     def recognize_batch(
         self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
     ) -> list[Hypothesis]:
-        """What was said in each chunk of one group, those that joined it included.
-
-        Raises:
-            EngineError, OutOfMemory, Abandoned: as `Recognizer.recognize_batch`.
-        """
-        try:
-            return self._recognize(jobs, more)
-        except (RuntimeError, ValueError) as error:
-            if _is_out_of_memory(error):
-                raise OutOfMemory("the device is out of memory; try again, or send shorter audio") from error
-            raise EngineError("the model failed on this recording") from error
-
-    def _recognize(self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]]) -> list[Hypothesis]:
+        """What was said in each chunk of one group, those that joined it included; raises as `recognize_batch` of the
+        protocol does."""
         seconds = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
         window = self._windows.decoded(seconds)
         encoded: list[Encoded] = []
@@ -310,9 +299,3 @@ def _check_wanted(jobs: Sequence[ChunkJob]) -> None:
     """Raises Abandoned if nobody waits for any of some jobs."""
     if not any(job.wanted() for job in jobs):
         raise Abandoned("nobody waits for it any more")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA, cuBLAS and the CPU allocator each say it in their own words."""
-    text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "alloc_failed", "bad_alloc", "failed to allocate"))

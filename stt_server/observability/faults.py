@@ -7,7 +7,9 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from stt_server.breaker import CircuitState
+from stt_server.engine.failures import FailureKind
 
+FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 CIRCUIT_STATES: tuple[CircuitState, ...] = get_args(CircuitState)
 
 
@@ -36,6 +38,18 @@ class FaultMetrics:
         for state in CIRCUIT_STATES:
             self._state.labels(state)
             self._transitions.labels(state)
+        self._failures = Counter(
+            "stt_engine_failures",
+            "Chunks that the own model failed on, by how.",
+            ("kind",),
+            registry=registry,
+        )
+        for kind in FAILURE_KINDS:
+            self._failures.labels(kind)
+
+    def engine_failed(self, kind: FailureKind) -> None:
+        """Counts one failure of the service's own model."""
+        self._failures.labels(kind).inc()
 
     def circuit_moved(self, state: CircuitState | None) -> None:
         """Takes up the state of the circuit; the first one, of a circuit that is new, is no change."""

@@ -23,12 +23,17 @@ async def single_message(requests: AsyncIterator[bytes], parse: Parse) -> Any:
         InvalidArgument: there is none, or it is none.
         DeadlineExceeded: it does not come.
     """
+    # Not wait_for(), which forgets that it was cancelled where the message comes in the same moment.
+    coming = asyncio.ensure_future(anext(aiter(requests)))
     try:
-        raw = await asyncio.wait_for(anext(aiter(requests)), UNSENT_TIMEOUT_S)
+        await asyncio.wait((coming,), timeout=UNSENT_TIMEOUT_S)
+        if not coming.done():
+            raise DeadlineExceeded("the message came in too slowly")
+        raw = coming.result()
     except StopAsyncIteration:
         raise InvalidArgument("the call ended without a message") from None
-    except asyncio.TimeoutError:
-        raise DeadlineExceeded("the message came in too slowly") from None
+    finally:
+        coming.cancel()
     return _parsed(raw, parse)
 
 

@@ -389,7 +389,8 @@ async def test_connections_that_the_network_cuts_are_made_again(seed: int, upwar
     late = rng.choice([0, 9])
     whole = await collect(SAID, toy=Toy(late=late))
     sent = len(speech(SAID))
-    limits = [rng.randint(200, sent if upwards else 3000) for _ in range(3)]
+    # Of what comes back, gRPC joins or parts its own messages as time allows: half of the usual is always there.
+    limits = [rng.randint(200, sent if upwards else 1500) for _ in range(3)]
     toy = Toy(late=late)
     async with (
         serving(Script(stream=toy)) as served,

@@ -49,7 +49,9 @@ def test_it_may_do_no_more_than_it_needs(service: dict[str, Any]) -> None:
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["user"] == "10001:10001"
     assert [entry.partition(":")[0] for entry in service["tmpfs"]] == ["/tmp"]
-    assert "privileged" not in service
+    assert service["ulimits"]["core"] == 0
+    assert 512 <= service["pids_limit"] <= 4096
+    assert not {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc"} & set(service)
 
 
 def test_configuration_and_models_are_mounted_read_only(service: dict[str, Any], name: str) -> None:

@@ -167,6 +167,35 @@ def test_it_may_do_no_more_than_it_needs(service: Service) -> None:
     assert pod(service)["spec"]["automountServiceAccountToken"] is False
     writable = [mount["mountPath"] for mount in container(service)["volumeMounts"] if not mount.get("readOnly")]
     assert writable == ["/tmp"]
+    (volume,) = (each for each in pod(service)["spec"]["volumes"] if each["name"] == "tmp")
+    assert "sizeLimit" in volume["emptyDir"]
+    assert {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod(service)["spec"]) == set()
+
+
+def test_the_namespace_refuses_pods_that_ask_for_more() -> None:
+    (namespace,) = (each for each in resources() if each["kind"] == "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("folder", ["base", "cpu"])
+def test_memory_and_processors_are_bounded_with_room_for_the_decoding_children(service: Service, folder: str) -> None:
+    if folder == "base":
+        given = container(service)["resources"]
+    else:
+        (changes,) = yaml.safe_load_all((ROOT / "cpu" / "no-gpu.yaml").read_text())
+        (given,) = (change["value"] for change in changes if change["path"].endswith("/resources"))
+    assert {"cpu", "memory"} <= set(given["requests"])
+    limits = given["limits"]
+    assert float(limits["cpu"]) >= 1
+    # Eight children with the largest upload and the longest recording in each of them, beside the starter models.
+    assert int(limits["memory"].removesuffix("Gi")) >= 3
+
+
+def test_every_pod_is_behind_a_network_policy_for_both_directions() -> None:
+    policies = [each["spec"] for each in resources() if each["kind"] == "NetworkPolicy"]
+    chosen = [policy["podSelector"]["matchLabels"] for policy in policies]
+    assert all(pod(service)["metadata"]["labels"] in chosen for service in SERVICES)
+    assert all(set(policy["policyTypes"]) == {"Ingress", "Egress"} for policy in policies)
 
 
 def test_a_pod_has_one_gpu(service: Service) -> None:

@@ -15,7 +15,7 @@ from stt_server.config import KEYS
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
 PAGES = ("clients.md", "deploy.md", "runbooks.md")
-OF_OTHERS = {"CONFIG_PATH", "STT_TAG", "BASE_IMAGE", "NOT_SERVING"}
+OF_OTHERS = {"CUBLAS_STATUS_NOT_SUPPORTED", "CONFIG_PATH", "STT_TAG", "BASE_IMAGE", "NOT_SERVING"}
 """Words in capitals that are no keys of a configuration."""
 AT_THE_SERVER = {
     "rate_limited",

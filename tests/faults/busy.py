@@ -105,7 +105,7 @@ class Busy:
             self.fallback.act(Script(text=LARGER_TEXT))
             await self._streams()
             await self._refused(stub, client)
-            self._reload()
+            await self._rotate(client)
 
     async def strangers(self, count: int) -> None:
         """As many callers, each with a method, path, language, id, address and key of its own."""
@@ -198,6 +198,12 @@ class Busy:
                 events, code = await rest(socket)
                 (self.heard.answers if code == 1000 else self.heard.errors).append(json.dumps(events))
 
-    def _reload(self) -> None:
-        """A rotation of keys, and a file that is no good."""
+    async def _rotate(self, client: httpx.AsyncClient) -> None:
+        """A new key beside the old one, once it is taken up."""
         self.primary.write_config(API_KEYS=f"web:{CALLER_KEY},next:{NEW_KEY}")
+
+        async def taken_up() -> None:
+            while 'key_name="next"' not in (await client.get("/metrics")).text:  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(taken_up(), PATIENCE_S)

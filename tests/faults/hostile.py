@@ -8,10 +8,14 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from protos.stt.v1.errors import ERRORS
 from tests.faults.processes import ServiceProcess
 from tests.services import ROOT
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KEY = "the-key-of-the-web-0123456789abcdef"
 BEARER = f"Authorization: Bearer {KEY}"
@@ -59,7 +63,7 @@ class Wire:
     def __init__(self, port: int, timeout_s: float = PATIENCE_S) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

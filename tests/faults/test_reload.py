@@ -167,14 +167,10 @@ async def test_a_config_map_that_swaps_a_link_is_taken_up(primary: ServiceProces
     [
         (b"", "CT2_SMALL_PATH: is missing"),
         (None, "can't read the configuration: No such file or directory"),
-        (b"\xff\xfe\x00", "is not UTF-8 text"),
-        (b"%(text)sDEVICE_INDEX=many\n", "DEVICE_INDEX: takes a whole number from 0 to 255 (not 'many')"),
-        (b"%(text)sAPI_KEYZ=secret-of-ours\n", "API_KEYZ: is not a key; is API_KEYS meant?"),
         (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
-        (b"%(text)sFALLBACK_URL=grpcs://f:1\nFALLBACK_CA=%(here)s\n", "FALLBACK_CA: holds no certificate in PEM"),
         (b"%(half)s", "not a KEY=VALUE line"),
     ],
-    ids=["empty", "missing", "binary", "wrong value", "unknown key", "wrong secret", "wrong PEM", "half a line"],
+    ids=["empty", "missing", "wrong", "half"],
 )
 async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
     primary: ServiceProcess, broken: bytes | None, said: str
@@ -187,11 +183,7 @@ async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
         primary.config.unlink()
     else:
         half = changed[: changed.index(b"RATE_LIMIT_RPS=0") - 20]
-        primary.config.write_bytes(
-            broken.replace(b"%(text)s", changed)
-            .replace(b"%(half)s", half)
-            .replace(b"%(here)s", str(primary.config).encode())
-        )
+        primary.config.write_bytes(broken.replace(b"%(text)s", changed).replace(b"%(half)s", half))
     await eventually(lambda: reloads(primary, "refused"), refused + 1)
     await asyncio.sleep(1)  # looked at again and again, and not told again
     assert await reloads(primary, "refused") == refused + 1

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from stt_server.serve import load_whisper
 from tests.faults.processes import TINY, ServiceProcess, running
 from tests.faults.scripted import Script
 from tests.needs import lacking
-from tests.services import SPEECH, settings_text
+from tests.services import ROOT, SPEECH, settings_text
 
 
 def in_shell(setting: str) -> tuple[str, ...]:
@@ -169,9 +171,10 @@ async def test_a_service_whose_log_cannot_be_written_goes_on_serving(tmp_path: P
     process = scripted(tmp_path, *prefix, LOG_LEVEL="debug", MAX_QUEUE=100)
     with running(process):
         async with SttClient(process.target) as client:
-            for error in ("", "bug", ""):
+            # Three failures in a row at most: of more, the service would ask whether its model is any use.
+            for error in ("", "bug", "", "bug", ""):
                 process.act(Script(error=error))
-                for _ in range(8):
+                for _ in range(3):
                     try:
                         assert (await client.transcribe(SPEECH)).text == Script().text
                     except SttError as failure:
@@ -200,3 +203,30 @@ async def test_out_of_descriptors_it_refuses_connections_and_takes_them_again(tm
             assert (await client.transcribe(SPEECH)).text == Script().text
         assert process.stop() == 0
     assert "Traceback" not in process.log_text().replace('"exception": "Traceback', "")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (("gateway", "--target", "127.0.0.1:1", "--host", "127.0.0.1", "--port", "0"), 1, "stt-gateway: can't say"),
+        (("stt_client.cli", "status", "--server", "127.0.0.1:1"), 1, "stt: can't write the output"),
+    ],
+    ids=["stt-gateway", "stt"],
+)
+def test_output_that_cannot_be_written_is_one_line(command: tuple[str, ...], status: int, said: str) -> None:
+    environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environ,
+            timeout=60,
+            check=False,
+        )
+    line = ended.stderr.splitlines()[-1]  # what `stt` found out, it has told before
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == status
+    assert line.startswith(said)
+    assert line.endswith("No space left on device")

@@ -14,9 +14,10 @@ from threadpoolctl import threadpool_info
 
 from stt_server.audio import split
 from stt_server.engine import verdict
+from stt_server.engine.inference import recognize_each, why_lost
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
 from stt_server.engine.whisper import LANGUAGE_UNSURE, WhisperRecognizer
-from stt_server.errors import EngineError, OutOfMemory
+from stt_server.errors import OutOfMemory
 from tests.speech import clip, samples_of, silence, words
 
 pytestmark = pytest.mark.model
@@ -212,24 +213,21 @@ class Broken:
         raise RuntimeError(self._message)
 
 
-@pytest.mark.parametrize(
-    ("message", "error"),
-    [
-        ("CUDA failed with error out of memory", OutOfMemory),
-        ("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", OutOfMemory),
-        ("std::bad_alloc", OutOfMemory),
-        ("CUDA failed with error an illegal memory access was encountered", EngineError),
-    ],
-)
-def test_a_failing_device_is_told_by_kind_and_without_its_words(
-    tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch, message: str, error: type[EngineError]
+def test_what_the_model_fails_with_reaches_whoever_knows_what_it_means(
+    tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny_en._encoder, "_model", Broken(message))
+    monkeypatch.setattr(tiny_en._encoder, "_model", Broken("CUDA failed with error out of memory"))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
-    with pytest.raises(EngineError) as caught:
-        tiny_en.recognize(chunk, DecodeOptions())
-    assert type(caught.value) is error
-    assert message not in caught.value.message
+    (failure,) = recognize_each(tiny_en, [ChunkJob(chunk, DecodeOptions())], list)
+    assert type(failure) is OutOfMemory
+    lost = why_lost(tiny_en)
+    assert lost is not None
+    assert "out of memory" in str(lost.__cause__)
+
+
+def test_a_model_that_works_proves_it_with_silence(tiny_en: WhisperRecognizer, base: WhisperRecognizer) -> None:
+    assert why_lost(tiny_en) is None
+    assert why_lost(base) is None
 
 
 def test_a_loaded_engine_keeps_numpy_to_one_thread(base: WhisperRecognizer) -> None:

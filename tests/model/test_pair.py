@@ -23,6 +23,8 @@ pytestmark = pytest.mark.model
 
 ENGLISH = clip("en", "quick_brown_fox")
 SENTENCE = "the quick brown fox jumps over the lazy dog"
+AWAY = {"unavailable", "circuit_open"}
+"""Of a fallback that has stopped: what the first to ask it hears, and who comes once that is known."""
 
 
 @asynccontextmanager
@@ -79,10 +81,10 @@ async def test_a_threshold_of_one_sends_the_clip_to_the_fallback(
         await fallback.stop()
         with pytest.raises(FallbackFailed) as failed:
             await client.transcribe(ENGLISH)
-        assert failed.value.fallback_error == "unavailable"
+        assert failed.value.fallback_error in AWAY
         response = await post(primary, ENGLISH.read_bytes())
         assert response.status_code == 502
-        assert response.headers["X-Fallback-Error"] == "unavailable"
+        assert response.headers["X-Fallback-Error"] in AWAY
 
 
 async def test_degrade_returns_the_primarys_text_when_the_fallback_is_away(
@@ -93,7 +95,7 @@ async def test_degrade_returns_the_primarys_text_when_the_fallback_is_away(
         await fallback.stop()
         transcript = await client.transcribe(ENGLISH)
     assert words(transcript.text) == SENTENCE
-    assert transcript.routing.fallback_error == "unavailable"
+    assert transcript.routing.fallback_error in AWAY
     assert not transcript.routing.fallback_used
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from stt_server.engine.batcher import Batcher, Rank, _Batch
+from stt_server.engine.batcher import HANGS_S, Batcher, _Batch
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
-from stt_server.errors import DeadlineExceeded, EngineError
+from stt_server.engine.vitals import SUSPICIOUS, Vitals
+from stt_server.engine.waiting import Rank
+from stt_server.engine.watchdog import Watchdog
+from stt_server.errors import DeadlineExceeded, EngineBug, EngineError, EngineLost
 from tests.services import until
 
 
@@ -308,8 +311,80 @@ async def test_a_bug_in_the_model_reaches_its_caller_and_frees_the_worker() -> N
 
     batcher = Batcher(Buggy(), 1, 8)
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(EngineBug) as caught:
             await ask(batcher, "a", Someone())
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_lost_model_is_asked_no_more_and_fails_all_that_waits_for_it() -> None:
+    class Poisoned(Held):
+        def recognize_batch(
+            self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+        ) -> list[Hypothesis]:
+            super().recognize_batch(jobs, more)
+            raise RuntimeError("CUDA failed with error an illegal memory access was encountered")
+
+    told: list[EngineLost] = []
+    model = Poisoned()
+    batcher = Batcher(model, 1, 8, vitals=Vitals(lost=told.append))
+    calls = [ask(batcher, name, Someone()) for name in ("first", "second", "third")]
+    await model.entered()
+    model.step()
+    assert {type(error) for error in await asyncio.gather(*calls, return_exceptions=True)} == {EngineLost}
+    with pytest.raises(EngineLost):
+        await ask(batcher, "fourth", Someone())
+    assert model.batches == [["first"]]
+    assert batcher.waiting == 0
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_a_model_that_fails_on_everybody_must_hear_silence(works: bool) -> None:
+    silences: list[int] = []
+
+    class Failing(Held):
+        def recognize_batch(
+            self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
+        ) -> list[Hypothesis]:
+            if jobs[0].chunk.speech == () and len(jobs[0].chunk.samples) == 16000:
+                silences.append(len(jobs))
+                if works:
+                    return []
+            raise RuntimeError("no")
+
+    told = asyncio.Event()
+    batcher = Batcher(Failing(), 1, 8, vitals=Vitals(lost=lambda _: told.set()))
+    for _ in range(SUSPICIOUS):
+        with pytest.raises(EngineError):
+            await ask(batcher, "a", Someone())
+    await until(lambda: silences)
+    if not works:
+        await told.wait()
+    with pytest.raises(EngineError) as caught:
+        await ask(batcher, "a", Someone())
+    assert isinstance(caught.value, EngineLost) != works
+    assert silences == [1]
+
+
+async def test_an_inference_that_never_ends_loses_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HANGS_S, "cpu", 0.2)
+    told: list[EngineLost] = []
+    model, someone = Held(), Someone()
+    batcher = Batcher(model, 1, 8, vitals=Vitals(lost=told.append))
+    calls = [ask(batcher, name, someone) for name in ("hangs", "waits")]
+    assert {type(error) for error in await asyncio.gather(*calls, return_exceptions=True)} == {EngineLost}
+    assert "has not ended" in str(told[0].__cause__)
+    model.step()
+    await until(lambda: someone.running == 0)
+
+
+async def test_a_process_that_stood_still_takes_no_inference_for_a_hanging_one() -> None:
+    overdue: list[bool] = []
+    watchdog = Watchdog(1.0, lambda: overdue.append(True))
+    threading.Event().wait(1.5)  # nothing of this event loop runs meanwhile
+    await asyncio.sleep(0)
+    assert overdue == []
+    watchdog.ended()
 
 
 async def test_answers_go_before_work_ahead_and_that_before_drafts() -> None:

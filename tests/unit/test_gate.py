@@ -206,3 +206,14 @@ def test_a_full_queue_is_told_when_it_will_be_worked_off() -> None:
     assert refusal.value.reason == "queue_full"
     assert refusal.value.retry_after_s == pytest.approx(3.0)
     door.leave()
+
+
+def test_another_limit_holds_for_those_who_come() -> None:
+    gate = Gate(1, 1)
+    with gate.admit(ONE), gate.admit(ONE):
+        gate.allow(2)
+        with gate.admit(ONE):
+            gate.allow(0)
+            with pytest.raises(Overloaded), gate.admit(ONE):
+                pass
+            assert gate.depth == 3

@@ -39,6 +39,17 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def test_what_grpc_says_of_strange_metadata_is_said_without_it(stream: io.StringIO) -> None:
+    configure("json", "info", stream)
+    try:
+        b"Bearer KEY\xff".decode()
+    except UnicodeDecodeError:
+        logging.getLogger("grpc._cython.cygrpc").exception("Invalid encoding on %s", b"Bearer KEY\xff")
+    (line,) = lines(stream)
+    assert (line["level"], line["message"]) == ("WARNING", "metadata that is not UTF-8 came in")
+    assert "KEY" not in stream.getvalue() and "Traceback" not in stream.getvalue()
+
+
 def test_a_request_is_one_line_with_its_story(stream: io.StringIO) -> None:
     configure("json", "info", stream)
     call = a_call(

@@ -1,0 +1,62 @@
+"""A service as a container runs it: user 10001 without privileges, on a file system that it can only read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.needs import lacking
+from tests.services import MODELS, ROOT
+
+USER = 10001
+
+SCRIPT = """
+set -eu
+umask 022
+root=$1 writable=$2
+shift 2
+mount -t tmpfs -o mode=755 root "$root"
+mkdir "$root/tmp" "$root/proc" "$root/dev"
+if [ "$writable" = yes ]; then mount -t tmpfs -o mode=1777,size=64m tmp "$root/tmp"; fi
+mount --rbind /proc "$root/proc"
+mount --rbind /dev "$root/dev"
+while [ "$1" != -- ]; do
+    mkdir -p "$root$1"
+    mount --bind "$1" "$root$1"
+    mount -o remount,bind,ro "$root$1"
+    shift
+done
+shift
+mount -o remount,ro "$root"
+exec chroot "$root" setpriv --reuid=$USER --regid=$USER --clear-groups --no-new-privs --inh-caps=-all \\
+    --bounding-set=-all -- env --chdir=/ "$@"
+"""
+
+
+def confinement(folder: Path, *, writable_tmp: bool = True) -> tuple[str, ...]:
+    """A prefix that confines a command to a root of its own, all of it read-only but (if `writable_tmp`) /tmp.
+
+    Args:
+        folder: of the service's files; it sees this folder, the code, the models, the interpreter and the system.
+    """
+    if os.geteuid() != 0 or _unable():
+        lacking("mount namespaces can't be made here: run as root, outside of a container without CAP_SYS_ADMIN")
+    root = folder.parent / f"{folder.name}-root"
+    root.mkdir()
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    # An interpreter outside of /usr, and what links of the repository's own point to.
+    prefixes = (Path(sys.base_prefix), Path(sys.prefix).resolve())
+    system = [Path(name) for name in ("/usr", "/bin", "/lib", "/lib64", "/etc") if Path(name).exists()]
+    ours = [path for path in (*prefixes, ROOT, MODELS.resolve(), folder) if not path.is_relative_to("/usr")]
+    shown = map(str, (*system, *ours))
+    script = SCRIPT.replace("$USER", str(USER))
+    writable = "yes" if writable_tmp else "no"
+    return ("unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", str(root), writable, *shown, "--")
+
+
+def _unable() -> bool:
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return tried.returncode != 0

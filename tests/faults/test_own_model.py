@@ -1,0 +1,127 @@
+"""A service whose own model fails: the fallback answers, if there is one. Where nothing works any more, the process
+ends, and its supervisor starts it anew."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from buildscripts.lib.scripted import Failure
+from stt_client import SttClient
+from stt_server.engine.vitals import SUSPICIOUS
+from tests.faults.callers import NOT_SERVING, SERVING, watched
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.replies import WAYS, Reply
+from tests.faults.scripted import Script
+
+SMALL, MEDIUM = "the small text is here", "the medium text is here"
+
+
+@pytest.fixture(scope="module")
+def fallback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    process = ServiceProcess("fallback", tmp_path_factory.mktemp("fallback"), {}, Script(text=MEDIUM))
+    with running(process):
+        yield process
+
+
+@pytest.fixture
+def primary(tmp_path: Path, fallback: ServiceProcess) -> Iterator[ServiceProcess]:
+    """Sure of itself, so that the fallback is asked only where it fails."""
+    process = ServiceProcess(
+        "primary", tmp_path / "primary", {"FALLBACK_URL": f"grpc://{fallback.target}"}, Script(text=SMALL)
+    )
+    with running(process):
+        yield process
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A primary without a fallback."""
+    process = ServiceProcess("primary", tmp_path / "alone", {}, Script(text=SMALL))
+    with running(process):
+        yield process
+
+
+async def asked(process: ServiceProcess, times: int = 1) -> list[Reply]:
+    """Replies over gRPC and REST, one after the other."""
+    return [await way(process) for _ in range(times) for way in WAYS]
+
+
+async def failures(process: ServiceProcess) -> dict[str, int]:
+    """`stt_engine_failures_total`, by kind; those that are 0 left out."""
+    async with SttClient(process.target) as client:
+        exposition = (await client.metrics()).exposition
+    found = re.findall(r'stt_engine_failures_total\{kind="(\w+)"\} ([0-9.]+)', exposition)
+    return {kind: int(float(count)) for kind, count in found if float(count)}
+
+
+async def test_what_the_model_fails_on_the_fallback_answers_and_it_is_counted(primary: ServiceProcess) -> None:
+    errors: tuple[Failure, ...] = ("engine", "out_of_memory", "bug")
+    for error in errors:
+        primary.act(Script(error=error))
+        assert {(reply.http, reply.text) for reply in await asked(primary)} == {(200, MEDIUM)}
+        primary.act(Script(text=SMALL))
+        assert {(reply.http, reply.text) for reply in await asked(primary)} == {(200, SMALL)}
+    assert await failures(primary) == {"engine": 2, "out_of_memory": 2, "unexpected": 2}
+    assert primary.stop() == 0
+
+
+async def test_without_a_fallback_callers_are_told_and_never_what_the_device_said(alone: ServiceProcess) -> None:
+    expected: dict[Failure, tuple[int, str]] = {
+        "engine": (500, "internal"),
+        "out_of_memory": (503, "out_of_memory"),
+        "bug": (500, "internal"),
+    }
+    for error, told in expected.items():
+        alone.act(Script(error=error))
+        replies = await asked(alone)
+        assert {(reply.http, reply.error_type) for reply in replies} == {told}
+        assert not any("/some/path" in reply.said for reply in replies)
+        alone.act(Script(text=SMALL))
+        assert {reply.text for reply in await asked(alone)} == {SMALL}
+    assert alone.stop() == 0
+
+
+async def test_a_recording_that_no_model_survives_ends_no_service(alone: ServiceProcess) -> None:
+    """One failure after the other; a second of silence proves that it is not the model's fault."""
+    alone.act(Script(error="engine", spares_silence=True))
+    assert {reply.http for reply in await asked(alone, 2 * SUSPICIOUS)} == {500}
+    alone.act(Script(text=SMALL))
+    assert {reply.text for reply in await asked(alone)} == {SMALL}
+    assert alone.stop() == 0
+
+
+@pytest.mark.parametrize("error", ["cuda", "cublas"])
+async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_that_was_accepted(
+    primary: ServiceProcess, error: Literal["cuda", "cublas"]
+) -> None:
+    primary.act(Script(seconds=0.5))
+    async with watched(primary) as states:
+        assert await anext(states) == SERVING
+        calls = [asyncio.ensure_future(way(primary)) for way in WAYS * 4]
+        await asyncio.sleep(0.2)
+        primary.act(Script(error=error))
+        replies = await asyncio.gather(*calls)
+        assert await anext(states) == NOT_SERVING
+    assert {reply.http for reply in replies} == {200}
+    assert MEDIUM in {reply.text for reply in replies}
+    assert await asyncio.to_thread(primary.wait) == 1
+    last = primary.log_text().splitlines()[-1]
+    assert last.startswith("stt-primary: the model is lost, start it anew: ")
+    assert "Traceback" not in primary.log_text()
+    primary.restart()
+    assert {reply.http for reply in await asked(primary)} == {200}
+
+
+async def test_a_model_that_fails_at_silence_too_is_lost(alone: ServiceProcess) -> None:
+    alone.act(Script(error="out_of_memory"))
+    for _ in range(SUSPICIOUS):
+        reply = await WAYS[0](alone)
+        assert (reply.http, reply.error_type) in {(503, "out_of_memory"), (503, "not_ready")}
+    assert await asyncio.to_thread(alone.wait) == 1
+    assert alone.log_text().splitlines()[-1].startswith("stt-primary: the model is lost")

@@ -1,0 +1,207 @@
+"""What a running service makes of changed files, in this process: the many ways in which they can be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from stt_server.app import Service
+from stt_server.config import Service as ServiceName
+from stt_server.config import Settings, parse
+from stt_server.engine.types import Recognizer
+from stt_server.reload import Reloader
+from tests.fakes import ScriptedRecognizer
+from tests.faults.certificates import authority
+from tests.services import failure, running, settings_text, stub_of, transcribe, until
+from tests.speech import wav_of
+
+SECRET = "0123456789abcdef"
+SILENCE = wav_of(np.zeros(16000, np.float32))
+BEARER = (("authorization", f"Bearer {SECRET}"),)
+REFUSED = "a changed configuration is not taken up: "
+KEYS: dict[str, Any] = {"API_KEYS": f"one:{SECRET}", "FALLBACK_URL": "grpc://127.0.0.1:9"}
+
+
+@asynccontextmanager
+async def watched(folder: Path, service: ServiceName = "primary") -> AsyncIterator[tuple[Service, Reloader, Path]]:
+    """A service that follows its file, which holds `KEYS`."""
+    path = folder / "stt.env"
+    path.write_text(settings_text(folder, service, **KEYS))
+    async with running(folder, service, **KEYS) as served:
+        reloader = Reloader(path, served)
+        task = asyncio.ensure_future(reloader.run())
+        try:
+            await counted(served, reloader, "unchanged")
+            yield served, reloader, path
+        finally:
+            task.cancel()
+
+
+async def counted(service: Service, reloader: Reloader, result: str) -> None:
+    """Has the file read, until its outcome is counted."""
+    before = count(service, result)
+    reloader.hang_up()
+    await until(lambda: count(service, result) > before)
+
+
+def count(service: Service, result: str) -> float:
+    text = service._metrics.exposition()[0]
+    (line,) = (line for line in text.splitlines() if line.startswith(f'stt_config_reloads_total{{result="{result}"}}'))
+    return float(line.rpartition(" ")[2])
+
+
+Change = Callable[[str], str]
+
+WRONG: list[tuple[Change, str]] = [
+    (lambda text: "", "stt.env: CT2_SMALL_PATH: is missing"),
+    (lambda text: "\ufeff", "stt.env: CT2_SMALL_PATH: is missing"),
+    (lambda text: text[: text.index("API_KEYS=") + 4], "stt.env:9: the file was cut off within this line"),
+    (lambda text: text[:-2], "the file was cut off within this line"),
+    (lambda text: text[:-1].rpartition("\n")[0], "the file was cut off within this line"),
+    (lambda text: text + "LOG_LEVEL=loud\n", "LOG_LEVEL: takes debug, info, warning or error (not 'loud')"),
+    (lambda text: text + "CONF_LOGPROB_THRESHOLD=1.5\n", "CONF_LOGPROB_THRESHOLD: takes a number from 0 to 1"),
+    (lambda text: text + "API_KEYS=two:ours\n", "API_KEYS: is there twice"),
+    (lambda text: text.replace(SECRET, "of ours"), "API_KEYS: takes keys or name:key pairs"),
+    (lambda text: text + "FALLBACK_API_KEY=of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
+    (lambda text: text + "API_KEYZ=ours\n", "API_KEYZ: is not a key; is API_KEYS meant?"),
+    (lambda text: text.replace("grpc://", "http://"), "FALLBACK_URL: takes grpc://host:port"),
+    (lambda text: text.replace("grpc://", "grpcs://") + "FALLBACK_CA=gone.pem\n", "there is no file 'gone.pem'"),
+    (lambda text: text.replace("grpc://", "grpcs://") + f"FALLBACK_CA={__file__}\n", "holds no certificate"),
+    (lambda text: text.replace("API_KEYS=", "MODEL_NAME="), "API_KEYS: is gone"),
+    (lambda text: text + "<<<<<<< HEAD\n", "not a KEY=VALUE line"),
+    (lambda text: text + "MODEL_NAME='open\n", "is a quote left open?"),
+    (lambda text: text + "\0", "holds a NUL"),
+    (lambda text: text + "#" * 2**20, "is over 1 MiB"),
+]
+
+
+async def test_a_wrong_file_changes_nothing_and_says_why_without_secrets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watched(tmp_path) as (service, reloader, path):
+        before, text = service.settings, path.read_text()
+        for wrong, said in WRONG:
+            caplog.clear()
+            path.write_text(wrong(text))
+            await counted(service, reloader, "refused")
+            assert service.settings == before
+            (record,) = (record for record in caplog.records if record.name == "stt_server.reload")
+            assert record.levelno == logging.ERROR
+            assert record.getMessage().startswith(f"{REFUSED}/"), "the file is named"
+            assert said in record.getMessage()
+            assert "\n" not in record.getMessage()
+            assert SECRET not in record.getMessage() and "ours" not in record.getMessage()
+
+
+async def test_a_file_that_can_not_be_read_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with watched(tmp_path) as (service, reloader, path):
+        before = service.settings
+        path.write_bytes(b"\xff\xfeA=1")
+        await counted(service, reloader, "refused")
+        path.unlink()
+        await counted(service, reloader, "refused")
+        path.mkdir()
+        await counted(service, reloader, "refused")
+        assert service.settings == before
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    for text, reason in zip(said, ("is not UTF-8 text", "No such file or directory", "Is a directory")):
+        assert reason in text
+
+
+async def test_what_a_refused_file_lacks_may_still_come(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (service, reloader, path):
+        ca = tmp_path / "ca.pem"
+        path.write_text(path.read_text().replace("grpc://", "grpcs://") + f"FALLBACK_CA={ca}\n")
+        await counted(service, reloader, "refused")
+        authority(tmp_path, "ca")
+        await until(lambda: count(service, "applied"))
+        assert service.settings.fallback_ca == ca
+        assert service.route is not None and service.route.pems is not None
+
+
+async def test_keys_are_revoked_although_a_certificate_is_broken(tmp_path: Path) -> None:
+    ca = authority(tmp_path, "ca").cert
+    async with watched(tmp_path) as (service, reloader, path):
+        path.write_text(path.read_text().replace("grpc://", "grpcs://") + f"FALLBACK_CA={ca}\n")
+        await counted(service, reloader, "applied")
+        route = service.route
+        ca.write_text("half a cert")
+        path.write_text(path.read_text().replace("one:", "two:"))
+        await counted(service, reloader, "applied")
+        assert [key.name for key in service.settings.api_keys] == ["two"]
+        assert count(service, "refused") == 1
+        assert service.route == route
+
+
+async def test_what_comes_while_the_model_loads_is_what_the_service_starts_with(tmp_path: Path) -> None:
+    path = tmp_path / "stt.env"
+    path.write_text(settings_text(tmp_path, "primary", MIN_WORDS_FOR_CONF=1))
+    loading = threading.Event()
+
+    def load(_: Settings) -> Recognizer:
+        loading.wait(20)
+        return ScriptedRecognizer()
+
+    service = Service(parse(path.read_text(), "primary"), load)
+    reloader = Reloader(path, service)
+    task = asyncio.ensure_future(reloader.run())
+    starting = asyncio.ensure_future(service.start())
+    try:
+        path.write_text(settings_text(tmp_path, "primary", MIN_WORDS_FOR_CONF=20))
+        await counted(service, reloader, "applied")
+        loading.set()
+        await starting
+        async with stub_of(service) as stub:
+            assert (await transcribe(stub))[1]["x-route-reason"] == "few_words"
+    finally:
+        loading.set()
+        task.cancel()
+        await service.stop()
+
+
+async def test_limits_and_rules_are_those_of_the_file_for_the_next_request(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (service, reloader, path), stub_of(service) as stub:
+        text = path.read_text()
+
+        async def now(**keys: object) -> None:
+            path.write_text(text + "".join(f"{name}={value}\n" for name, value in keys.items()))
+            await counted(service, reloader, "applied")
+
+        unsure = {"MIN_WORDS_FOR_CONF": 1000}
+        await now(**unsure)
+        assert (await failure(stub, metadata=BEARER))[1]["x-error-type"] == "fallback_failed"
+        await now(FALLBACK_ON_ERROR="degrade", **unsure)
+        assert (await transcribe(stub, metadata=BEARER))[1]["x-fallback-error"] in ("unavailable", "circuit_open")
+        assert (await transcribe(stub, SILENCE, BEARER))[0].text == ""
+        await now(VAD_FILTER="false")
+        assert (await transcribe(stub, SILENCE, BEARER))[0].text != ""
+        await now(MAX_STREAMS=0)
+        with pytest.raises(grpc.aio.AioRpcError, match="0 live streams are open"):
+            await stub.StreamTranscribe(iter(()), metadata=BEARER).read()
+
+
+async def test_whose_word_is_taken_for_an_address_changes_too(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (service, reloader, path), stub_of(service) as stub:
+        limited = path.read_text().replace(f"one:{SECRET}", "").replace("RATE_LIMIT_RPS=0", "RATE_LIMIT_RPS=0.001")
+        for proxies, taken in (("127.0.0.1", ["", ""]), ("none", ["", "rate_limited"])):
+            path.write_text(f"{limited}RATE_LIMIT_BURST=1\nTRUSTED_PROXIES={proxies}\n")
+            await counted(service, reloader, "applied")
+            assert [await _refusal(stub, f"10.0.0.{n}") for n in (1, 2)] == taken
+
+
+async def _refusal(stub: Any, address: str) -> str:
+    """What a caller ends with for whom a proxy speaks; empty: an answer."""
+    try:
+        await transcribe(stub, metadata=(("x-forwarded-for", address),))
+    except grpc.aio.AioRpcError as error:
+        return str(dict(error.trailing_metadata() or ())["x-error-type"])
+    return ""

@@ -1,0 +1,95 @@
+"""What a model's exceptions mean: the texts are those that CTranslate2, CUDA, cuBLAS and cuDNN really have."""
+
+from __future__ import annotations
+
+import pytest
+
+from stt_server.engine.failures import failure_of, kind_of
+from stt_server.engine.vitals import SUSPICIOUS, Vitals
+from stt_server.errors import DeviceFailed, EngineBug, EngineError, EngineLost, OutOfMemory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA failed with error out of memory"),
+        RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("parallel_for failed: cudaErrorMemoryAllocation: out of memory"),
+        RuntimeError("mkl_malloc: failed to allocate memory"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError("std::bad_alloc"),
+        MemoryError(),
+    ],
+)
+def test_a_full_device_is_told_whatever_it_calls_it(error: Exception) -> None:
+    assert type(failure_of(error)) is OutOfMemory
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "an illegal memory access was encountered",
+        "an illegal instruction was encountered",
+        "unspecified launch failure",
+        "the launch timed out and was terminated",
+        "device-side assert triggered",
+        "misaligned address",
+        "invalid program counter",
+        "hardware stack error",
+        "uncorrectable ECC error encountered",
+        "uncorrectable NVLink error detected during the execution",
+        "driver shutting down",
+    ],
+)
+def test_a_poisoned_context_is_known_at_once(text: str) -> None:
+    assert type(failure_of(RuntimeError(f"CUDA failed with error {text}"))) is EngineLost
+
+
+@pytest.mark.parametrize(
+    ("error", "type_", "kind"),
+    [
+        (RuntimeError("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED"), DeviceFailed, "device"),
+        (RuntimeError("cuBLAS failed with status CUBLAS_STATUS_NOT_SUPPORTED"), DeviceFailed, "device"),
+        (RuntimeError("cuDNN failed with status CUDNN_STATUS_EXECUTION_FAILED"), DeviceFailed, "device"),
+        (RuntimeError("CUDA failed with error unknown error"), DeviceFailed, "device"),
+        (RuntimeError("CUDA failed with error invalid argument"), DeviceFailed, "device"),
+        (RuntimeError("Invalid features shape"), EngineError, "engine"),
+        (ZeroDivisionError("a bug"), EngineBug, "unexpected"),
+        (ValueError("a bug at /some/path"), EngineBug, "unexpected"),
+    ],
+)
+def test_other_failures_are_told_by_kind(error: Exception, type_: type[EngineError], kind: str) -> None:
+    failure = failure_of(error)
+    assert type(failure) is type_
+    assert kind_of(failure) == kind
+    assert failure.__cause__ is error
+    assert str(error) not in failure.message, "callers are not told the device's words"
+
+
+def test_what_is_known_already_stays_what_it_is() -> None:
+    known = OutOfMemory("the device is full")
+    assert failure_of(known) is known
+
+
+def test_failures_in_a_row_raise_a_doubt_and_each_answer_lays_it() -> None:
+    kinds: list[str] = []
+    vitals = Vitals(failed=kinds.append)
+    failure = failure_of(RuntimeError("no"))
+    assert not any(vitals.failed(failure) for _ in range(SUSPICIOUS - 1))
+    vitals.answered()
+    assert [vitals.failed(failure) for _ in range(SUSPICIOUS)] == [False] * (SUSPICIOUS - 1) + [True]
+    assert not vitals.failed(failure), "after a proof it takes as many again"
+    assert kinds == ["engine"] * 2 * SUSPICIOUS
+
+
+def test_a_device_that_fails_must_prove_itself_at_once() -> None:
+    assert Vitals().failed(DeviceFailed("it failed"))
+
+
+def test_a_model_is_lost_once() -> None:
+    lost: list[EngineLost] = []
+    vitals = Vitals(lost=lost.append)
+    for _ in range(3):
+        assert not vitals.failed(failure_of(RuntimeError("CUDA failed with error misaligned address")))
+    assert len(lost) == 1
+    assert vitals.error is lost[0]
