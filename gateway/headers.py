@@ -109,15 +109,15 @@ def timeout_of(headers: Headers, default_s: float) -> float:
     """Seconds that `X-Timeout-Ms` allows the service, at most `default_s`.
 
     Raises:
-        ValueError: not a positive number.
+        ValueError: not a number of at least 1.
     """
     given = headers.get("x-timeout-ms")
     if given is None:
         return default_s
-    seconds = float(given) / 1000
-    if not (math.isfinite(seconds) and seconds > 0):
+    milliseconds = float(given)
+    if not (math.isfinite(milliseconds) and milliseconds >= 1):
         raise ValueError(given)
-    return min(seconds, default_s)
+    return min(milliseconds / 1000, default_s)
 
 
 def mirrored(metadata: Mapping[str, str]) -> dict[str, str]:

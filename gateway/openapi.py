@@ -159,8 +159,10 @@ _TRANSCRIPT = _object(
 )
 
 _FORM: Json = {
+    # An empty field is the same as none.
     "type": "object",
     "required": ["audio"],
+    "additionalProperties": False,
     "properties": {
         "audio": {
             "type": "string",
@@ -169,16 +171,18 @@ _FORM: Json = {
         },
         "language": {
             "type": "string",
-            "description": "ISO 639-1 code such as en. Empty: detected.",
+            "format": "language",
+            "description": "ISO 639-1 code such as en, of a language that the model knows. Empty: detected.",
             "example": "en",
         },
         "candidate_languages": {
             "type": "string",
+            "format": "languages",
             "description": "Codes separated by commas; detection chooses among these only.",
         },
         "task": {
             "type": "string",
-            "enum": list(TASKS),
+            "enum": [*TASKS, ""],
             "default": "transcribe",
             "description": "translate: the text in English.",
         },
@@ -190,18 +194,20 @@ _FORM: Json = {
         "word_timestamps": {"type": "boolean", "default": False, "description": "true, false, 1 or 0."},
         "routing": {
             "type": "string",
-            "enum": list(ROUTINGS),
+            "enum": [*ROUTINGS, ""],
             "default": "auto",
             "description": "auto: the service's thresholds decide which model answers.",
         },
-        "response_format": {"type": "string", "enum": list(FORMATS), "default": "json"},
+        "response_format": {"type": "string", "enum": [*FORMATS, ""], "default": "json"},
     },
 }
 
+_AT_LEAST_1 = {"type": "number", "minimum": 1}
+
 _REQUEST_HEADERS = [
     ("Authorization", "Bearer KEY, where the service has keys.", _TEXT),
-    ("X-Req-Id", "An id of your own.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}),
-    ("X-Timeout-Ms", "Milliseconds to allow for the answer once the recording is in.", {"type": "number"}),
+    ("X-Req-Id", "An id of your own; one that does not match ^[A-Za-z0-9._-]{1,64}$ is replaced.", _TEXT),
+    ("X-Timeout-Ms", "Milliseconds to allow for the answer once the recording is in.", _AT_LEAST_1),
 ]
 
 TRANSCRIBE: Json = {

@@ -77,7 +77,7 @@ def _timeout(request: Request, default_s: float) -> float:
     try:
         return timeout_of(request.headers, default_s)
     except ValueError:
-        raise Refusal("invalid_argument", "X-Timeout-Ms takes a positive number of milliseconds.") from None
+        raise Refusal("invalid_argument", "X-Timeout-Ms takes a number of milliseconds, 1 or more.") from None
 
 
 def _ask(

@@ -8,7 +8,6 @@ import itertools
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from tests.faults.network import Cable, cable, why_not
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.replies import WAYS, Reply, over_grpc, until_used
+from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
 from tests.faults.scripted import Script
 from tests.live import FLUSH, Caller, config
 from tests.needs import lacking
@@ -65,8 +64,13 @@ class Trio:
             assert "secret" not in reply.said
         return [*failed, *degraded]
 
+    async def circuits(self, state: str) -> None:
+        """Both primaries have noticed."""
+        await asyncio.gather(*(until_circuit(primary, state) for primary in self.primaries))
+
     async def refused_at_once(self) -> None:
         """The circuits are open: nobody waits any more."""
+        await self.circuits("open")
         for reply in await self.trouble("circuit_open"):
             assert reply.seconds < DEADLINE_S
 
@@ -193,7 +197,7 @@ async def test_what_the_fallback_refuses_stays_in_sight(
     try:
         if code == "rate_limited":
             await until_used(pair.fail)  # which takes the only token
-        await circuits_closed(pair)
+        await asyncio.gather(*(until_told(primary, code) for primary in pair.primaries))
         for _ in range(2):
             await pair.trouble(code)
     finally:
@@ -201,14 +205,6 @@ async def test_what_the_fallback_refuses_stays_in_sight(
         pair.fallback.write_config(**undone)
         pair.fallback.restart()
     await pair.recovered()
-
-
-async def circuits_closed(pair: Trio) -> None:
-    """The primaries have noticed that the fallback is back."""
-    end = time.monotonic() + 20
-    while any([(await over_grpc(primary)).fallback_error == "circuit_open" for primary in pair.primaries]):
-        assert time.monotonic() < end
-        await asyncio.sleep(0.1)
 
 
 async def test_a_slow_fallback_is_waited_for_while_there_is_time_and_no_longer(pair: Trio) -> None:

@@ -149,6 +149,7 @@ CLOSED: dict[tuple[str, str], Collection[str]] = {
     ("stt_decode_children_died_total", "reason"): DEATHS,
     ("stt_utterances_total", "result"): streams.RESULTS,
     ("stt_config_reloads_total", "result"): reloads.RESULTS,
+    ("stt_engine_failures_total", "kind"): faults.FAILURE_KINDS,
     ("stt_fallback_circuit_state", "state"): faults.CIRCUIT_STATES,
     ("stt_fallback_circuit_transitions_total", "state"): faults.CIRCUIT_STATES,
     ("stt_key_requests_total", "key_name"): ("web", "next", "primary", metrics.NO_KEY, metrics.UNLISTED_KEY),

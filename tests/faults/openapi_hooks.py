@@ -1,0 +1,20 @@
+"""What schemathesis can't know of /openapi.json: what a recording is, and which languages the scripted model knows."""
+
+from __future__ import annotations
+
+import schemathesis
+from hypothesis import strategies as st
+
+from tests.services import speech
+
+LANGUAGES = ("de", "en", "fr")
+
+schemathesis.openapi.format("binary", st.just(speech()))
+schemathesis.openapi.format("language", st.sampled_from(LANGUAGES))
+schemathesis.openapi.format("languages", st.lists(st.sampled_from(LANGUAGES), max_size=3).map(",".join))
+
+
+@schemathesis.hook
+def filter_body(context: schemathesis.HookContext, body: object) -> bool:
+    """A form knows text alone: in it, a null, a number or a list where text belongs is text or nothing."""
+    return not isinstance(body, dict) or all(isinstance(value, (str, bytes)) for value in body.values())

@@ -1,0 +1,40 @@
+"""What /openapi.json promises is what the gateway does: schemathesis tries it out on a real pair."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.faults.processes import ServiceProcess, running
+from tests.faults.scripted import Script
+from tests.services import ROOT
+
+KEY = "the-key-of-the-schema-tester"
+EXAMPLES = os.environ.get("STT_OPENAPI_EXAMPLES", "25")
+"""Requests for each operation and phase; more by hand: STT_OPENAPI_EXAMPLES=500."""
+
+
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+    fallback = ServiceProcess("fallback", tmp_path / "fallback", {"HTTP_PORT": "off"}, Script())
+    with running(fallback):
+        keys: dict[str, object] = {"API_KEYS": KEY, "FALLBACK_URL": f"grpc://{fallback.target}"}
+        primary = ServiceProcess("primary", tmp_path / "primary", keys, Script())
+        with running(primary):
+            run = subprocess.run(
+                [
+                    Path(sys.executable).with_name("schemathesis"),
+                    *("--config-file", ROOT / "tests" / "faults" / "schemathesis.toml", "--no-color", "run"),
+                    *(f"{primary.url}/openapi.json", "--header", f"Authorization: Bearer {KEY}"),
+                    *("--max-examples", EXAMPLES, "--generation-deterministic"),
+                ],
+                env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.faults.openapi_hooks", "PYTHONPATH": str(ROOT)},
+                cwd=tmp_path,  # it leaves files
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        said = "\n".join(line[:400] for line in run.stdout.splitlines())
+        assert run.returncode == 0, said[said.find("= FAILURES") :][:6000] + run.stderr[-2000:]
+        assert "Tested: 4" in said
