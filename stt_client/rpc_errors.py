@@ -51,7 +51,10 @@ def error_of_rpc(error: grpc.aio.AioRpcError, target: str) -> SttError:
 
 
 def _bare_error(code: grpc.StatusCode, details: str, target: str, metadata: Mapping[str, str]) -> SttError:
-    type_ = type_of_bare_status(code.name)
+    # Whoever cancels a call of ours gets a CancelledError: here it is the other side that let go, which gRPC's servers
+    # do to a call that reaches them while they stop.
+    bare = grpc.StatusCode.UNAVAILABLE if code is grpc.StatusCode.CANCELLED else code
+    type_ = type_of_bare_status(bare.name)
     if type_ == "upstream_unavailable":
         message = f"can't reach {target}. {_advice(details)} gRPC says: {details}"
     elif type_ == "deadline_exceeded":

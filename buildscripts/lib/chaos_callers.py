@@ -277,4 +277,6 @@ def _of_rpc(error: grpc.aio.AioRpcError) -> Exception:
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Told("deadline_exceeded")  # by the caller's own clock
     details = f"{error.code().name}: {error.details()}"
-    return Unreachable(details) if "failed to connect" in details.lower() else Broken(details)
+    # gRPC cancels a call that reaches a server while it shuts down, before any handler sees it.
+    unseen = error.code() is grpc.StatusCode.CANCELLED or "failed to connect" in details.lower()
+    return Unreachable(details) if unseen else Broken(details)

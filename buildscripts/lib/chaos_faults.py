@@ -29,6 +29,8 @@ BURST = 10
 """Times the callers that there are."""
 TAKEN_UP_S = 2.5
 """For a changed file, which is to be taken up within 2 s."""
+LOST_S = 20.0
+"""From a device's failure to the end of the process that has it: a drain is in it."""
 HOSTILE = 4
 """Hostile callers at a time."""
 
@@ -95,6 +97,17 @@ async def kill_decoder(scene: Scene) -> AsyncIterator[Harm]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     yield Harm(containers=frozenset({"unsupported_audio"}))
+
+
+@asynccontextmanager
+async def poison_primary(scene: Scene) -> AsyncIterator[Harm]:
+    """Its device fails for good: it is to end by itself, for a supervisor to start it again."""
+    member = scene.chance.choice(scene.stage.primaries)
+    assert member.script is not None  # noqa: S101
+    member.act(replace(member.script, error="cuda"))
+    await member.ends_by_itself(LOST_S)
+    yield _down(member, cuts=False)
+    await member.start()
 
 
 @asynccontextmanager
@@ -207,7 +220,7 @@ async def restart_fallback(scene: Scene) -> AsyncIterator[Harm]:
 
 
 def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Bring:
-    """The fallback's model fails so, or takes so long."""
+    """The fallback's model fails so at speech, or takes so long. (One that fails at silence too is lost, and ends.)"""
 
     @asynccontextmanager
     async def bring(scene: Scene) -> AsyncIterator[Harm]:
@@ -221,7 +234,7 @@ def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Bring:
 
 
 def model_of_primary(error: Failure, harm: Harm) -> Bring:
-    """A primary's model fails so; the fallback is asked in its place where that helps."""
+    """A primary's model fails so at speech; the fallback is asked in its place where that helps."""
 
     @asynccontextmanager
     async def bring(scene: Scene) -> AsyncIterator[Harm]:
@@ -289,6 +302,7 @@ FAULTS: dict[str, Fault] = {
     "kill-primary": Fault("primaries", kill_primary),
     "freeze-primary": Fault("primaries", freeze_primary),
     "roll-primaries": Fault("primaries", roll_primaries),
+    "poison-primary": Fault("primaries", poison_primary, scripted=True),
     "kill-decoder": Fault("primaries", kill_decoder),
     "rotate-keys": Fault("primaries", rotate_keys),
     "damage-config": Fault("primaries", damage_config),

@@ -99,6 +99,18 @@ class Member:
         await self.process.kill()
         await self._note_orphans(below)
 
+    async def ends_by_itself(self, within: float) -> None:
+        """Returns once it has: notes a status of 0, as if all were well, and what is left.
+
+        Raises:
+            asyncio.TimeoutError: it did not.
+        """
+        below = descendants(self.process.pid)
+        await asyncio.wait_for(self.process.ended(), within)
+        if await self.process.stop() == 0:
+            self.leftovers.append(f"{self.name} ended by itself with status 0")
+        await self._note_orphans(below)
+
     async def stop(self) -> None:
         """SIGTERM, and its end: notes a status that is not 0, and what is left."""
         if self._process is None:

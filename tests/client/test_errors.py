@@ -45,7 +45,7 @@ async def test_the_trailer_names_the_error(type_: str) -> None:
         ("RESOURCE_EXHAUSTED", errors.PayloadTooLarge),
         ("INVALID_ARGUMENT", errors.InvalidArgument),
         ("DEADLINE_EXCEEDED", errors.DeadlineExceeded),
-        ("CANCELLED", errors.Cancelled),
+        ("CANCELLED", errors.UpstreamUnavailable),
         ("UNAVAILABLE", errors.UpstreamUnavailable),
         ("INTERNAL", errors.Internal),
         ("UNKNOWN", errors.Internal),
