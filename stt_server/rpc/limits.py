@@ -16,6 +16,10 @@ CALLS_PER_CONNECTION = 1024
 CONNECTIONS = 4096
 """One more is closed as it opens."""
 
+CALLS_UNSEEN = 16384
+"""That have arrived and that no handler has taken over yet; gRPC cancels further ones. Those that their callers reset
+count until they are thrown out: with gRPC's own limit, 1000, one connection could have everybody's calls cancelled."""
+
 HANDSHAKE_S = 15
 """From the opening of a connection to its first words of HTTP/2."""
 
@@ -26,10 +30,12 @@ def server_options(max_upload_bytes: int) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", largest),
         ("grpc.max_send_message_length", largest),
-        # One number twice: what lies between the two is refused by chance, the likelier the more there is.
+        # One number twice, here and below: between the two, chance decides; the more there is, the likelier a refusal.
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+        ("grpc.server.max_pending_requests", CALLS_UNSEEN),
+        ("grpc.server.max_pending_requests_hard_limit", CALLS_UNSEEN),
         ("grpc.max_allowed_incoming_connections", CONNECTIONS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
         # Two processes on one port would share its callers silently; the second must fail instead.

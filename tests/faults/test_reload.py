@@ -168,7 +168,7 @@ async def test_a_config_map_that_swaps_a_link_is_taken_up(primary: ServiceProces
         (b"", "CT2_SMALL_PATH: is missing"),
         (None, "can't read the configuration: No such file or directory"),
         (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
-        (b"%(half)s", "not a KEY=VALUE line"),
+        (b"%(half)s", "the file was cut off within this line"),
     ],
     ids=["empty", "missing", "wrong", "half"],
 )
