@@ -25,6 +25,10 @@ __all__ = ["GatewayOptions", "GatewayServer", "HttpTls"]
 STATUS_TIMEOUT_S = 10.0
 """Longest wait for what a service knows at once: its status and its metrics. Seconds."""
 
+KEEP_ALIVE_S = 75
+"""Whole seconds that a connection may wait for its next request. Proxies and load balancers use one again within 60;
+whoever closes it sooner loses a request now and then."""
+
 BACKLOG = 256
 """Connections that wait to be taken. asyncio takes as many at a time, before it does anything else."""
 
@@ -134,6 +138,7 @@ def _config(front: Front, certificate: Certificate | None) -> uvicorn.Config:
         http=GatewayProtocol,
         ws=GatewayWebSocket,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws_max_size=MAX_WEBSOCKET_BYTES,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,

@@ -21,15 +21,16 @@ import grpc
 from rich.table import Table
 
 from buildscripts.lib.bench_contenders import settings_text
+from buildscripts.lib.bench_engine import progress_bar
 from buildscripts.lib.bench_report import console, heading
 from buildscripts.lib.bench_service import start_service
-from buildscripts.lib.open_load import Grpc, Outcome, Rest, Tally, Way, offer
+from buildscripts.lib.open_load import Grpc, Rest, Tally, Way, offer
 from buildscripts.lib.pins import ROOT
 from buildscripts.lib.proc import resident
 from stt_client import SttClient
 
-TINY = ROOT / "models" / "whisper-tiny.en-ct2"
-SPEECH = ROOT / "samples" / "en" / "quick_brown_fox.wav"
+MODEL = ROOT / "models" / "whisper-base-ct2"
+SPEECH = ROOT / "samples" / "en" / "counting.wav"
 CALLERS = 8
 MEASURED_S = 8.0
 QUIET_S = 10.0
@@ -94,27 +95,17 @@ async def measure(model: Path, times: float, seconds: float) -> Result:
         memory = [resident(pid)]
         health: list[float] = []
         watching = asyncio.ensure_future(watch(client, health))
-        told = _Progress(int(times * capacity * seconds))
-        during = Tally(await offer(ways, times * capacity, seconds, TIMEOUTS, told.done))
+        with progress_bar() as bar:
+            told = bar.add_task(f"{times:g} times as much", total=int(times * capacity * seconds))
+            during = Tally(await offer(ways, times * capacity, seconds, TIMEOUTS, lambda _: bar.advance(told)))
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
         memory.append(resident(pid))
-        _say("\nhalf of its capacity again ...")
+        _say("half of its capacity again ...")
         after = Tally(await offer(ways, capacity / 2, QUIET_S, TIMEOUTS))
         memory.append(resident(pid))
         return Result(capacity, before, during, after, seconds, health, (memory[0], memory[1], memory[2]))
-
-
-class _Progress:
-    def __init__(self, expected: int) -> None:
-        self._expected = expected
-        self._done = 0
-
-    def done(self, outcome: Outcome) -> None:
-        self._done += 1
-        if self._done % 50 == 0:
-            print(f"\r{self._done} of {self._expected} ", end="", file=sys.stderr, flush=True)
 
 
 def _say(what: str) -> None:
@@ -133,9 +124,10 @@ def table(found: Result, times: float) -> Table:
         "answered, against capacity": f"{len(during.answered) / found.seconds / found.capacity:.2f}",
         "late": str(len(during.late)),
         "refused with 503 and Retry-After": str(sum(o.retry_after_s is not None for o in during.refused)),
-        "other errors": str(sum(during.failed.values())),
+        "other errors": ", ".join(f"{count} {type_}" for type_, count in during.failed.items()) or "0",
         "refusals in the service, p50 and p99": f"{inside[0]:.1f}, {inside[1]:.1f} ms",
         "refusals as callers saw them, p50 and p99": f"{seen[0]:.0f}, {seen[1]:.0f} ms",
+        "within 50 ms": f"{during.refused_within(0.05):.1%}",
         "health checks, not SERVING": f"{len(found.health)}, {sum(seconds < 0 for seconds in found.health)}",
         "slowest health check": f"{max(map(abs, found.health)) * 1000:.0f} ms",
         "memory before, at the end, afterwards": ", ".join(f"{mib:.0f}" for mib in found.memory) + " MiB",
@@ -150,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="buildscripts/bench overload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=TINY)
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--times", type=float, default=10.0, help="its capacity (10)")
     parser.add_argument("--seconds", type=float, default=60.0, help="that it lasts (60)")
     arguments = parser.parse_args(argv)

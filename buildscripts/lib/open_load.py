@@ -95,7 +95,7 @@ class Rest:
             return "upstream_unavailable", {"x-error-message": repr(error)}
 
     async def _ask(self, timeout_s: float) -> tuple[str, dict[str, str]]:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._connection()
         kept = False
         try:
             writer.write(f"{self._head}\r\nX-Timeout-Ms: {timeout_s * 1000:.0f}\r\n\r\n".encode() + self._body)
@@ -111,6 +111,14 @@ class Rest:
                 self._idle.append((reader, writer))
             else:
                 writer.close()
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
     def close(self) -> None:
         for _, writer in self._idle:
@@ -194,3 +202,7 @@ class Tally:
         """Seconds that a share of all refusals were not over: in the service, and as callers saw it."""
         inside = [(o.server_ms or 0.0) / 1000 for o in self.refused]
         return percentile(inside, share), percentile([o.seconds for o in self.refused], share)
+
+    def refused_within(self, seconds: float) -> float:
+        """The share of refusals that callers saw so soon."""
+        return sum(outcome.seconds <= seconds for outcome in self.refused) / max(1, len(self.refused))

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from gateway import protocol
+from gateway import server as gateway_server
 from gateway.server import GatewayOptions, GatewayServer, HttpTls
 from tests.gateway.scripted import ScriptedService
 from tests.gateway.wire import form, head, part, read_answer
@@ -172,6 +174,25 @@ async def test_a_second_request_on_a_connection_is_answered(own: GatewayServer) 
         writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await asyncio.wait_for(read_answer(reader), 5)).status == 200
     writer.close()
+
+
+async def test_a_connection_is_kept_for_longer_than_proxies_keep_it(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gateway_server.KEEP_ALIVE_S > 60
+    monkeypatch.setattr(gateway_server, "KEEP_ALIVE_S", 1)
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0))
+    await server.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.wait_for(read_answer(reader), 5)).status == 200
+        answered = time.monotonic()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert time.monotonic() - answered > 0.9
+        writer.close()
+    finally:
+        await server.stop(1)
 
 
 async def test_https_with_a_certificate(service: ScriptedService, pem: HttpTls) -> None:

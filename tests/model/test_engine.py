@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,22 @@ def test_each_model_writes_down_what_was_said(name: str, request: pytest.Fixture
     assert 2.0 < found.segments[-1].end <= 3.0
     assert all(logprob <= 0 for logprob in found.token_logprobs)
     assert len(found.token_logprobs) >= 9
+
+
+def processor_ticks(giving_way: bool) -> int:
+    """That this process's threads used: those that give way to the others, or those others."""
+    stats = [task.read_text().rpartition(")")[2].split() for task in Path("/proc/self/task").glob("*/stat")]
+    usual = os.nice(0)
+    return sum(int(stat[11]) for stat in stats if (int(stat[16]) > usual) is giving_way)
+
+
+def test_what_computes_gives_way_to_what_answers(base: WhisperRecognizer) -> None:
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    before = processor_ticks(True), processor_ticks(False)
+    for _ in range(4):
+        base.recognize(chunk, DecodeOptions())
+    computed, rest = (processor_ticks(way) - ticks for way, ticks in zip((True, False), before, strict=True))
+    assert computed > rest
 
 
 @pytest.mark.parametrize(
