@@ -6,45 +6,45 @@ Of one group at most one is on at a time, so that the pool always has a primary 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import secrets
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Literal
 
-from buildscripts.lib.chaos_callers import TEAM, Callers
+from buildscripts.lib.chaos_callers import TEAM
+from buildscripts.lib.chaos_fallback import (
+    freeze_fallback,
+    kill_fallback,
+    model_of_fallback,
+    network,
+    refuse_primaries,
+    reset_network,
+    restart_fallback,
+)
 from buildscripts.lib.chaos_hostile import harass
 from buildscripts.lib.chaos_ledger import Harm
-from buildscripts.lib.chaos_stage import Member, Stage
-from buildscripts.lib.proc import descendants
-from buildscripts.lib.relay import Weather
-from buildscripts.lib.scripted import Failure
+from buildscripts.lib.chaos_primaries import (
+    damage_config,
+    freeze_primary,
+    kill_decoder,
+    kill_gateway,
+    kill_primary,
+    model_of_primary,
+    move_fallback,
+    poison_primary,
+    restart_gateway,
+    roll_primaries,
+    rotate_keys,
+    tighten_limits,
+)
+from buildscripts.lib.chaos_scene import Bring, Scene
 
 Group = Literal["primaries", "gateway", "fallback", "callers"]
 
 BURST = 10
 """Times the callers that there are."""
-TAKEN_UP_S = 2.5
-"""For a changed file, which is to be taken up within 2 s."""
-LOST_S = 20.0
-"""From a device's failure to the end of the process that has it: a drain is in it."""
 HOSTILE = 4
 """Hostile callers at a time."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Where a fault comes in."""
-
-    stage: Stage
-    callers: Callers
-    chance: random.Random
-
-
-Bring = Callable[[Scene], AbstractAsyncContextManager[Harm]]
 
 
 @dataclass(frozen=True)
@@ -56,214 +56,6 @@ class Fault:
     """Yields what callers may see of it."""
     scripted: bool = False
     """Whether it takes scripted models."""
-
-
-def _down(member: Member, *, cuts: bool, pool: frozenset[str] = frozenset()) -> Harm:
-    return Harm(down=frozenset({member.name}), cuts=cuts, pool=pool)
-
-
-@asynccontextmanager
-async def kill_primary(scene: Scene) -> AsyncIterator[Harm]:
-    member = scene.chance.choice(scene.stage.primaries)
-    await member.kill()
-    yield _down(member, cuts=True)
-    await member.start()
-
-
-@asynccontextmanager
-async def freeze_primary(scene: Scene) -> AsyncIterator[Harm]:
-    """It keeps its connections and says nothing: who is with it waits for as long as he allows."""
-    member = scene.chance.choice(scene.stage.primaries)
-    member.process.send(signal.SIGSTOP)
-    yield _down(member, cuts=True, pool=frozenset({"deadline_exceeded"}))
-    member.process.send(signal.SIGCONT)
-
-
-@asynccontextmanager
-async def roll_primaries(scene: Scene) -> AsyncIterator[Harm]:
-    """A rolling restart of both: nobody behind the pool is to notice."""
-    a, b = scene.stage.primaries
-    for member in (a, b):
-        await member.stop()
-        await member.start()
-    yield Harm(down=frozenset({a.name, b.name}))
-
-
-@asynccontextmanager
-async def kill_decoder(scene: Scene) -> AsyncIterator[Harm]:
-    """A decoding child dies; what it had in hand is told so."""
-    member = scene.chance.choice(scene.stage.primaries)
-    for pid in descendants(member.process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    yield Harm(containers=frozenset({"unsupported_audio"}))
-
-
-@asynccontextmanager
-async def poison_primary(scene: Scene) -> AsyncIterator[Harm]:
-    """Its device fails for good: it is to end by itself, for a supervisor to start it again."""
-    member = scene.chance.choice(scene.stage.primaries)
-    assert member.script is not None  # noqa: S101
-    member.act(replace(member.script, error="cuda"))
-    await member.ends_by_itself(LOST_S)
-    yield _down(member, cuts=False)
-    await member.start()
-
-
-@asynccontextmanager
-async def kill_gateway(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.gateway.kill()
-    yield _down(scene.stage.gateway, cuts=True)
-    await scene.stage.gateway.start()
-
-
-@asynccontextmanager
-async def restart_gateway(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.gateway.stop()
-    await scene.stage.gateway.start()
-    yield _down(scene.stage.gateway, cuts=False)
-
-
-def _hang_up(*members: Member) -> None:
-    for member in members:
-        member.process.send(signal.SIGHUP)
-
-
-async def _follow(*members: Member) -> None:
-    """Has them read their files, and waits for as long as they may take."""
-    _hang_up(*members)
-    await asyncio.sleep(TAKEN_UP_S)
-
-
-@asynccontextmanager
-async def rotate_keys(scene: Scene) -> AsyncIterator[Harm]:
-    """The callers' key is replaced by another, in the three steps of a rotation: nobody is to notice."""
-    stage, old, new = scene.stage, scene.stage.key, secrets.token_urlsafe(18)
-    for keys, key in ((f"load:{old},next:{new}", new), (f"load:{new}", new)):
-        for member in stage.primaries:
-            member.write_config(API_KEYS=keys)
-        await _follow(*stage.primaries)
-        stage.key = key
-        await scene.callers.until_settled()  # and nothing that was sent with the old key is on its way
-    yield Harm()
-
-
-@asynccontextmanager
-async def damage_config(scene: Scene) -> AsyncIterator[Harm]:
-    """A torn file, an empty one, and one with a wrong value: nothing is to change."""
-    for member in scene.stage.primaries:
-        whole = member.config.read_text()
-        torn = whole[: scene.chance.choice([at for at in range(1, len(whole)) if whole[at - 1] != "\n"])]
-        for damaged in (torn, "", whole.replace("HOST=", "HOTS=")):
-            member.config.write_text(damaged)
-            await _follow(member)
-        member.config.write_text(whole)
-        _hang_up(member)
-    yield Harm()
-
-
-@asynccontextmanager
-async def tighten_limits(scene: Scene) -> AsyncIterator[Harm]:
-    member = scene.chance.choice(scene.stage.primaries)
-    member.write_config(RATE_LIMIT_RPS=2, RATE_LIMIT_BURST=2)
-    await _follow(member)
-    yield Harm(everybody=frozenset({"rate_limited"}))
-    member.write_config(RATE_LIMIT_RPS=0)
-    _hang_up(member)
-
-
-@asynccontextmanager
-async def move_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    """The primaries are sent to the fallback's own address, and back to the relay's: nobody is to notice."""
-    stage = scene.stage
-    for address in (stage.fallback.grpc, stage.relay.address):
-        for member in stage.primaries:
-            member.write_config(FALLBACK_URL=f"grpc://{address}")
-        await _follow(*stage.primaries)
-    yield Harm()
-
-
-FALLBACK_FAILS = Harm(fallback=True)
-
-
-@asynccontextmanager
-async def refuse_primaries(scene: Scene) -> AsyncIterator[Harm]:
-    """The fallback no longer takes the key that the primaries have."""
-    fallback = scene.stage.fallback
-    keys = fallback.settings["API_KEYS"]
-    fallback.write_config(API_KEYS="nobody:" + secrets.token_urlsafe(18))
-    await _follow(fallback)
-    yield FALLBACK_FAILS
-    fallback.write_config(API_KEYS=keys)
-    _hang_up(fallback)
-
-
-@asynccontextmanager
-async def kill_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.fallback.kill()
-    yield FALLBACK_FAILS
-    await scene.stage.fallback.start()
-
-
-@asynccontextmanager
-async def freeze_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    scene.stage.fallback.process.send(signal.SIGSTOP)
-    yield FALLBACK_FAILS
-    scene.stage.fallback.process.send(signal.SIGCONT)
-
-
-@asynccontextmanager
-async def restart_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.fallback.stop()
-    await scene.stage.fallback.start()
-    yield FALLBACK_FAILS
-
-
-def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Bring:
-    """The fallback's model fails so at speech, or takes so long. (One that fails at silence too is lost, and ends.)"""
-
-    @asynccontextmanager
-    async def bring(scene: Scene) -> AsyncIterator[Harm]:
-        fallback = scene.stage.fallback
-        assert fallback.script is not None  # noqa: S101
-        fallback.act(replace(fallback.script, error=error, seconds=seconds, spares_silence=True))
-        yield FALLBACK_FAILS
-        fallback.act(fallback.script)
-
-    return bring
-
-
-def model_of_primary(error: Failure, harm: Harm) -> Bring:
-    """A primary's model fails so at speech; the fallback is asked in its place where that helps."""
-
-    @asynccontextmanager
-    async def bring(scene: Scene) -> AsyncIterator[Harm]:
-        member = scene.chance.choice(scene.stage.primaries)
-        assert member.script is not None  # noqa: S101
-        member.act(replace(member.script, error=error, spares_silence=True))
-        yield harm
-        member.act(member.script)
-
-    return bring
-
-
-def network(weather: Weather) -> Bring:
-    """The way from the primaries to the fallback is like this."""
-
-    @asynccontextmanager
-    async def bring(scene: Scene) -> AsyncIterator[Harm]:
-        await scene.stage.relay.become(weather)
-        yield FALLBACK_FAILS
-        await scene.stage.relay.become("fine")
-
-    return bring
-
-
-@asynccontextmanager
-async def reset_network(scene: Scene) -> AsyncIterator[Harm]:
-    """Every connection to the fallback is reset, once."""
-    await scene.stage.relay.reset()
-    yield FALLBACK_FAILS
 
 
 @asynccontextmanager

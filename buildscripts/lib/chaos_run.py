@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildscripts.lib.chaos_callers import TEAM, Callers
-from buildscripts.lib.chaos_faults import FAULTS, Scene
+from buildscripts.lib.chaos_faults import FAULTS
 from buildscripts.lib.chaos_ledger import Harm, Ledger, Window
+from buildscripts.lib.chaos_scene import Scene
 from buildscripts.lib.chaos_stage import Stage, stage
 from buildscripts.lib.material import sample_clips, spoken
 

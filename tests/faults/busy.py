@@ -15,11 +15,11 @@ import grpc
 import httpx
 from google.protobuf.text_format import MessageToString
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from tests.faults.callers import PATIENCE_S, post, rest, say, socket_to, streaming
 from tests.faults.processes import ServiceProcess
-from tests.faults.scripted import Script
 from tests.services import SPEECH, speech
 from tests.speech import samples_of
 

@@ -10,15 +10,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from tests.faults.processes import ServiceProcess
-from tests.services import ROOT
+from tests.services import ROOT, speech
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 KEY = "the-key-of-the-web-0123456789abcdef"
 BEARER = f"Authorization: Bearer {KEY}"
+Metadata = tuple[tuple[str, str], ...]
+LET_IN: Metadata = (("authorization", f"Bearer {KEY}"),)
 FORM = "Content-Type: multipart/form-data; boundary=frontier"
 PATIENCE_S = 15.0
 """For an answer that is due at once, on a busy machine."""
@@ -199,3 +206,14 @@ def peak_mib(service: ServiceProcess) -> float:
     """The most that the process ever had resident, MiB."""
     status = Path(f"/proc/{service.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+
+def alive(service: ServiceProcess) -> None:
+    """An ordinary caller of gRPC is served, on a connection of its own."""
+    with grpc.insecure_channel(service.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        asked = health_pb2.HealthCheckRequest(service="stt.v1.SpeechToText")
+        told = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE_S)
+        assert told.status == health_pb2.HealthCheckResponse.SERVING
+        request = pb.TranscribeRequest(audio=speech())
+        stub = speech_pb2_grpc.SpeechToTextStub(channel)
+        assert stub.Transcribe(request, metadata=LET_IN, timeout=PATIENCE_S).text

@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
+from buildscripts.lib.scripted import Script
 from tests.faults.certificates import Pair, authority, signed
 from tests.faults.looking import eventually
-from tests.faults.scripted import Script
 from tests.faults.steady import Steady, by_grpc, by_rest
 from tests.faults.tls_house import THEIRS, House, house
 

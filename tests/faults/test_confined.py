@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from tests.faults.callers import http, post
 from tests.faults.confined import USER, confinement
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.faults.test_starting import refused
 from tests.services import SPEECH
 from tests.speech import RATE, samples_of, words

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from tests.faults.network import Cable, cable, why_not
 from tests.faults.processes import ServiceProcess, running
 from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
-from tests.faults.scripted import Script
 from tests.live import FLUSH, Caller, config
 from tests.needs import lacking
 from tests.services import ROOT, SPEECH

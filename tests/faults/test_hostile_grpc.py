@@ -5,48 +5,36 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from stt_server.rpc.limits import METADATA_BYTES
 from tests.faults.hostile import (
-    CONTINUATION,
     DATA,
-    END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
     KEY,
+    LET_IN,
     PATIENCE_S,
-    PING,
-    PREFACE,
-    PUSH_PROMISE,
     RST_STREAM,
-    SETTINGS,
-    WINDOW_UPDATE,
     Http2,
-    Wire,
+    Metadata,
+    alive,
     call,
     clean,
     frame,
-    header_of,
-    hpack,
     peak_mib,
-    status_of,
 )
 from tests.faults.processes import ServiceProcess
 from tests.services import LARGE, speech
 
-Metadata = tuple[tuple[str, str], ...]
-LET_IN: Metadata = (("authorization", f"Bearer {KEY}"),)
 TRANSCRIBE = "/stt.v1.SpeechToText/Transcribe"
 BEARER = (b"authorization", b"Bearer " + KEY.encode())
 
@@ -86,17 +74,6 @@ def told(error: Any, type_: str) -> str:
     assert status.details[0].Unpack(info)
     assert info.reason == type_.upper()
     return message
-
-
-def alive(service: ServiceProcess) -> None:
-    """An ordinary caller is served, on a connection of its own."""
-    with grpc.insecure_channel(service.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        asked = health_pb2.HealthCheckRequest(service="stt.v1.SpeechToText")
-        told = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE_S)
-        assert told.status == health_pb2.HealthCheckResponse.SERVING
-        request = pb.TranscribeRequest(audio=speech())
-        stub = speech_pb2_grpc.SpeechToTextStub(channel)
-        assert stub.Transcribe(request, metadata=LET_IN, timeout=PATIENCE_S).text
 
 
 BAD_KEYS: list[Metadata] = [
@@ -318,104 +295,3 @@ def test_a_method_that_is_none_is_unimplemented(channel: grpc.Channel, method: s
     calling: Any = channel.unary_unary(method)
     error: Any = failure(lambda: calling(b"", metadata=LET_IN, timeout=PATIENCE_S))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_http_1_on_the_port_of_grpc_is_turned_away(besieged: ServiceProcess) -> None:
-    with Wire(besieged.grpc_port) as wire:
-        wire.send(b"GET /v1/health HTTP/1.1\r\nHost: stranger\r\n\r\n")
-        answer = wire.read()
-    assert b"200 OK" not in answer
-    alive(besieged)
-
-
-def test_grpc_on_the_port_of_http_is_turned_away(besieged: ServiceProcess) -> None:
-    with Wire(besieged.http_port) as wire:
-        wire.send(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER))))
-        answer = wire.read()
-    assert status_of(answer) == 505
-    assert header_of(answer[: answer.index(b"}}")], "X-Error-Type") == "invalid_argument"
-
-
-OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        bytes(range(256)) * 200,
-        PREFACE + bytes(range(256)) * 200,
-        PREFACE + frame(SETTINGS, 0, 0, b"", 2**24 - 1) + bytes(100_000),
-        PREFACE + frame(SETTINGS, 0, 0, b"\0" * 7),
-        PREFACE + frame(SETTINGS, 0, 0, b"\0\x05\xff\xff\xff\xff"),
-        PREFACE + frame(SETTINGS, 0, 0, (b"\0\x01\0\0\0\0" + b"\0\x01\xff\xff\xff\xff") * 1000) * 10,
-        PREFACE + frame(SETTINGS, 0, 0) + frame(DATA, 0, 1, bytes(1000)),
-        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 2, hpack(call(BEARER))),
-        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 0, hpack(call(BEARER))),
-        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, b"\xff" * 10_000),
-        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, b"\x3f\xff\xff\xff\xff\xff\xff\x7f"),
-        PREFACE + frame(SETTINGS, 0, 0) + OPEN + frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\0"),
-        PREFACE + frame(SETTINGS, 0, 0) + OPEN + frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff") * 3,
-        PREFACE + frame(SETTINGS, 0, 0) + OPEN + frame(PUSH_PROMISE, END_HEADERS, 1, b"\0\0\0\2"),
-        PREFACE + frame(SETTINGS, 0, 0) + frame(GOAWAY, 0, 0, bytes(8)) + OPEN,
-        PREFACE + frame(SETTINGS, 0, 0) + frame(200, 255, 2**31 - 1, bytes(16_000)) * 20,
-    ],
-    ids=range(16),
-)
-def test_http_2_that_is_none_ends_its_own_connection_alone(besieged: ServiceProcess, sent: bytes) -> None:
-    before = peak_mib(besieged)
-    with Wire(besieged.grpc_port) as wire:
-        wire.send(sent)
-        alive(besieged)
-    assert peak_mib(besieged) - before < 25
-
-
-def test_headers_without_end_are_not_gathered(besieged: ServiceProcess) -> None:
-    """CVE-2024-27316 and its kin: CONTINUATION upon CONTINUATION."""
-    before = peak_mib(besieged)
-    piece = frame(CONTINUATION, 0, 1, hpack([(b"x-a", b"a" * 16_000)]))
-    with Http2(besieged.grpc_port) as wire:
-        wire.headers(1, call(BEARER), flags=0)
-        for _ in range(100):
-            wire.send(piece * 100)  # 160 MB in all
-        alive(besieged)
-    assert peak_mib(besieged) - before < 110, "what is read ahead, and no more"
-
-
-def test_streams_opened_and_reset_by_the_thousand_cost_nothing_that_lasts(besieged: ServiceProcess) -> None:
-    """CVE-2023-44487, the rapid reset: without a key, so that nothing but the protocol stands in its way."""
-    alive(besieged)
-    before, began = peak_mib(besieged), time.monotonic()
-    opening = hpack(call())
-    for _ in range(5):
-        with Http2(besieged.grpc_port) as wire:
-            for first in range(1, 4001, 200):
-                wire.send(
-                    b"".join(
-                        frame(HEADERS, END_HEADERS, stream, opening) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
-                        for stream in range(first, first + 200, 2)
-                    )
-                )
-            alive(besieged)
-    assert time.monotonic() - began < 5 * PATIENCE_S
-    assert peak_mib(besieged) - before < 60
-
-
-def test_pings_and_settings_by_the_thousand_are_not_answered_for_ever(besieged: ServiceProcess) -> None:
-    before = peak_mib(besieged)
-    for flood in (frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 0, 0)):
-        with Http2(besieged.grpc_port) as wire:
-            for _ in range(200):
-                wire.send(flood * 100)
-            alive(besieged)
-    assert peak_mib(besieged) - before < 60
-
-
-def test_connections_that_say_nothing_hold_up_nobody(besieged: ServiceProcess) -> None:
-    before = besieged.resident_mib()
-    with ExitStack() as stack:
-        for number in range(600):
-            wire = stack.enter_context(Wire(besieged.grpc_port))
-            wire.send((b"", PREFACE[:5], PREFACE, PREFACE + frame(SETTINGS, 0, 0) + OPEN)[number % 4])
-        alive(besieged)
-        assert besieged.resident_mib() - before < 100
-    alive(besieged)

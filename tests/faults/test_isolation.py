@@ -12,6 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
@@ -33,7 +34,6 @@ from tests.faults.busy import (
     forms,
 )
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.services import ROOT, SPEECH
 
 INTERNALS = re.compile(r"Traceback|site-packages|\.py\b|/tmp/|/proc/|0x[0-9a-f]{8}")

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import numpy as np
 
+from buildscripts.lib.scripted import Script
 from tests.faults.callers import PATIENCE_S
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.services import ROOT
 from tests.speech import clip, samples_of, silence, wav_of
 

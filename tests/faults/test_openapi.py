@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from buildscripts.lib.scripted import Script
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.services import ROOT
 
 KEY = "the-key-of-the-schema-tester"

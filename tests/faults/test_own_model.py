@@ -11,13 +11,12 @@ from typing import Literal
 
 import pytest
 
-from buildscripts.lib.scripted import Failure
+from buildscripts.lib.scripted import Failure, Script
 from stt_client import SttClient
 from stt_server.engine.vitals import SUSPICIOUS
 from tests.faults.callers import NOT_SERVING, SERVING, watched
 from tests.faults.processes import ServiceProcess, running
 from tests.faults.replies import WAYS, Reply
-from tests.faults.scripted import Script
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from buildscripts.lib.open_load import Grpc, Rest, Tally, Way, offer
+from buildscripts.lib.scripted import Script
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.speech import silence, wav_of
 
 BURST = 60

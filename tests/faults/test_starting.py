@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from stt_client.errors import NotReady, SttError
 from stt_server.config import parse
 from stt_server.engine.loading import ModelLoadError
 from stt_server.serve import load_whisper
 from tests.faults.processes import TINY, ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.needs import lacking
 from tests.services import ROOT, SPEECH, settings_text
 

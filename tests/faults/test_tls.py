@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from buildscripts.lib.scripted import Script
 from stt_client import SttClient, Tls
 from stt_client.cli import main
 from stt_client.errors import Unauthenticated, UpstreamUnavailable
 from stt_server import healthcheck
 from tests.faults.certificates import Pair, authority, signed
 from tests.faults.looking import eventually
-from tests.faults.scripted import Script
 from tests.faults.steady import WAV
 from tests.faults.tls_house import KEY, THEIRS, House, house
 from tests.services import SPEECH

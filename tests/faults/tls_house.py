@@ -12,9 +12,9 @@ from pathlib import Path
 
 import grpc
 
+from buildscripts.lib.scripted import Script
 from tests.faults.certificates import Pair, authority, signed
 from tests.faults.processes import ServiceProcess, running
-from tests.faults.scripted import Script
 from tests.faults.steady import NO_RETRY
 from tests.services import ROOT
 

@@ -1,0 +1,135 @@
+"""Below gRPC: bytes, frames and floods of them that a real process has to bear, while others are served."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.faults.hostile import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    GOAWAY,
+    HEADERS,
+    KEY,
+    PATIENCE_S,
+    PING,
+    PREFACE,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Http2,
+    Wire,
+    alive,
+    call,
+    frame,
+    header_of,
+    hpack,
+    peak_mib,
+    status_of,
+)
+from tests.faults.processes import ServiceProcess
+
+BEARER = (b"authorization", b"Bearer " + KEY.encode())
+OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))
+
+
+def test_http_1_on_the_port_of_grpc_is_turned_away(besieged: ServiceProcess) -> None:
+    with Wire(besieged.grpc_port) as wire:
+        wire.send(b"GET /v1/health HTTP/1.1\r\nHost: stranger\r\n\r\n")
+        answer = wire.read()
+    assert b"200 OK" not in answer
+    alive(besieged)
+
+
+def test_grpc_on_the_port_of_http_is_turned_away(besieged: ServiceProcess) -> None:
+    with Wire(besieged.http_port) as wire:
+        wire.send(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER))))
+        answer = wire.read()
+    assert status_of(answer) == 505
+    assert header_of(answer[: answer.index(b"}}")], "X-Error-Type") == "invalid_argument"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        bytes(range(256)) * 200,
+        PREFACE + bytes(range(256)) * 200,
+        PREFACE + frame(SETTINGS, 0, 0, b"", 2**24 - 1) + bytes(100_000),
+        PREFACE + frame(SETTINGS, 0, 0, b"\0" * 7),
+        PREFACE + frame(SETTINGS, 0, 0, b"\0\x05\xff\xff\xff\xff"),
+        PREFACE + frame(SETTINGS, 0, 0, (b"\0\x01\0\0\0\0" + b"\0\x01\xff\xff\xff\xff") * 1000) * 10,
+        PREFACE + frame(SETTINGS, 0, 0) + frame(DATA, 0, 1, bytes(1000)),
+        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 2, hpack(call(BEARER))),
+        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 0, hpack(call(BEARER))),
+        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, b"\xff" * 10_000),
+        PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, b"\x3f\xff\xff\xff\xff\xff\xff\x7f"),
+        PREFACE + frame(SETTINGS, 0, 0) + OPEN + frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\0"),
+        PREFACE + frame(SETTINGS, 0, 0) + OPEN + frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff") * 3,
+        PREFACE + frame(SETTINGS, 0, 0) + OPEN + frame(PUSH_PROMISE, END_HEADERS, 1, b"\0\0\0\2"),
+        PREFACE + frame(SETTINGS, 0, 0) + frame(GOAWAY, 0, 0, bytes(8)) + OPEN,
+        PREFACE + frame(SETTINGS, 0, 0) + frame(200, 255, 2**31 - 1, bytes(16_000)) * 20,
+    ],
+    ids=range(16),
+)
+def test_http_2_that_is_none_ends_its_own_connection_alone(besieged: ServiceProcess, sent: bytes) -> None:
+    before = peak_mib(besieged)
+    with Wire(besieged.grpc_port) as wire:
+        wire.send(sent)
+        alive(besieged)
+    assert peak_mib(besieged) - before < 25
+
+
+def test_headers_without_end_are_not_gathered(besieged: ServiceProcess) -> None:
+    """CVE-2024-27316 and its kin: CONTINUATION upon CONTINUATION."""
+    before = peak_mib(besieged)
+    piece = frame(CONTINUATION, 0, 1, hpack([(b"x-a", b"a" * 16_000)]))
+    with Http2(besieged.grpc_port) as wire:
+        wire.headers(1, call(BEARER), flags=0)
+        for _ in range(100):
+            wire.send(piece * 100)  # 160 MB in all
+        alive(besieged)
+    assert peak_mib(besieged) - before < 110, "what is read ahead, and no more"
+
+
+def test_streams_opened_and_reset_by_the_thousand_cost_nothing_that_lasts(besieged: ServiceProcess) -> None:
+    """CVE-2023-44487, the rapid reset: without a key, so that nothing but the protocol stands in its way."""
+    alive(besieged)
+    before, began = peak_mib(besieged), time.monotonic()
+    opening = hpack(call())
+    for _ in range(5):
+        with Http2(besieged.grpc_port) as wire:
+            for first in range(1, 4001, 200):
+                wire.send(
+                    b"".join(
+                        frame(HEADERS, END_HEADERS, stream, opening) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
+                        for stream in range(first, first + 200, 2)
+                    )
+                )
+            alive(besieged)
+    assert time.monotonic() - began < 5 * PATIENCE_S
+    assert peak_mib(besieged) - before < 60
+
+
+def test_pings_and_settings_by_the_thousand_are_not_answered_for_ever(besieged: ServiceProcess) -> None:
+    before = peak_mib(besieged)
+    for flood in (frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 0, 0)):
+        with Http2(besieged.grpc_port) as wire:
+            for _ in range(200):
+                wire.send(flood * 100)
+            alive(besieged)
+    assert peak_mib(besieged) - before < 60
+
+
+def test_connections_that_say_nothing_hold_up_nobody(besieged: ServiceProcess) -> None:
+    before = besieged.resident_mib()
+    with ExitStack() as stack:
+        for number in range(600):
+            wire = stack.enter_context(Wire(besieged.grpc_port))
+            wire.send((b"", PREFACE[:5], PREFACE, PREFACE + frame(SETTINGS, 0, 0) + OPEN)[number % 4])
+        alive(besieged)
+        assert besieged.resident_mib() - before < 100
+    alive(besieged)
