@@ -127,6 +127,13 @@ class _Keeper:
                 continue  # its caller has left
             try:
                 await self._serve(task)
+            except (
+                Exception
+            ):  # no memory left, or a fault of ours: it is this file's, and the next one has a child again
+                log.exception("a file was not decoded")
+                task.settle(Internal("no file can be decoded now"))
+                self.kill()
+                await asyncio.get_running_loop().run_in_executor(self._threads, self.end)
             finally:
                 task.result.cancel()  # no effect on what is settled
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from stt_server.audio import SAMPLE_RATE, decode, pipes
 from stt_server.audio import children as pool_module
 from stt_server.audio.children import Children
+from stt_server.audio.mono import Recording
 from stt_server.audio.offspring import Bounds, Death
 from stt_server.errors import AudioTooLong, EmptyAudio, Internal, InvalidArgument, SttError, UnsupportedAudio
 from tests.services import ROOT, until
@@ -292,6 +294,17 @@ async def test_children_are_replaced_after_so_many_files_or_so_much_memory(monke
                 assert good(await children.decode(GOOD))
             assert before not in children.pids
         assert died == []
+
+
+async def test_a_service_without_memory_for_one_file_decodes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pool() as children:
+        before = children.pids
+        with monkeypatch.context() as patch:
+            patch.setattr(Recording, "add_bytes", Mock(side_effect=MemoryError))
+            with pytest.raises(Internal):
+                await children.decode(GOOD)
+        assert good(await children.decode(GOOD))
+        assert children.pids != before
 
 
 async def test_where_no_child_can_be_had_it_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
