@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stt_client import SttClient
 
@@ -28,15 +29,28 @@ class Front:
         self._make_app = make_app
         self._line = _Line(make_app(client), client)
         self._closing: set[asyncio.Task[None]] = set()
+        self._leaving = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         line = self._line
         line.requests += 1
         try:
-            await line.app(scope, receive, send)
+            await line.app(scope, receive, self._parting(send) if scope["type"] == "http" else send)
         finally:
             line.requests -= 1
             self._close_if_done(line)
+
+    def take_leave(self) -> None:
+        """From now on answers tell callers to come back on another connection."""
+        self._leaving = True
+
+    def _parting(self, send: Send) -> Send:
+        async def parting(message: Message) -> None:
+            if self._leaving and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        return parting
 
     def turn(self, client: SttClient) -> None:
         """From now on requests go through `client`."""

@@ -23,6 +23,10 @@ is for health and metrics alone. The usual limit on open files is 1024, and gRPC
 SPARE_CONNECTIONS = 64
 """Over `MAX_CONNECTIONS`, for those. One more is closed as it opens."""
 
+LAST_REQUESTS_S = 0.5
+"""Seconds for which a connection without a request stays open while the gateway stops: one that is on its way would be
+cut off, and is answered instead."""
+
 
 class GatewayProtocol(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,6 +49,16 @@ class GatewayProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_headers()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LAST_REQUESTS_S, self._shut_down_now)
+        else:
+            super().shutdown()
+
+    def _shut_down_now(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def _take_room(self) -> None:
         if len(self.connections) <= MAX_CONNECTIONS:

@@ -79,6 +79,13 @@ class GatewayServer:
             await self._front.close()
             raise
 
+    def take_leave(self) -> None:
+        """Tells callers with each answer from now on that their next request belongs on another connection.
+
+        To be called a while before `stop`, so that few are about to use a connection in the moment that it is closed.
+        """
+        self._front.take_leave()
+
     def renew_certificate(self) -> None:
         """Shows callers who connect from now on what is in the TLS files now.
 
@@ -109,6 +116,7 @@ class GatewayServer:
             return
         # uvicorn waits in whole seconds.
         self._server.config.timeout_graceful_shutdown = max(1, math.ceil(grace_s))
+        self._front.take_leave()
         self._stopping.set()
         self._server.should_exit = True
         await self._task

@@ -148,6 +148,8 @@ class Service:
         """NOT_SERVING, then everything accepted is answered, for at most DRAIN_TIMEOUT_S seconds."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         until = time.monotonic() + self.settings.drain_timeout_s
+        if self._gateway is not None:
+            self._gateway.take_leave()
         if self._readiness.ready:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"

@@ -15,6 +15,10 @@ class Gateway(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
+    def take_leave(self) -> None:
+        """Tells callers with each answer that their next request belongs on another connection."""
+        ...
+
     def renew_certificate(self) -> None:
         """Reads its TLS files again. Raises OSError, and goes on with what it has."""
         ...

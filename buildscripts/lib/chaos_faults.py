@@ -110,7 +110,7 @@ FAULTS: dict[str, Fault] = {
     "failing-fallback": Fault("fallback", model_of_fallback("engine"), scripted=True),
     "fallback-out-of-memory": Fault("fallback", model_of_fallback("out_of_memory"), scripted=True),
     "bug-in-fallback": Fault("fallback", model_of_fallback("bug"), scripted=True),
-    "failing-primary": Fault("fallback", model_of_primary("engine", Harm()), scripted=True),
+    "failing-primary": Fault("fallback", model_of_primary("engine", Harm(silences=True)), scripted=True),
     "primary-out-of-memory": Fault(
         "fallback", model_of_primary("out_of_memory", Harm(everybody=frozenset({"out_of_memory"}))), scripted=True
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -70,6 +70,9 @@ class Harm:
     """Error types that may be told of recordings other than WAV."""
     fallback: bool = False
     """Whether the fallback may fail whoever asks it."""
+    silences: bool = False
+    """Whether primaries (those that are `down`, or any) have no answers of their own, so that the fallback is asked for
+    what they would have been sure of, too."""
     unsure: frozenset[str] = frozenset()
     """Error types that may be told where the primary was unsure, beside `fallback_failed`."""
 
@@ -152,10 +155,11 @@ def breach_of(entry: Entry, harms: Sequence[Harm]) -> str:
     return ""
 
 
-def _refusal(entry: Entry, harms: Iterable[Harm]) -> str:
+def _refusal(entry: Entry, harms: Sequence[Harm]) -> str:
     if entry.detail not in ERRORS:
         return "refused with no type of the contract"
     allowed = set(entry.may)
+    unsure = entry.unsure or any(harm.silences and _reaches(harm, entry) for harm in harms)
     for harm in harms:
         allowed |= harm.everybody
         if entry.to == "pool":
@@ -164,11 +168,15 @@ def _refusal(entry: Entry, harms: Iterable[Harm]) -> str:
             allowed |= {"upstream_unavailable", "not_ready", "deadline_exceeded"}
         if entry.container != "wav":
             allowed |= harm.containers
-        if entry.unsure:
+        if unsure:
             allowed |= harm.unsure
             if harm.fallback and entry.to not in DEGRADES:
                 allowed.add("fallback_failed")
     return "" if entry.detail in allowed else f"refused without a reason: {entry.detail}"
+
+
+def _reaches(harm: Harm, entry: Entry) -> bool:
+    return not harm.down or entry.to == "pool" or not harm.down.isdisjoint(path_of(entry.to))
 
 
 DEGRADES = frozenset({"a", "gateway"})

@@ -67,7 +67,7 @@ async def poison_primary(scene: Scene) -> AsyncIterator[Harm]:
     assert member.script is not None  # noqa: S101
     member.act(replace(member.script, error="cuda"))
     await member.ends_by_itself(LOST_S)
-    yield _down(member, cuts=False)
+    yield replace(_down(member, cuts=False), silences=True)
     await member.start()
 
 

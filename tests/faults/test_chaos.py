@@ -20,6 +20,7 @@ from buildscripts.lib.material import Spoken
 from tests.services import ROOT
 
 KILLED = Harm(down=frozenset({"a"}), cuts=True)
+POISONED = Harm(down=frozenset({"a"}), silences=True)
 RESTARTED = Harm(down=frozenset({"a"}))
 NO_FALLBACK = Harm(fallback=True)
 SAID = Spoken("", "en", "", b"", {})
@@ -72,6 +73,8 @@ def test_a_failing_fallback_is_told_only_to_who_needed_it_and_is_not_degraded_fo
     assert breach_of(refused("fallback_failed", to="b", unsure=True), [NO_FALLBACK]) == ""
     assert "without a reason" in breach_of(refused("fallback_failed", to="b"), [NO_FALLBACK])
     assert "without a reason" in breach_of(refused("fallback_failed", to="a", unsure=True), [NO_FALLBACK])
+    assert breach_of(refused("fallback_failed", to="pool"), [NO_FALLBACK, POISONED]) == ""
+    assert "without a reason" in breach_of(refused("fallback_failed", to="b"), [NO_FALLBACK, POISONED])
 
 
 def test_a_fault_accounts_for_what_was_in_flight_from_its_beginning_to_a_moment_past_its_end() -> None:

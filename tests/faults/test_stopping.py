@@ -61,7 +61,10 @@ async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their
                 assert not all(call.done() for call in calls), "there was nothing left to drain"
                 process.send(signal.SIGTERM)  # as supervisors do: it hurries nobody
                 assert {answer.text for answer in await asyncio.gather(*calls)} == {TEXT}
-                assert {answer.status_code for answer in await asyncio.gather(*posts)} == {200}
+                told = {
+                    (answer.status_code, answer.headers.get("connection")) for answer in await asyncio.gather(*posts)
+                }
+                assert told == {(200, "close")}, "a connection that is kept would be cut while it is used"
                 with pytest.raises(grpc.aio.AioRpcError) as ended:
                     await one.rest()
                 assert [final.result.text for final in finals(one.responses)] == [TEXT]

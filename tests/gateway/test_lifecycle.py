@@ -102,6 +102,37 @@ async def test_stop_finishes_what_is_in_flight_and_takes_nothing_new(
         await asyncio.wait_for(stopping, 5)
 
 
+async def test_who_keeps_a_connection_is_told_to_let_it_go_before_it_is_closed(own: GatewayServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+    asking = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write(asking)
+    assert "connection" not in (await read_answer(reader)).headers
+    own.take_leave()
+    writer.write(asking)
+    answer = await read_answer(reader)
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_a_request_on_its_way_to_a_stopping_gateway_is_answered(own: GatewayServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+    writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await read_answer(reader)).status == 200
+    stopping = asyncio.create_task(own.stop(5))
+    while True:  # until it takes no more connections: it has let go of those without a request by then
+        try:
+            _, other = await asyncio.open_connection("127.0.0.1", own.port)
+        except ConnectionRefusedError:
+            break
+        other.close()
+    writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await read_answer(reader)
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    writer.close()
+    await asyncio.wait_for(stopping, 5)
+
+
 async def test_what_outlasts_the_grace_is_told_so(own: GatewayServer, service: ScriptedService) -> None:
     service.hold = asyncio.Event()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{own.port}", timeout=30) as http:
