@@ -26,6 +26,7 @@ KEY = "the-key-of-the-web-0123456789abcdef"
 BEARER = f"Authorization: Bearer {KEY}"
 Metadata = tuple[tuple[str, str], ...]
 LET_IN: Metadata = (("authorization", f"Bearer {KEY}"),)
+CLOSE = "Connection: close"
 FORM = "Content-Type: multipart/form-data; boundary=frontier"
 PATIENCE_S = 15.0
 """For an answer that is due at once, on a busy machine."""
@@ -110,6 +111,15 @@ def http(port: int, raw: bytes) -> bytes:
     with Wire(port) as wire:
         wire.send(raw)
         return wire.read()
+
+
+def length(body: bytes) -> str:
+    return f"Content-Length: {len(body)}"
+
+
+def post(service: ServiceProcess, body: bytes, content_type: str = FORM) -> bytes:
+    """All that is answered to a body whose sender is let in."""
+    return http(service.http_port, head(BEARER, content_type, CLOSE, length(body)) + body)
 
 
 def status_of(answer: bytes) -> int:
