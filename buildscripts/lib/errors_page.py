@@ -38,7 +38,9 @@ _RETRY_NOTES = """
   `grpc-retry-pushback-ms: -1`. The caller may, after the wait.
 - 499 is in logs only: nobody is left to be told.
 - A status without `x-error-type` is not ours: a proxy's, or gRPC's own, such as RESOURCE_EXHAUSTED for a message or
-  metadata over its limit. An HTTP code without `X-Error-Type` is the ingress's.
+  metadata over its limit, and CANCELLED for a call that its caller didn't cancel: it came while the service ended, or
+  in a flood, and nobody saw it. Try that one again, elsewhere if you can, as the SDK does. An HTTP code without
+  `X-Error-Type` is the ingress's.
 """
 
 _WHAT_TO_DO = """
