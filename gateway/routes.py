@@ -64,10 +64,10 @@ def build_router(client: SttClient, options: GatewayOptions, uploads: Uploads) -
 
 
 async def _admitted(client: SttClient, request_id: str, metadata: Metadata) -> int:
-    """Has the service look at the key, before a body is read; the bytes that a recording may have.
+    """Has the service look at the key and at its queue, before a body is read; the bytes that a recording may have.
 
     Raises:
-        SttError: unauthenticated, not_ready, upstream_unavailable.
+        SttError: unauthenticated, not_ready, overloaded, upstream_unavailable.
     """
     asking = [*metadata, ("x-req-id", request_id), ("x-verify-key", "true")]
     return (await client.status(metadata=asking)).limits.max_upload_bytes

@@ -239,12 +239,14 @@ class Service:
         limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
         guard = self._guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
         room = Room(settings.max_upload_bytes)
+
+        def check_door() -> None:
+            self.work.gate.check_door()
+
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
             interceptors=[
-                SpeechInterceptor(
-                    guard, self._readiness, self._observer, room, lambda: self.work.gate.check_door(), unread_timeout_s
-                )
+                SpeechInterceptor(guard, self._readiness, self._observer, room, check_door, unread_timeout_s)
             ],
             options=server_options(settings.max_upload_bytes),
         )
@@ -253,7 +255,7 @@ class Service:
             server,
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
-            OperationsServicer(self._status, self._metrics.exposition, guard, self._observer), server
+            OperationsServicer(self._status, self._metrics.exposition, guard, check_door, self._observer), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = (SPEECH_NAME, "stt.v1.Operations", health.SERVICE_NAME, reflection.SERVICE_NAME)

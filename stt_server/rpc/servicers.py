@@ -118,6 +118,7 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
         status: Callable[[bool], pb.GetStatusResponse],
         exposition: Callable[[], tuple[str, str]],
         guard: Guard,
+        check_door: Callable[[], None],
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -125,10 +126,12 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
         Args:
             status: the status of now, with the snapshot or without.
             exposition: the metrics' text and its content type. Both may block for milliseconds.
+            check_door: raises Overloaded as long as nobody would be let in, whatever he sent.
         """
         self._status = status
         self._exposition = exposition
         self._guard = guard
+        self._check_door = check_door
         self._observer = observer
         self._clock = clock
 
@@ -143,6 +146,7 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
             call = CallState(f"{SPEECH}Transcribe", TRANSCRIBE, request_id_of(metadata), self._clock())
             try:
                 self._guard.check_caller(call, metadata)
+                self._check_door()
             except SttError as error:
                 try:
                     await abort(call, context, error, self._clock())

@@ -13,6 +13,8 @@ import httpx
 from buildscripts.lib.open_load import Grpc, Rest, Tally, offer
 from buildscripts.lib.scripted import Script
 from stt_client import SttClient
+from tests.faults.callers import until_in_flight
+from tests.faults.hostile import FORM, head, header_of, status_of
 from tests.faults.processes import ServiceProcess, running
 from tests.speech import silence, wav_of
 
@@ -93,3 +95,20 @@ async def test_at_ten_times_its_capacity_all_is_answered_in_time_or_refused_at_o
     assert left == [0, 0]
     assert grown < 64
     assert after.latency(0.5) < 3 * before.latency(0.5)
+
+
+async def test_a_full_queue_refuses_an_upload_before_it_is_received(tmp_path: Path) -> None:
+    keys: dict[str, object] = {"MAX_CONCURRENCY": 1, "MAX_QUEUE": 0, "VAD_FILTER": "false"}
+    primary = ServiceProcess("primary", tmp_path, keys, Script(seconds=30))
+    with running(primary):
+        async with SttClient(primary.target, timeout=60) as client, httpx.AsyncClient(base_url=primary.url) as http:
+            held = asyncio.create_task(client.transcribe(wav_of(silence(0.5))))
+            await until_in_flight(http, 1)
+            reader, writer = await asyncio.open_connection("127.0.0.1", primary.http_port)
+            writer.write(head(FORM, "Content-Length: 500000"))  # and nothing of it
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert (status_of(answer), header_of(answer, "X-Error-Type")) == (503, "overloaded")
+            assert header_of(answer, "Retry-After")
+            assert await metric(client, 'stt_refusals_total{reason="queue_full"}') == 1
+            writer.close()
+            held.cancel()
