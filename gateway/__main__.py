@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
-from gateway.certificate import Certificate
+from gateway.http.certificate import Certificate
+from gateway.http.renewal import Renewal, TlsFiles
+from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions, HttpTls
-from gateway.renewal import Renewal, TlsFiles
-from gateway.server import GatewayServer
 
 GRACE_S = 30.0
 """How long SIGTERM waits for requests in flight."""

@@ -9,18 +9,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import openapi
-from gateway.access_log import AccessLog
-from gateway.docs import docs_router
-from gateway.door import Door
-from gateway.drain import Drain
-from gateway.errors import CatchAll, Refusal, on_http_exception, on_refusal, on_stt_error
-from gateway.headers import EXPOSED, RequestIds
-from gateway.live import live_router
+from gateway.http.access_log import AccessLog
+from gateway.http.drain import Drain
+from gateway.http.early_refusal import Door
+from gateway.http.errors import CatchAll, Refusal, on_http_exception, on_refusal, on_stt_error
+from gateway.http.headers import EXPOSED, RequestIds
+from gateway.http.uploads import Uploads
+from gateway.live.endpoint import live_router
+from gateway.live.page import page_router
 from gateway.options import GatewayOptions
-from gateway.page import page_router
-from gateway.routes import build_router
-from gateway.uploads import Uploads
+from gateway.rest import openapi
+from gateway.rest.docs import docs_router
+from gateway.rest.routes import build_router
 from stt_client import SttClient
 from stt_client.errors import SttError
 

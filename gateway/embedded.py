@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions, HttpTls
-from gateway.server import GatewayServer
 
 
 class HttpSettings(Protocol):

@@ -6,7 +6,7 @@ from stt_client.errors import SttError
 from stt_client.pool import SttPool
 from stt_client.request import AudioFormat, Samples
 from stt_client.results import Limits, Metrics, Routing, Segment, Status, Timings, Transcript, Word
-from stt_client.stream_results import FLUSH, Final, Flush, Interim, SpeechEvent, StreamEvent
+from stt_client.streaming.results import FLUSH, Final, Flush, Interim, SpeechEvent, StreamEvent
 from stt_client.sync import SyncSttClient
 from stt_client.telemetry import CallRecord, LatencyStats
 

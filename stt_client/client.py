@@ -22,10 +22,10 @@ from stt_client.errors import DeadlineExceeded, NotReady, UpstreamUnavailable
 from stt_client.request import AudioFormat, Samples, checked_request_id, prepare
 from stt_client.results import Metrics, Status, Transcript
 from stt_client.rpc_errors import error_of_rpc
-from stt_client.stream import Alone, live
-from stt_client.stream_call import StreamCall
-from stt_client.stream_options import StreamOptions
-from stt_client.stream_results import Flush, StreamEvent
+from stt_client.streaming.call import StreamCall
+from stt_client.streaming.options import StreamOptions
+from stt_client.streaming.results import Flush, StreamEvent
+from stt_client.streaming.stream import Alone, live
 from stt_client.telemetry import LatencyStats, Telemetry
 from stt_client.unary_call import UnaryCall
 

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from protos.stt.v1 import speech_pb2
 from stt_client.errors import Internal
 from stt_client.results import Limits, Routing, Segment, Status, Timings, Transcript, Word
-from stt_client.stream_results import Final, Interim, SpeechEvent, StreamEvent
+from stt_client.streaming.results import Final, Interim, SpeechEvent, StreamEvent
 
 _NANOS = 1_000_000_000
 

@@ -25,9 +25,9 @@ from stt_client.deadline import deadline_in, seconds_left
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
 from stt_client.results import Status, Transcript
-from stt_client.stream import PATIENCE_S, live
-from stt_client.stream_options import StreamOptions
-from stt_client.stream_results import Flush, StreamEvent
+from stt_client.streaming.options import StreamOptions
+from stt_client.streaming.results import Flush, StreamEvent
+from stt_client.streaming.stream import PATIENCE_S, live
 from stt_client.telemetry import LatencyStats
 
 if TYPE_CHECKING:

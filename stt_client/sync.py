@@ -14,8 +14,8 @@ from stt_client.client import ClientOptions, Pairs, SttClient
 from stt_client.errors import Cancelled
 from stt_client.request import Audio, AudioFormat, CallOptions
 from stt_client.results import Metrics, Status, Transcript
-from stt_client.stream_options import StreamOptions
-from stt_client.stream_results import Flush, StreamEvent
+from stt_client.streaming.options import StreamOptions
+from stt_client.streaming.results import Flush, StreamEvent
 from stt_client.telemetry import LatencyStats
 
 if TYPE_CHECKING:

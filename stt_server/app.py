@@ -20,36 +20,36 @@ from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.audio.children import Children
-from stt_server.audio.offspring import Bounds
+from stt_server.admission.upload_budget import Room
+from stt_server.audio.sandbox.pool import Children
+from stt_server.audio.sandbox.worker import Bounds
 from stt_server.audio.vad import VoiceActivity
+from stt_server.backend import Route, Work, route_of, usable_cores
 from stt_server.config import Settings
+from stt_server.engine.health.vitals import Vitals
 from stt_server.engine.types import Recognizer
-from stt_server.engine.vitals import Vitals
 from stt_server.errors import EngineLost
-from stt_server.http_face import Gateway, address_of
-from stt_server.observability.faults import FaultMetrics
+from stt_server.lifecycle.gateway import Gateway, address_of
+from stt_server.lifecycle.ports import listen, listen_for_gateway
+from stt_server.lifecycle.readiness import Readiness
+from stt_server.observability.failure_metrics import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
-from stt_server.observability.reloads import ReloadMetrics
+from stt_server.observability.reload_metrics import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
-from stt_server.observability.streams import StreamMetrics
-from stt_server.ports import listen, listen_for_gateway
+from stt_server.observability.stream_metrics import StreamMetrics
+from stt_server.rpc.access_control import Guard
 from stt_server.rpc.convert import duration
-from stt_server.rpc.guard import Guard
 from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
-from stt_server.rpc.limits import server_options
-from stt_server.rpc.readiness import Readiness
-from stt_server.rpc.room import Room
+from stt_server.rpc.server_options import server_options
 from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
-from stt_server.security.keys import KeyRing
+from stt_server.security.key_ring import KeyRing
 from stt_server.security.rate_limit import RateLimiter
 from stt_server.security.tls import ServerCertificate, ServerPems, server_pems
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
-from stt_server.work import Route, Work, route_of, usable_cores
 
 log = logging.getLogger(__name__)
 

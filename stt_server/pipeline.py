@@ -10,12 +10,17 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 
-from stt_server.answers import answer_of, combined, keeps_own
+from stt_server.admission.audio_length import Lengths
+from stt_server.admission.gate import Gate, Ticket
+from stt_server.admission.service_time import Load
 from stt_server.asked import check_options
 from stt_server.audio import SAMPLE_RATE, Chunk, decode_plain, split
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.vad import detect_speech
+from stt_server.cascade.escalation import Escalation, judge, weak_chunks
+from stt_server.cascade.merging import answer_of, combined, keeps_own
 from stt_server.engine.batcher import Batcher
+from stt_server.engine.queue import Rank
 from stt_server.engine.types import (
     ChunkJob,
     DecodeOptions,
@@ -23,13 +28,8 @@ from stt_server.engine.types import (
     ModelInfo,
     speech_seconds,
 )
-from stt_server.engine.waiting import Rank
 from stt_server.errors import EngineError, FallbackFailed, InvalidArgument
-from stt_server.escalation import Escalation, judge, weak_chunks
-from stt_server.estimate import Load
-from stt_server.gate import Gate, Ticket
-from stt_server.jobs import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
-from stt_server.lengths import Lengths
+from stt_server.request import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules, Transcript
 from stt_server.routing import Decision, Policy
 
 LANGUAGE_CHUNKS = 4

@@ -11,7 +11,7 @@ def main() -> None:
     # would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from gateway.embedded import make_gateway
-    from stt_server.serve import run
+    from stt_server.lifecycle.run import run
 
     sys.exit(run("primary", make_gateway))
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildscripts.lib.pins import ROOT
+from buildscripts.lib.models.pins import ROOT
 
 OSV_URL = "https://api.osv.dev/v1/query"
 HOLES, BROKEN, NOT_CHECKED = 1, 2, 3

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from buildscripts.lib.pins import ROOT
+from buildscripts.lib.models.pins import ROOT
 
 
 def use_venv() -> None:

@@ -14,9 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from stt_client.audio_source import frame_bytes
 from stt_client.cli.connection import UsageError
 from stt_client.request import AudioFormat
+from stt_client.streaming.audio_source import frame_bytes
 
 RATES_HZ = (8000, 48_000)
 """Of live audio, as services take it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from stt_client.convert import event_json
 from stt_client.results import Segment, Transcript
-from stt_client.stream_results import Final, Interim, SpeechEvent, StreamEvent
+from stt_client.streaming.results import Final, Interim, SpeechEvent, StreamEvent
 from stt_client.subtitles import to_srt, to_vtt
 
 if TYPE_CHECKING:

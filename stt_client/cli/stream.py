@@ -22,8 +22,8 @@ from stt_client.cli.recordings import STDIN
 from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
 from stt_client.errors import ELSEWHERE, SttError
 from stt_client.pool import SttPool
-from stt_client.stream_options import StreamOptions
-from stt_client.stream_results import FLUSH, Flush
+from stt_client.streaming.options import StreamOptions
+from stt_client.streaming.results import FLUSH, Flush
 from stt_client.telemetry import CallRecord
 
 _EPILOG = """\

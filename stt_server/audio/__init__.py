@@ -6,7 +6,7 @@ their own.
 """
 
 from stt_server.audio.chunks import MAX_CHUNK_SECONDS, Chunk, split
-from stt_server.audio.decoding import decode, decode_plain
+from stt_server.audio.decode import decode, decode_plain
 from stt_server.audio.formats import SAMPLE_RATE, AudioFormat
 
 __all__ = ["MAX_CHUNK_SECONDS", "SAMPLE_RATE", "AudioFormat", "Chunk", "decode", "decode_plain", "split"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from stt_server.audio.formats import SAMPLE_RATE
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.passages import Passage, clip, find_passages, is_certain
+from stt_server.audio.speech_spans import Passage, clip, find_passages, is_certain
 from stt_server.audio.vad import WINDOW, Detector, Span, detect_speech, speech_spans
 
 MAX_CHUNK_SECONDS = 30.0

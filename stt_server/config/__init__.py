@@ -5,8 +5,8 @@
 
 from stt_server.config.errors import ConfigError
 from stt_server.config.key import Key
-from stt_server.config.keys import KEYS
 from stt_server.config.load import config_path, load, parse
+from stt_server.config.schema import KEYS
 from stt_server.config.settings import Settings
 from stt_server.config.values import ApiKey, FallbackTarget, Network, Service
 

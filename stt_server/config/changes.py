@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from stt_server.config.envfile import read_entries
 from stt_server.config.errors import ConfigError
-from stt_server.config.keys import KEYS
+from stt_server.config.schema import KEYS
 from stt_server.config.settings import Settings
 
 

@@ -15,7 +15,7 @@ from envparse import NOTSET, ConfigurationError
 from stt_server.config.envfile import Entry, FileEnv, read_entries
 from stt_server.config.errors import ConfigError
 from stt_server.config.key import Key
-from stt_server.config.keys import KEYS
+from stt_server.config.schema import KEYS
 from stt_server.config.settings import Settings
 from stt_server.config.values import FallbackTarget, Service
 

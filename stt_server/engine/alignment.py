@@ -11,7 +11,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import merge_punctuations
 
-from stt_server.engine.decoding import TimedTokens
+from stt_server.engine.tokens import TimedTokens
 from stt_server.engine.types import Word
 from stt_server.engine.windows import FRAMES_PER_SECOND
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, zip_longest
 
-from stt_server.engine.failures import lost
+from stt_server.engine.health.failures import lost
+from stt_server.engine.health.vitals import Vitals
+from stt_server.engine.health.watchdog import Watchdog
 from stt_server.engine.inference import recognize_each, why_lost
+from stt_server.engine.queue import Entry, Owner, Rank, Waiting
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
-from stt_server.engine.vitals import Vitals
-from stt_server.engine.waiting import Entry, Owner, Rank, Waiting
-from stt_server.engine.watchdog import Watchdog
 from stt_server.errors import DeadlineExceeded, EngineError, EngineLost, SttError
 
 JOIN_TIMEOUT_S = 1.0

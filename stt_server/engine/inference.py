@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stt_server.audio.formats import SAMPLE_RATE
-from stt_server.engine.failures import failure_of, lost
+from stt_server.engine.health.failures import failure_of, lost
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, Recognizer, Samples
 from stt_server.errors import Abandoned, EngineLost, SttError
 

@@ -12,9 +12,14 @@ import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from stt_server.engine import guard, windows
+from stt_server.engine import text_checks as guard
+from stt_server.engine import windows
+from stt_server.engine.acceptance import Decoded, doubt_of, hopeless, invented_reason, promise, speech_end
 from stt_server.engine.alignment import aligned_logprobs, greedy_logprobs, word_times
-from stt_server.engine.decoding import (
+from stt_server.engine.encoding import Encoded, Encoder, as_batch
+from stt_server.engine.language import choose_language
+from stt_server.engine.loading import ModelOptions, load
+from stt_server.engine.tokens import (
     TimedTokens,
     by_segment,
     earlier_tokens,
@@ -22,11 +27,7 @@ from stt_server.engine.decoding import (
     prompt_tokens,
     split_segments,
 )
-from stt_server.engine.encoding import Encoded, Encoder, as_batch
-from stt_server.engine.language import choose_language
-from stt_server.engine.loading import ModelOptions, load
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, Segment, Word
-from stt_server.engine.verdict import Decoded, doubt_of, hopeless, invented_reason, promise, speech_end
 from stt_server.errors import Abandoned
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from stt_server.observability.calls import Call
+from stt_server.observability.call_record import Call
 
 LEVELS = ("debug", "info", "warning", "error")
 """Of `LOG_LEVEL`, the most talkative first."""

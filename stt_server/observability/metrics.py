@@ -16,11 +16,11 @@ from prometheus_client.registry import Collector
 
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
-from stt_server.audio.offspring import DEATHS, Death
-from stt_server.engine.invention import REASONS as SUPPRESSED_REASONS
+from stt_server.audio.sandbox.worker import DEATHS, Death
+from stt_server.engine.hallucination import REASONS as SUPPRESSED_REASONS
 from stt_server.errors import Refused
-from stt_server.jobs import Progress
-from stt_server.observability.calls import STREAM, TRANSCRIBE, Call
+from stt_server.observability.call_record import STREAM, TRANSCRIBE, Call
+from stt_server.request import Progress
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `Metrics.exposition`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from stt_server.observability.calls import Call
+from stt_server.observability.call_record import Call
 from stt_server.observability.logs import log_call
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.snapshot import Snapshot

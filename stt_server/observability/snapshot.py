@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stt_server.breaker import CircuitState
-from stt_server.observability.calls import Call, FallbackResult
+from stt_server.cascade.breaker import CircuitState
+from stt_server.observability.call_record import Call, FallbackResult
 from stt_server.observability.gpu import GpuReading
 
 WINDOW = 2048

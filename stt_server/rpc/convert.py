@@ -12,7 +12,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from stt_server.audio import AudioFormat
 from stt_server.engine.types import DecodeOptions, Segment, Word
 from stt_server.errors import InvalidArgument
-from stt_server.jobs import Answer, Job, Progress, Transcript
+from stt_server.request import Answer, Job, Progress, Transcript
 from stt_server.routing import Policy, Reason
 
 T = TypeVar("T")

@@ -13,14 +13,14 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
+from stt_server.admission.upload_budget import Room
 from stt_server.errors import DeadlineExceeded, Internal, NotReady, Overloaded, SttError
-from stt_server.observability.calls import STREAM, TRANSCRIBE
+from stt_server.lifecycle.readiness import Readiness
+from stt_server.observability.call_record import STREAM, TRANSCRIBE
 from stt_server.observability.observer import Observer
-from stt_server.rpc.calls import CallState, current_call, error_metadata, request_id_of, trailing_metadata
-from stt_server.rpc.guard import Guard
+from stt_server.rpc.access_control import Guard
+from stt_server.rpc.call_state import CallState, current_call, error_metadata, request_id_of, trailing_metadata
 from stt_server.rpc.messages import Parse, parsed, parsed_message, raw_message
-from stt_server.rpc.readiness import Readiness
-from stt_server.rpc.room import Room
 
 log = logging.getLogger(__name__)
 

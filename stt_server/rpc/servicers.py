@@ -16,13 +16,13 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.config import Settings
 from stt_server.engine.types import ModelInfo
 from stt_server.errors import DeadlineExceeded, EmptyAudio, PayloadTooLarge, SttError
-from stt_server.jobs import Transcript
-from stt_server.observability.calls import TRANSCRIBE
+from stt_server.observability.call_record import TRANSCRIBE
 from stt_server.observability.observer import Observer
 from stt_server.pipeline import Pipeline
-from stt_server.rpc.calls import CallState, current_call, request_id_of, values_of
+from stt_server.request import Transcript
+from stt_server.rpc.access_control import Guard
+from stt_server.rpc.call_state import CallState, current_call, request_id_of, values_of
 from stt_server.rpc.convert import duration, job_of, response_of
-from stt_server.rpc.guard import Guard
 from stt_server.rpc.interceptors import SPEECH, abort
 from stt_server.rpc.stream_convert import event_of, messages_of
 from stt_server.streaming.registry import Streams

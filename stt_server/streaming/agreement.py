@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from stt_server.engine.guard import is_unspaced
+from stt_server.engine.text_checks import is_unspaced
 
 _ANCHOR = 3
 """Words before a place in one text that find the same place in another one."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stt_server.engine.guard import is_looped
+from stt_server.engine.text_checks import is_looped
 from stt_server.engine.types import join_text
-from stt_server.jobs import Transcript
+from stt_server.request import Transcript
 
 MAX_CHARACTERS = 600
 """More than the engine takes."""

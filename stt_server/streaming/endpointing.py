@@ -11,7 +11,7 @@ import numpy as np
 from stt_server.audio.chunks import quietest_window, widest_pause
 from stt_server.audio.formats import SAMPLE_RATE
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.passages import may_be_speech
+from stt_server.audio.speech_spans import may_be_speech
 from stt_server.audio.vad import (
     CERTAIN_PROBABILITY,
     CERTAIN_WINDOWS,

@@ -15,10 +15,10 @@ from stt_server.engine.types import DecodeOptions
 from stt_server.errors import NotReady, PayloadTooLarge, SttError
 from stt_server.routing import Policy
 from stt_server.streaming.context import Context
-from stt_server.streaming.ear import Ear, PerhapsSpeech, Sign, SpeechEnded, SpeechStarted
 from stt_server.streaming.events import Final, Flush, Interim, Message, Sent, Speech, StreamConfig, Watch
 from stt_server.streaming.inbox import Drain, End, Inbox
 from stt_server.streaming.outbox import Outbox
+from stt_server.streaming.segmenter import Ear, PerhapsSpeech, Sign, SpeechEnded, SpeechStarted
 from stt_server.streaming.utterance import Draft, Hearing, Utterance
 
 STEP_SECONDS = 2.0
@@ -31,7 +31,7 @@ STOPPING = "the service is stopping; go on with another one, from behind the las
 
 
 class Engine(Protocol):
-    """What all streams share; see `stt_server.live`."""
+    """What all streams share; see `stt_server.streaming.recognition`."""
 
     def check(self, options: DecodeOptions, policy: Policy) -> None:
         """Raises InvalidArgument."""

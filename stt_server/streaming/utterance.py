@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from stt_server.audio import Chunk
 from stt_server.engine.types import DecodeOptions, Hypothesis, join_text
 from stt_server.errors import EngineError
-from stt_server.jobs import Heard, Progress, Transcript
+from stt_server.request import Heard, Progress, Transcript
 from stt_server.streaming.agreement import Agreement, split_words
-from stt_server.streaming.ear import TAIL_SECONDS, Ear, SpeechEnded
 from stt_server.streaming.events import Interim
+from stt_server.streaming.segmenter import TAIL_SECONDS, Ear, SpeechEnded
 
 log = logging.getLogger(__name__)
 

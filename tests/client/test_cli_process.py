@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.scripted import Script, serving
+from tests.support.scripted_client_service import Script, serving
 
 WAIT_S = 30
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from stt_client.cli import main
-from tests.client.scripted import SNAPSHOT, Failure, Script, serving
+from tests.support.scripted_client_service import SNAPSHOT, Failure, Script, serving
 
 
 async def stt(*arguments: str) -> int:

@@ -18,11 +18,11 @@ from stt_client.cli.live_audio import Clock, LiveAudio, paced
 from stt_client.cli.live_view import clock, judgement
 from stt_client.cli.stream import _Controls, _stream
 from stt_client.convert import transcript_of
-from stt_client.stream_results import FLUSH
-from tests.client.scripted import Failure, Script, response, serving
+from stt_client.streaming.results import FLUSH
 from tests.client.test_client import unused_port
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, RATE, Toy, speech
-from tests.speech import clip, samples_of, wav_of
+from tests.support.scripted_client_service import Failure, Script, response, serving
+from tests.support.speech import clip, samples_of, wav_of
 
 
 async def stt(*arguments: str | Path) -> int:

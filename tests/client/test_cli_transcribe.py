@@ -16,7 +16,7 @@ from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
 from stt_client.cli import main
 from stt_client.cli.advice import ADVICE
-from tests.client.scripted import Failure, Script, serving
+from tests.support.scripted_client_service import Failure, Script, serving
 
 JSON_KEYS = {
     "request_id",

@@ -21,7 +21,7 @@ from stt_client.errors import (
     PayloadTooLarge,
     UpstreamUnavailable,
 )
-from tests.client.scripted import SNAPSHOT, Failure, Script, serving, start
+from tests.support.scripted_client_service import SNAPSHOT, Failure, Script, serving, start
 
 MIB = 1024 * 1024
 

@@ -8,7 +8,7 @@ import pytest
 from protos.stt.v1.errors import ERRORS
 from stt_client import SttClient, errors
 from stt_client.channel import Tls
-from tests.client.scripted import Failure, Script, serving
+from tests.support.scripted_client_service import Failure, Script, serving
 
 MIB = 1024 * 1024
 CLASSES = {cls.type: cls for cls in errors.SttError.__subclasses__()}

@@ -15,7 +15,7 @@ from stt_client import LatencyStats, Samples, SttClient, SttPool, Tls
 from stt_client.channel import Target, channel_options, parse_target, service_config
 from stt_client.convert import reason_of, seconds_of, transcript_of
 from stt_client.request import AudioFormat, prepare
-from tests.client.scripted import response
+from tests.support.scripted_client_service import response
 
 MIB = 1024 * 1024
 

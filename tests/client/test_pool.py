@@ -17,8 +17,8 @@ from stt_client.errors import (
     SttError,
     UpstreamUnavailable,
 )
-from stt_client.stream import PATIENCE_S
-from tests.client.scripted import Failure, Script, Served, serving, start
+from stt_client.streaming.stream import PATIENCE_S
+from tests.support.scripted_client_service import Failure, Script, Served, serving, start
 
 WAIT_S = 20
 

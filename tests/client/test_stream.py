@@ -13,9 +13,9 @@ from protos.stt.v1 import speech_pb2
 from stt_client import FLUSH, AudioFormat, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient
 from stt_client.convert import event_json
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
-from tests.client.scripted import Failure, Script, serving
 from tests.client.test_client import unused_port
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, Toy, speech
+from tests.support.scripted_client_service import Failure, Script, serving
 
 WAIT_S = 20
 MIB = 1024 * 1024

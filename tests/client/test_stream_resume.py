@@ -11,21 +11,22 @@ from typing import Any
 import grpc
 import pytest
 
-from stt_client import FLUSH, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient, SttPool, resume
-from stt_client.audio_source import AudioSource
+from stt_client import FLUSH, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient, SttPool
 from stt_client.errors import NotReady, UpstreamUnavailable
-from tests.client.cut_proxy import cutting
-from tests.client.scripted import Failure, Script, serving, start
+from stt_client.streaming import resume
+from stt_client.streaming.audio_source import AudioSource
 from tests.client.test_stream import WAIT_S, chunks, endless, finals
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, RATE, Toy, speech
-from tests.services import until
+from tests.support.cut_proxy import cutting
+from tests.support.scripted_client_service import Failure, Script, serving, start
+from tests.support.services import until
 
 SAID = "  abcdefg       hijkl      mnopqrstuvwxyz          ABC       DEFGHIJ KLMNO       P"
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stt_client.stream.RESUME", resume.Backoff(first_s=0.001, most_s=0.002, rounds=4))
+    monkeypatch.setattr("stt_client.streaming.stream.RESUME", resume.Backoff(first_s=0.001, most_s=0.002, rounds=4))
 
 
 class Breaks:
@@ -217,7 +218,7 @@ async def test_a_pool_leaves_one_that_cannot_be_reached_for_another(resume: bool
 async def test_a_stream_that_finds_all_of_a_pool_away_for_a_moment_waits_for_one_to_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stt_client.stream.RESUME", resume.RESUME)
+    monkeypatch.setattr("stt_client.streaming.stream.RESUME", resume.RESUME)
     async with AsyncExitStack() as stack:
         stopping = await stack.enter_async_context(serving(Script(stream=Toy())))
         restarting = await start(Script(stream=Toy()))
@@ -294,7 +295,7 @@ async def test_an_error_of_the_audio_is_the_callers_even_if_it_looks_like_a_lost
 
 
 async def test_closing_it_while_it_waits_to_reconnect_closes_the_audio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stt_client.stream.RESUME", resume.Backoff(first_s=3600, most_s=3600))
+    monkeypatch.setattr("stt_client.streaming.stream.RESUME", resume.Backoff(first_s=3600, most_s=3600))
     toy = Toy(break_at=Breaks(("bytes", 200 * FRAME_BYTES)))
     closed = asyncio.Event()
     waiting = asyncio.Event()
@@ -332,7 +333,7 @@ def seconds(*counts: int) -> AsyncIterator[bytes | Flush]:
 
 
 async def test_silence_that_goes_on_for_ever_is_kept_only_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stt_client.audio_source.KEPT_BYTES", 0)
+    monkeypatch.setattr("stt_client.streaming.audio_source.KEPT_BYTES", 0)
     source = AudioSource(seconds(*[7] * 20), FORMAT, keep=True)
     await drain(source, 20)
     assert await source.next() is None
@@ -343,7 +344,7 @@ async def test_silence_that_goes_on_for_ever_is_kept_only_in_part(monkeypatch: p
 
 
 async def test_speech_that_no_final_covers_is_never_dropped_but_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stt_client.audio_source.KEPT_BYTES", 0)
+    monkeypatch.setattr("stt_client.streaming.audio_source.KEPT_BYTES", 0)
     source = AudioSource(seconds(*[7] * 20), FORMAT, keep=True)
     source.cover(0.0, needed=True)
     await drain(source, 9)

@@ -10,7 +10,7 @@ import pytest
 
 from stt_client import CallRecord, SyncSttClient
 from stt_client.errors import Cancelled, InvalidArgument
-from tests.client.scripted import Failure, Script, serving
+from tests.support.scripted_client_service import Failure, Script, serving
 
 WAIT_S = 20
 

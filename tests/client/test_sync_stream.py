@@ -10,9 +10,9 @@ import pytest
 
 from stt_client import FLUSH, Final, Flush, StreamEvent, SyncSttClient
 from stt_client.errors import Cancelled
-from tests.client.scripted import Script, serving
 from tests.client.test_stream import WAIT_S, finals
 from tests.client.toy_stream import FORMAT, Toy, speech
+from tests.support.scripted_client_service import Script, serving
 
 
 def audio(closed: threading.Event | None = None) -> Iterator[bytes | Flush]:

@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from protos.stt.v1 import speech_pb2
 from stt_client import AudioFormat
-from tests.client.scripted import response
+from tests.support.scripted_client_service import response
 
 RATE = 8000
 FORMAT = AudioFormat("linear16", RATE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("protos", "stt_client", "gateway", "stt_server")
-ENTRY_POINTS = ("stt_server.primary", "stt_server.fallback")
+ENTRY_POINTS = ("stt_server.primary", "stt_server.fallback", "stt_server.testing.scripted_service")
 """The only modules of the services that may join them with the gateway."""
 
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
@@ -35,10 +35,11 @@ TRANSPORT = (
 )
 NOT_IN_LOWEST = (*TRANSPORT, "prometheus_client")
 MAY_NOT_IMPORT: Mapping[str, tuple[str, ...]] = {
-    **{low: ("stt_server.pipeline", "stt_server.rpc") for low in LOWEST},
-    "stt_server.pipeline": ("stt_server.rpc",),
+    **{low: ("stt_server.streaming", "stt_server.pipeline", "stt_server.rpc") for low in LOWEST},
+    "stt_server.streaming": ("stt_server.rpc",),
+    "stt_server.pipeline": ("stt_server.streaming", "stt_server.rpc"),
 }
-"""The one direction of flow: rpc -> pipeline -> audio, engine, routing."""
+"""The one direction of flow: rpc -> streaming -> pipeline -> audio, engine, routing."""
 
 NOT_AT_IMPORT = (
     "logging.basicConfig",
@@ -147,7 +148,7 @@ def _direction(name: str, imported: set[str]) -> Iterator[str]:
             yield f"{name} imports {other}: {package} may not import {root}"
         for low, forbidden in MAY_NOT_IMPORT.items():
             if _within(name, (low,)) and _within(other, forbidden):
-                yield f"{name} imports {other}: the flow is rpc -> pipeline -> audio, engine, routing"
+                yield f"{name} imports {other}: the flow is rpc -> streaming -> pipeline -> audio, engine, routing"
 
 
 def _purity(name: str, imports: Mapping[str, set[str]]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.needs import lacking
+from tests.support.needs import lacking
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUF = ROOT / "tests" / "node" / "node_modules" / ".bin" / "buf"

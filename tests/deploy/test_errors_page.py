@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protos.stt.v1.errors import ERRORS, FALLBACK_CODES
-from tests.services import ROOT
+from tests.support.services import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.read_text().splitlines() if line[:1] == "|"]

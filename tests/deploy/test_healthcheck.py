@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from stt_server.config import config_path
 from stt_server.healthcheck import Unhealthy, endpoint_of, main
-from tests.deploy.scripted import Request, Response, Scripted, answer, serving
+from tests.support.scripted_deploy_service import Request, Response, Scripted, answer, serving
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -15,13 +15,13 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from stt_server.observability.faults import FaultMetrics
+from stt_server.observability.failure_metrics import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import Metrics
-from stt_server.observability.reloads import ReloadMetrics
-from stt_server.observability.streams import StreamMetrics
-from tests.needs import lacking
-from tests.unit.a_call import a_call, refused
+from stt_server.observability.reload_metrics import ReloadMetrics
+from stt_server.observability.stream_metrics import StreamMetrics
+from tests.support.call_records import a_call, refused
+from tests.support.needs import lacking
 from tests.unit.test_gpu import FakeNvml
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

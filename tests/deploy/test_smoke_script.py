@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import smoke_test_stt as smoke
-from tests.deploy.scripted import Request, Response, Scripted, answer, serving
+from tests.support.scripted_deploy_service import Request, Response, Scripted, answer, serving
 
 RATE = 8000
 

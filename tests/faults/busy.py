@@ -15,13 +15,13 @@ import grpc
 import httpx
 from google.protobuf.text_format import MessageToString
 
-from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.testing.scripted_service import Script
 from tests.faults.callers import PATIENCE_S, post, rest, say, socket_to, streaming
-from tests.faults.processes import ServiceProcess
-from tests.services import SPEECH, speech
-from tests.speech import samples_of
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import SPEECH, speech
+from tests.support.speech import samples_of
 
 CALLER_KEY = "caller+7f3a/9c2e=5b81~d046"
 NEW_KEY = "rotated+1d9b/44ce=b07a~92f1"

@@ -14,10 +14,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from protos.stt.v1 import speech_pb2_grpc
-from tests.faults.processes import ServiceProcess
-from tests.live import Caller, config, pcm
-from tests.services import speech
-from tests.speech import RATE, Samples
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import speech
+from tests.support.speech import RATE, Samples
+from tests.support.streams import Caller, config, pcm
 
 PATIENCE_S = 60.0
 """Longest wait for anything; what may take no longer than something else says so itself."""

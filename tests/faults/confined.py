@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.needs import lacking
-from tests.services import MODELS, ROOT
+from tests.support.needs import lacking
+from tests.support.services import MODELS, ROOT
 
 USER = 10001
 

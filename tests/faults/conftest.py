@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from buildscripts.lib.scripted import Script
+from stt_server.testing.scripted_service import Script
 from tests.faults.hostile import KEY
-from tests.faults.processes import ServiceProcess, running
+from tests.support.service_processes import ServiceProcess, running
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
-from tests.faults.processes import ServiceProcess
-from tests.services import ROOT, speech
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import ROOT, speech
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import schemathesis
 from hypothesis import strategies as st
 
-from tests.services import speech
+from tests.support.services import speech
 
 LANGUAGES = ("de", "en", "fr")
 

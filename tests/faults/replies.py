@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import httpx
 
 from stt_client import SttClient, SttError
-from tests.faults.processes import ServiceProcess
-from tests.services import SPEECH
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import SPEECH
 
 
 @dataclass(frozen=True)

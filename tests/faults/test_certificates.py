@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from buildscripts.lib.scripted import Script
-from tests.faults.certificates import Pair, authority, signed
-from tests.faults.looking import eventually
+from stt_server.testing.scripted_service import Script
 from tests.faults.steady import Steady, by_grpc, by_rest
 from tests.faults.tls_house import THEIRS, House, house
+from tests.support.certificates import Pair, authority, signed
+from tests.support.observing import eventually
 
 OWN = "the quick brown fox"
 

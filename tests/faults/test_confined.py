@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from buildscripts.lib.scripted import Script
 from stt_client import SttClient
+from stt_server.testing.scripted_service import Script
 from tests.faults.callers import http, post
 from tests.faults.confined import USER, confinement
-from tests.faults.processes import ServiceProcess, running
 from tests.faults.test_starting import refused
-from tests.services import SPEECH
-from tests.speech import RATE, samples_of, words
-from tests.unit.audio_samples import encode
+from tests.support.audio_samples import encode
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import SPEECH
+from tests.support.speech import RATE, samples_of, words
 
 FOX = "the quick brown fox jumps over the lazy dog"
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.testing.scripted_service import Script
 from tests.faults.network import Cable, cable, why_not
-from tests.faults.processes import ServiceProcess, running
 from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
-from tests.live import FLUSH, Caller, config
-from tests.needs import lacking
-from tests.services import ROOT, SPEECH
-from tests.speech import samples_of
+from tests.support.needs import lacking
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import ROOT, SPEECH
+from tests.support.speech import samples_of
+from tests.support.streams import FLUSH, Caller, config
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 FALLBACK_TIMEOUT_S = 10

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from buildscripts.lib.scripted import Script
 from stt_client import SttClient
-from tests.faults.processes import ServiceProcess, running
-from tests.services import SPEECH
+from stt_server.testing.scripted_service import Script
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import SPEECH
 
 
 async def test_a_scripted_pair_answers_routes_and_ends(tmp_path: Path) -> None:

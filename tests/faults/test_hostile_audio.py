@@ -21,13 +21,13 @@ import httpx
 import numpy as np
 import pytest
 
-from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.audio.offspring import Bounds
-from tests.faults.processes import ServiceProcess, running
-from tests.unit import hostile_files as hostile
-from tests.unit.audio_samples import chirp, encode, wav_header
+from stt_server.audio.sandbox.worker import Bounds
+from stt_server.testing.scripted_service import Script
+from tests.support import hostile_files as hostile
+from tests.support.audio_samples import chirp, encode, wav_header
+from tests.support.service_processes import ServiceProcess, running
 
 MAX_SECONDS = 1800
 """Half the default, to save time: what a bomb costs grows with it."""

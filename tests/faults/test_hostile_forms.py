@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.faults.hostile import FORM, form, header_of, part, post, status_of, told
-from tests.faults.processes import ServiceProcess
-from tests.services import speech
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import speech
 
 BODY = form(part("audio", b"RIFF", '; filename="a.wav"'))
 WAV = part("audio", speech(), '; filename="a.wav"')

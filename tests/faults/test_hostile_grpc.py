@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
-from stt_server.rpc.limits import METADATA_BYTES
+from stt_server.rpc.server_options import METADATA_BYTES
 from tests.faults.hostile import (
     DATA,
     END_STREAM,
@@ -32,8 +32,8 @@ from tests.faults.hostile import (
     frame,
     peak_mib,
 )
-from tests.faults.processes import ServiceProcess
-from tests.services import LARGE, speech
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import LARGE, speech
 
 TRANSCRIBE = "/stt.v1.SpeechToText/Transcribe"
 BEARER = (b"authorization", b"Bearer " + KEY.encode())

@@ -32,8 +32,8 @@ from tests.faults.hostile import (
     status_of,
     told,
 )
-from tests.faults.processes import ServiceProcess
-from tests.services import SPEECH, speech
+from tests.support.service_processes import ServiceProcess
+from tests.support.services import SPEECH, speech
 
 BODY = form(part("audio", b"RIFF", '; filename="a.wav"'))
 """Let in, it is a 415."""

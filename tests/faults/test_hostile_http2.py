@@ -31,7 +31,7 @@ from tests.faults.hostile import (
     peak_mib,
     status_of,
 )
-from tests.faults.processes import ServiceProcess
+from tests.support.service_processes import ServiceProcess
 
 BEARER = (b"authorization", b"Bearer " + KEY.encode())
 OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))

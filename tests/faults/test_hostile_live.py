@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from tests.faults.hostile import BEARER, KEY, Wire, head, http, status_of, told
-from tests.faults.processes import ServiceProcess
+from tests.support.service_processes import ServiceProcess
 
 
 def handshake(*lines: str) -> bytes:

@@ -12,14 +12,17 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from stt_client import SttClient
-from stt_server.audio.offspring import DEATHS
-from stt_server.engine.invention import REASONS as SUPPRESSED
-from stt_server.observability import faults, metrics, reloads, streams
+from stt_server.audio.sandbox.worker import DEATHS
+from stt_server.engine.hallucination import REASONS as SUPPRESSED
+from stt_server.observability import failure_metrics as faults
+from stt_server.observability import metrics
+from stt_server.observability import reload_metrics as reloads
+from stt_server.observability import stream_metrics as streams
+from stt_server.testing.scripted_service import Script
 from tests.faults.busy import (
     CALLER_KEY,
     FALLBACK_KEY,
@@ -33,8 +36,8 @@ from tests.faults.busy import (
     Busy,
     forms,
 )
-from tests.faults.processes import ServiceProcess, running
-from tests.services import ROOT, SPEECH
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import ROOT, SPEECH
 
 INTERNALS = re.compile(r"Traceback|site-packages|\.py\b|/tmp/|/proc/|0x[0-9a-f]{8}")
 Series = set[tuple[str, tuple[tuple[str, str], ...]]]

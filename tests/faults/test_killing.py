@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import numpy as np
 
-from buildscripts.lib.scripted import Script
+from stt_server.testing.scripted_service import Script
 from tests.faults.callers import PATIENCE_S
-from tests.faults.processes import ServiceProcess, running
-from tests.services import ROOT
-from tests.speech import clip, samples_of, silence, wav_of
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import ROOT
+from tests.support.speech import clip, samples_of, silence, wav_of
 
 
 async def stt_stream(process: ServiceProcess, recording: Path) -> Process:

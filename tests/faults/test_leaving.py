@@ -19,10 +19,10 @@ from websockets.asyncio.client import connect
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1.speech_pb2_grpc import SpeechToTextStub
 from stt_client import SttClient
-from tests.faults.processes import TINY, ServiceProcess, running
-from tests.needs import lacking
-from tests.services import ROOT, SAMPLES
-from tests.speech import samples_of, silence, wav_of
+from tests.support.needs import lacking
+from tests.support.service_processes import TINY, ServiceProcess, running
+from tests.support.services import ROOT, SAMPLES
+from tests.support.speech import samples_of, silence, wav_of
 
 pytestmark = pytest.mark.model
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import httpx
 
-from buildscripts.lib.open_load import Grpc, Rest, Tally, offer
-from buildscripts.lib.scripted import Script
+from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, offer
 from stt_client import SttClient
+from stt_server.testing.scripted_service import Script
 from tests.faults.callers import until_in_flight
 from tests.faults.hostile import FORM, head, header_of, status_of
-from tests.faults.processes import ServiceProcess, running
-from tests.speech import silence, wav_of
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.speech import silence, wav_of
 
 INFERENCE_S, SLOTS = 0.1, 2
 CAPACITY = SLOTS / INFERENCE_S

@@ -11,12 +11,12 @@ from typing import Literal
 
 import pytest
 
-from buildscripts.lib.scripted import Failure, Script
 from stt_client import SttClient
-from stt_server.engine.vitals import SUSPICIOUS
+from stt_server.engine.health.vitals import SUSPICIOUS
+from stt_server.testing.scripted_service import Failure, Script
 from tests.faults.callers import NOT_SERVING, SERVING, watched
-from tests.faults.processes import ServiceProcess, running
 from tests.faults.replies import WAYS, Reply
+from tests.support.service_processes import ServiceProcess, running
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from buildscripts.lib.open_load import Grpc, Rest, Tally, Way, offer
-from buildscripts.lib.scripted import Script
-from tests.faults.processes import ServiceProcess, running
-from tests.speech import silence, wav_of
+from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, Way, offer
+from stt_server.testing.scripted_service import Script
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.speech import silence, wav_of
 
 BURST = 60
 CALLERS = 200

@@ -16,12 +16,12 @@ import grpc
 import httpx
 import pytest
 
-from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2_grpc
-from tests.faults.looking import eventually
-from tests.faults.processes import ServiceProcess, running
+from stt_server.testing.scripted_service import Script
 from tests.faults.steady import NO_RETRY, WAV, Steady, by_grpc, by_rest
-from tests.services import transcribe
+from tests.support.observing import eventually
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import transcribe
 
 FIRST = "the first fallback says"
 SECOND = "the second fallback says"

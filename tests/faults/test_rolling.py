@@ -13,14 +13,14 @@ import grpc
 import httpx
 import pytest
 
-from buildscripts.lib.scripted import Script
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_client import SttPool
+from stt_server.testing.scripted_service import Script
 from tests.faults.callers import PATIENCE_S, http, post
-from tests.faults.gateways import GatewayProcess
-from tests.faults.processes import ServiceProcess, running
-from tests.services import LARGE, speech
+from tests.support.gateway_processes import GatewayProcess
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import LARGE, speech
 
 SMALL, LARGER = "the smaller model says", "the larger model says"
 NOTICED_S = 5.0

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from stt_client.errors import NotReady, SttError
 from stt_server.config import parse
 from stt_server.engine.loading import ModelLoadError
-from stt_server.serve import load_whisper
-from tests.faults.processes import TINY, ServiceProcess, running
-from tests.needs import lacking
-from tests.services import ROOT, SPEECH, settings_text
+from stt_server.lifecycle.run import load_whisper
+from stt_server.testing.scripted_service import Script
+from tests.support.needs import lacking
+from tests.support.service_processes import TINY, ServiceProcess, running
+from tests.support.services import ROOT, SPEECH, settings_text
 
 
 def in_shell(setting: str) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import pytest
 
-from buildscripts.lib.scripted import Script
 from stt_client import SttClient
 from stt_client.errors import NotReady
+from stt_server.testing.scripted_service import Script
 from tests.faults.callers import (
     NOT_SERVING,
     SERVING,
@@ -26,10 +26,10 @@ from tests.faults.callers import (
     until_in_flight,
     watched,
 )
-from tests.faults.processes import ServiceProcess, free_port, running
-from tests.live import finals
-from tests.services import SPEECH
-from tests.speech import samples_of
+from tests.support.service_processes import ServiceProcess, free_port, running
+from tests.support.services import SPEECH
+from tests.support.speech import samples_of
+from tests.support.streams import finals
 
 TEXT = Script().text
 ENDING_S = 3.0

@@ -11,16 +11,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buildscripts.lib.scripted import Script
 from stt_client import SttClient, Tls
 from stt_client.cli import main
 from stt_client.errors import Unauthenticated, UpstreamUnavailable
 from stt_server import healthcheck
-from tests.faults.certificates import Pair, authority, signed
-from tests.faults.looking import eventually
+from stt_server.testing.scripted_service import Script
 from tests.faults.steady import WAV
 from tests.faults.tls_house import KEY, THEIRS, House, house
-from tests.services import SPEECH
+from tests.support.certificates import Pair, authority, signed
+from tests.support.observing import eventually
+from tests.support.services import SPEECH
 
 OWN = "the quick brown fox jumps over the lazy dog"
 WITHOUT_A_CERTIFICATE = (httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)

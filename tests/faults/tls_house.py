@@ -12,11 +12,11 @@ from pathlib import Path
 
 import grpc
 
-from buildscripts.lib.scripted import Script
-from tests.faults.certificates import Pair, authority, signed
-from tests.faults.processes import ServiceProcess, running
+from stt_server.testing.scripted_service import Script
 from tests.faults.steady import NO_RETRY
-from tests.services import ROOT
+from tests.support.certificates import Pair, authority, signed
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import ROOT
 
 KEY = "a-key-0123456789"
 THEIRS = "the fallback says"

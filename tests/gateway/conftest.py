@@ -10,8 +10,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.server import GatewayOptions, GatewayServer, HttpTls
-from tests.gateway.scripted import ScriptedService
+from gateway.http.server import GatewayOptions, GatewayServer, HttpTls
+from tests.support.scripted_gateway_service import ScriptedService
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.server import GatewayServer
-from tests.gateway.scripted import ScriptedService
+from gateway.http.server import GatewayServer
+from tests.support.scripted_gateway_service import ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

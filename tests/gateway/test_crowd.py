@@ -10,12 +10,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway import protocol, uploads
-from gateway.errors import Refusal
-from gateway.server import GatewayOptions, GatewayServer
-from gateway.uploads import FULL_SIZE_UPLOADS, LEFT_ALONE_S, Uploads
-from tests.gateway.scripted import ScriptedService
-from tests.gateway.wire import Answer, head, read_answer
+from gateway.http import protocol, uploads
+from gateway.http.errors import Refusal
+from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.http.uploads import FULL_SIZE_UPLOADS, LEFT_ALONE_S, Uploads
+from tests.support.raw_http import Answer, head, read_answer
+from tests.support.scripted_gateway_service import ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,11 +8,11 @@ import re
 import httpx
 import pytest
 
-from gateway.form import FIELDS
-from gateway.headers import MIRRORED
-from gateway.server import GatewayOptions, GatewayServer
+from gateway.http.headers import MIRRORED
+from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.rest.form import FIELDS
 from protos.stt.v1.errors import ERRORS
-from tests.gateway.scripted import Failure, ScriptedService
+from tests.support.scripted_gateway_service import Failure, ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -13,13 +13,13 @@ import grpc
 import httpx
 import pytest
 
+from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions
-from gateway.server import GatewayServer
 from protos.stt.v1.errors import ERRORS
 from stt_server.app import Service
 from stt_server.errors import EngineError, OutOfMemory
-from tests.fakes import Script, ScriptedRecognizer
-from tests.services import failure, running, speech, stub_of, transcribe, until
+from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from tests.support.services import failure, running, speech, stub_of, transcribe, until
 
 
 @dataclass

@@ -8,9 +8,9 @@ import grpc
 import httpx
 import pytest
 
-from gateway.server import GatewayOptions, GatewayServer
+from gateway.http.server import GatewayOptions, GatewayServer
 from protos.stt.v1.errors import ERRORS
-from tests.gateway.scripted import TIMES, Failure, ScriptedService
+from tests.support.scripted_gateway_service import TIMES, Failure, ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -205,7 +205,7 @@ async def test_a_bug_is_500_without_its_text(
     def broken(*_: object) -> None:
         raise RuntimeError("secret /path")
 
-    monkeypatch.setattr("gateway.routes.order_of", broken)
+    monkeypatch.setattr("gateway.rest.routes.order_of", broken)
     with caplog.at_level(logging.ERROR, logger="gateway"):
         response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "bug-1"})
     assert assert_told(response, "internal") == "Internal error."

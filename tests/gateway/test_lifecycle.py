@@ -16,11 +16,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway import protocol
-from gateway import server as gateway_server
-from gateway.server import GatewayOptions, GatewayServer, HttpTls
-from tests.gateway.scripted import ScriptedService
-from tests.gateway.wire import form, head, part, read_answer
+from gateway.http import protocol
+from gateway.http import server as gateway_server
+from gateway.http.server import GatewayOptions, GatewayServer, HttpTls
+from tests.support.raw_http import form, head, part, read_answer
+from tests.support.scripted_gateway_service import ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -13,13 +13,13 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway import live_session
-from gateway.live import CLOSE_CODES
-from gateway.live_config import FIELDS
-from gateway.server import GatewayOptions, GatewayServer, HttpTls
+from gateway.http.server import GatewayOptions, GatewayServer, HttpTls
+from gateway.live import session as live_session
+from gateway.live.config import FIELDS
+from gateway.live.endpoint import CLOSE_CODES
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
-from tests.gateway.live_caller import (
+from tests.support.live_caller import (
     CONFIG,
     END,
     FLUSH,
@@ -32,8 +32,8 @@ from tests.gateway.live_caller import (
     rest,
     streaming,
 )
-from tests.gateway.scripted import Failure, ScriptedService
-from tests.services import ROOT
+from tests.support.scripted_gateway_service import Failure, ScriptedService
+from tests.support.services import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

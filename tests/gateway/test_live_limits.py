@@ -12,11 +12,11 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
-from gateway import websocket
-from gateway.live_session import Inbox
-from gateway.server import GatewayOptions, GatewayServer
+from gateway.http import websocket
+from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.live.session import Inbox
 from stt_client import FLUSH
-from tests.gateway.live_caller import (
+from tests.support.live_caller import (
     CONFIG,
     END,
     PATIENCE_S,
@@ -28,8 +28,8 @@ from tests.gateway.live_caller import (
     rest,
     streaming,
 )
-from tests.gateway.scripted import Failure, ScriptedService
-from tests.services import until
+from tests.support.scripted_gateway_service import Failure, ScriptedService
+from tests.support.services import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -252,8 +252,8 @@ async def _still(number: object) -> None:
 
 
 async def _with_quick_pings(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> GatewayServer:
-    monkeypatch.setattr("gateway.server.PING_INTERVAL_S", 0.1)
-    monkeypatch.setattr("gateway.server.PING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gateway.http.server.PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr("gateway.http.server.PING_TIMEOUT_S", 0.1)
     server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0))
     await server.start()
     return server

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.body import MIN_BYTES_PER_S, Patience
-from gateway.errors import Refusal
-from gateway.form import FIELDS
-from gateway.multipart import FormReader, boundary_of
-from tests.gateway.wire import BOUNDARY, form, part
+from gateway.http.body import MIN_BYTES_PER_S, Patience
+from gateway.http.errors import Refusal
+from gateway.http.multipart import FormReader, boundary_of
+from gateway.rest.form import FIELDS
+from tests.support.raw_http import BOUNDARY, form, part
 
 AUDIO_BYTES = b"\r\n--front\r\n--\0\xff" * 3
 

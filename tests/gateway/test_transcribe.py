@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from protos.stt.v1 import speech_pb2
-from tests.gateway.scripted import ROUTED, TIMES, Failure, ScriptedService
+from tests.support.scripted_gateway_service import ROUTED, TIMES, Failure, ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

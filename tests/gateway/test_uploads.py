@@ -10,9 +10,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.server import GatewayOptions, GatewayServer
-from tests.gateway.scripted import MIB, ScriptedService
-from tests.gateway.wire import chunked, exchange, form, head, part, read_answer
+from gateway.http.server import GatewayOptions, GatewayServer
+from tests.support.raw_http import chunked, exchange, form, head, part, read_answer
+from tests.support.scripted_gateway_service import MIB, ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

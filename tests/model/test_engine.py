@@ -15,12 +15,12 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from stt_server.audio import split
-from stt_server.engine import verdict
+from stt_server.engine import acceptance as verdict
 from stt_server.engine.inference import recognize_each, why_lost
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
 from stt_server.engine.whisper import LANGUAGE_UNSURE, WhisperRecognizer
 from stt_server.errors import OutOfMemory
-from tests.speech import clip, samples_of, silence, words
+from tests.support.speech import clip, samples_of, silence, words
 
 pytestmark = pytest.mark.model
 

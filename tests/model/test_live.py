@@ -13,10 +13,10 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.rpc.convert import seconds
-from tests.live import audio, config, finals, kind_of, offsets, opened, pcm, stream
-from tests.no_speech import corpus
-from tests.services import running, stub_of, transcribe
-from tests.speech import RATE, Samples, clip, samples_of, silence, wav_of, words
+from tests.support.no_speech import corpus
+from tests.support.services import running, stub_of, transcribe
+from tests.support.speech import RATE, Samples, clip, samples_of, silence, wav_of, words
+from tests.support.streams import audio, config, finals, kind_of, offsets, opened, pcm, stream
 
 pytestmark = pytest.mark.model
 

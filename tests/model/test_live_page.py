@@ -16,9 +16,9 @@ from stt_client.results import Segment
 from stt_client.subtitles import to_srt, to_vtt
 from stt_server.app import Service
 from stt_server.engine.whisper import WhisperRecognizer
-from tests.browser import DESKTOP, PHONE, open_page, picture
 from tests.model.test_pair import pair
-from tests.speech import clip, samples_of, silence, wav_of, words
+from tests.support.browser import DESKTOP, PHONE, open_page, picture
+from tests.support.speech import clip, samples_of, silence, wav_of, words
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(180)]
 

@@ -14,9 +14,9 @@ import pytest
 from stt_client import AudioFormat, Final, SpeechEvent, StreamEvent, SttClient, SttPool
 from stt_server.app import Service
 from stt_server.engine.whisper import WhisperRecognizer
-from tests.client.cut_proxy import cutting
-from tests.services import running
-from tests.speech import RATE, Samples, clip, samples_of, silence, words
+from tests.support.cut_proxy import cutting
+from tests.support.services import running
+from tests.support.speech import RATE, Samples, clip, samples_of, silence, words
 
 NAMES = ("quick_brown_fox", "counting", "hello_world", "quick_brown_fox")
 

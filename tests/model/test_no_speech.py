@@ -7,8 +7,8 @@ import pytest
 from stt_server.audio import split
 from stt_server.engine.types import DecodeOptions
 from stt_server.engine.whisper import WhisperRecognizer
-from tests.no_speech import Samples, corpus
-from tests.speech import clip, samples_of, words
+from tests.support.no_speech import Samples, corpus
+from tests.support.speech import clip, samples_of, words
 
 pytestmark = pytest.mark.model
 

@@ -16,8 +16,8 @@ from stt_client import SttClient
 from stt_client.errors import FallbackFailed
 from stt_server.app import Service
 from stt_server.engine.whisper import WhisperRecognizer
-from tests.services import running
-from tests.speech import clip, samples_of, silence, wav_of, words
+from tests.support.services import running
+from tests.support.speech import clip, samples_of, silence, wav_of, words
 
 pytestmark = pytest.mark.model
 

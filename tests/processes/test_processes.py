@@ -17,8 +17,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stt_client import SttClient, SyncSttClient
-from tests.services import MODELS, SPEECH
-from tests.speech import words
+from tests.support.services import MODELS, SPEECH
+from tests.support.speech import words
 
 TINY = MODELS / "whisper-tiny.en-ct2"
 READY = re.compile(r"^ready service=(\w+) grpc=127\.0\.0\.1:(\d+) http=(?:127\.0\.0\.1:(\d+)|off)$")

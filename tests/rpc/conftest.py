@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from stt_server.app import Service
-from tests.fakes import ScriptedRecognizer
-from tests.services import running, stub_of
+from stt_server.testing.scripted_model import ScriptedRecognizer
+from tests.support.services import running, stub_of
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
 from stt_server.config import Settings, parse
 from stt_server.engine.types import Recognizer
-from tests.fakes import ScriptedRecognizer
-from tests.services import channel_to, failure, running, settings_text, stub_of, transcribe, until
+from stt_server.testing.scripted_model import ScriptedRecognizer
+from tests.support.services import channel_to, failure, running, settings_text, stub_of, transcribe, until
 
 KEYS = "web:key-of-the-web-front,batch:key-of-the-batch-job"
 

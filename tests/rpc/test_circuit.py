@@ -17,12 +17,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
-from stt_server.breaker import FAILURES_TO_OPEN
+from stt_server.cascade.breaker import FAILURES_TO_OPEN
+from stt_server.cascade.circuit import Circuit
 from stt_server.engine.types import DecodeOptions
-from stt_server.jobs import FallbackError, Job
-from stt_server.rpc.circuit import Circuit
-from stt_server.rpc.fallback import FallbackStub
-from tests.services import LARGE, until
+from stt_server.request import FallbackError, Job
+from stt_server.rpc.fallback_stub import FallbackStub
+from tests.support.services import LARGE, until
 
 JOB = Job(b"sound", AudioFormat("container", 0), DecodeOptions(), "id-1")
 GOOD = pb.TranscribeResponse(text="done", routing=pb.Routing(final_model="medium"))
@@ -223,8 +223,8 @@ async def test_one_that_stops_takes_no_new_calls_and_answers_those_it_has() -> N
 async def test_one_that_talks_nonsense_is_asked_no_more_until_one_call_has_tried_it(
     monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, code: str
 ) -> None:
-    monkeypatch.setattr("stt_server.breaker.COOL_DOWN_S", 0.2)
-    monkeypatch.setattr("stt_server.rpc.circuit.CHECK_OPEN_S", 0.1)
+    monkeypatch.setattr("stt_server.cascade.breaker.COOL_DOWN_S", 0.2)
+    monkeypatch.setattr("stt_server.cascade.circuit.CHECK_OPEN_S", 0.1)
     toy = Toy()
     toy.behaviour = behaviour
     async with served(toy, knows_health=code != "unimplemented") as (port, _), circuit_to(port) as (circuit, states):
@@ -292,7 +292,7 @@ async def test_a_caller_that_leaves_ends_the_fallbacks_work_and_counts_for_nothi
 
 
 async def test_nobody_has_to_call_for_a_fallback_that_is_away_to_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stt_server.rpc.circuit.CHECK_IDLE_S", 0.1)
+    monkeypatch.setattr("stt_server.cascade.circuit.CHECK_IDLE_S", 0.1)
     toy = Toy()
     async with served(toy) as (port, _):
         pass

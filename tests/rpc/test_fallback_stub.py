@@ -13,9 +13,9 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
 from stt_server.engine.types import DecodeOptions
-from stt_server.jobs import FallbackError, Job
-from stt_server.rpc.fallback import FallbackStub
-from tests.services import LARGE
+from stt_server.request import FallbackError, Job
+from stt_server.rpc.fallback_stub import FallbackStub
+from tests.support.services import LARGE
 
 
 class Refusing(speech_pb2_grpc.SpeechToTextServicer):

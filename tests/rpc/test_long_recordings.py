@@ -13,9 +13,9 @@ import pytest
 
 from stt_server.app import Service
 from stt_server.errors import EngineError
-from tests.fakes import Script, ScriptedRecognizer
-from tests.services import SPEECH, failure, running, stub_of, transcribe
-from tests.speech import samples_of, silence, wav_of
+from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from tests.support.services import SPEECH, failure, running, stub_of, transcribe
+from tests.support.speech import samples_of, silence, wav_of
 
 SURE, UNSURE = Script(text=" the small text is sure"), Script(text=" the small text is weak", confidence=0.2)
 MEDIUM = Script(text=" the medium text instead", confidence=0.7)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.scripted import Request, Response, Scripted, answer, serving
-from tests.needs import lacking
+from tests.support.needs import lacking
+from tests.support.scripted_deploy_service import Request, Response, Scripted, answer, serving
 
 NODE = Path(__file__).resolve().parent.parent / "node"
 NOT_INSTALLED = (

@@ -14,8 +14,8 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.app import Service
 from stt_server.errors import EngineError, OutOfMemory
-from tests.fakes import Script, ScriptedRecognizer
-from tests.services import failure, running, speech, stub_of, transcribe
+from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from tests.support.services import failure, running, speech, stub_of, transcribe
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from protos.stt.v1.errors import ERRORS
-from tests.services import ROOT, SPEECH, running
-from tests.speech import samples_of
+from tests.support.services import ROOT, SPEECH, running
+from tests.support.speech import samples_of
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -18,11 +18,11 @@ from stt_server.app import Service
 from stt_server.config import Service as ServiceName
 from stt_server.config import Settings, parse
 from stt_server.engine.types import Recognizer
-from stt_server.reload import Reloader
-from tests.fakes import ScriptedRecognizer
-from tests.faults.certificates import authority
-from tests.services import failure, running, settings_text, stub_of, transcribe, until
-from tests.speech import wav_of
+from stt_server.lifecycle.reload import Reloader
+from stt_server.testing.scripted_model import ScriptedRecognizer
+from tests.support.certificates import authority
+from tests.support.services import failure, running, settings_text, stub_of, transcribe, until
+from tests.support.speech import wav_of
 
 SECRET = "0123456789abcdef"
 SILENCE = wav_of(np.zeros(16000, np.float32))
@@ -94,7 +94,7 @@ async def test_a_wrong_file_changes_nothing_and_says_why_without_secrets(
             path.write_text(wrong(text))
             await counted(service, reloader, "refused")
             assert service.settings == before
-            (record,) = (record for record in caplog.records if record.name == "stt_server.reload")
+            (record,) = (record for record in caplog.records if record.name == "stt_server.lifecycle.reload")
             assert record.levelno == logging.ERROR
             assert record.getMessage().startswith(f"{REFUSED}/"), "the file is named"
             assert said in record.getMessage()

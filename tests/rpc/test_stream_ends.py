@@ -19,13 +19,13 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
 from stt_server.audio import AudioFormat
 from stt_server.engine.types import DecodeOptions
-from stt_server.live import Hearing
 from stt_server.streaming.events import Audio, Flush, Message, StreamConfig
+from stt_server.streaming.recognition import Hearing
 from stt_server.streaming.session import Limits, Session
-from tests.fakes import Script, ScriptedRecognizer
-from tests.live import Caller, config, opened, pcm, stream
-from tests.services import LARGE, running, until
-from tests.speech import RATE, clip, samples_of, silence
+from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from tests.support.services import LARGE, running, until
+from tests.support.speech import RATE, clip, samples_of, silence
+from tests.support.streams import Caller, config, opened, pcm, stream
 
 FOX = np.concatenate([silence(0.5), samples_of(clip("en", "quick_brown_fox")), silence(1.0)])
 HALF = FOX[: int(1.8 * RATE)]

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protos.stt.v1 import speech_pb2 as pb
-from tests.fakes import ScriptedRecognizer
-from tests.live import FLUSH, Caller, audio, config, finals, kind_of, opened, pcm, stream
-from tests.services import running, stub_of
-from tests.speech import clip, samples_of, silence
+from stt_server.testing.scripted_model import ScriptedRecognizer
+from tests.support.services import running, stub_of
+from tests.support.speech import clip, samples_of, silence
+from tests.support.streams import FLUSH, Caller, audio, config, finals, kind_of, opened, pcm, stream
 
 LINEAR = pb.AUDIO_ENCODING_LINEAR16
 UNKNOWN: Any = 77

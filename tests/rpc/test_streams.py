@@ -20,11 +20,11 @@ from stt_server.app import Service
 from stt_server.engine.types import ChunkJob
 from stt_server.errors import EngineError
 from stt_server.rpc.convert import seconds
-from tests.fakes import Script, ScriptedRecognizer
-from tests.live import FLUSH, Caller, audio, config, finals, kind_of, offsets, opened, pcm, stream
-from tests.no_speech import corpus
-from tests.services import channel_to, running, stub_of, transcribe, until
-from tests.speech import RATE, Samples, clip, samples_of, silence
+from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from tests.support.no_speech import corpus
+from tests.support.services import channel_to, running, stub_of, transcribe, until
+from tests.support.speech import RATE, Samples, clip, samples_of, silence
+from tests.support.streams import FLUSH, Caller, audio, config, finals, kind_of, offsets, opened, pcm, stream
 
 TEXT = "the quick brown fox jumps over the lazy dog"
 

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.app import Service
 from stt_server.engine.types import DecodeOptions
-from tests.fakes import ScriptedRecognizer
-from tests.services import channel_to, failure, running, speech, stub_of, transcribe
+from stt_server.testing.scripted_model import ScriptedRecognizer
+from tests.support.services import channel_to, failure, running, speech, stub_of, transcribe
 
 MILLISECONDS = re.compile(r"^\d+\.\d$")
 

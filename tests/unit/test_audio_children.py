@@ -19,15 +19,16 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from stt_server.audio import SAMPLE_RATE, decode, pipes
-from stt_server.audio import children as pool_module
-from stt_server.audio.children import Children
+from stt_server.audio import SAMPLE_RATE, decode
 from stt_server.audio.mono import Recording
-from stt_server.audio.offspring import Bounds, Death
+from stt_server.audio.sandbox import pipes
+from stt_server.audio.sandbox import pool as pool_module
+from stt_server.audio.sandbox.pool import Children
+from stt_server.audio.sandbox.worker import Bounds, Death
 from stt_server.errors import AudioTooLong, EmptyAudio, Internal, InvalidArgument, SttError, UnsupportedAudio
-from tests.services import ROOT, until
-from tests.unit.audio_samples import CONTAINER, chirp, encode, silence, wav_header
-from tests.unit.hostile_files import flac_of_silence, mp4_with_a_huge_index
+from tests.support.audio_samples import CONTAINER, chirp, encode, silence, wav_header
+from tests.support.hostile_files import flac_of_silence, mp4_with_a_huge_index
+from tests.support.services import ROOT, until
 
 BOUNDS = Bounds(max_seconds=60, max_bytes=16 << 20)
 BOMB = flac_of_silence(26 * 3600)
@@ -126,7 +127,9 @@ async def test_a_child_has_nothing_and_can_get_nothing(monkeypatch: pytest.Monke
 def in_a_child(close: str, program: str) -> str:
     """What `program` has to say after `close` has put the fence around it: its output, last error, or signal."""
     code = (
-        f"import os, resource, signal, socket\nfrom stt_server.audio.fence import *\n{close}(64 << 20, os.getppid())\n"
+        "import os, resource, signal, socket\n"
+        "from stt_server.audio.sandbox.confinement import *\n"
+        f"{close}(64 << 20, os.getppid())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code + program],
@@ -337,7 +340,7 @@ async def test_closing_ends_every_child_at_once_even_one_at_work() -> None:
 
 
 async def test_what_goes_wrong_in_a_child_is_logged_without_the_files_content(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "stt_server.audio.children")
+    caplog.set_level("DEBUG", "stt_server.audio.sandbox.pool")
     async with pool() as children:
         with pytest.raises(UnsupportedAudio):
             await children.decode(b"OggS" + b"said in confidence" * 100)

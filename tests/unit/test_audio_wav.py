@@ -12,7 +12,7 @@ from stt_server.audio.container import decode_container
 from stt_server.audio.mono import MonoSink, Recording
 from stt_server.audio.wav import read_wav
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError
-from tests.unit.audio_samples import CONTAINER, FloatArray, chirp, encode, wav, wav_header
+from tests.support.audio_samples import CONTAINER, FloatArray, chirp, encode, wav, wav_header
 
 SOURCE = chirp(0.5)
 PCM = (SOURCE * 32767).astype("<i2").tobytes()

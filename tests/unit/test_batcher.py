@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from stt_server.engine.batcher import HANGS_S, Batcher, _Batch
+from stt_server.engine.health.vitals import SUSPICIOUS, Vitals
+from stt_server.engine.health.watchdog import Watchdog
+from stt_server.engine.queue import Rank
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
-from stt_server.engine.vitals import SUSPICIOUS, Vitals
-from stt_server.engine.waiting import Rank
-from stt_server.engine.watchdog import Watchdog
 from stt_server.errors import DeadlineExceeded, EngineBug, EngineError, EngineLost
-from tests.services import until
+from tests.support.services import until
 
 
 @dataclass(eq=False)

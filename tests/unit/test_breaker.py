@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stt_server.breaker import COOL_DOWN_S, FAILURES_TO_OPEN, Admission, Breaker, Health, Outcome
+from stt_server.cascade.breaker import COOL_DOWN_S, FAILURES_TO_OPEN, Admission, Breaker, Health, Outcome
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 
 from stt_server.config import KEYS, ConfigError
 from stt_server.config.changes import change, refuse_to_open
-from tests.unit.config_files import Reader, make_model
+from tests.support.config_files import Reader, make_model
 
 
 @pytest.fixture

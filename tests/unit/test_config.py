@@ -21,7 +21,7 @@ from stt_server.config import (
     load,
     parse,
 )
-from tests.unit.config_files import Reader, make_model
+from tests.support.config_files import Reader, make_model
 
 SECRET = "s3cr3t-0123456789abcdef"
 

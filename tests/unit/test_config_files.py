@@ -10,7 +10,7 @@ import pytest
 
 from stt_server.config import KEYS, FallbackTarget, Key, Service, parse
 from stt_server.config.envfile import read_entries
-from tests.unit.config_files import MODEL_KEY, Reader, make_model
+from tests.support.config_files import MODEL_KEY, Reader, make_model
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from envparse import ConfigurationError, Env
 
 from stt_server.config import ConfigError, load
 from stt_server.config.envfile import FileEnv, read_entries
-from tests.unit.config_files import Reader, make_model
+from tests.support.config_files import Reader, make_model
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stt_server.config import KEYS, ConfigError, Service, load, parse
-from tests.unit.config_files import Reader, make_model
+from tests.support.config_files import Reader, make_model
 
 SECRET = "s3cr3t-0123456789abcdef"
 

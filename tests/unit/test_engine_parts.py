@@ -10,7 +10,8 @@ import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
 from stt_server.engine.alignment import greedy_logprobs
-from stt_server.engine.decoding import (
+from stt_server.engine.language import choose_language
+from stt_server.engine.tokens import (
     MAX_LENGTH,
     MAX_PROMPT_TOKENS,
     TimedTokens,
@@ -19,7 +20,6 @@ from stt_server.engine.decoding import (
     prompt_tokens,
     split_segments,
 )
-from stt_server.engine.language import choose_language
 from stt_server.engine.types import DecodeOptions, confidence_of, join_text
 from stt_server.engine.windows import (
     _EDGE_POSITIONS,

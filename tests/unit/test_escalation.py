@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stt_server.audio import AudioFormat, Chunk
+from stt_server.cascade.escalation import judge, signals_of, weak_chunks
 from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
-from stt_server.escalation import judge, signals_of, weak_chunks
-from stt_server.jobs import Heard, Job
+from stt_server.request import Heard, Job
 from stt_server.routing import Decision, Reason, Thresholds, combined
 
 JOB = Job(b"", AudioFormat(), DecodeOptions(), "id")

@@ -8,9 +8,9 @@ import wave
 
 import pytest
 
+from stt_server.admission.audio_length import Lengths
+from stt_server.admission.service_time import FORGET_S, LARGEST_SURPRISE, Load, Pace
 from stt_server.audio import AudioFormat
-from stt_server.estimate import FORGET_S, LARGEST_SURPRISE, Load, Pace
-from stt_server.lengths import Lengths
 
 
 class Clock:

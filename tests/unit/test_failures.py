@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stt_server.engine.failures import failure_of, kind_of
-from stt_server.engine.vitals import SUSPICIOUS, Vitals
+from stt_server.engine.health.failures import failure_of, kind_of
+from stt_server.engine.health.vitals import SUSPICIOUS, Vitals
 from stt_server.errors import DeviceFailed, EngineBug, EngineError, EngineLost, OutOfMemory
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from stt_server.admission.gate import SAFETY, Gate, Ticket
+from stt_server.admission.service_time import Load, Pace
 from stt_server.errors import Overloaded
-from stt_server.estimate import Load, Pace
-from stt_server.gate import SAFETY, Gate, Ticket
 
 ONE = Load(1, 5.0)
 

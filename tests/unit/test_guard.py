@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stt_server.engine import guard
+from stt_server.engine import text_checks as guard
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stt_server.engine.invention import REASONS, Facts, doubt, invented
+from stt_server.engine.hallucination import REASONS, Facts, doubt, invented
 
 
 def facts(

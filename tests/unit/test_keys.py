@@ -9,7 +9,7 @@ import pytest
 
 from stt_server.config import ApiKey
 from stt_server.errors import Unauthenticated
-from stt_server.security.keys import KeyRing
+from stt_server.security.key_ring import KeyRing
 
 WEB = "web-0123456789abcdef"
 APP = "app:with:colons=="
@@ -84,7 +84,7 @@ def test_every_key_is_compared_whichever_one_matches(token: str, monkeypatch: py
         compared.append((len(a), len(b)))
         return real(a, b)
 
-    monkeypatch.setattr("stt_server.security.keys.hmac.compare_digest", watched)
+    monkeypatch.setattr("stt_server.security.key_ring.hmac.compare_digest", watched)
     try:
         RING.identify(f"Bearer {token}")
     except Unauthenticated:

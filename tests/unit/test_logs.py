@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stt_server.observability.calls import Call
+from stt_server.observability.call_record import Call
 from stt_server.observability.logs import configure, log_call
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.observer import Observer
 from stt_server.observability.snapshot import Snapshot
-from tests.unit.a_call import a_call, refused
+from tests.support.call_records import a_call, refused
 
 logger = logging.getLogger("stt.requests")
 

@@ -12,14 +12,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.audio.offspring import DEATHS
-from stt_server.observability.calls import STREAM
-from stt_server.observability.faults import FaultMetrics
+from stt_server.audio.sandbox.worker import DEATHS
+from stt_server.observability.call_record import STREAM
+from stt_server.observability.failure_metrics import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Metrics
-from stt_server.observability.reloads import ReloadMetrics
-from stt_server.observability.streams import StreamMetrics
-from tests.unit.a_call import a_call, refused
+from stt_server.observability.reload_metrics import ReloadMetrics
+from stt_server.observability.stream_metrics import StreamMetrics
+from tests.support.call_records import a_call, refused
 from tests.unit.test_gpu import FakeNvml
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from stt_server.admission import upload_budget as rooms
+from stt_server.admission.upload_budget import FULL_SIZE_MESSAGES, READ_AT_A_TIME, Room
 from stt_server.errors import InvalidArgument, Overloaded
-from stt_server.rpc import room as rooms
-from stt_server.rpc.room import FULL_SIZE_MESSAGES, READ_AT_A_TIME, Room
-from tests.services import until
+from tests.support.services import until
 
 LARGEST = 100
 

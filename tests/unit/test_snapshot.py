@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from stt_server.observability.calls import STREAM
+from stt_server.observability.call_record import STREAM
 from stt_server.observability.gpu import GpuReading
 from stt_server.observability.snapshot import WINDOW, Snapshot
-from tests.unit.a_call import a_call, refused
+from tests.support.call_records import a_call, refused
 
 NOTHING = {"p50": None, "p95": None, "p99": None}
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from stt_server.audio import AudioFormat
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.vad import VoiceActivity, detect_speech
-from stt_server.streaming.ear import Ear, Judge, PerhapsSpeech, Sign, SpeechEnded, SpeechStarted
-from tests import no_speech
-from tests.live import pcm
-from tests.speech import RATE, Samples, clip, samples_of, silence
+from stt_server.streaming.segmenter import Ear, Judge, PerhapsSpeech, Sign, SpeechEnded, SpeechStarted
+from tests.support import no_speech
+from tests.support.speech import RATE, Samples, clip, samples_of, silence
+from tests.support.streams import pcm
 
 LINEAR16 = AudioFormat("linear16", RATE, 1)
 WINDOW = 512

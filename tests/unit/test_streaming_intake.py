@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stt_server.audio import AudioFormat, decode
 from stt_server.audio.mono import FloatArray
-from stt_server.streaming.intake import Intake
+from stt_server.streaming.resampling import Intake
 
 RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000)
 

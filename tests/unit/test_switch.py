@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from stt_server import switch
 from stt_server.audio import AudioFormat
+from stt_server.cascade import hot_swap as switch
+from stt_server.cascade.hot_swap import Switch
 from stt_server.engine.types import DecodeOptions
-from stt_server.jobs import Answer, FallbackError, Job
-from stt_server.switch import Switch
-from tests.services import until
+from stt_server.request import Answer, FallbackError, Job
+from tests.support.services import until
 
 JOB = Job(b"a", AudioFormat(), DecodeOptions(), "r")
 

@@ -10,7 +10,7 @@ import pytest
 
 from stt_server.config import ConfigError, Settings
 from stt_server.security.tls import ServerCertificate, channel_pems, server_pems
-from tests.unit.config_files import Reader, make_model
+from tests.support.config_files import Reader, make_model
 
 
 def _openssl(*arguments: str) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: each compares figures of one run."""

@@ -1,0 +1,161 @@
+"""Our engine, and the ways to call faster-whisper that it is compared with, on the same model and the same samples."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+from buildscripts.lib.load.closed_loop import Recording, Transcribe
+from stt_server.audio import AudioFormat
+from stt_server.backend import Work, usable_cores
+from stt_server.config import parse
+from stt_server.engine.types import DecodeOptions
+from stt_server.lifecycle.run import load_whisper
+from stt_server.request import Job, Progress
+
+COMPUTE_TYPE = "int8"
+_PCM = AudioFormat("linear16", 16_000)
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """A way to call faster-whisper."""
+
+    what: str
+    model: Mapping[str, int]
+    """Arguments of `WhisperModel` beside the model itself."""
+    call: Mapping[str, Any]
+    """Arguments of `transcribe` beside the samples."""
+    forced: bool = False
+    """Is told the language whatever --language says."""
+    batched: bool = False
+
+
+def theirs(cores: int) -> dict[str, Theirs]:
+    """The settings of faster-whisper to compare with, by name."""
+    best = {"beam_size": 1, "without_timestamps": True, "temperature": 0, "condition_on_previous_text": False}
+    one_by_one = {"num_workers": cores, "cpu_threads": 1}
+    greedy_batches = {"beam_size": 1, "temperature": 0, "batch_size": 8}
+    return {
+        "defaults": Theirs("faster-whisper at its defaults", {}, {}),
+        "handbook": Theirs("cpu_threads=2, beam_size=1", {"cpu_threads": 2}, {"beam_size": 1}),
+        "best": Theirs(f"its best for this: {cores} workers of one thread, greedy", one_by_one, best, forced=True),
+        "batched": Theirs("BatchedInferencePipeline at its defaults", {}, {}, batched=True),
+        "batched-best": Theirs(
+            f"BatchedInferencePipeline, greedy, {cores} threads",
+            {"cpu_threads": cores},
+            greedy_batches,
+            forced=True,
+            batched=True,
+        ),
+    }
+
+
+OURS = {
+    "ours": "our engine",
+    "ours-forced": "our engine, language forced",
+    "ours-full": "our engine with ENCODER_WINDOW=full",
+}
+THEIRS = tuple(theirs(1))
+
+
+def settings_text(model: Path, keys: Mapping[str, object]) -> str:
+    """The .env file of a primary with this model that nothing but the machine limits."""
+    values: dict[str, object] = {
+        "CT2_SMALL_PATH": model.resolve(),
+        "DEVICE": "cpu",
+        "COMPUTE_TYPE": COMPUTE_TYPE,
+        "HOST": "127.0.0.1",
+        "GRPC_PORT": 0,
+        "HTTP_PORT": "off",
+        "RATE_LIMIT_RPS": 0,
+        "MAX_QUEUE": 10_000,
+        "MAX_UPLOAD_MB": 1024,
+        "MAX_AUDIO_SECONDS": 86_400,
+        "DRAIN_TIMEOUT_S": 5,
+    }
+    return "".join(f"{name}={value}\n" for name, value in {**values, **keys}.items())
+
+
+@asynccontextmanager
+async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterator[Any]:
+    """The service's own pipeline without its ports: voice activity, chunks, features, batches, guards.
+
+    Gives `transcribe(recording, language)`, with the recording as PCM, which needs no decoding, or as a WAV file.
+    """
+    parsed = parse(settings, "primary")
+    recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
+    # The very wiring of the service, so that what is measured is what is served.
+    work = Work(parsed, recognizer, _no_file, None)
+
+    async def transcribe(recording: Recording, language: str | None) -> str:
+        audio = recording.pcm if encoding.encoding == "linear16" else recording.wav
+        job = Job(audio, encoding, DecodeOptions(language=language), "bench", policy="primary")
+        return (await work.pipeline.transcribe(job, Progress())).answer.text
+
+    try:
+        yield transcribe
+    finally:
+        await work.close()
+
+
+async def _no_file(data: bytes) -> NoReturn:
+    raise TypeError("the recordings are PCM and WAV")
+
+
+class Contenders:
+    """The contenders of a run, by name, loaded; those that can share a model do."""
+
+    def __init__(self, model: Path, forced: bool, stack: AsyncExitStack, keys: Mapping[str, str]) -> None:
+        """
+        Args:
+            forced: the language is told to those that else detect it.
+            keys: configuration keys of ours.
+        """
+        self._model = model
+        self._forced = forced
+        self._stack = stack
+        self._keys = keys
+        self._pipelines: dict[str, Any] = {}
+        self._models: dict[tuple[tuple[str, int], ...], WhisperModel] = {}
+        self._threads = stack.enter_context(ThreadPoolExecutor(64))
+
+    async def open(self, name: str) -> Transcribe:
+        return await self._ours(name) if name in OURS else self._theirs(theirs(usable_cores())[name])
+
+    async def _ours(self, name: str) -> Transcribe:
+        window = "full" if name == "ours-full" else self._keys.get("ENCODER_WINDOW", "adaptive")
+        if window not in self._pipelines:
+            settings = settings_text(self._model, {**self._keys, "ENCODER_WINDOW": window})
+            self._pipelines[window] = await self._stack.enter_async_context(in_process(settings))
+        run = self._pipelines[window]
+        forced = self._forced or name == "ours-forced"
+
+        async def transcribe(recording: Recording) -> str:
+            return str(await run(recording, recording.language if forced else None))
+
+        return transcribe
+
+    def _theirs(self, way: Theirs) -> Transcribe:
+        key = tuple(way.model.items())
+        if key not in self._models:
+            self._models[key] = WhisperModel(str(self._model), device="cpu", compute_type=COMPUTE_TYPE, **way.model)
+        engine = BatchedInferencePipeline(self._models[key]) if way.batched else self._models[key]
+        forced = self._forced or way.forced
+
+        def run(recording: Recording) -> str:
+            language = recording.language if forced else None
+            segments, _ = engine.transcribe(recording.samples, language=language, **way.call)
+            return "".join(segment.text for segment in segments)
+
+        async def transcribe(recording: Recording) -> str:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run, recording)
+
+        return transcribe

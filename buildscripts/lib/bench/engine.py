@@ -1,0 +1,238 @@
+"""`bench engine`: our engine against faster-whisper, in this process, on the same model and the same samples.
+
+Contenders take turns within each round, in an order that rotates, so that a machine that is slower for a while is
+slower for all of them; ours, being quick, runs before each of theirs, and its mean counts. Recordings are decoded
+before the clock starts. Ours does what the service does: it hears where speech is, cuts chunks, makes features,
+recognizes in batches and guards its texts. Theirs is `transcribe`, to the last segment. Without --corpus the clips are
+samples/, which are few, short and read by a machine: bring your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from buildscripts.lib.bench.contenders import OURS, THEIRS, Contenders, theirs
+from buildscripts.lib.bench.mixes import MIXES, choose
+from buildscripts.lib.bench.plot import plot
+from buildscripts.lib.bench.report import accuracy_table, console, heading, speed_table
+from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
+from buildscripts.lib.load.corpus import Clip, CorpusError, load
+from buildscripts.lib.models.pins import ROOT
+from stt_server.backend import usable_cores
+from stt_server.config import ConfigError
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/bench engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common(parser, callers="1,2,4,8,16", rounds=3, clips=16)
+    names = ", ".join([*OURS, *THEIRS])
+    parser.add_argument(
+        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, these mixed, or each clip once"
+    )
+    parser.add_argument("--contenders", type=_contenders, help=f"some of {names}, with commas; default: by the mix")
+    parser.add_argument(
+        "--language", choices=("detected", "forced"), default="detected", help="for those that allow it"
+    )
+    parser.add_argument("--png", type=Path, help="write a plot (needs the extra `bench`)")
+    args = parser.parse_args(argv)
+    if args.png and find_spec("matplotlib") is None:
+        parser.error("--png needs matplotlib: pip install 'stt-pair[bench]'")
+    return args
+
+
+def add_common(parser: argparse.ArgumentParser, *, callers: str, rounds: int, clips: int) -> None:
+    """The arguments that benchmarks of requests share."""
+    add_subject(parser, model="base", rounds=rounds)
+    parser.add_argument("--clips", type=_positive, default=clips, help=f"requests a measurement; default: {clips}")
+    parser.add_argument("--callers", type=numbers, default=callers, help=f"default: {callers}")
+
+
+def add_subject(parser: argparse.ArgumentParser, *, model: str, rounds: int) -> None:
+    """What is measured, on what, and how often."""
+    parser.add_argument(
+        "--model", type=model_folder, default=model, help=f"base, tiny.en, ... or a folder; default: {model}"
+    )
+    parser.add_argument("--corpus", type=Path, default=ROOT / "samples", help="a folder with a manifest.jsonl")
+    parser.add_argument("--languages", type=_codes, default=(), help="clips of these alone: en,de")
+    parser.add_argument("--rounds", type=_positive, default=rounds, help=f"default: {rounds}")
+    parser.add_argument("--set", type=_key, action="append", default=[], metavar="KEY=VALUE", help="configure ours")
+    parser.add_argument("--json", type=Path, help="write every measurement, with its texts")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is under 1")
+    return number
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """An argument's type: 1,2,4."""
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _key(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE")
+    return name, value
+
+
+def _contenders(text: str) -> tuple[str, ...]:
+    names = _codes(text)
+    for name in names:
+        if name not in (*OURS, *THEIRS):
+            raise argparse.ArgumentTypeError(f"no contender {name}")
+    return names
+
+
+def model_folder(name: str) -> Path:
+    """A model by its name under models/, or by its folder."""
+    folder = Path(name) if Path(name).is_dir() else ROOT / "models" / f"whisper-{name}-ct2"
+    if not (folder / "model.bin").is_file():
+        raise argparse.ArgumentTypeError(f"no model in {folder}; buildscripts/models fetches them")
+    return folder
+
+
+def clips_of(args: argparse.Namespace) -> list[Clip]:
+    """The corpus, but for languages that aren't asked for or that the model doesn't know.
+
+    Raises:
+        CorpusError: nothing is left.
+    """
+    # OpenAI's names for the models that know English alone.
+    languages = args.languages or (("en",) if ".en" in args.model.name else ())
+    clips = [clip for clip in load(args.corpus) if not languages or clip.language in languages]
+    if not clips:
+        raise CorpusError(f"{args.corpus} has no clips in {', '.join(languages)}")
+    return clips
+
+
+def default_contenders(mix: str, language: str) -> tuple[str, ...]:
+    ours = ("ours", "ours-forced") if language == "detected" else ("ours",)
+    batched = ("batched", "batched-best") if mix in ("long", "mix") else ()
+    return (*ours, "defaults", "handbook", "best", *batched)
+
+
+def compared_with(contenders: Sequence[str]) -> Callable[[str], str | None]:
+    """Which of ours a contender is compared with: where its language is forced, ours is forced too."""
+    ways = theirs(1)
+
+    def ours(name: str) -> str | None:
+        if name not in ways:
+            return "ours" if name == "ours-full" and "ours" in contenders else None
+        wanted = "ours-forced" if ways[name].forced and "ours-forced" in contenders else "ours"
+        return wanted if wanted in contenders else None
+
+    return ours
+
+
+def turns(
+    contenders: Sequence[str], callers: Sequence[int], rounds: int, quick: Sequence[str] = ()
+) -> Iterator[tuple[int, int, str]]:
+    """Round, callers, contender: who goes first changes with each.
+
+    Args:
+        quick: contenders over so soon that a moment's disturbance shows: they run before each of the others.
+    """
+    slow = [name for name in contenders if name not in quick] or list(contenders)
+    often = [name for name in contenders if name not in slow]
+    for number in range(rounds):
+        for place, count in enumerate(callers):
+            shift = (number + place) % len(slow)
+            for name in (*slow[shift:], *slow[:shift]):
+                for turn in (*often, name):
+                    yield number + 1, count, turn
+
+
+def progress_bar() -> Progress:
+    """On standard error."""
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+async def measure(
+    args: argparse.Namespace, contenders: Sequence[str], recordings: Sequence[Recording]
+) -> list[Measurement]:
+    measurements = []
+    plan = list(turns(contenders, args.callers, args.rounds, quick=("ours", "ours-forced")))
+    async with AsyncExitStack() as stack:
+        made = Contenders(args.model, args.language == "forced", stack, dict(args.set))
+        with progress_bar() as bar:
+            task = bar.add_task("loading", total=len(plan) * len(recordings))
+            ready = {name: await made.open(name) for name in contenders}
+            for name in contenders:
+                bar.update(task, description=f"warming {name}")
+                await ready[name](min(recordings, key=lambda recording: recording.seconds))
+            for number, callers, name in plan:
+                bar.update(task, description=f"round {number}, callers {callers}, {name}")
+                run = ready[name]
+                measurements.append(await drive(name, run, recordings, callers, number, lambda: bar.advance(task)))
+    order = {name: place for place, name in enumerate(contenders)}
+    return sorted(measurements, key=lambda m: (m.callers, order[m.contender], m.round))
+
+
+def write_json(path: Path, head: str, recordings: Sequence[Recording], measurements: Sequence[Measurement]) -> None:
+    clips = [{"name": r.name, "language": r.language, "seconds": r.seconds, "text": r.text} for r in recordings]
+    found = {"run": head.splitlines(), "clips": clips, "measurements": [asdict(m) for m in measurements]}
+    path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str]) -> int:
+    args = arguments(argv)
+    contenders = args.contenders or default_contenders(args.mix, args.language)
+    try:
+        recordings = [Recording.of(clip) for clip in choose(clips_of(args), args.mix, args.clips)]
+        measurements = asyncio.run(measure(args, contenders, recordings))
+    except (CorpusError, ConfigError) as error:
+        print(f"bench engine: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    report(args, heading("engine", argv), contenders, recordings, measurements)
+    return 0
+
+
+def report(
+    args: argparse.Namespace,
+    head: str,
+    contenders: Sequence[str],
+    recordings: Sequence[Recording],
+    measurements: Sequence[Measurement],
+) -> None:
+    out = console()
+    out.print(head, highlight=False, markup=False, soft_wrap=True)
+    whats = OURS | {name: way.what for name, way in theirs(usable_cores()).items()}
+    for name in contenders:
+        out.print(f"  {name}: {whats[name]}", highlight=False, markup=False)
+    seconds = sum(recording.seconds for recording in recordings)
+    mix = f"{len(recordings)} {args.mix} clips, {seconds:.0f} s, language {args.language}, {args.rounds} rounds"
+    for callers in args.callers:
+        title = f"{callers} caller{'s' * (callers > 1)}; {mix}"
+        out.print(speed_table(measurements, callers, compared_with(contenders), title))
+    out.print(accuracy_table(measurements, recordings))
+    out.print("Median over the rounds, and least to most; ratios are made round by round.", highlight=False)
+    out.print(
+        "Processor ratio: audio for each second of processor time, which other load disturbs less.", highlight=False
+    )
+    if args.json:
+        write_json(args.json, head, recordings, measurements)
+    if args.png:
+        plot(measurements, tuple(OURS), f"{args.model.name}: {mix}", args.png)

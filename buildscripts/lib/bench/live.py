@@ -1,0 +1,226 @@
+"""`bench live`: so many people who speak at once, each on a stream in real time: how late is what they see.
+
+The service runs in a process of its own, as an operator starts it; this process is the client. Each stream sends
+another recording, of clips joined with pauses, so that it is known when somebody truly speaks: latencies count from
+there, and not from what the service heard. A final can't come before the endpoint silence is over, which is taken off.
+The clips ought to be real speech: bring your own with --corpus; samples/ are few, short and read by a machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from buildscripts.lib.bench.contenders import settings_text
+from buildscripts.lib.bench.engine import add_subject, clips_of, model_folder, numbers, progress_bar
+from buildscripts.lib.bench.live_load import LiveRecording, live_recordings, stream
+from buildscripts.lib.bench.live_report import (
+    FINAL_BAR_S,
+    LiveMeasurement,
+    error_lines,
+    greatest,
+    live_table,
+    plot_live,
+)
+from buildscripts.lib.bench.report import console, heading
+from buildscripts.lib.bench.service import processor_seconds, start_service
+from buildscripts.lib.load.corpus import CorpusError
+from stt_client import SttClient, SttError
+from stt_server.config import ConfigError, parse
+from stt_server.testing.processes import Ready, RunError, ServiceProcess
+
+STREAMS = "1,2,4,8,16"
+STAGGER_S = 0.37
+"""Streams begin so long after each other, within `STAGGER_WITHIN_S`: people don't speak in chorus."""
+STAGGER_WITHIN_S = 3.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is measured."""
+
+    client: SttClient
+    pids: tuple[int, ...]
+    """The primary's, and the fallback's if there is one."""
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/bench live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_subject(parser, model="tiny.en", rounds=1)
+    parser.add_argument("--streams", type=numbers, default=STREAMS, help=f"at once; default: {STREAMS}")
+    parser.add_argument("--fallback", type=model_folder, metavar="MODEL", help="with a fallback that has this model")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each stream; default: 60")
+    parser.add_argument("--endpoint-silence", type=float, default=0.6, help="seconds; default: 0.6")
+    parser.add_argument("--language", choices=("detected", "forced"), default="detected")
+    parser.add_argument("--wav", type=Path, metavar="DIR", help="also write the recordings, for other services to hear")
+    parser.add_argument("--png", type=Path, help="write a plot (needs the extra `bench`)")
+    args = parser.parse_args(argv)
+    if args.png and find_spec("matplotlib") is None:
+        parser.error("--png needs matplotlib: pip install 'stt-pair[bench]'")
+    return args
+
+
+def primary_settings(args: argparse.Namespace, fallback: Ready | None) -> str:
+    keys: dict[str, object] = {"MAX_STREAMS": max(args.streams)}
+    if fallback is not None:
+        keys["FALLBACK_URL"] = f"grpc://{fallback.grpc}"
+    return settings_text(args.model, {**keys, **dict(args.set)})
+
+
+async def open_service(args: argparse.Namespace, stack: AsyncExitStack) -> Served:
+    """The primary, and the fallback before it, as operators start them."""
+    fallback, pids = None, []
+    if args.fallback:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        config = folder / "stt_fallback.env"
+        config.write_text(settings_text(args.fallback, {}).replace("CT2_SMALL_PATH", "CT2_MEDIUM_PATH"))
+        service = ServiceProcess("stt-fallback", config, folder / "log")
+        stack.push_async_callback(service.stop)
+        fallback = await service.start()
+        pids.append(service.pid)
+    ready, pid = await start_service(primary_settings(args, fallback), stack)
+    client = await stack.enter_async_context(SttClient(ready.grpc, timeout=None))
+    return Served(client, (pid, *pids))
+
+
+async def counters(client: SttClient) -> tuple[int, int]:
+    """Interims sent, and left out, since the service began."""
+    exposition = (await client.metrics()).exposition
+    names = ("stt_stream_interims_total", "stt_stream_interims_thinned_total")
+    sent, thinned = (re.search(rf"^{name} (\S+)$", exposition, re.MULTILINE) for name in names)
+    return int(float(sent[1])) if sent else 0, int(float(thinned[1])) if thinned else 0
+
+
+async def measure_one(
+    served: Served, recordings: Sequence[LiveRecording], number: int, args: argparse.Namespace
+) -> LiveMeasurement:
+    """All of the recordings at once."""
+    language = recordings[0].whole.language if args.language == "forced" else None
+    before, cpu, own = await counters(served.client), _cpu(served.pids), _own_cpu()
+    began = time.monotonic()
+    traces = await asyncio.gather(
+        *(
+            stream(served.client, each, place * STAGGER_S % STAGGER_WITHIN_S, args.endpoint_silence, language)
+            for place, each in enumerate(recordings)
+        )
+    )
+    wall, cpu_after = time.monotonic() - began, _cpu(served.pids)
+    after = await counters(served.client)
+    return LiveMeasurement(
+        streams=len(recordings),
+        round=number,
+        traces=tuple(traces),
+        wall=wall,
+        cpu=None if cpu is None or cpu_after is None else cpu_after - cpu,
+        client_cpu=_own_cpu() - own,
+        interims=after[0] - before[0],
+        thinned=after[1] - before[1],
+    )
+
+
+def _cpu(pids: Sequence[int]) -> float | None:
+    found = [processor_seconds(pid) for pid in pids]
+    return None if None in found else sum(seconds or 0.0 for seconds in found)
+
+
+def _own_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def measure(
+    args: argparse.Namespace, recordings: Sequence[LiveRecording], tell: Callable[[str], None] = lambda _: None
+) -> tuple[list[LiveMeasurement], list[str]]:
+    """The measurements, and the texts of `Transcribe` for the same recordings."""
+    async with AsyncExitStack() as stack:
+        served = await open_service(args, stack)
+        language = recordings[0].whole.language if args.language == "forced" else None
+        tell("transcribing the whole recordings")
+        transcribed = [(await served.client.transcribe(each.whole.wav, language=language)).text for each in recordings]
+        measurements = []
+        for number in range(1, args.rounds + 1):
+            for streams in args.streams:
+                tell(f"round {number}, {streams} streams")
+                measurements.append(await measure_one(served, recordings[:streams], number, args))
+    return measurements, transcribed
+
+
+def write_recordings(folder: Path, recordings: Sequence[LiveRecording]) -> None:
+    """A WAV file for each, and beside it what is said, and where, in seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in recordings:
+        (folder / f"{each.whole.name}.wav").write_bytes(each.whole.wav)
+        truth = {"text": each.whole.text, "speech": each.speech}
+        (folder / f"{each.whole.name}.json").write_text(json.dumps(truth, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str]) -> int:
+    args = arguments(argv)
+    load = os.getloadavg()[0]
+    try:
+        parse(primary_settings(args, None), "primary")
+        recordings = live_recordings(clips_of(args), max(args.streams), args.seconds, args.endpoint_silence)
+        if args.wav:
+            write_recordings(args.wav, recordings)
+        with progress_bar() as bar:
+            task = bar.add_task("starting", total=None)
+            measurements, transcribed = asyncio.run(
+                measure(args, recordings, lambda doing: bar.update(task, description=doing))
+            )
+    except (CorpusError, ConfigError, RunError, SttError) as error:
+        print(f"bench live: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    report(args, heading("live", argv), recordings, measurements, transcribed, load)
+    return 0
+
+
+def report(
+    args: argparse.Namespace,
+    head: str,
+    recordings: Sequence[LiveRecording],
+    measurements: Sequence[LiveMeasurement],
+    transcribed: Sequence[str],
+    load: float,
+) -> None:
+    out = console()
+    out.print(head, highlight=False, markup=False, soft_wrap=True)
+    mean = sum(each.whole.seconds for each in recordings) / len(recordings)
+    fallback = f" with {args.fallback.name} behind it" if args.fallback else ""
+    title = f"{args.model.name}{fallback}; streams of {mean:.0f} s, language {args.language}, {args.rounds} rounds"
+    out.print(f"Load average before it began: {load:.2f}", highlight=False)
+    out.print(live_table(measurements, args.endpoint_silence, title))
+    for line in error_lines(measurements, recordings, transcribed):
+        out.print(line, highlight=False)
+    most = greatest(measurements, args.endpoint_silence)
+    out.print(
+        f"Most streams with p95 of the finals under {FINAL_BAR_S:g} s past the endpoint silence: {most or 'none'}.",
+        highlight=False,
+    )
+    if args.json:
+        found = {
+            "run": head.splitlines(),
+            "load_average": load,
+            "most_streams": most,
+            "recordings": [{"text": each.whole.text, "speech": each.speech} for each in recordings],
+            "transcribed": list(transcribed),
+            "measurements": [asdict(m) for m in measurements],
+        }
+        args.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if args.png:
+        plot_live(measurements, args.endpoint_silence, title, args.png)

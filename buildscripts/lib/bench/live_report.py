@@ -1,0 +1,164 @@
+"""What live measurements say: latencies by the number of streams, and word errors beside those of `Transcribe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from buildscripts.lib.bench.live_load import LiveRecording, Trace
+from buildscripts.lib.bench.report import percentile
+from buildscripts.lib.load.corpus import word_errors
+
+FINAL_BAR_S = 1.0
+"""A service keeps up with so many streams as leave p95 of the finals under this, past the endpoint silence."""
+
+
+@dataclass(frozen=True)
+class LiveMeasurement:
+    """So many streams at once, each with a recording of its own."""
+
+    streams: int
+    round: int
+    traces: tuple[Trace, ...]
+    wall: float
+    """Seconds."""
+    cpu: float | None
+    """Processor seconds of the services; None where the system doesn't tell."""
+    client_cpu: float
+    """Processor seconds of this process, which sends and listens."""
+    interims: int
+    thinned: int
+    """Interims that the service left out."""
+
+    def first_interims(self) -> list[float]:
+        """Seconds."""
+        return [u.first_interim for trace in self.traces for u in trace.utterances if u.first_interim is not None]
+
+    def finals(self) -> list[float]:
+        """Seconds from the end of speech."""
+        return [u.final for trace in self.traces for u in trace.utterances if u.final is not None]
+
+    @property
+    def utterances(self) -> int:
+        return sum(len(trace.utterances) for trace in self.traces)
+
+
+def pooled(
+    measurements: Sequence[LiveMeasurement], streams: int, values: Callable[[LiveMeasurement], list[float]]
+) -> list[float]:
+    """The values of all rounds with so many streams."""
+    return [value for m in measurements if m.streams == streams for value in values(m)]
+
+
+def greatest(measurements: Sequence[LiveMeasurement], endpoint_silence: float) -> int:
+    """The most streams that leave p95 of the finals within the bar, they and every smaller number; 0: none do."""
+    found = 0
+    for streams in sorted({m.streams for m in measurements}):
+        finals = pooled(measurements, streams, LiveMeasurement.finals)
+        if not finals or percentile(finals, 0.95) - endpoint_silence >= FINAL_BAR_S:
+            break
+        found = streams
+    return found
+
+
+def live_table(measurements: Sequence[LiveMeasurement], endpoint_silence: float, title: str) -> Table:
+    """A row for each number of streams."""
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "streams",
+        "first interim p50 s",
+        "p95",
+        f"final past {endpoint_silence:g} s p50 s",
+        "p95",
+        "lag at the end p95 s",
+        "processors, service",
+        "client",
+        "interims",
+        "thinned",
+        "utterances",
+        "timed",
+        "by the fallback",
+    ):
+        table.add_column(column, justify="right")
+    for streams in sorted({m.streams for m in measurements}):
+        table.add_row(str(streams), *_row([m for m in measurements if m.streams == streams], endpoint_silence))
+    return table
+
+
+def _row(own: Sequence[LiveMeasurement], endpoint_silence: float) -> list[str]:
+    firsts = [value for m in own for value in m.first_interims()]
+    finals = [value for m in own for value in m.finals()]
+    lags = [trace.lag for m in own for trace in m.traces]
+    wall = sum(m.wall for m in own)
+    known = all(m.cpu is not None for m in own)
+    return [
+        *(f"{percentile(firsts, share):.2f}" if firsts else "" for share in (0.5, 0.95)),
+        *(f"{percentile(finals, share) - endpoint_silence:.2f}" if finals else "" for share in (0.5, 0.95)),
+        f"{percentile(lags, 0.95):.2f}",
+        f"{sum(m.cpu or 0.0 for m in own) / wall:.2f}" if known else "",
+        f"{sum(m.client_cpu for m in own) / wall:.2f}",
+        str(sum(m.interims for m in own)),
+        str(sum(m.thinned for m in own)),
+        str(sum(m.utterances for m in own)),
+        str(len(finals)),
+        str(sum(trace.fallbacks for m in own for trace in m.traces)),
+    ]
+
+
+def error_rate(recordings: Sequence[LiveRecording], texts: Sequence[str]) -> float:
+    """Word errors over words, of texts in the order of the recordings."""
+    counts = [
+        word_errors(recording.whole.text, text, recording.whole.language)
+        for recording, text in zip(recordings, texts, strict=True)
+    ]
+    return sum(wrong for wrong, _ in counts) / max(1, sum(words for _, words in counts))
+
+
+def error_lines(
+    measurements: Sequence[LiveMeasurement], recordings: Sequence[LiveRecording], transcribed: Sequence[str]
+) -> list[str]:
+    """Word error rates of the finals and of `Transcribe`, on the same recordings."""
+    lines = []
+    for streams in sorted({m.streams for m in measurements}):
+        texts = [trace.text for m in measurements if m.streams == streams for trace in m.traces]
+        rounds = len(texts) // streams
+        heard = error_rate([*recordings[:streams]] * rounds, texts)
+        whole = error_rate(recordings[:streams], transcribed[:streams])
+        lines.append(
+            f"Word error rate, {streams} stream{'s' * (streams > 1)}: finals {heard:.1%}, "
+            f"Transcribe {whole:.1%}: {100 * (heard - whole):+.1f} points"
+        )
+    return lines
+
+
+def plot_live(measurements: Sequence[LiveMeasurement], endpoint_silence: float, title: str, path: Path) -> None:
+    """Writes a PNG file: p50 and p95 against the number of streams."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display is needed
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    figure.suptitle(title)
+    counts = sorted({m.streams for m in measurements})
+    for axes, values, less, label in (
+        (left, LiveMeasurement.first_interims, 0.0, "first interim, seconds after speech begins"),
+        (right, LiveMeasurement.finals, endpoint_silence, "final, seconds past the endpoint silence"),
+    ):
+        for share, style in ((0.5, "-"), (0.95, "--")):
+            found = [pooled(measurements, count, values) for count in counts]
+            points = [(n, percentile(each, share) - less) for n, each in zip(counts, found, strict=True) if each]
+            axes.plot(*zip(*points, strict=True), style, color="C0", marker="o", label=f"p{share * 100:.0f}")
+        axes.set(xlabel="streams in real time", ylabel=label, xscale="log", ylim=(0, None))
+        axes.set_xticks(counts)
+        axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    right.axhline(FINAL_BAR_S, color="C3", linewidth=1, label="bar")
+    left.legend()
+    right.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,153 @@
+"""What a service does with many times the requests that it can answer, and how it is afterwards.
+
+Its capacity is measured first, with as many callers as keep it busy; then requests come at ten times that rate
+(`--times`) whatever becomes of them, over gRPC and REST, half of them in a hurry; then at half of its capacity. Prints
+what was answered, refused and late, what was answered against the capacity, how long refusals took, health, memory, and
+latency afterwards against that of the same load before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from rich.table import Table
+
+from buildscripts.lib.bench.contenders import settings_text
+from buildscripts.lib.bench.engine import progress_bar
+from buildscripts.lib.bench.report import console, heading
+from buildscripts.lib.bench.service import start_service
+from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, Way, offer
+from buildscripts.lib.load.process_usage import resident
+from buildscripts.lib.models.pins import ROOT
+from stt_client import SttClient
+
+MODEL = ROOT / "models" / "whisper-base-ct2"
+SPEECH = ROOT / "samples" / "en" / "counting.wav"
+CALLERS = 8
+MEASURED_S = 8.0
+QUIET_S = 10.0
+TIMEOUTS = (2.0, 10.0)
+MAX_QUEUE = 64
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one run."""
+
+    capacity: float
+    """Requests a second."""
+    before: Tally
+    during: Tally
+    after: Tally
+    seconds: float
+    """That the overload lasted."""
+    health: Sequence[float]
+    """Seconds that each health check took; negative: it did not say SERVING."""
+    memory: tuple[float, float, float]
+    """MiB before, at its end, and afterwards."""
+
+
+async def capacity_of(way: Way) -> float:
+    """Requests a second that are answered while as many wait as keep it busy."""
+    began, answered = time.perf_counter(), 0
+
+    async def ask() -> None:
+        nonlocal answered
+        while time.perf_counter() < began + MEASURED_S:
+            error, _ = await way.ask(60)
+            answered += not error
+
+    await asyncio.gather(*(ask() for _ in range(CALLERS)))
+    return answered / (time.perf_counter() - began)
+
+
+async def watch(client: SttClient, found: list[float]) -> None:
+    """Asks for health all the time."""
+    while True:
+        began = time.perf_counter()
+        serving = await client.health()
+        found.append((time.perf_counter() - began) * (1 if serving else -1))
+        await asyncio.sleep(0.2)
+
+
+async def measure(model: Path, times: float, seconds: float) -> Result:
+    async with AsyncExitStack() as stack:
+        settings = settings_text(model, {"HTTP_PORT": 0, "MAX_QUEUE": MAX_QUEUE, "LOG_LEVEL": "error"})
+        ready, pid = await start_service(settings, stack)
+        client = await stack.enter_async_context(SttClient(ready.grpc, timeout=10))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(ready.grpc))
+        wav = SPEECH.read_bytes()
+        ways: tuple[Way, ...] = (Grpc(channel, wav), rest := Rest(int(ready.http.rpartition(":")[2]), wav))
+        stack.callback(rest.close)
+        _say("how much it can do ...")
+        await capacity_of(ways[0])  # the first ones fill its caches
+        capacity = await capacity_of(ways[0])
+        _say(f"{capacity:.1f} requests a second; half of that ...")
+        before = Tally(await offer(ways, capacity / 2, QUIET_S, TIMEOUTS))
+        memory = [resident(pid)]
+        health: list[float] = []
+        watching = asyncio.ensure_future(watch(client, health))
+        with progress_bar() as bar:
+            told = bar.add_task(f"{times:g} times as much", total=int(times * capacity * seconds))
+            during = Tally(await offer(ways, times * capacity, seconds, TIMEOUTS, lambda _: bar.advance(told)))
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        memory.append(resident(pid))
+        _say("half of its capacity again ...")
+        after = Tally(await offer(ways, capacity / 2, QUIET_S, TIMEOUTS))
+        memory.append(resident(pid))
+        return Result(capacity, before, during, after, seconds, health, (memory[0], memory[1], memory[2]))
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def table(found: Result, times: float) -> Table:
+    during, before = found.during, found.before
+    inside, seen = ([during.refusal(share)[side] * 1000 for share in (0.5, 0.99)] for side in (0, 1))
+    out = Table(title=f"{times:g} times what it can do, for {found.seconds:g} s")
+    out.add_column("what")
+    out.add_column("figure", justify="right")
+    rows = {
+        "offered": str(len(during.outcomes)),
+        "answered in time": str(len(during.answered)),
+        "answered, against capacity": f"{len(during.answered) / found.seconds / found.capacity:.2f}",
+        "late": str(len(during.late)),
+        "refused with 503 and Retry-After": str(sum(o.retry_after_s is not None for o in during.refused)),
+        "other errors": ", ".join(f"{count} {type_}" for type_, count in during.failed.items()) or "0",
+        "refusals in the service, p50 and p99": f"{inside[0]:.1f}, {inside[1]:.1f} ms",
+        "refusals as callers saw them, p50 and p99": f"{seen[0]:.0f}, {seen[1]:.0f} ms",
+        "within 50 ms": f"{during.refused_within(0.05):.1%}",
+        "health checks, not SERVING": f"{len(found.health)}, {sum(seconds < 0 for seconds in found.health)}",
+        "slowest health check": f"{max(map(abs, found.health)) * 1000:.0f} ms",
+        "memory before, at the end, afterwards": ", ".join(f"{mib:.0f}" for mib in found.memory) + " MiB",
+        "median latency afterwards, against before": f"{found.after.latency(0.5) / before.latency(0.5):.2f}",
+    }
+    for what, figure in rows.items():
+        out.add_row(what, figure)
+    return out
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/bench overload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--times", type=float, default=10.0, help="its capacity (10)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that it lasts (60)")
+    arguments = parser.parse_args(argv)
+    found = asyncio.run(measure(arguments.model, arguments.times, arguments.seconds))
+    out = console()
+    out.print(heading("overload", argv), highlight=False, markup=False, soft_wrap=True)
+    out.print(table(found, arguments.times))
+    return 0

@@ -1,0 +1,183 @@
+"""What measurements say: ratios with their spread over the rounds, percentiles of latencies, word error rates."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table
+
+from buildscripts.lib.load.closed_loop import Measurement, Recording
+from buildscripts.lib.load.corpus import word_errors
+from stt_server.backend import usable_cores
+from stt_server.engine.text_checks import is_looped
+
+CUT_SHORT = 0.6
+"""A text with fewer than this share of the words that were said has been cut short."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median over the rounds, and the extremes."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Raises ValueError where there are none."""
+        found = list(values)
+        return cls(statistics.median(found), min(found), max(found))
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".2f"
+        if self.least == self.most:
+            return f"{self.median:{spec}}"
+        return f"{self.median:{spec}} ({self.least:{spec}} to {self.most:{spec}})"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that a share (0 to 1) of all are not over, by nearest rank.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("no values")
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def ratios(
+    measurements: Sequence[Measurement], over: str, under: str, callers: int, value: Callable[[Measurement], float]
+) -> Spread:
+    """A value of one contender over that of another, round by round, under one load.
+
+    Where one is measured several times in a round, its mean counts.
+
+    Raises:
+        ValueError: no round has both.
+    """
+    found: dict[tuple[str, int], list[float]] = {}
+    for m in measurements:
+        if m.callers == callers:
+            found.setdefault((m.contender, m.round), []).append(value(m))
+    both = [number for name, number in found if name == over and (under, number) in found]
+    return Spread.of(statistics.mean(found[over, n]) / statistics.mean(found[under, n]) for n in both)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A contender's errors over all of its texts."""
+
+    errors: int
+    words: int
+    looped: int
+    """Texts that repeat themselves where nobody did."""
+    cut_short: int
+
+    @property
+    def rate(self) -> float | None:
+        """0 upwards; None where nothing was said."""
+        return self.errors / self.words if self.words else None
+
+
+def accuracy(
+    recordings: Sequence[Recording], texts: Iterable[Sequence[str]], languages: Callable[[str], bool]
+) -> Accuracy:
+    """
+    Args:
+        texts: of each measurement, in the order of the recordings.
+        languages: which recordings are counted, by language; ones that aren't strict never are.
+    """
+    errors = words = looped = cut = 0
+    for answers in texts:
+        for recording, text in zip(recordings, answers, strict=True):
+            if not (recording.strict and languages(recording.language)):
+                continue
+            wrong, said = word_errors(recording.text, text, recording.language)
+            errors, words = errors + wrong, words + said
+            # Against an empty reference, every word that the normalizer leaves is an error: that counts them.
+            heard = word_errors("", text, recording.language)[0]
+            looped += is_looped(text) and not is_looped(recording.text)
+            cut += heard < CUT_SHORT * said
+    return Accuracy(errors, words, looped, cut)
+
+
+def speed_table(
+    measurements: Sequence[Measurement], callers: int, compared: Callable[[str], str | None], title: str
+) -> Table:
+    """Contenders under one load.
+
+    Args:
+        compared: whose figures a contender's row is compared with; None: nobody's.
+    """
+    own = [m for m in measurements if m.callers == callers]
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "",
+        "audio s / s",
+        "p50 s",
+        "p95 s",
+        "throughput ratio",
+        "processor ratio",
+        "p50 ratio",
+        "p95 ratio",
+        "ratio of",
+    ):
+        table.add_column(column, justify="left" if column in ("", "ratio of") else "right")
+    for name in dict.fromkeys(m.contender for m in own):
+        mine = [m for m in own if m.contender == name]
+        latencies = [latency for m in mine for latency in m.latencies]
+        row = [name, f"{Spread.of(m.throughput for m in mine):.1f}"]
+        row += [f"{percentile(latencies, share):.2f}" for share in (0.5, 0.95)]
+        row += _compared(own, name, compared(name), callers)
+        table.add_row(*row)
+    return table
+
+
+def _compared(measurements: Sequence[Measurement], name: str, ours: str | None, callers: int) -> list[str]:
+    """How ours does against a contender: throughput of ours over its, latencies of ours over its."""
+    if ours is None:
+        return [""] * 5
+    times = ratios(measurements, ours, name, callers, lambda m: m.throughput)
+    # Theirs over ours, so that more is better as for throughput.
+    processor = ratios(measurements, name, ours, callers, lambda m: m.cpu or 0.0)
+    middle = ratios(measurements, ours, name, callers, lambda m: percentile(m.latencies, 0.5))
+    high = ratios(measurements, ours, name, callers, lambda m: percentile(m.latencies, 0.95))
+    return [f"{times:.1f}", f"{processor:.1f}", f"{middle:.2f}", f"{high:.2f}", f"{ours} / {name}"]
+
+
+def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Recording]) -> Table:
+    table = Table(title="Word error rate over all strict clips, every answer counted", title_justify="left")
+    for column in ("", "English", "other languages", "looped", "cut short", "answers"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in dict.fromkeys(m.contender for m in measurements):
+        texts = [m.texts for m in measurements if m.contender == name]
+        english = accuracy(recordings, texts, lambda language: language == "en")
+        others = accuracy(recordings, texts, lambda language: language != "en")
+        table.add_row(
+            name,
+            *(("" if rate is None else f"{rate:.1%}") for rate in (english.rate, others.rate)),
+            str(english.looped + others.looped),
+            str(english.cut_short + others.cut_short),
+            str(sum(map(len, texts))),
+        )
+    return table
+
+
+def heading(bench: str, argv: Sequence[str]) -> str:
+    """The command, and what it ran with: no figure is worth anything without them."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("faster-whisper", "ctranslate2"))
+    return f"$ {shlex.join(['buildscripts/bench', bench, *argv])}\n{versions}, {usable_cores()} cores, int8"
+
+
+def console() -> Console:
+    """Standard output; wide enough for the tables where it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -1,0 +1,260 @@
+"""`bench service`: the same load through gRPC and through REST, against the engine in process: what the service costs.
+
+The service runs in a process of its own, as an operator starts it; this process is the client. The engine runs in
+another process, which has the very pipeline of the service and no port. They take turns, idle in between, so that each
+has all cores to itself. A client on the same machine takes part of them: its cost is counted as the service's. All get
+the same WAV files and decode them. With more callers than workers the engine is saturated, and the cost is what is
+missing of its throughput; processor time, which other load on the machine disturbs less, is shown beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import httpx
+from rich.table import Table
+
+from buildscripts.lib.bench.contenders import in_process, settings_text
+from buildscripts.lib.bench.engine import add_common, clips_of, progress_bar, turns, write_json
+from buildscripts.lib.bench.mixes import MIXES, choose
+from buildscripts.lib.bench.report import Spread, console, heading, percentile, ratios
+from buildscripts.lib.load.closed_loop import Measurement, Recording, Transcribe, drive
+from buildscripts.lib.load.corpus import CorpusError
+from stt_client import SttClient
+from stt_server.audio import AudioFormat
+from stt_server.config import ConfigError, parse
+from stt_server.testing.processes import Ready, RunError, ServiceProcess
+
+WAYS = ("engine", "grpc", "rest")
+_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What everybody is to transcribe."""
+
+    recordings: list[Recording]
+    forced: bool
+    """The language is told."""
+
+    def language(self, recording: Recording) -> str | None:
+        return recording.language if self.forced else None
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/bench service", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_common(parser, callers="8", rounds=7, clips=32)
+    parser.add_argument("--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, or all of them")
+    parser.add_argument("--language", choices=("detected", "forced"), default="detected")
+    return parser.parse_args(argv)
+
+
+def run_engine(pipe: Connection, settings: str, load: Load) -> None:
+    """The process of the engine: loads, says so, then measures on request until it is told None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
+    asyncio.run(_serve_engine(pipe, settings, load))
+
+
+async def _serve_engine(pipe: Connection, settings: str, load: Load) -> None:
+    loop = asyncio.get_running_loop()
+    async with in_process(settings, AudioFormat("container")) as run:
+
+        async def transcribe(recording: Recording) -> str:
+            return str(await run(recording, load.language(recording)))
+
+        await transcribe(min(load.recordings, key=lambda recording: recording.seconds))
+        pipe.send("ready")
+        while (order := await loop.run_in_executor(None, pipe.recv)) is not None:
+            callers, number = order
+            pipe.send(await drive("engine", transcribe, load.recordings, callers, number))
+
+
+class EngineProcess:
+    """The engine in a process of its own, as an async context manager."""
+
+    def __init__(self, settings: str, load: Load) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=run_engine, args=(theirs, settings, load), daemon=True)
+        self._theirs = theirs
+
+    async def __aenter__(self) -> EngineProcess:
+        self._process.start()
+        self._theirs.close()
+        await self._answer()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._process.kill()
+        elif self._process.is_alive():
+            self._pipe.send(None)
+        await asyncio.get_running_loop().run_in_executor(None, self._process.join)
+
+    async def measure(self, callers: int, number: int) -> Measurement:
+        self._pipe.send((callers, number))
+        found = await self._answer()
+        assert isinstance(found, Measurement)  # noqa: S101
+        return found
+
+    async def _answer(self) -> object:
+        try:
+            answer: object = await asyncio.get_running_loop().run_in_executor(None, self._pipe.recv)
+        except EOFError:
+            raise RunError("the engine's process ended; see above") from None
+        return answer
+
+
+def processor_seconds(pid: int) -> float | None:
+    """User and system time of a process so far; None where the system doesn't tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+class ServedBy:
+    """Measures one way into a service, from this process."""
+
+    def __init__(self, way: str, transcribe: Transcribe, pid: int, load: Load) -> None:
+        self._way = way
+        self._transcribe = transcribe
+        self._pid = pid
+        self._load = load
+
+    async def measure(self, callers: int, number: int) -> Measurement:
+        before = self._cpu()
+        found = await drive(self._way, self._transcribe, self._load.recordings, callers, number)
+        after = self._cpu()
+        return replace(found, cpu=after - before if after is not None and before is not None else None)
+
+    def _cpu(self) -> float | None:
+        """Seconds of the client and the service."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        service = processor_seconds(self._pid)
+        return None if service is None else usage.ru_utime + usage.ru_stime + service
+
+
+async def start_service(settings: str, stack: AsyncExitStack) -> tuple[Ready, int]:
+    """A service as operators start it: its addresses and its process."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+    config = folder / "stt_primary.env"
+    config.write_text(settings)
+    service = ServiceProcess("stt-primary", config, folder / "log")
+    stack.push_async_callback(service.stop)
+    ready = await service.start()
+    return ready, service.pid
+
+
+async def open_ways(args: argparse.Namespace, load: Load, stack: AsyncExitStack) -> dict[str, ServedBy | EngineProcess]:
+    keys = dict(args.set)
+    engine = await stack.enter_async_context(EngineProcess(settings_text(args.model, keys), load))
+    ready, pid = await start_service(settings_text(args.model, {"HTTP_PORT": 0, **keys}), stack)
+    client = await stack.enter_async_context(SttClient(ready.grpc, timeout=_TIMEOUT_S))
+    limits = httpx.Limits(max_connections=max(args.callers), max_keepalive_connections=max(args.callers))
+    http = await stack.enter_async_context(
+        httpx.AsyncClient(base_url=f"http://{ready.http}", timeout=_TIMEOUT_S, limits=limits)
+    )
+    files = {id(recording): recording.wav for recording in load.recordings}
+
+    async def grpc(recording: Recording) -> str:
+        found = await client.transcribe(files[id(recording)], language=load.language(recording))
+        return found.text
+
+    async def rest(recording: Recording) -> str:
+        language = load.language(recording)
+        upload = {"audio": ("a.wav", files[id(recording)], "audio/wav")}
+        response = await http.post("/v1/transcribe", files=upload, data={"language": language} if language else {})
+        return str(response.raise_for_status().json()["text"])
+
+    shortest = min(load.recordings, key=lambda recording: recording.seconds)
+    await grpc(shortest)
+    await rest(shortest)
+    served = {name: ServedBy(name, way, pid, load) for name, way in (("grpc", grpc), ("rest", rest))}
+    return {"engine": engine, **served}
+
+
+async def measure(args: argparse.Namespace, load: Load) -> list[Measurement]:
+    plan = list(turns(WAYS, args.callers, args.rounds))
+    async with AsyncExitStack() as stack:
+        with progress_bar() as bar:
+            task = bar.add_task("starting", total=len(plan))
+            ways = await open_ways(args, load, stack)
+            measurements = []
+            for number, callers, name in plan:
+                bar.update(task, description=f"round {number}, callers {callers}, {name}")
+                measurements.append(await ways[name].measure(callers, number))
+                bar.advance(task)
+    return sorted(measurements, key=lambda m: (m.callers, WAYS.index(m.contender), m.round))
+
+
+def cost_table(measurements: Sequence[Measurement], callers: int, title: str) -> Table:
+    """What each way costs over the engine, in percent of the engine's; positive is slower."""
+    own = [m for m in measurements if m.callers == callers]
+    table = Table(title=title, title_justify="left")
+    columns = ("", "audio s / s", "p50 s", "p95 s", "cost, time %", "cost, processor %", "texts as the engine's")
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    for way in WAYS:
+        mine = [m for m in own if m.contender == way]
+        latencies = [latency for m in mine for latency in m.latencies]
+        row = [way, f"{Spread.of(m.throughput for m in mine):.1f}"]
+        row += [f"{percentile(latencies, share):.3f}" for share in (0.5, 0.95)]
+        table.add_row(*row, *(_costs(own, way, callers) if way != "engine" else ()))
+    return table
+
+
+def _costs(own: Sequence[Measurement], way: str, callers: int) -> list[str]:
+    time_cost = as_percent(ratios(own, way, "engine", callers, lambda m: m.wall))
+    timed = all(m.cpu for m in own)
+    processor = as_percent(ratios(own, way, "engine", callers, lambda m: m.cpu or 0.0)) if timed else None
+    texts = {m.round: m.texts for m in own if m.contender == "engine"}
+    pairs = [pair for m in own if m.contender == way for pair in zip(m.texts, texts[m.round], strict=True)]
+    same = sum(text == engines for text, engines in pairs) / len(pairs)
+    return [f"{time_cost:+.1f}", f"{processor:+.1f}" if processor else "", f"{same:.0%}"]
+
+
+def as_percent(spread: Spread) -> Spread:
+    """Ratios as what they are over 1, in percent."""
+    return Spread(*(100 * (value - 1) for value in (spread.median, spread.least, spread.most)))
+
+
+def main(argv: Sequence[str]) -> int:
+    args = arguments(argv)
+    try:
+        parse(settings_text(args.model, dict(args.set)), "primary")
+        chosen = choose(clips_of(args), args.mix, args.clips)
+        load = Load([Recording.of(clip) for clip in chosen], args.language == "forced")
+        measurements = asyncio.run(measure(args, load))
+    except (CorpusError, ConfigError, RunError) as error:
+        print(f"bench service: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    head = heading("service", argv)
+    out = console()
+    out.print(head, highlight=False, markup=False, soft_wrap=True)
+    seconds = sum(recording.seconds for recording in load.recordings)
+    mix = f"{len(load.recordings)} {args.mix} clips, {seconds:.0f} s, language {args.language}, {args.rounds} rounds"
+    for callers in args.callers:
+        out.print(cost_table(measurements, callers, f"{callers} caller{'s' * (callers > 1)}; {mix}"))
+    out.print("Median over the rounds, and least to most. The client's own cost is in it.", highlight=False)
+    if args.json:
+        write_json(args.json, head, load.recordings, measurements)
+    return 0

@@ -1,0 +1,1 @@
+"""Random faults under load, with a ledger of every request."""

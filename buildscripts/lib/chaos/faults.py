@@ -1,0 +1,124 @@
+"""The faults of a chaos run. Each is a context: it is there from its beginning, and undone at its end.
+
+Of one group at most one is on at a time, so that the pool always has a primary that is well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from buildscripts.lib.chaos.callers import TEAM
+from buildscripts.lib.chaos.fallback_faults import (
+    freeze_fallback,
+    kill_fallback,
+    model_of_fallback,
+    network,
+    refuse_primaries,
+    reset_network,
+    restart_fallback,
+)
+from buildscripts.lib.chaos.hostile import harass
+from buildscripts.lib.chaos.ledger import Harm
+from buildscripts.lib.chaos.primary_faults import (
+    damage_config,
+    freeze_primary,
+    kill_decoder,
+    kill_gateway,
+    kill_primary,
+    model_of_primary,
+    move_fallback,
+    poison_primary,
+    restart_gateway,
+    roll_primaries,
+    rotate_keys,
+    tighten_limits,
+)
+from buildscripts.lib.chaos.scene import Bring, Scene
+
+Group = Literal["primaries", "gateway", "fallback", "callers"]
+
+BURST = 10
+"""Times the callers that there are."""
+HOSTILE = 4
+"""Hostile callers at a time."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault."""
+
+    group: Group
+    bring: Bring
+    """Yields what callers may see of it."""
+    scripted: bool = False
+    """Whether it takes scripted models."""
+
+
+@asynccontextmanager
+async def burst(scene: Scene) -> AsyncIterator[Harm]:
+    """Ten times the load, of callers who don't pause."""
+    stop = asyncio.Event()
+    crowd = [
+        asyncio.create_task(scene.callers.call_on(way, to, stop, pause=0.0))
+        for way, to in TEAM * BURST
+        if way in ("pool", "gRPC", "REST")
+    ]
+    try:
+        yield Harm(everybody=frozenset({"overloaded", "deadline_exceeded"}), fallback=True)
+    finally:
+        stop.set()
+        await asyncio.gather(*crowd)
+
+
+@asynccontextmanager
+async def hostile(scene: Scene) -> AsyncIterator[Harm]:
+    """Garbage, lies and slow bodies, and everybody else goes on."""
+    stop = asyncio.Event()
+    crowd = [
+        asyncio.create_task(harass(scene.callers, member, scene.chance, stop))
+        for member in scene.stage.primaries
+        for _ in range(HOSTILE // 2)
+    ]
+    try:
+        yield Harm()
+    finally:
+        stop.set()
+        await asyncio.gather(*crowd)
+
+
+FAULTS: dict[str, Fault] = {
+    "kill-primary": Fault("primaries", kill_primary),
+    "freeze-primary": Fault("primaries", freeze_primary),
+    "roll-primaries": Fault("primaries", roll_primaries),
+    "poison-primary": Fault("primaries", poison_primary, scripted=True),
+    "kill-decoder": Fault("primaries", kill_decoder),
+    "rotate-keys": Fault("primaries", rotate_keys),
+    "damage-config": Fault("primaries", damage_config),
+    "tighten-limits": Fault("primaries", tighten_limits),
+    "move-fallback": Fault("primaries", move_fallback),
+    "kill-gateway": Fault("gateway", kill_gateway),
+    "restart-gateway": Fault("gateway", restart_gateway),
+    "kill-fallback": Fault("fallback", kill_fallback),
+    "freeze-fallback": Fault("fallback", freeze_fallback),
+    "restart-fallback": Fault("fallback", restart_fallback),
+    "refuse-primaries": Fault("fallback", refuse_primaries),
+    "slow-fallback": Fault("fallback", model_of_fallback(seconds=3.0), scripted=True),
+    "failing-fallback": Fault("fallback", model_of_fallback("engine"), scripted=True),
+    "fallback-out-of-memory": Fault("fallback", model_of_fallback("out_of_memory"), scripted=True),
+    "bug-in-fallback": Fault("fallback", model_of_fallback("bug"), scripted=True),
+    "failing-primary": Fault("fallback", model_of_primary("engine", Harm(silences=True)), scripted=True),
+    "primary-out-of-memory": Fault(
+        "fallback", model_of_primary("out_of_memory", Harm(everybody=frozenset({"out_of_memory"}))), scripted=True
+    ),
+    "slow-network": Fault("fallback", network("slow")),
+    "silent-network": Fault("fallback", network("silent")),
+    "cut-network": Fault("fallback", network("refused")),
+    "reset-network": Fault("fallback", reset_network),
+    "nonsense-from-fallback": Fault("fallback", network("nonsense")),
+    "burst": Fault("callers", burst),
+    "hostile": Fault("callers", hostile),
+}

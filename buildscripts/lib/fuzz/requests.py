@@ -1,0 +1,154 @@
+"""Requests of which every field may be anything, to a real service: each answer is text or an error of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+from google.protobuf.duration_pb2 import Duration
+from hypothesis import strategies as st
+
+from gateway.rest.form import FIELDS
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from protos.stt.v1.errors import ERRORS
+from stt_server.testing.scripted_service import Script
+from tests.support.audio_samples import chirp, encode, wav_header
+from tests.support.service_processes import ServiceProcess, running
+from tests.support.services import LARGE
+
+PATIENCE_S = 60.0
+_PCM = (chirp(0.2) * 32767).astype("<i2").tobytes()
+
+
+def _mostly(good: st.SearchStrategy[Any], any_: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Good four times in five: else something is always wrong, and nothing behind it is ever looked at."""
+    return st.integers(0, 4).flatmap(lambda die: any_ if die == 4 else good)
+
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+_wild_languages = st.one_of(st.sampled_from(["EN", "xx", "auto", "en-GB", "english", "en\0"]), _texts)
+_languages = _mostly(st.sampled_from(["", "en", "de", "fr"]), _wild_languages)
+_int32 = st.one_of(st.integers(-3, 10), st.integers(-(2**31), 2**31 - 1))
+_audio = _mostly(
+    st.sampled_from([wav_header(16_000, 1, len(_PCM)) + _PCM, encode(chirp(0.2), 16_000, "flac", "flac")]),
+    st.sampled_from([b"", b"\0", _PCM, b"OggS" * 9]),
+)
+_options = st.builds(
+    pb.TranscribeOptions,
+    language=_languages,
+    candidate_languages=_mostly(st.sampled_from([[], ["en", "de"]]), st.lists(_languages, max_size=5)),
+    task=_mostly(st.integers(0, 2), _int32),
+    prompt=st.one_of(_texts, st.just("long " * 3000)),
+    hotwords=st.lists(_texts, max_size=5),
+    word_timestamps=st.booleans(),
+    routing=_mostly(st.integers(0, 1), _int32),
+)
+_format = st.builds(
+    pb.AudioFormat,
+    encoding=_mostly(st.integers(0, 2), _int32),
+    sample_rate_hertz=_mostly(st.sampled_from([8000, 16_000, 44_100]), _int32),
+    channel_count=_mostly(st.integers(0, 2), _int32),
+)
+_request = st.builds(pb.TranscribeRequest, options=_options, format=st.one_of(st.none(), _format), audio=_audio)
+_good_fields = {
+    "task": st.sampled_from(["", "transcribe", "translate"]),
+    "routing": st.sampled_from(["", "auto", "primary"]),
+    "response_format": st.sampled_from(["json", "text", "srt", "vtt"]),
+    "word_timestamps": st.sampled_from(["true", "0", ""]),
+}
+_form = st.fixed_dictionaries(
+    {}, optional={name: _mostly(_good_fields.get(name, _languages), _texts) for name in sorted(FIELDS)}
+)
+
+_silence = st.builds(
+    Duration,
+    seconds=_mostly(st.integers(0, 4), st.integers(-(2**63), 2**63 - 1)),
+    nanos=_mostly(st.just(5 * 10**8), _int32),
+)
+_pcm_format = st.just(pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=16_000))
+_config = st.builds(
+    pb.StreamConfig,
+    options=_options,
+    format=_mostly(_pcm_format, st.one_of(_format, st.none())),
+    interim_results=st.booleans(),
+    endpoint_silence=st.one_of(st.none(), _silence),
+    single_utterance=st.booleans(),
+)
+_first = st.builds(pb.StreamTranscribeRequest, config=_config)
+_later = st.one_of(
+    st.builds(pb.StreamTranscribeRequest, audio=st.sampled_from([b"", b"\0", _PCM])),
+    st.builds(pb.StreamTranscribeRequest, flush=st.just(pb.Flush())),
+    st.just(pb.StreamTranscribeRequest()),
+)
+_stream = st.builds(
+    lambda first, rest: [*first, *rest],
+    st.lists(_mostly(_first, _later), max_size=1),
+    st.lists(_mostly(_later, _first), max_size=4),
+)
+
+
+@dataclass
+class Served:
+    stub: Any
+    http: httpx.Client
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """A service with a scripted model, in a process of its own."""
+    process = ServiceProcess("primary", folder, {"STREAM_IDLE_TIMEOUT_S": 5}, Script())
+    with running(process), grpc.insecure_channel(process.target, options=LARGE) as channel:
+        with httpx.Client(base_url=process.url, timeout=PATIENCE_S) as http:
+            yield Served(speech_pb2_grpc.SpeechToTextStub(channel), http)
+        assert process.stop() == 0, "the service did not end well"
+
+
+def _kind(error: grpc.RpcError) -> str:
+    """The type of an error of the contract, and no bug's."""
+    assert isinstance(error, grpc.Call)
+    kind = str(dict(error.trailing_metadata() or ()).get("x-error-type", ""))
+    assert kind in ERRORS, f"{error.code()}: {error.details()!r} is no error of the contract"
+    assert error.code() not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), f"{kind}: {error.details()!r}"
+    return kind
+
+
+def transcribe(served: Served, request: pb.TranscribeRequest) -> str:
+    try:
+        served.stub.Transcribe(request, timeout=PATIENCE_S)
+    except grpc.RpcError as error:
+        return _kind(error)
+    return "text"
+
+
+def stream(served: Served, messages: list[pb.StreamTranscribeRequest]) -> str:
+    try:
+        for _ in served.stub.StreamTranscribe(iter(messages), timeout=PATIENCE_S):
+            pass
+    except grpc.RpcError as error:
+        return _kind(error)
+    return "ended"
+
+
+def rest(served: Served, fields: dict[str, str]) -> str:
+    files = {"audio": ("a.wav", wav_header(16_000, 1, len(_PCM)) + _PCM)}
+    answer = served.http.post("/v1/transcribe", data=fields, files=files)
+    if answer.status_code == 200:
+        return "text"
+    kind = answer.headers["X-Error-Type"]
+    assert kind in ERRORS, f"{answer.status_code}: {kind} is no error of the contract"
+    assert answer.status_code == ERRORS[kind].http != 500, answer.text
+    return str(kind)
+
+
+Run = Callable[[Served, Any], str]
+REQUESTS: Mapping[str, tuple[st.SearchStrategy[Any], Run]] = {
+    "transcribe": (_request, transcribe),
+    "rest": (_form, rest),
+    "stream": (_stream, stream),
+}

@@ -1,0 +1,116 @@
+"""The corpus' honest files: one for each container and codec, some forms, some configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from buildscripts.lib.fuzz.targets import BOUNDARY, MODEL
+from stt_server.audio import SAMPLE_RATE
+from tests.support import hostile_files as hostile
+from tests.support.audio_samples import chirp, encode, wav_header
+from tests.unit.test_audio_wav import chunk, extensible, riff
+
+_ENCODED = (
+    *((f"wav-{codec}", "wav", f"pcm_{codec}", 8_000, "mono") for codec in ("u8", "s16le", "s24le", "f32le", "f64le")),
+    *(
+        (f"wav-{codec}", "wav", codec, 8_000, "mono")
+        for codec in ("pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav")
+    ),
+    ("flac", "flac", "flac", 16_000, "stereo"),
+    ("mp3", "mp3", "libmp3lame", 16_000, "mono"),
+    ("mp2", "mp2", "mp2", 16_000, "mono"),
+    ("adts", "adts", "aac", 16_000, "mono"),
+    ("ogg-opus", "ogg", "libopus", 48_000, "mono"),
+    ("ogg-vorbis", "ogg", "vorbis", 16_000, "stereo"),
+    ("ogg-flac", "ogg", "flac", 16_000, "mono"),
+    ("m4a-aac", "ipod", "aac", 16_000, "mono"),
+    ("m4a-alac", "ipod", "alac", 16_000, "stereo"),
+    ("mov-pcm", "mov", "pcm_s16be", 8_000, "mono"),
+    ("webm-opus", "webm", "libopus", 48_000, "mono"),
+    ("mkv-flac", "matroska", "flac", 16_000, "mono"),
+    ("mkv-aac", "matroska", "aac", 16_000, "5.1"),
+)
+
+
+def decoder() -> dict[str, bytes]:
+    files = {}
+    for name, container, codec, rate, layout in _ENCODED:
+        samples = chirp(0.2, rate)
+        channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]
+        files[name] = encode(np.tile(samples, (channels, 1)), rate, container, codec, layout=layout)
+    pcm = (chirp(0.05) * 32767).astype("<i2").tobytes()
+    files |= {
+        "wav-rf64": encode(chirp(0.05), SAMPLE_RATE, "wav", "pcm_s16le", muxer={"rf64": "always"}),
+        "wav-extensible": riff(chunk(b"LIST", b"odd"), chunk(b"fmt ", extensible(1, 16, 16)), chunk(b"data", pcm)),
+        "wav-streamed": wav_header(SAMPLE_RATE, 1, 0xFFFFFFFF) + pcm,
+        "wav-flac": hostile.wav_around_a_flac()[:4000],
+        "mp4-fragmented": encode(chirp(0.2), SAMPLE_RATE, "mp4", "aac", muxer={"movflags": "frag_keyframe+empty_moov"}),
+        "mp3-tagged": encode(chirp(0.1), SAMPLE_RATE, "mp3", "libmp3lame", title="title " * 20),
+        "flac-silence": hostile.flac_of_silence(30),
+        "mp4-film": hostile.silent_film(),
+        "mp4-huge-index": hostile.mp4_with_a_huge_index(),
+        "mkv-nested": hostile.nested_elements(300),
+        "mp4-nested": hostile.nested_boxes(300),
+        "id3-nested": hostile.nested_tags(300),
+        "ogg-streams": hostile.endless_streams(4000),
+        "mkv-clusters": hostile.endless_clusters(2000),
+        "playlist": hostile.playlists("/etc/hostname")[2],
+    }
+    return files
+
+
+def form() -> dict[str, bytes]:
+    def part(name: str, content: bytes, more: str = "") -> bytes:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+        return head.encode() + content + b"\r\n"
+
+    end = f"--{BOUNDARY}--\r\n".encode()
+    audio = part("audio", b"RIFF" + bytes(40), '; filename="a.wav"\r\nContent-Type: audio/wav')
+    return {
+        "audio": audio + end,
+        "all": audio
+        + part("language", b"en")
+        + part("candidate_languages", b"en,de")
+        + part("task", b"translate")
+        + part("prompt", "Grüße".encode())
+        + part("hotwords", b"one,two")
+        + part("word_timestamps", b"true")
+        + part("routing", b"primary")
+        + part("response_format", b"srt")
+        + end,
+        "unknown": audio + part("model", b"x") + end,
+        "star": part("audio", b"x", "; filename*=UTF-8''na%C3%AFve.wav") + end,
+    }
+
+
+def content_type() -> dict[str, bytes]:
+    return {
+        "plain": f"multipart/form-data; boundary={BOUNDARY}".encode(),
+        "quoted": b'multipart/form-data; charset=utf-8; boundary="a b; c=\\"d"',
+        "other": b"application/x-www-form-urlencoded",
+        "continued": b"multipart/form-data; boundary*0=a; boundary*1*=UTF-8'en'b%20c",
+    }
+
+
+def config() -> dict[str, bytes]:
+    root = Path(__file__).parents[3]
+    honest = (root / "configs" / "stt_primary.env").read_bytes()
+    keys = b"\n".join(line for line in honest.splitlines() if line and not line.startswith(b"#"))
+    return {
+        "keys": keys,
+        "quotes": b"export CT2_SMALL_PATH='" + MODEL + b'\'\nAPI_KEYS="web:k#1,batch:k=2" # two\nLOG_LEVEL=debug\n',
+        "crlf": b"\xef\xbb\xbfCT2_SMALL_PATH=" + MODEL + b"\r\nHOST=::1\r\nFALLBACK_URL=grpcs://f:50052\r\n",
+    }
+
+
+def write(folder: Path) -> int:
+    """Writes all below `folder`; what else is there, findings, stays. The bytes written."""
+    total = 0
+    for name, make in (("decoder", decoder), ("form", form), ("content_type", content_type), ("config", config)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for file, data in make().items():
+            (folder / name / file).write_bytes(data)
+            total += len(data)
+    return total

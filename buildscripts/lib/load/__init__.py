@@ -1,0 +1,1 @@
+"""Load generators, their recordings, and what they measure."""

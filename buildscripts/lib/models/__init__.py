@@ -1,0 +1,1 @@
+"""Fetches, verifies and measures models and sample recordings."""

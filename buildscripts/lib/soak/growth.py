@@ -1,0 +1,124 @@
+"""What a soak measured, by sixths of its time, and whether something grew."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from buildscripts.lib.load.process_usage import Usage
+
+PARTS = 6
+"""Of a run. The first is left out of every comparison: allocators, caches and pools fill up in it."""
+
+MAX_GROWTH_MIB = 32.0
+"""Of the floor, from the second sixth to the last."""
+MAX_SLOPE_MIB_PER_HOUR = 16.0
+MIN_HOURS_FOR_MEMORY = 0.5
+"""Of a run whose memory is judged: before that, the first long recording makes a slope of its own."""
+SLACK: Mapping[str, float] = {"threads": 4, "descriptors": 8, "children": 2, "files": 4}
+"""What may be more in the last sixth than in the second one: work in flight comes and goes."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One process at one moment."""
+
+    hours: float
+    """Since the start."""
+    usage: Usage
+    floor_mib: float
+    """The least that was resident since the sample before.
+
+    Batches of long recordings come and go, and take 200 MiB with them; what is never given back stays in the floor.
+    """
+    files: int
+    """In the folder for its temporary files."""
+
+
+def sixths(samples: Sequence[Sample], value: Callable[[Sample], float]) -> list[float]:
+    """The median of each sixth of the time; a sixth without samples has that of the one before."""
+    begin, end = samples[0].hours, samples[-1].hours
+    parts: list[list[float]] = [[] for _ in range(PARTS)]
+    for sample in samples:
+        place = (sample.hours - begin) / ((end - begin) or 1)
+        parts[min(PARTS - 1, int(place * PARTS))].append(value(sample))
+    medians: list[float] = []
+    for part in parts:
+        medians.append(statistics.median(part) if part else medians[-1])
+    return medians
+
+
+@dataclass(frozen=True)
+class Slope:
+    """How fast something grows, in its unit an hour."""
+
+    per_hour: float
+    at_least: float
+    """The lower end of the 95 % interval."""
+
+
+def slope(points: Sequence[tuple[float, float]]) -> Slope:
+    """The median of the slopes of all pairs of (hours, value): outliers don't turn it (Theil 1950, Sen 1968).
+
+    The interval is by Kendall's normal approximation.
+    """
+    slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if b[0] > a[0])
+    if not slopes:
+        return Slope(0.0, 0.0)
+    count = len(points)
+    width = 1.96 * math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    return Slope(statistics.median(slopes), slopes[max(0, int((len(slopes) - width) / 2))])
+
+
+def memory_slope(samples: Sequence[Sample]) -> Slope:
+    """Of the floor in MiB, over the last two thirds of the time."""
+    third = samples[0].hours + hours(samples) / 3
+    return slope([(sample.hours, sample.floor_mib) for sample in samples if sample.hours >= third])
+
+
+VALUES: Mapping[str, Callable[[Sample], float]] = {
+    "threads": lambda sample: sample.usage.threads,
+    "descriptors": lambda sample: sample.usage.descriptors,
+    "children": lambda sample: sample.usage.children,
+    "files": lambda sample: sample.files,
+}
+
+
+def hours(samples: Sequence[Sample]) -> float:
+    """From the first to the last."""
+    return samples[-1].hours - samples[0].hours
+
+
+def what_grew(name: str, samples: Sequence[Sample]) -> list[str]:
+    """A sentence for each thing that a process has more and more of; none is good."""
+    found = []
+    if hours(samples) >= MIN_HOURS_FOR_MEMORY:
+        memory, rise = sixths(samples, lambda sample: sample.floor_mib), memory_slope(samples)
+        if (by := memory[-1] - memory[1]) > MAX_GROWTH_MIB:
+            found.append(f"{name}: memory grew by {by:.0f} MiB from the second sixth to the last")
+        if rise.per_hour > MAX_SLOPE_MIB_PER_HOUR and rise.at_least > 0:
+            found.append(f"{name}: memory grows by {rise.per_hour:.0f} MiB an hour over the last two thirds")
+    for what, value in VALUES.items():
+        parts = sixths(samples, value)
+        if parts[-1] > parts[1] + SLACK[what]:
+            found.append(f"{name}: {what} grew from {parts[1]:g} to {parts[-1]:g}")
+    return found
+
+
+def growth_table(name: str, samples: Sequence[Sample]) -> str:
+    """A Markdown table, a line for each sixth: medians."""
+    columns: list[list[float]] = [
+        sixths(samples, lambda sample: sample.usage.resident_mib),
+        sixths(samples, lambda sample: sample.floor_mib),
+        sixths(samples, lambda sample: sample.usage.unique_mib or 0.0),
+        sixths(samples, lambda sample: sample.usage.children_mib),
+        *(sixths(samples, value) for value in VALUES.values()),
+    ]
+    head = f"| {name} | resident MiB | floor of it | its own MiB | its children's MiB | {' | '.join(VALUES)} |"
+    lines = [head, "|" + "---|" * (len(columns) + 1)]
+    for number, row in enumerate(zip(*columns), 1):
+        lines.append(f"| {number} | {' | '.join(f'{value:.0f}' for value in row)} |")
+    return "\n".join(lines)

@@ -1,0 +1,273 @@
+"""Keeps the pair at work for hours of wall time, as real processes, and prints whether it comes to hold more and more.
+
+A few callers send what people send: short and long recordings in WAV, FLAC, MP3, Ogg/Opus and M4A over gRPC and REST,
+live speech over gRPC and WebSockets, some of it for the fallback; they leave in the middle, send garbage, wrong keys
+and too much, and look at health and metrics. Each text is compared with what was said in the recording.
+
+Every so often memory, threads, open files, children and temporary files of both processes are looked at. Ends with
+tables by sixths of the time, what came of the requests, and status 1 where something grew, where a request did not
+come to what it should, or where a process ended badly or left something behind. Ctrl-C ends it early, with all of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import random
+import secrets
+import signal
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from buildscripts.lib.load.process_usage import PROC, descendants, files_below, resident, usage
+from buildscripts.lib.models.pins import ROOT
+from buildscripts.lib.soak.growth import MIN_HOURS_FOR_MEMORY, Sample, growth_table, hours, memory_slope, what_grew
+from buildscripts.lib.soak.plot import plot
+from buildscripts.lib.soak.traffic import Callers, Material
+from stt_server.testing.processes import HOST, Ready, ServiceProcess, write_config
+
+UPLOAD_MIB = 6
+"""MAX_UPLOAD_MB of both: two minutes of WAV pass, and what is too large costs the machine little."""
+
+GLANCE_S = 2.0
+"""From one look at memory alone to the next."""
+
+
+@dataclass
+class Watch:
+    """What was seen of the processes."""
+
+    processes: dict[str, ServiceProcess]
+    folders: dict[str, Path]
+    """For the temporary files of each."""
+    addresses: dict[str, Ready]
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    latencies: list[tuple[float, float]] = field(default_factory=list)
+    """(hours, median seconds)."""
+    floors: dict[str, float] = field(default_factory=dict)
+    """MiB: the least that was resident since the last look."""
+    began: float = field(default_factory=time.monotonic)
+
+    def glance(self) -> None:
+        """Looks at memory alone. Raises FileNotFoundError: one has ended."""
+        for name, process in self.processes.items():
+            self.floors[name] = min(self.floors.get(name, math.inf), resident(process.pid))
+
+    def look(self, latencies: list[float]) -> str:
+        """Takes a sample of each; a line about it. Raises ProcessLookupError or FileNotFoundError: one has ended."""
+        now = (time.monotonic() - self.began) / 3600
+        parts = [f"{now * 60:7.1f} min"]
+        for name, process in self.processes.items():
+            use = usage(process.pid)
+            floor = min(self.floors.pop(name, math.inf), use.resident_mib)
+            sample = Sample(now, use, floor, files_below(self.folders[name]))
+            self.samples.setdefault(name, []).append(sample)
+            parts.append(
+                f"{name}: {use.resident_mib:.0f} MiB ({floor:.0f} at least), {use.threads} threads, "
+                f"{use.descriptors} descriptors, {use.children} children ({use.children_mib:.0f} MiB), "
+                f"{sample.files} files"
+            )
+        if latencies:
+            self.latencies.append((now, statistics.median(latencies)))
+            parts.append(f"median {self.latencies[-1][1]:.3f} s of {len(latencies)}")
+            latencies.clear()
+        return " | ".join(parts)
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = _arguments(argv)
+    return asyncio.run(soak(arguments))
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="buildscripts/soak service", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--hours", type=float, default=1.0, help="of wall time (1)")
+    length.add_argument("--minutes", type=float, help="of wall time")
+    parser.add_argument("--callers", type=int, default=3, help="how many there are (3)")
+    parser.add_argument("--share", type=float, default=0.5, help="of its time that a caller waits for an answer (0.5)")
+    parser.add_argument("--every", type=float, default=60.0, help="seconds from one look at the processes to the next")
+    parser.add_argument("--seed", type=int, default=1, help="of what is asked, in which order (1)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture")
+    parser.add_argument("--primary", type=Path, default=ROOT / "models" / "whisper-tiny.en-ct2", metavar="MODEL")
+    parser.add_argument("--fallback", type=Path, default=ROOT / "models" / "whisper-base-ct2", metavar="MODEL")
+    arguments = parser.parse_args(argv)
+    if not 0 < arguments.share <= 1:
+        parser.error("--share takes a number over 0, up to 1")
+    arguments.primary, arguments.fallback = arguments.primary.resolve(), arguments.fallback.resolve()
+    arguments.seconds = 60 * arguments.minutes if arguments.minutes else 3600 * arguments.hours
+    arguments.every = min(arguments.every, arguments.seconds / 24)
+    return arguments
+
+
+async def soak(arguments: argparse.Namespace) -> int:
+    """The whole run; its exit status."""
+    material = await asyncio.to_thread(Material.make)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory() as scratch:
+        async with pair(Path(scratch), arguments.primary, arguments.fallback) as (watch, key):
+            ready = watch.addresses["primary"]
+            chance = random.Random(arguments.seed)  # noqa: S311, to be repeated and not to be secret
+            callers = Callers(
+                ready.grpc, f"http://{ready.http}", key, material, UPLOAD_MIB << 20, chance, arguments.share
+            )
+            calling = asyncio.create_task(callers.run(arguments.callers, stop))
+            trouble = await look_on(watch, callers, arguments, calling, stop)
+            stop.set()
+            await calling
+            if not trouble:
+                trouble += [
+                    line for ready in watch.addresses.values() for line in await not_idle(f"http://{ready.http}")
+                ]
+            trouble += await stop_both(watch)
+    return report(watch, callers, trouble, arguments.plot)
+
+
+@asynccontextmanager
+async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tuple[Watch, str]]:
+    """Both services, with keys and the gateway, and the key of the primary's callers."""
+    key, between = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    common: dict[str, str | int] = {"HOST": HOST, "DEVICE": "cpu", "COMPUTE_TYPE": "int8", "GRPC_PORT": 0}
+    common |= {"HTTP_PORT": 0, "LOG_LEVEL": "warning", "DRAIN_TIMEOUT_S": 10, "MAX_UPLOAD_MB": UPLOAD_MIB}
+    common |= {"RATE_LIMIT_RPS": 200, "RATE_LIMIT_BURST": 400}
+    processes: dict[str, ServiceProcess] = {}
+    folders: dict[str, Path] = {}
+
+    async def start(name: str, **keys: str | int) -> Ready:
+        config = scratch / f"stt_{name}.env"
+        write_config(config, common | keys)
+        folders[name] = scratch / f"tmp-{name}"
+        folders[name].mkdir()
+        process = ServiceProcess(
+            f"stt-{name}", config, config.with_suffix(".log"), environ={"TMPDIR": str(folders[name])}
+        )
+        processes[name] = process
+        return await process.start()
+
+    try:
+        behind = await start("fallback", CT2_MEDIUM_PATH=str(fallback), API_KEYS=f"primary:{between}")
+        ready = await start(
+            "primary",
+            CT2_SMALL_PATH=str(primary),
+            API_KEYS=f"callers:{key}",
+            FALLBACK_URL=f"grpc://{behind.grpc}",
+            FALLBACK_API_KEY=between,
+        )
+        yield Watch(dict(reversed(processes.items())), folders, {"primary": ready, "fallback": behind}), key
+    finally:
+        for process in reversed(processes.values()):
+            await process.stop()
+
+
+async def look_on(
+    watch: Watch,
+    callers: Callers,
+    arguments: argparse.Namespace,
+    calling: asyncio.Task[None],
+    stop: asyncio.Event,
+) -> list[str]:
+    """Looks at the processes until the time is up; what ended it early, if not Ctrl-C."""
+    stopping = asyncio.create_task(stop.wait())
+    ends = [asyncio.create_task(process.ended()) for process in watch.processes.values()]
+    end, next_look = watch.began + arguments.seconds, watch.began + arguments.every
+    try:
+        while not stop.is_set() and (now := time.monotonic()) < end:
+            await asyncio.wait(
+                (stopping, calling, *ends), timeout=min(GLANCE_S, end - now), return_when=asyncio.FIRST_COMPLETED
+            )
+            if over := next((task for task in ends if task.done()), None):
+                return [str(over.result())]
+            if calling.done():
+                return ["the callers ended early"]
+            watch.glance()
+            if time.monotonic() >= next_look:
+                next_look += arguments.every
+                show(watch, callers)
+        return []
+    finally:
+        for task in (stopping, *ends):
+            task.cancel()
+        await asyncio.gather(stopping, *ends, return_exceptions=True)
+
+
+def show(watch: Watch, callers: Callers) -> None:
+    """Prints how it goes."""
+    print(f"{watch.look(callers.latencies)} | {sum(callers.outcomes.values())} requests", flush=True)
+    while callers.unwanted:
+        outcome = callers.unwanted.pop()
+        print(f"  {outcome.what}: {outcome.result}, after {outcome.seconds:.1f} s", flush=True)
+
+
+async def not_idle(url: str) -> list[str]:
+    """What a service without callers still has in hand; those who left may take a moment to be noticed."""
+    idle = {"stt_in_flight": "0.0", "stt_queue_depth": "0.0"}
+    async with httpx.AsyncClient() as http:
+        for _ in range(50):
+            lines = (line.split() for line in (await http.get(f"{url}/metrics")).text.splitlines())
+            found = {words[0]: words[1] for words in lines if words and words[0] in idle}
+            if found == idle:
+                return []
+            await asyncio.sleep(0.2)
+    return [f"{url} is not idle without callers: {found}"]
+
+
+async def stop_both(watch: Watch) -> list[str]:
+    """Stops them, the primary first; what was not as it should be."""
+    trouble = []
+    for name, process in watch.processes.items():
+        below = descendants(process.pid)
+        if status := await process.stop():
+            trouble.append(f"{name} ended with status {status}")
+        if alive := [pid for pid in below if (PROC / str(pid)).exists()]:
+            trouble.append(f"{name} left {len(alive)} processes")
+        if left := files_below(watch.folders[name]):
+            trouble.append(f"{name} left {left} temporary files")
+    return trouble
+
+
+def report(watch: Watch, callers: Callers, trouble: list[str], picture: Path | None) -> int:
+    """Prints what was found; the exit status."""
+    for name, samples in watch.samples.items():
+        print(f"\n{growth_table(name, samples)}\n")
+        judged = "" if hours(samples) >= MIN_HOURS_FOR_MEMORY else ", in a run too short to be judged by its memory"
+        rise = memory_slope(samples)
+        print(
+            f"{name}: {rise.per_hour:+.1f} MiB an hour over the last two thirds (at least {rise.at_least:+.1f}){judged}"
+        )
+        trouble += what_grew(name, samples)
+    print(f"\n{outcome_table(callers.outcomes)}\n")
+    if unwanted := sum(count for (_, _, wanted), count in callers.outcomes.items() if not wanted):
+        trouble.append(f"{unwanted} requests did not come to what they should")
+    if third := len(watch.latencies) // 3:
+        first, last = (
+            statistics.median(s for _, s in part) for part in (watch.latencies[:third], watch.latencies[-third:])
+        )
+        print(f"short recordings took {first:.3f} s in the first third of the time, {last:.3f} s in the last (medians)")
+    if picture and watch.samples:
+        length = max(map(hours, watch.samples.values()))
+        title = f"{length:.2f} hours, {sum(callers.outcomes.values())} requests"
+        plot(watch.samples, watch.latencies, title, picture)
+    print("\n".join(trouble) or "nothing grew, and every request came to what it should")
+    return int(bool(trouble))
+
+
+def outcome_table(outcomes: Counter[tuple[str, str, bool]]) -> str:
+    """A Markdown table: kinds of requests, and what came of them."""
+    lines = ["| request | came to | as it should | number |", "|---|---|---|---|"]
+    for (what, result, wanted), count in sorted(outcomes.items()):
+        lines.append(f"| {what} | {result} | {'yes' if wanted else 'NO'} | {count} |")
+    lines.append(f"| all | | | {sum(outcomes.values())} |")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Live captions: the WebSocket endpoint and the page."""

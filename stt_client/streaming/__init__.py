@@ -1,0 +1,1 @@
+"""Live streams: one call, or several that resume each other."""

@@ -1,0 +1,159 @@
+"""One connection's `StreamTranscribe` call: it sends beside receiving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from protos.stt.v1 import speech_pb2
+from stt_client.errors import Cancelled
+from stt_client.rpc_errors import error_of_rpc
+from stt_client.streaming.audio_source import AudioSource
+from stt_client.streaming.results import Flush
+from stt_client.telemetry import CallRecord, Telemetry, report
+
+_WRITE_FAILED = "Internal error from Core"
+_STATUS_WAIT_S = 0.005
+_STATUS_WAITS = 100
+
+
+class StreamCall:
+    """A call that has begun.
+
+    Args:
+        call: gRPC's.
+        target: the service, for errors and the record.
+        telemetry: called with the record of this call at its end.
+    """
+
+    def __init__(self, call: Any, target: str, request_id: str, telemetry: Telemetry | None) -> None:
+        self._call = call
+        self._target = target
+        self._request_id = request_id
+        self._telemetry = telemetry
+        self._audio_error: Exception | None = None
+        self._said: grpc.aio.AioRpcError | None = None
+        self._sent_bytes = 0
+        self.connected = False
+        """The service could be reached; until then, nothing of the audio has been touched."""
+        call.add_done_callback(self._note_status)
+
+    async def responses(
+        self, config: speech_pb2.StreamConfig, audio: AudioSource
+    ) -> AsyncGenerator[speech_pb2.StreamTranscribeResponse, None]:
+        """Sends the config and the audio, and yields what the service says. Closing it cancels the call.
+
+        Raises:
+            SttError: one of its subclasses, by the type that the service said.
+            Exception: what the caller's audio iterator raised.
+        """
+        started = time.monotonic()
+        error_type = Cancelled.type
+        sender = asyncio.create_task(self._send(config, audio))
+        # Not by `read()`, which gives no more of what has come once a write has failed.
+        replies = aiter(self._call)
+        try:
+            while (response := await self._next_reply(replies)) is not None:
+                yield response
+            error_type = ""
+        except grpc.aio.AioRpcError as failed:
+            error = error_of_rpc(failed, self._target)
+            error_type = error.type
+            raise error from None
+        finally:
+            # Whoever ended it, sending ends too: the service may have had enough (`single_utterance`).
+            self._call.cancel()
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+            self._report(error_type, time.monotonic() - started)
+
+    def _report(self, error_type: str, seconds: float) -> None:
+        record = CallRecord(
+            "StreamTranscribe", self._target, self._request_id, not error_type, error_type, seconds, self._sent_bytes
+        )
+        report(self._telemetry, record)
+
+    async def _next_reply(self, replies: AsyncIterator[Any]) -> speech_pb2.StreamTranscribeResponse | None:
+        """The next response; None after the last. Raises AioRpcError, or what the audio iterator raised."""
+        # In a task of its own, so that a call that is cancelled can be told from a caller who is.
+        reading = asyncio.ensure_future(anext(replies, None))
+        try:
+            await asyncio.wait({reading})
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        if self._audio_error is not None:
+            raise self._audio_error
+        if reading.cancelled():
+            raise Cancelled("the client was closed during the call")
+        try:
+            return reading.result()
+        except grpc.aio.AioRpcError:
+            status = await self._status()
+            if status.code() is grpc.StatusCode.OK:
+                return None
+            raise status from None
+
+    def _note_status(self, call: Any) -> None:
+        """Takes down how the call ended, in the moment when it does; see `_status`."""
+        self._said = _status_of(call)
+
+    async def _status(self) -> grpc.aio.AioRpcError:
+        """How the call ended.
+
+        A write that fails as a call ends puts an INTERNAL of gRPC's own in the place of the status that the service
+        sent (grpc/grpc#36066), before that comes, or after it.
+        """
+        waits_left = _STATUS_WAITS
+        while self._said is None or (self._said.details() == _WRITE_FAILED and waits_left):
+            waits_left -= 1
+            await asyncio.sleep(_STATUS_WAIT_S)  # gRPC tells nobody when it sets another status
+            self._said = _status_of(self._call)
+        return self._said
+
+    async def _send(self, config: speech_pb2.StreamConfig, audio: AudioSource) -> None:
+        # A call that has ended can't be written to; why it ended is for whoever reads from it.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._call.wait_for_connection()
+            self.connected = True
+            await self._call.write(speech_pb2.StreamTranscribeRequest(config=config))
+            while (item := await self._next(audio)) is not None:
+                await self._call.write(_message(item))
+                self._sent_bytes += len(item) if isinstance(item, bytes) else 0
+            if self._audio_error is None:
+                await self._call.done_writing()
+
+    async def _next(self, audio: AudioSource) -> bytes | Flush | None:
+        try:
+            return await audio.next()
+        except Exception as error:
+            self._audio_error = error
+            self._call.cancel()
+            return None
+
+
+def _message(item: bytes | Flush) -> speech_pb2.StreamTranscribeRequest:
+    if isinstance(item, Flush):
+        return speech_pb2.StreamTranscribeRequest(flush=speech_pb2.Flush())
+    return speech_pb2.StreamTranscribeRequest(audio=item)
+
+
+def _status_of(call: Any) -> grpc.aio.AioRpcError:
+    """The status of a call that has ended."""
+    parts = (call.code(), call.initial_metadata(), call.trailing_metadata(), call.details())
+    return grpc.aio.AioRpcError(*map(_known, parts))
+
+
+def _known(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a call that has ended knows its status")

@@ -1,0 +1,1 @@
+"""Decodes untrusted files in confined child processes."""

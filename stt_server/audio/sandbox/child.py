@@ -1,0 +1,76 @@
+"""The program of a decoding child: files in at standard input, samples out at standard output, nothing else.
+
+`python -m stt_server.audio.sandbox.child MAX_SECONDS MAX_BYTES EXTRA_MEMORY CPU_SECONDS PARENT`
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import traceback
+
+from stt_server.audio.container import decode_container
+from stt_server.audio.mono import FloatArray, MonoSink
+from stt_server.audio.sandbox import pipes
+from stt_server.audio.sandbox.confinement import allow_cpu, shut_in
+from stt_server.errors import SttError
+
+IN, OUT = 0, 1
+
+_MULAW_FORM = struct.pack("<IHHIIHH", 16, 7, 1, 8000, 8000, 1, 8)
+_MULAW_WAV = b"RIFF\0\0\0\0WAVEfmt " + _MULAW_FORM + b"data\x40\1\0\0" + b"\xff" * 320
+"""40 ms of silence: decoded once in the open, so that whatever is loaded late is there before nothing can be."""
+
+
+def main(arguments: list[str]) -> None:
+    max_seconds = float(arguments[0])
+    max_bytes, extra_memory, cpu_seconds, parent = map(int, arguments[1:])
+    _warm_up(max_seconds)
+    shut_in(extra_memory, parent)
+    pipes.send(OUT, pipes.READY)
+    while True:
+        try:
+            _, data = pipes.receive(IN, max_bytes)
+        except EOFError:
+            return  # the service is gone, or has no use for this child any more
+        allow_cpu(cpu_seconds)
+        _answer(bytes(data), max_seconds)
+        del data
+
+
+def _answer(data: bytes, max_seconds: float) -> None:
+    try:
+        decode_container(data, MonoSink(max_seconds, _send_samples))
+    except SttError as error:
+        pipes.send(OUT, pipes.REFUSED, pipes.pack_error(error, _frames(error.__cause__)))
+    else:
+        pipes.send(OUT, pipes.DONE)
+
+
+def _send_samples(block: FloatArray) -> None:
+    if len(block):
+        pipes.send(OUT, pipes.SAMPLES, block.data)
+
+
+def _frames(cause: BaseException | None) -> list[str]:
+    """Where an error came from, and its type. Not its text, which may quote the file."""
+    if cause is None:
+        return []
+    places = traceback.extract_tb(cause.__traceback__, limit=-8)
+    return [*(f"{place.filename}:{place.lineno} {place.name}" for place in places), type(cause).__name__]
+
+
+def _warm_up(max_seconds: float) -> None:
+    decode_container(_MULAW_WAV, MonoSink(max_seconds, lambda block: None))
+    for broken in (_MULAW_WAV[:30], b"OggS"):
+        try:
+            decode_container(broken, MonoSink(max_seconds, lambda block: None))
+        except SttError as error:
+            pipes.pack_error(error, _frames(error.__cause__))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except MemoryError:
+        sys.exit(pipes.OUT_OF_MEMORY)

@@ -1,0 +1,1 @@
+"""Whether the model still works: watchdog, classification of failures, health by outcomes."""

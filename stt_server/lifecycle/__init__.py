@@ -1,0 +1,1 @@
+"""The life of a service process: start, ready, reload, drain, exit."""

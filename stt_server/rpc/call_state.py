@@ -1,0 +1,160 @@
+"""One call as `rpc` sees it: who calls, how far it got, and what its trailing metadata says."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
+from stt_server.errors import Refused
+from stt_server.observability.call_record import Call, Endpoint
+from stt_server.request import Progress, Transcript
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+def request_id_of(metadata: Metadata) -> str:
+    """The caller's `x-req-id` if it is fit for a header and a log, else a new one."""
+    given = values_of(metadata, "x-req-id")
+    if given and _REQUEST_ID.match(given[0]) and "\n" not in given[0]:
+        return given[0]
+    return uuid.uuid4().hex
+
+
+def values_of(metadata: Metadata, name: str) -> list[str]:
+    """The values of a metadata entry, in order; names are lower case."""
+    return [value if isinstance(value, str) else value.decode("latin-1") for key, value in metadata if key == name]
+
+
+@dataclass
+class CallState:
+    """Filled in while a call is worked on."""
+
+    method: str
+    """Full gRPC method name."""
+    endpoint: Endpoint
+    request_id: str
+    started: float
+    """Monotonic seconds."""
+    key_name: str | None = None
+    audio_bytes: int | None = None
+    progress: Progress = field(default_factory=Progress)
+    transcript: Transcript | None = None
+    status: StatusCode = StatusCode.OK
+    kind: ErrorKind | None = None
+    message: str = ""
+    refused: Refused | None = None
+
+    def fail(self, status: StatusCode, kind: ErrorKind | None, message: str = "") -> None:
+        self.status, self.kind, self.message = status, kind, message
+
+    def story(self, now: float) -> Call:
+        """What is told to metrics, log and snapshot. `now`: monotonic seconds."""
+        progress, transcript = self.progress, self.transcript
+        return Call(
+            endpoint=self.endpoint,
+            method=self.method,
+            request_id=self.request_id,
+            key_name=self.key_name,
+            status=self.status.name,
+            http=200 if self.status is StatusCode.OK else self.kind.http if self.kind else 500,
+            total=now - self.started,
+            error_type=self.kind.type if self.kind else None,
+            refused=self.refused,
+            error_message=header_safe(self.message),
+            model=transcript.answer.model if transcript else None,
+            route_reasons=tuple(reason.value for reason in progress.reasons),
+            fallback_result=progress.fallback_result,
+            fallback_error=progress.fallback_error,
+            queue_wait=progress.queue_wait,
+            primary_infer=progress.primary_infer,
+            fallback_infer=progress.fallback_infer,
+            audio_seconds=progress.audio_seconds,
+            suppressed=progress.suppressed,
+            audio_bytes=self.audio_bytes,
+            language=transcript.answer.language if transcript else None,
+        )
+
+
+current_call: ContextVar[CallState] = ContextVar("current_call")
+"""The call that the running task works on: set by the interceptor, read by the servicers."""
+
+
+def trailing_metadata(call: CallState, now: float) -> list[tuple[str, str]]:
+    """What every answer tells of itself; the gateway mirrors it in headers. `now`: monotonic seconds."""
+    entries = [("x-req-id", call.request_id), *_timings(call), ("x-total-ms", _ms(now - call.started))]
+    if call.transcript is not None:
+        entries += _routing(call.transcript)
+    if call.progress.fallback_error:
+        entries.append(("x-fallback-error", call.progress.fallback_error))
+    return entries
+
+
+def _timings(call: CallState) -> list[tuple[str, str]]:
+    """Every step's time; of an error, of those steps only that it got to."""
+    progress = call.progress
+    steps = (
+        ("x-queue-wait-ms", progress.queue_wait),
+        ("x-primary-infer-ms", progress.primary_infer),
+        ("x-fallback-infer-ms", progress.fallback_infer),
+    )
+    answered = call.transcript is not None
+    return [(name, _ms(seconds or 0.0)) for name, seconds in steps if seconds is not None or answered]
+
+
+def _routing(transcript: Transcript) -> list[tuple[str, str]]:
+    reasons = ",".join(reason.value for reason in transcript.decision.reasons)
+    return [
+        ("x-fallback-used", _bool(transcript.fallback_used)),
+        ("x-conf-below", _bool(transcript.decision.confidence_below)),
+        ("x-lang-check-applicable", _bool(transcript.language_check_applicable)),
+        ("x-final-model", header_safe(transcript.answer.model)),
+        ("x-route-reason", reasons or "none"),
+    ]
+
+
+def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -> list[tuple[str, str | bytes]]:
+    """What every error adds: its type, its message, when to retry, and the same as `google.rpc` details."""
+    wait = retry_after_s if retry_after_s is not None else kind.retry_after_s
+    entries: list[tuple[str, str | bytes]] = [
+        ("x-error-type", kind.type),
+        ("x-error-message", header_safe(message)),
+        ("grpc-status-details-bin", _details(kind, message, wait)),
+    ]
+    if wait is not None and kind.tells_retry_after:
+        entries.append(("retry-after-ms", str(max(1, round(wait * 1000)))))
+    if kind.pushed_back:
+        entries.append(("grpc-retry-pushback-ms", "-1"))
+    return entries
+
+
+def _details(kind: ErrorKind, message: str, wait: float | None) -> bytes:
+    details: Sequence[error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo]
+    details = [error_details_pb2.ErrorInfo(reason=kind.type.upper(), domain=ERROR_DOMAIN)]
+    if wait is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(wait * 1000))
+        details = [*details, error_details_pb2.RetryInfo(retry_delay=delay)]
+    status = status_pb2.Status(code=StatusCode[kind.status].value[0], message=header_safe(message))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return bytes(status.SerializeToString())
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}"
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"

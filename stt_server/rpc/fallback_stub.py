@@ -1,0 +1,162 @@
+"""The primary's way to the fallback: a gRPC stub with a deadline and one retry."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from protos.stt.v1.errors import FallbackCode, fallback_code_of
+from stt_server.cascade.breaker import Health
+from stt_server.request import Answer, FallbackError, Job
+from stt_server.rpc.convert import answer_of, request_of
+from stt_server.rpc.server_options import MESSAGE_SLACK_BYTES
+
+SPEECH_NAME = "stt.v1.SpeechToText"
+"""The service whose health is asked for."""
+
+_RETRY_ONCE = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": SPEECH_NAME}],
+                "retryPolicy": {
+                    "maxAttempts": 2,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": SPEECH_NAME},
+    }
+)
+
+
+def channel_options(max_upload_bytes: int) -> list[tuple[str, Any]]:
+    """Options of the channel to the fallback."""
+    largest = max_upload_bytes + MESSAGE_SLACK_BYTES
+    return [
+        ("grpc.service_config", _RETRY_ONCE),
+        ("grpc.enable_retries", 1),
+        # The .env file says where the fallback is; a proxy of the process environment has no part in it.
+        ("grpc.enable_http_proxy", 0),
+        # Without this a request over 256 KiB is silently not retried.
+        ("grpc.per_rpc_retry_buffer_size", 2 * largest),
+        ("grpc.max_send_message_length", largest),
+        ("grpc.max_receive_message_length", largest),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # How long one attempt to connect may take. Of a network that loses packets the kernel asks again after 1, 2, 4,
+        # ... seconds: the longer an attempt, the later it is known that the network is back.
+        ("grpc.min_reconnect_backoff_ms", 2000),
+        ("grpc.keepalive_time_ms", 30000),
+        ("grpc.keepalive_timeout_ms", 10000),
+        # Else a new channel to the same address takes over the old one's connection, be it dead or not.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+class FallbackStub:
+    """Asks the fallback. Close it when done."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        api_key: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        max_upload_bytes: int,
+    ) -> None:
+        """
+        Args:
+            target: any gRPC target.
+            api_key: sent as Bearer; empty: nothing is sent.
+            credentials: of TLS; None: in the clear.
+        """
+        self._target = target
+        self._credentials = credentials
+        self._options = channel_options(max_upload_bytes)
+        self._key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._connect()
+
+    def _connect(self) -> None:
+        if self._credentials is None:
+            self._channel = grpc.aio.insecure_channel(self._target, options=self._options)
+        else:
+            self._channel = grpc.aio.secure_channel(self._target, self._credentials, options=self._options)
+        self._stub = speech_pb2_grpc.SpeechToTextStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
+        """The fallback's answer to the same job, within `timeout_s` seconds.
+
+        Raises:
+            FallbackError: with the fallback's error type, or what the transport says; `invalid_answer` for one that
+                can't be right.
+        """
+        metadata = (*self._key, ("x-req-id", job.request_id))
+        try:
+            response: pb.TranscribeResponse = await self._stub.Transcribe(
+                request_of(job), timeout=timeout_s, metadata=metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise FallbackError(_code_of(error)) from error
+        if not _sensible(response):
+            raise FallbackError("invalid_answer")
+        return answer_of(response)
+
+    async def health(self, timeout_s: float) -> Health:
+        """How the fallback is, by its own word. It needs no key, and costs no token of the rate limit."""
+        request = health_pb2.HealthCheckRequest(service=SPEECH_NAME)
+        try:
+            response = await self._health.Check(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return "silent"
+            # Who knows no health checks is there all the same.
+            return "serving" if error.code() is grpc.StatusCode.UNIMPLEMENTED else "away"
+        return "serving" if response.status == health_pb2.HealthCheckResponse.SERVING else "away"
+
+    async def reconnect(self) -> None:
+        """Lets go of its connections, and of calls on them, for new ones.
+
+        A connection through a network that lost packets for long is slow to notice that they pass again.
+        """
+        old = self._channel
+        self._connect()
+        await old.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _code_of(error: grpc.aio.AioRpcError) -> FallbackCode:
+    """What goes into `fallback_error`: the fallback's own error type, else what the transport says."""
+    if "CLIENT: Received message larger" in (error.details() or ""):
+        return "invalid_answer"  # larger than any can be; gRPC on this side refuses it
+    said = [value for name, value in error.trailing_metadata() or () if name == "x-error-type"]
+    return fallback_code_of(error.code().name, said[0] if said and isinstance(said[0], str) else "")
+
+
+def _sensible(response: pb.TranscribeResponse) -> bool:
+    """Whether it can be the answer of a service of ours: it names its model, and its numbers are in their ranges."""
+    probabilities = [word.probability for segment in response.segments for word in segment.words]
+    if response.HasField("language_probability"):
+        probabilities.append(response.language_probability)
+    if response.routing.HasField("fallback_confidence"):
+        probabilities.append(response.routing.fallback_confidence)
+    numbers = [
+        number
+        for segment in response.segments
+        for number in (segment.avg_logprob, segment.no_speech_prob, segment.compression_ratio)
+    ]
+    in_range = all(-0.001 <= probability <= 1.001 for probability in probabilities)  # NaN is in no range
+    return bool(response.routing.final_model) and in_range and all(map(math.isfinite, numbers))

@@ -1,0 +1,1 @@
+"""Services with a scripted model, in this process or as real processes. For tests and buildscripts only."""

@@ -1,0 +1,148 @@
+"""buildscripts/run: the command that a newcomer types first."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from buildscripts.lib.models.pins import ROOT
+from buildscripts.lib.run.pair import arguments as parse
+from buildscripts.lib.run.pair import claimed, configs, get_models
+from stt_server.testing.processes import HOST, RunError, ServiceProcess, choose_port
+
+RUN = ROOT / "buildscripts" / "run"
+# The environment that the tests run in is set up already.
+ENVIRONMENT = {**os.environ, "STT_SETUP_DONE": "1"}
+needs_venv = pytest.mark.skipif(
+    Path(sys.prefix) != ROOT / ".venv", reason="buildscripts/run uses .venv, and these tests run elsewhere"
+)
+
+
+@contextmanager
+def started(arguments: Sequence[str], run_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [str(RUN), "--ports", "free", "--run-dir", str(run_dir), *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, cwd=ROOT
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """What the process says, up to the first line that matches; pytest's time limit bounds the wait."""
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if re.search(pattern, line):
+            return output
+    pytest.fail(f"no line matched {pattern!r} in:\n{output}")
+
+
+@pytest.mark.model
+@needs_venv
+def test_a_run_once_shows_the_primary_and_the_fallback_at_work_and_ends_cleanly(tmp_path: Path) -> None:
+    with started(["--once"], tmp_path) as process:
+        output, _ = process.communicate(timeout=110)
+    assert process.returncode == 0, output
+    as_it_comes, on_purpose = output.split("sent to the fallback on purpose")
+    assert "quick brown fox" in as_it_comes.lower()
+    assert "quick brown fox" in on_purpose.lower()
+    assert "answered by  base-5-beams, the fallback, because of: requested" in on_purpose
+    assert "stopping stt-primary and stt-fallback" in output
+
+
+@pytest.mark.model
+@needs_venv
+def test_ctrl_c_ends_a_serving_run_with_status_0(tmp_path: Path) -> None:
+    with started(["--english"], tmp_path) as process:
+        output = read_until(process, r"/metrics")
+        address = re.search(r"curl .* http://(\S+)/v1/transcribe", output)
+        assert address, output
+        with urllib.request.urlopen(f"http://{address[1]}/v1/health", timeout=10) as health:
+            assert health.status == 200
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output + rest
+    with socket.socket() as probe:
+        host, port = address[1].split(":")
+        assert probe.connect_ex((host, int(port))) != 0
+
+
+@needs_venv
+def test_a_real_model_that_was_not_fetched_is_named_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    if (ROOT / "models" / "whisper-medium-ct2").exists():
+        pytest.skip("the medium model is here")
+    with started(["--models", "base", "medium"], tmp_path) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the model medium is not there" in output
+    assert "buildscripts/models medium" in output
+    assert "Traceback" not in output
+
+
+def test_get_models_fetches_nothing_for_a_missing_real_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("buildscripts.lib.run.pair.ROOT", tmp_path)
+    with pytest.raises(RunError, match="the model small is not there"):
+        get_models(("small", "base"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fallback_takes_only_the_key_that_the_primary_sends() -> None:
+    settings = configs(parse(["--ports", "free"]))
+    key = settings["primary"]["FALLBACK_API_KEY"]
+    assert settings["fallback"]["API_KEYS"] == f"primary:{key}"
+    assert key != configs(parse(["--ports", "free"]))["primary"]["FALLBACK_API_KEY"]
+
+
+def test_english_puts_base_behind_tiny() -> None:
+    settings = configs(parse(["--english", "--ports", "free"]))
+    assert str(settings["primary"]["CT2_SMALL_PATH"]).endswith("whisper-tiny.en-ct2")
+    assert str(settings["fallback"]["CT2_MEDIUM_PATH"]).endswith("whisper-base-ct2")
+    assert {own["COMPUTE_TYPE"] for own in settings.values()} == {"int8"}
+    assert "BEAM_SIZE" not in settings["fallback"]
+
+
+def test_a_taken_port_is_said_and_replaced_by_a_free_one() -> None:
+    said: list[str] = []
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert choose_port(port, said.append) == 0
+    assert said == [f"port {port} is taken; taking a free one."]
+    assert choose_port(port, said.append) == port
+
+
+def test_a_second_run_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(RunError, match="another buildscripts/run serves"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
+
+
+async def test_a_service_that_ends_before_it_is_ready_shows_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "stt-broken"
+    command.write_text("#!/bin/sh\necho 'stt-broken: no such key' >&2\nexit 2\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    service = ServiceProcess("stt-broken", tmp_path / "broken.env", tmp_path / "broken.log")
+    with pytest.raises(RunError, match=r"(?s)stt-broken ended with status 2 before it was ready.*no such key"):
+        await service.start()
+    assert await service.stop() == 2

@@ -1,0 +1,1 @@
+"""Shared by tests: services, callers, speech, files."""

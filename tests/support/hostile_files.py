@@ -1,0 +1,165 @@
+"""Files made to harm who decodes them."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import av
+
+from tests.support.audio_samples import chirp, encode
+
+
+def flac_of_silence(seconds: float, rate: int = 16_000, channels: int = 1) -> bytes:
+    """A dozen bytes for each 4 seconds, of one channel at 16 kHz."""
+    block = 0xFFFF
+    form = struct.pack(">HH6xQ16x", block, block, rate << 44 | channels - 1 << 41 | 15 << 36)
+    parts = [b"fLaC\x80\0\0\x22", form]
+    for number in range(int(seconds * rate / block) + 1):
+        head = (
+            bytes([0xFF, 0xF8, 0x70, channels - 1 << 4])
+            + chr(number).encode("utf-8", "surrogatepass")
+            + struct.pack(">H", block - 1)
+        )
+        frame = head + bytes([_crc(head, 8, 0x07)]) + bytes(3 * channels)
+        parts.append(frame + struct.pack(">H", _crc(frame, 16, 0x8005)))
+    return b"".join(parts)
+
+
+def _crc(data: bytes, bits: int, polynomial: int) -> int:
+    """As FLAC has it: from zero, highest bit first."""
+    crc, top = 0, 1 << bits - 1
+    for byte in data:
+        crc ^= byte << bits - 8
+        for _ in range(8):
+            crc = (crc << 1 ^ polynomial if crc & top else crc << 1) & (1 << bits) - 1
+    return crc
+
+
+def rebuilt(boxes: bytes, new: dict[bytes, bytes]) -> bytes:
+    """MP4 `boxes` with the contents of some replaced, at any depth of the sample table."""
+    out = b""
+    while boxes:
+        size, kind = struct.unpack(">I4s", boxes[:8])
+        content, boxes = boxes[8:size], boxes[size:]
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            content = rebuilt(content, new)
+        content = new.get(kind, content)
+        out += struct.pack(">I4s", len(content) + 8, kind) + content
+    return out
+
+
+def mp4_with_a_huge_index(samples: int = 80_000_000) -> bytes:
+    """A kilobyte whose index has gigabytes: so many samples of one byte, each with an entry of 24 bytes."""
+    honest = encode(chirp(0.2), 16_000, "ipod", "aac")
+    first_byte = honest.index(b"mdat") + 4
+    return rebuilt(
+        honest,
+        {
+            b"stts": struct.pack(">4I", 0, 1, samples, 1024),
+            b"stsc": struct.pack(">5I", 0, 1, 1, samples, 1),
+            b"stsz": struct.pack(">3I", 0, 1, samples),
+            b"stco": struct.pack(">3I", 0, 1, first_byte),
+        },
+    )
+
+
+def mp4_that_goes_round() -> bytes:
+    """An index that names the same bytes again and again."""
+    honest = encode(chirp(4.0), 16_000, "ipod", "aac")
+    first_byte = honest.index(b"mdat") + 4
+    times, each = 4_000, 8_000
+    return rebuilt(
+        honest,
+        {
+            b"stts": struct.pack(">4I", 0, 1, times, 1),
+            b"stsc": struct.pack(">5I", 0, 1, 1, 1, 1),
+            b"stsz": struct.pack(">3I", 0, each, times),
+            b"stco": struct.pack(">2I", 0, times) + struct.pack(">I", first_byte) * times,
+        },
+    )
+
+
+def nested_boxes(depth: int = 100_000) -> bytes:
+    """An MP4 of boxes in boxes."""
+    inner = b"".join(struct.pack(">I4s", 8 * (depth - level), b"moov") for level in range(depth))
+    return struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0) + inner
+
+
+def nested_elements(depth: int = 100_000) -> bytes:
+    """A Matroska file of elements of unknown size in each other: a segment, and tags in tags."""
+    ebml = bytes.fromhex("1a45dfa3a34286810142f7810142f2810442f381084282886d6174726f736b614287810442858102")
+    return ebml + bytes.fromhex("18538067ff") + bytes.fromhex("1254c367ff" + "7373ff") + bytes.fromhex("67c8ff") * depth
+
+
+def nested_tags(depth: int = 100_000) -> bytes:
+    """ID3 tags, each with all that follow for its content, and nothing else."""
+    out = []
+    for level in range(depth):
+        size = 10 * (depth - level - 1)
+        out.append(b"ID3\4\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)))
+    return b"".join(out)
+
+
+def endless_clusters(size: int = 4 << 20) -> bytes:
+    """A Matroska file of unknown size that goes on with empty clusters."""
+    head = encode(chirp(0.5, 48_000), 48_000, "matroska", "libopus", muxer={"live": "1"})
+    tracks = head[: head.index(bytes.fromhex("1f43b675"))]
+    return tracks + bytes.fromhex("1f43b67584e7820000") * (size // 9)
+
+
+def endless_streams(size: int = 4 << 20) -> bytes:
+    """An Ogg file that begins another stream in each page, and none goes on."""
+    head = b"OpusHead\1\1\0\0\x80\xbb\0\0\0\0\0"
+    pages = []
+    for serial in range(size // (28 + len(head))):
+        page = b"OggS\0\2" + bytes(8) + struct.pack("<III", serial, 0, 0) + b"\1" + bytes([len(head)]) + head
+        crc = _crc(page, 32, 0x04C11DB7) if serial < 2000 else 0
+        pages.append(page[:22] + struct.pack("<I", crc) + page[26:])
+    return b"".join(pages)
+
+
+def endless_chunks(size: int = 16_000_000) -> bytes:
+    """A WAV file of empty chunks."""
+    return b"RIFF\xff\xff\xff\xffWAVE" + b"JUNK\0\0\0\0" * (size // 8)
+
+
+def wav_around_a_flac() -> bytes:
+    """1 s of FLAC frames in a WAV, which has a format tag for that."""
+    flac = encode(chirp(1.0), 16_000, "flac", "flac")
+    fmt = struct.pack("<HHIIHHH", 0xF1AC, 1, 16_000, 32_000, 1, 16, 0)
+    frames = flac[flac.index(b"\xff\xf8") :]
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(frames)) + frames
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def silent_film() -> bytes:
+    """An MP4 with pictures and no sound."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as target:
+        video = target.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        target.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
+        target.mux(video.encode(None))
+    return out.getvalue()
+
+
+def playlists(name: str) -> list[bytes]:
+    """Lists of every kind that FFmpeg would follow to the file or address `name`."""
+    text = name.encode()
+    mpd = b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
+    mpd += b'mimeType="audio/wav"><Representation id="1"><BaseURL>' + text + b"</BaseURL></Representation>"
+    m3u8 = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n" + text + b"\n#EXT-X-ENDLIST\n"
+    return [
+        b"ffconcat version 1.0\nfile '" + text + b"'\n",
+        m3u8,
+        b"ID3\x04\0\0\0\0\0\0" + m3u8,
+        mpd + b"</AdaptationSet></Period></MPD>",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 5004 RTP/AVP 0\r\n",
+    ]
+
+
+def mov_elsewhere(name: str) -> bytes:
+    """A MOV whose samples are in another file, it says."""
+    url = struct.pack(">I4sI", 13 + len(name), b"url ", 0) + name.encode() + b"\0"
+    honest = encode(chirp(0.5), 16_000, "mov", "pcm_s16le")
+    return rebuilt(honest, {b"dref": struct.pack(">II", 0, 1) + url})

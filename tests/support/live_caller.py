@@ -1,0 +1,80 @@
+"""A caller of `GET /v1/stream`: a real WebSocket client, with short words for what tests do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from gateway.http.server import GatewayServer
+
+CONFIG = {"encoding": "linear16", "sample_rate_hertz": 16000}
+SECOND = bytes(32000)
+END = '{"end": {}}'
+FLUSH = '{"flush": {}}'
+PATIENCE_S = 10
+
+
+@asynccontextmanager
+async def calling(gateway: GatewayServer, **options: Any) -> AsyncIterator[ClientConnection]:
+    """An open socket, nothing sent; `options` are those of `websockets.connect`."""
+    url = f"ws://127.0.0.1:{gateway.port}/v1/stream"
+    async with connect(url, compression=None, max_size=None, **options) as socket:
+        yield socket
+
+
+@asynccontextmanager
+async def streaming(gateway: GatewayServer, **config: Any) -> AsyncIterator[ClientConnection]:
+    """The same, with its config sent."""
+    async with calling(gateway) as socket:
+        await socket.send(json.dumps({**CONFIG, **config}))
+        yield socket
+
+
+async def event(socket: ClientConnection) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
+    return said
+
+
+async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """All that is still said, and the code of the close."""
+    events = []
+    try:
+        while True:
+            events.append(await event(socket))
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, "the connection was cut, not closed"
+        return events, closed.rcvd.code
+
+
+async def failure(socket: ClientConnection) -> tuple[dict[str, Any], int]:
+    """The error that ends a stream, and the code of the close."""
+    events, code = await rest(socket)
+    error: dict[str, Any] = events[-1]["error"]
+    return error, code
+
+
+@contextmanager
+def access_lines() -> Iterator[asyncio.Queue[dict[str, Any]]]:
+    """The lines of the access log, as they are written."""
+    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.put_nowait(record.__dict__)
+
+    logger, handler = logging.getLogger("gateway.access"), Handler()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -1,0 +1,108 @@
+"""Services of the production wiring for tests: in this process with a scripted model, or as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from gateway.embedded import make_gateway
+from protos.stt.v1 import speech_pb2 as pb
+from protos.stt.v1 import speech_pb2_grpc
+from stt_server.app import Service
+from stt_server.config import Service as ServiceName
+from stt_server.config import parse
+from stt_server.engine.types import Recognizer
+from stt_server.testing.scripted_model import ScriptedRecognizer
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "samples"
+MODELS = ROOT / "models"
+SPEECH = SAMPLES / "en" / "quick_brown_fox.wav"
+LARGE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+def speech() -> bytes:
+    """A clip of real speech, 2.9 s."""
+    return SPEECH.read_bytes()
+
+
+def settings_text(folder: Path, service: ServiceName, **keys: object) -> str:
+    """An .env file for a service with a model that is only a name, on free ports of this machine."""
+    model = folder / f"scripted-{service}"
+    model.mkdir(exist_ok=True)
+    (model / "model.bin").touch()
+    path_key = "CT2_SMALL_PATH" if service == "primary" else "CT2_MEDIUM_PATH"
+    values: dict[str, object] = {
+        path_key: model,
+        "DEVICE": "cpu",
+        "HOST": "127.0.0.1",
+        "GRPC_PORT": 0,
+        "HTTP_PORT": "off",
+        "RATE_LIMIT_RPS": 0,
+        "DRAIN_TIMEOUT_S": 5,
+        "MAX_CONCURRENCY": 2,
+    }
+    values.update(keys)
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, service: ServiceName = "primary", model: Recognizer | None = None, **keys: Any
+) -> AsyncIterator[Service]:
+    """A started service, in this event loop."""
+    model = model or ScriptedRecognizer()
+    settings = parse(settings_text(folder, service, **keys), service)
+    started = Service(settings, lambda _: model, make_gateway)
+    try:
+        await started.start()
+        yield started
+    finally:
+        await started.stop()
+
+
+def channel_to(service: Service) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}", options=LARGE)
+
+
+@asynccontextmanager
+async def stub_of(service: Service) -> AsyncIterator[Any]:
+    async with channel_to(service) as channel:
+        yield speech_pb2_grpc.SpeechToTextStub(channel)
+
+
+async def transcribe(
+    stub: Any,
+    audio: bytes | None = None,
+    metadata: tuple[tuple[str, str], ...] = (),
+    timeout: float = 20,
+    **options: Any,
+) -> tuple[pb.TranscribeResponse, dict[str, str]]:
+    """A response and its trailing metadata."""
+    request = pb.TranscribeRequest(audio=speech() if audio is None else audio, options=pb.TranscribeOptions(**options))
+    call = stub.Transcribe(request, metadata=metadata, timeout=timeout)
+    response = await call
+    return response, dict(await call.trailing_metadata())
+
+
+async def failure(stub: Any, *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode, dict[str, str], str]:
+    """How a call that must fail did: status, trailing metadata, details."""
+    try:
+        await transcribe(stub, *args, **kwargs)
+    except grpc.aio.AioRpcError as error:
+        return error.code(), dict(error.trailing_metadata() or ()), error.details() or ""
+    raise AssertionError("the call succeeded")
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Lets the event loop turn until something that can't be awaited holds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        assert loop.time() < end, "it never came true"
+        await asyncio.sleep(0)

@@ -1,0 +1,46 @@
+"""Real speech for tests: the sample clips, alone and joined to longer recordings."""
+
+from __future__ import annotations
+
+import io
+import re
+import wave
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stt_server.audio import AudioFormat, decode
+from tests.support.services import SAMPLES
+
+RATE = 16000
+Samples = npt.NDArray[np.float32]
+
+
+def clip(language: str, name: str) -> Path:
+    return SAMPLES / language / f"{name}.wav"
+
+
+def samples_of(path: Path) -> Samples:
+    """A clip as mono float32 at 16 kHz."""
+    return decode(path.read_bytes(), AudioFormat("container", 0), max_seconds=600)
+
+
+def silence(seconds: float) -> Samples:
+    return np.zeros(int(seconds * RATE), dtype=np.float32)
+
+
+def wav_of(samples: Samples) -> bytes:
+    """A 16-bit WAV file."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def words(text: str) -> str:
+    """A text without case and punctuation."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
