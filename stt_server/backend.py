@@ -16,7 +16,7 @@ from stt_server.cascade.circuit import Circuit
 from stt_server.cascade.hot_swap import ClosableFallback, Switch
 from stt_server.cascade.rules import live_rules_of, rules_of
 from stt_server.config import Settings
-from stt_server.engine.batcher import Batcher
+from stt_server.engine.batcher import Batcher, InferenceTimes
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
 from stt_server.pipeline import Pipeline
@@ -85,9 +85,11 @@ class Work:
             recognizer,
             slots,
             settings.max_batch_size,
-            measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
-            forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
-            health=health,
+            InferenceTimes(
+                forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
+                observe=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
+            ),
+            health,
         )
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._decode_file = decode_file
