@@ -68,10 +68,15 @@ class StreamCall:
 
     metadata: Metadata
     config: speech_pb2.StreamConfig = field(default_factory=speech_pb2.StreamConfig)
-    audio: bytes = b""
+    received: bytearray = field(default_factory=bytearray)
+    """Bytes of audio, appended in place: copying them for each message would take longer than the test."""
     kinds: list[str] = field(default_factory=list)
     """`audio` and `flush`, as they came."""
     half_closed: bool = False
+
+    @property
+    def audio(self) -> bytes:
+        return bytes(self.received)
 
 
 class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.OperationsServicer):
@@ -173,7 +178,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
                 await self.read_audio.wait()
                 continue
             call.kinds.append(str(kind))
-            call.audio += message.audio
+            call.received += message.audio
             if kind == "flush":
                 yield self._final(call)
                 if call.config.single_utterance:
@@ -189,10 +194,10 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         yield self._final(call)
 
     def _final(self, call: StreamCall) -> speech_pb2.StreamTranscribeResponse:
-        response = speech_pb2.StreamTranscribeResponse(audio_processed=_at(len(call.audio) / 32000))
+        response = speech_pb2.StreamTranscribeResponse(audio_processed=_at(len(call.received) / 32000))
         response.final.result.CopyFrom(self.response)
         response.final.result.request_id = call.metadata["x-req-id"]
-        response.final.result.text = f"{len(call.audio)} bytes"
+        response.final.result.text = f"{len(call.received)} bytes"
         return response
 
     async def GetStatus(self, request: speech_pb2.GetStatusRequest, context: Context) -> speech_pb2.GetStatusResponse:
@@ -225,8 +230,8 @@ def _received(context: Context) -> Metadata:
 
 
 def _interim(call: StreamCall, text: str) -> speech_pb2.StreamTranscribeResponse:
-    interim = speech_pb2.Interim(stable_text=text, unstable_text=f" {len(call.audio)}", language="de")
-    return speech_pb2.StreamTranscribeResponse(interim=interim, audio_processed=_at(len(call.audio) / 32000))
+    interim = speech_pb2.Interim(stable_text=text, unstable_text=f" {len(call.received)}", language="de")
+    return speech_pb2.StreamTranscribeResponse(interim=interim, audio_processed=_at(len(call.received) / 32000))
 
 
 def a_response() -> speech_pb2.TranscribeResponse:
