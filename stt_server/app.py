@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from protos.stt.v1.wire import OPERATIONS_SERVICE, SPEECH_SERVICE
 from stt_server.admission.upload_budget import Room
 from stt_server.audio.sandbox.pool import Children
 from stt_server.audio.sandbox.worker import Bounds
@@ -53,7 +54,6 @@ from stt_server.streaming.session import Limits, Session
 
 log = logging.getLogger(__name__)
 
-SPEECH_NAME = "stt.v1.SpeechToText"
 NOTICE_SHARE = 1 / 60
 """Of DRAIN_TIMEOUT_S, between NOT_SERVING and the first refusal: time for load balancers to see it."""
 
@@ -258,7 +258,7 @@ class Service:
             OperationsServicer(self._status, self._metrics.exposition, guard, check_door, self._observer), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = (SPEECH_NAME, "stt.v1.Operations", health.SERVICE_NAME, reflection.SERVICE_NAME)
+        services = (SPEECH_SERVICE, OPERATIONS_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, server)
         return server
 
@@ -304,5 +304,5 @@ class Service:
         return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu, self._faults.circuit)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
-        for name in ("", SPEECH_NAME):
+        for name in ("", SPEECH_SERVICE):
             await self._health.set(name, status)

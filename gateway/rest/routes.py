@@ -17,6 +17,7 @@ from gateway.http.uploads import Uploads
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
 from gateway.rest.form import FIELDS, Order, ResponseFormat, order_of
+from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.convert import transcript_json
 from stt_client.errors import SttError
@@ -69,7 +70,7 @@ async def _admitted(client: SttClient, request_id: str, metadata: Metadata) -> i
     Raises:
         SttError: unauthenticated, not_ready, overloaded, upstream_unavailable.
     """
-    asking = [*metadata, ("x-req-id", request_id), ("x-verify-key", "true")]
+    asking = [*metadata, (X_REQ_ID, request_id), ("x-verify-key", "true")]
     return (await client.status(metadata=asking)).limits.max_upload_bytes
 
 

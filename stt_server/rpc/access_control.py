@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protos.stt.v1.wire import AUTHORIZATION, X_FORWARDED_FOR
 from stt_server.config import Network, Settings
 from stt_server.errors import NotReady
 from stt_server.lifecycle.readiness import Readiness
@@ -37,7 +38,7 @@ class Guard:
             Unauthenticated: no key, or a wrong one.
             NotReady: the service is starting or stopping.
         """
-        call.key_name = self._keys.identify(values_of(metadata, "authorization"))
+        call.key_name = self._keys.identify(values_of(metadata, AUTHORIZATION))
         if not self._readiness.ready:
             raise NotReady(f"the service is {self._readiness.state}; try again, or another one")
 
@@ -52,5 +53,5 @@ class Guard:
         if call.key_name is not None:
             self._limiter.take(f"key:{call.key_name}")
         else:
-            forwarded = ",".join(values_of(metadata, "x-forwarded-for")) or None
+            forwarded = ",".join(values_of(metadata, X_FORWARDED_FOR)) or None
             self._limiter.take(f"address:{client_address(peer, forwarded, self._trusted)}")
