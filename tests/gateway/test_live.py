@@ -55,7 +55,7 @@ async def test_audio_goes_in_and_events_come_out(gateway: GatewayServer, service
 
 
 async def test_the_config_reaches_the_service(gateway: GatewayServer, service: ScriptedService) -> None:
-    given = {
+    given: dict[str, Any] = {
         "encoding": "mulaw",
         "sample_rate_hertz": 8000,
         "channel_count": 2,
