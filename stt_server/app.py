@@ -22,12 +22,12 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.wire import OPERATIONS_SERVICE, SPEECH_SERVICE
 from stt_server.admission.upload_budget import Room
-from stt_server.audio.sandbox.pool import Children
-from stt_server.audio.sandbox.worker import Bounds
+from stt_server.audio.sandbox.pool import DecoderPool
+from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.audio.vad import VoiceActivity
 from stt_server.backend import Route, Work, route_of, usable_cores
 from stt_server.config import Settings
-from stt_server.engine.health.vitals import Vitals
+from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
 from stt_server.errors import EngineLost
 from stt_server.lifecycle.gateway import Gateway, address_of
@@ -105,8 +105,8 @@ class Service:
         self._stack = contextlib.AsyncExitStack()
         self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
         self._observe()
-        bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
-        self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
+        bounds = DecodeLimits(settings.max_audio_seconds, settings.max_upload_bytes)
+        self._children = DecoderPool(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
         self._stack.push_async_callback(self._children.close)
         self._health = HealthServicer()
         self._server = self._make_server()
@@ -138,7 +138,7 @@ class Service:
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
         self._work = Work(
-            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._vitals
+            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._model_health
         )
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
@@ -205,7 +205,7 @@ class Service:
     @property
     def lost(self) -> EngineLost | None:
         """Why the service's own model works no more; None while it does."""
-        return self._vitals.error
+        return self._model_health.error
 
     def _observe(self) -> None:
         settings = self.settings
@@ -220,7 +220,7 @@ class Service:
         self._faults = FaultMetrics(registry)
         self._watch = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._watch)
-        self._vitals = Vitals(self._faults.engine_failed, self._lose)
+        self._model_health = ModelHealth(self._faults.engine_failed, self._lose)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
 
     def _find_gpu(self) -> Gpu | None:
@@ -255,7 +255,15 @@ class Service:
             server,
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
-            OperationsServicer(self._status, self._metrics.exposition, guard, check_door, self._observer), server
+            OperationsServicer(
+                self._status,
+                self._metrics.exposition,
+                guard,
+                check_door,
+                self._observer,
+                settings.max_upload_bytes,
+            ),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = (SPEECH_SERVICE, OPERATIONS_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -283,7 +291,7 @@ class Service:
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work
 
-    def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
+    def _status(self) -> pb.GetStatusResponse:
         settings = self.settings
         limits = pb.Limits(
             max_upload_bytes=settings.max_upload_bytes,
@@ -296,7 +304,7 @@ class Service:
             self._work.info if self._work else None,
             time.monotonic() - self._started,
             limits,
-            self._snapshot_now() if with_snapshot else None,
+            self._snapshot_now(),
         )
 
     def _snapshot_now(self) -> dict[str, Any]:

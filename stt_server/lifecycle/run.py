@@ -16,7 +16,7 @@ from protos.stt.v1.wire import ReadyLine
 from stt_server.app import Service
 from stt_server.backend import usable_cores
 from stt_server.config import ConfigError, Role, Settings, config_path, load
-from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
+from stt_server.engine.loading import ModelLoadError, ModelOptions, reporting_load_errors
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineLost
@@ -187,7 +187,7 @@ def load_whisper(settings: Settings) -> Recognizer:
         encoder_window=settings.encoder_window,
         temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
     )
-    with proving(options):
+    with reporting_load_errors(options):
         recognizer = WhisperRecognizer(options)
         recognizer.warm_up()
     return recognizer

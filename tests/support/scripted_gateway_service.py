@@ -103,6 +103,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         self.interim_text = "Grüße"
         self.interims_sent = 0
         self.status_calls: list[Metadata] = []
+        self.admission_checks: list[Metadata] = []
         self.hold: asyncio.Event | None = None
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -205,9 +206,6 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         self.status_calls.append(metadata)
         if self.status_failure is not None:
             await self.status_failure.abort(context, {})
-        wanted = {f"Bearer {key}" for key in self.keys}
-        if wanted and metadata.get("x-verify-key") == "true" and metadata.get("authorization") not in wanted:
-            await Failure("unauthenticated", "A valid key is needed.").abort(context, {})
         return speech_pb2.GetStatusResponse(
             service="primary",
             model="whisper-tiny",
@@ -215,6 +213,18 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             limits=speech_pb2.Limits(max_upload_bytes=self.max_upload_bytes),
             snapshot_json=json.dumps({"server_commit": "abc", "uptime_s": 12.5, "requests": {"total": 3}}),
         )
+
+    async def CheckAdmission(
+        self, request: speech_pb2.CheckAdmissionRequest, context: Context
+    ) -> speech_pb2.CheckAdmissionResponse:
+        metadata = _received(context)
+        self.admission_checks.append(metadata)
+        if self.status_failure is not None:
+            await self.status_failure.abort(context, {})
+        wanted = {f"Bearer {key}" for key in self.keys}
+        if wanted and metadata.get("authorization") not in wanted:
+            await Failure("unauthenticated", "A valid key is needed.").abort(context, {})
+        return speech_pb2.CheckAdmissionResponse(max_upload_bytes=self.max_upload_bytes)
 
     async def GetMetrics(
         self, request: speech_pb2.GetMetricsRequest, context: Context
