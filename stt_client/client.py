@@ -208,6 +208,27 @@ class SttClient:
         deadline = deadline_in(self.timeout)
         return await self._call("GetStatus", method, request, lambda reply, _: status_of(reply), deadline, pairs)
 
+    async def check_admission(self, *, metadata: Pairs = ()) -> int:
+        """Checks whether `transcribe` would be admitted now. Sends no audio and takes no rate-limit token.
+
+        Args:
+            metadata: as for `transcribe`; `authorization` is judged.
+
+        Returns:
+            The largest recording that the service accepts, in bytes.
+
+        Raises:
+            SttError: the error with which `transcribe` would be refused.
+        """
+        return await self._call(
+            "CheckAdmission",
+            OperationsStub(self._open()).CheckAdmission,
+            speech_pb2.CheckAdmissionRequest(),
+            lambda reply, _: int(reply.max_upload_bytes),
+            deadline_in(self.timeout),
+            self._metadata(metadata),
+        )
+
     async def metrics(self) -> Metrics:
         """The Prometheus exposition of the service. Needs no key. Raises SttError."""
         method = OperationsStub(self._open()).GetMetrics

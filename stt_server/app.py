@@ -255,7 +255,15 @@ class Service:
             server,
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
-            OperationsServicer(self._status, self._metrics.exposition, guard, check_door, self._observer), server
+            OperationsServicer(
+                self._status,
+                self._metrics.exposition,
+                guard,
+                check_door,
+                self._observer,
+                settings.max_upload_bytes,
+            ),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = (SPEECH_SERVICE, OPERATIONS_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -283,7 +291,7 @@ class Service:
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work
 
-    def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
+    def _status(self) -> pb.GetStatusResponse:
         settings = self.settings
         limits = pb.Limits(
             max_upload_bytes=settings.max_upload_bytes,
@@ -296,7 +304,7 @@ class Service:
             self._work.info if self._work else None,
             time.monotonic() - self._started,
             limits,
-            self._snapshot_now() if with_snapshot else None,
+            self._snapshot_now(),
         )
 
     def _snapshot_now(self) -> dict[str, Any]:
