@@ -77,7 +77,7 @@ async def test_a_caller_who_leaves_before_a_final_has_begun_frees_it_too(
     model.open.set()
     (hearing,) = engine.hearings
     with pytest.raises(asyncio.CancelledError):
-        await hearing.heard()
+        await hearing.recognition()
     gc.collect()
     assert not [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
 
