@@ -21,7 +21,7 @@ from stt_server.cascade.hot_swap import HotSwap
 from stt_server.cascade.settings import stream_cascade_settings, upload_cascade_settings
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.health.vitals import Vitals
+from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import ChunkJob, Recognizer
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
@@ -74,7 +74,7 @@ class Backend:
         decode_file: Callable[[bytes], Awaitable[FloatArray]],
         route: FallbackRoute | None,
         on_circuit_change: Callable[[CircuitState | None], None] = lambda _: None,
-        vitals: Vitals | None = None,
+        health: ModelHealth | None = None,
     ) -> None:
         """
         Args:
@@ -82,14 +82,14 @@ class Backend:
             route: None without a fallback.
             on_circuit_change: called with the state of the fallback's circuit, now and at each change; None without a
                 fallback.
-            vitals: the model's, kept up to date with the results of its inferences.
+            health: the model's, kept up to date with the results of its inferences.
         """
         cores = usable_cores()
         self.info = recognizer.info
         slots = settings.concurrency(recognizer.info.device == "cpu", cores)
         service_time = ServiceTime()
         self.gate = Gate(slots, settings.max_queue, service_time)
-        self.batcher = _batcher(settings, recognizer, slots, service_time, vitals)
+        self.batcher = _batcher(settings, recognizer, slots, service_time, health)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._audio = AudioReader(
             self._audio_threads, decode_file, max_seconds=settings.max_audio_seconds, vad_filter=settings.vad_filter
@@ -144,7 +144,7 @@ class Backend:
 
 
 def _batcher(
-    settings: Settings, recognizer: Recognizer, slots: int, service_time: ServiceTime, vitals: Vitals | None
+    settings: Settings, recognizer: Recognizer, slots: int, service_time: ServiceTime, health: ModelHealth | None
 ) -> Batcher:
     def measured(jobs: Sequence[ChunkJob], seconds: float) -> None:
         service_time.observe(Load.of(job.chunk for job in jobs), seconds)
@@ -152,7 +152,7 @@ def _batcher(
     def forecast(jobs: Sequence[ChunkJob]) -> float:
         return service_time.seconds(Load.of(job.chunk for job in jobs))
 
-    return Batcher(recognizer, slots, settings.max_batch_size, measured=measured, forecast=forecast, vitals=vitals)
+    return Batcher(recognizer, slots, settings.max_batch_size, measured=measured, forecast=forecast, health=health)
 
 
 def _connect(route: FallbackRoute, on_change: Callable[[CircuitState], None]) -> ClosableFallback:

@@ -11,7 +11,7 @@ from stt_server.audio import SAMPLE_RATE, Chunk
 from stt_server.audio.reader import AudioReader
 from stt_server.cascade.cascade import Cascade
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.queue import Rank
+from stt_server.engine.queue import Priority
 from stt_server.engine.recording import recognize_chunks
 from stt_server.engine.types import DecodeOptions, ModelInfo, Samples
 from stt_server.errors import EngineError
@@ -83,7 +83,7 @@ class Pipeline:
         return samples
 
     async def recognize(
-        self, chunks: Sequence[Chunk], request: Request, ticket: Ticket, rank: Rank = Rank.ANSWER
+        self, chunks: Sequence[Chunk], request: Request, ticket: Ticket, priority: Priority = Priority.ANSWER
     ) -> Recognition:
         """Run this service's own model on chunks; a failure of the model is part of the result.
 
@@ -92,7 +92,7 @@ class Pipeline:
         """
         try:
             hypotheses = await recognize_chunks(
-                self._batcher, chunks, request.options, ticket, rank, detect_language=self._model.multilingual
+                self._batcher, chunks, request.options, ticket, priority, detect_language=self._model.multilingual
             )
         except EngineError as failure:
             return Recognition(tuple(chunks), failure=failure)

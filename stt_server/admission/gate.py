@@ -62,7 +62,7 @@ class Ticket:
         self._account()
         return self._busy if self._running or self._busy else None
 
-    def moved(self, *, waiting: int = 0, running: int = 0) -> None:
+    def adjust(self, *, waiting: int = 0, running: int = 0) -> None:
         """Change the numbers of waiting and running chunks.
 
         A chunk that stops running is done, unless it waits again.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.queue import Owner, Rank
+from stt_server.engine.queue import Owner, Priority
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, speech_seconds
 
 LANGUAGE_CHUNKS = 4
@@ -19,7 +19,7 @@ async def recognize_chunks(
     chunks: Sequence[Chunk],
     options: DecodeOptions,
     owner: Owner,
-    rank: Rank,
+    priority: Priority,
     *,
     detect_language: bool,
 ) -> list[Hypothesis]:
@@ -35,11 +35,11 @@ async def recognize_chunks(
     found: dict[int, Hypothesis] = {}
 
     async def recognize(index: int) -> None:
-        found[index] = await batcher.recognize(ChunkJob(chunks[index], options), owner, rank)
+        found[index] = await batcher.recognize(ChunkJob(chunks[index], options), owner, priority)
 
     if chunks and detect_language and options.language is None:
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
-        first = max(early, key=lambda index: (chunks[index].certain, speech_seconds(chunks[index])))
+        first = max(early, key=lambda index: (chunks[index].speech_certain, speech_seconds(chunks[index])))
         await recognize(first)
         options = replace(options, language=found[first].language)
     others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index not in found]

@@ -11,7 +11,7 @@ from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load
 from stt_server.audio import Chunk
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.queue import Rank
+from stt_server.engine.queue import Priority
 from stt_server.engine.text_checks import words_of
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
 from stt_server.pipeline import Pipeline
@@ -35,7 +35,7 @@ class Draft:
     def __init__(self, batcher: Batcher, gate: Gate, job: ChunkJob) -> None:
         self._batcher = batcher
         self._ticket = gate.ticket(Load.of([job.chunk]))
-        self._task = asyncio.ensure_future(batcher.recognize(job, self._ticket, Rank.DRAFT))
+        self._task = asyncio.ensure_future(batcher.recognize(job, self._ticket, Priority.DRAFT))
 
     def renew(self, chunk: Chunk, options: DecodeOptions) -> bool:
         """Takes newer audio if the recognition has not begun; whether it has not."""
@@ -52,14 +52,14 @@ class Draft:
 class Hearing:
     """The recognition of a whole utterance by this service's own model."""
 
-    def __init__(self, live: Live, request: Request, chunk: Chunk, context_language: str, rank: Rank) -> None:
+    def __init__(self, live: Live, request: Request, chunk: Chunk, context_language: str, priority: Priority) -> None:
         self._request = request
         self._chunk = chunk
         self._pipeline = live.pipeline
         self._batcher = live.batcher
         self._gate = live.gate
         self._context_language = context_language
-        self._rank = rank
+        self._priority = priority
         self._ticket = live.gate.ticket(Load.of([chunk]))
         self._task = asyncio.ensure_future(self._recognize())
 
@@ -71,7 +71,7 @@ class Hearing:
         self._task.cancel()
 
     async def recognition(self) -> Recognition | None:
-        """The own model's recognition, at its present rank; None if only the fallback is to answer."""
+        """The own model's recognition, at its present priority; None if only the fallback is to answer."""
         return await asyncio.shield(self._task)
 
     async def transcript(self) -> Transcript:
@@ -80,7 +80,7 @@ class Hearing:
         Raises:
             SttError: the model has failed, and the fallback too or there is none.
         """
-        self._rank = Rank.ANSWER
+        self._priority = Priority.ANSWER
         self._batcher.promote(self._ticket)
         with self._gate.counting(self._ticket):
             own = await self._task
@@ -115,7 +115,7 @@ class Hearing:
 
     async def _recognize_with(self, options: DecodeOptions) -> Recognition:
         request = replace(self._request, options=options)
-        return await self._pipeline.recognize([self._chunk], request, self._ticket, self._rank)
+        return await self._pipeline.recognize([self._chunk], request, self._ticket, self._priority)
 
 
 class Live:
@@ -155,7 +155,7 @@ class Live:
             ahead: it may yet turn out that the utterance goes on.
         """
         request = Request(chunk, options, request_id, policy, trace=Trace(audio_seconds=chunk.duration))
-        return Hearing(self, request, chunk, context_language, Rank.AHEAD if ahead else Rank.ANSWER)
+        return Hearing(self, request, chunk, context_language, Priority.SPECULATIVE if ahead else Priority.ANSWER)
 
 
 def _is_misled(found: Recognition, context: str, language: str) -> bool:

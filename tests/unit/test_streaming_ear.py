@@ -83,7 +83,7 @@ def test_offsets_of_real_speech_are_true(endpoint: float) -> None:
     for sign in ended:
         assert sign.noticed - sign.offset == pytest.approx(endpoint, abs=0.04)
         assert sign.chunk.speech[0][0] == pytest.approx(0.4, abs=0.05), "the pre-roll"
-        assert sign.chunk.certain
+        assert sign.chunk.speech_certain
 
 
 @given(cuts=st.lists(st.integers(0, 2 * 9 * RATE), max_size=40))
@@ -170,7 +170,7 @@ def test_what_may_be_speech_is_left_to_the_model() -> None:
     found = heard((0.0, 2.0), (0.4, 1.0), (0.0, 4.0))
     assert kinds(found) == ["PerhapsSpeech"]
     assert isinstance(found[0], PerhapsSpeech)
-    assert not found[0].chunk.certain
+    assert not found[0].chunk.speech_certain
     assert (found[0].started, found[0].ended) == pytest.approx((2.0, 3.0), abs=0.04)
 
 
