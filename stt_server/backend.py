@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,9 @@ from stt_server.cascade.fallback import ClosableFallback
 from stt_server.cascade.hot_swap import HotSwap
 from stt_server.cascade.settings import stream_cascade_settings, upload_cascade_settings
 from stt_server.config import Settings
-from stt_server.engine.batcher import Batcher
+from stt_server.engine.batcher import Batcher, InferenceTimes
 from stt_server.engine.health.model_health import ModelHealth
-from stt_server.engine.types import ChunkJob, Recognizer
+from stt_server.engine.types import Recognizer
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
 from stt_server.security.tls import ChannelPems, Read, channel_pems
@@ -89,7 +89,11 @@ class Backend:
         slots = settings.concurrency(recognizer.info.device == "cpu", cores)
         service_time = ServiceTime()
         self.gate = Gate(slots, settings.max_queue, service_time)
-        self.batcher = _batcher(settings, recognizer, slots, service_time, health)
+        times = InferenceTimes(
+            forecast=lambda jobs: service_time.seconds(Load.of(job.chunk for job in jobs)),
+            observe=lambda jobs, seconds: service_time.observe(Load.of(job.chunk for job in jobs), seconds),
+        )
+        self.batcher = Batcher(recognizer, slots, settings.max_batch_size, times, health)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._audio = AudioReader(
             self._audio_threads, decode_file, max_seconds=settings.max_audio_seconds, vad_filter=settings.vad_filter
@@ -141,18 +145,6 @@ class Backend:
         await self._fallback.close()
         self._audio_threads.shutdown()
         self.batcher.close()
-
-
-def _batcher(
-    settings: Settings, recognizer: Recognizer, slots: int, service_time: ServiceTime, health: ModelHealth | None
-) -> Batcher:
-    def measured(jobs: Sequence[ChunkJob], seconds: float) -> None:
-        service_time.observe(Load.of(job.chunk for job in jobs), seconds)
-
-    def forecast(jobs: Sequence[ChunkJob]) -> float:
-        return service_time.seconds(Load.of(job.chunk for job in jobs))
-
-    return Batcher(recognizer, slots, settings.max_batch_size, measured=measured, forecast=forecast, health=health)
 
 
 def _connect(route: FallbackRoute, on_change: Callable[[CircuitState], None]) -> ClosableFallback:

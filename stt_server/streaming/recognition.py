@@ -39,7 +39,7 @@ class Draft:
 
     def renew(self, chunk: Chunk, options: DecodeOptions) -> bool:
         """Takes newer audio if the recognition has not begun; whether it has not."""
-        return self._batcher.renew(self._ticket, ChunkJob(chunk, options, draft=True))
+        return self._batcher.replace_draft(self._ticket, ChunkJob(chunk, options, draft=True))
 
     def cancel(self) -> None:
         self._task.cancel()
