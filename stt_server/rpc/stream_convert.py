@@ -65,5 +65,5 @@ def event_of(sent: Sent, request_id: str) -> pb.StreamTranscribeResponse:
             language=event.language,
         )
         return pb.StreamTranscribeResponse(interim=interim, audio_processed=heard)
-    result = response_of(event.transcript, event.progress, request_id, event.total)
+    result = response_of(event.transcript, event.trace, request_id, event.total)
     return pb.StreamTranscribeResponse(final=pb.Final(utterance=event.utterance, result=result), audio_processed=heard)

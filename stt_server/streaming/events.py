@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from stt_server.audio import AudioFormat
 from stt_server.engine.types import DecodeOptions
 from stt_server.errors import InvalidArgument
-from stt_server.request import Progress, Transcript
+from stt_server.request import Trace, Transcript
 from stt_server.routing import Policy
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
@@ -89,7 +89,7 @@ class Interim:
 class Final:
     utterance: int
     transcript: Transcript
-    progress: Progress
+    trace: Trace
     total: float
     """Seconds from the end of the utterance being noticed to its final."""
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load
-from stt_server.audio import AudioFormat, Chunk
+from stt_server.audio import Chunk
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Priority
 from stt_server.engine.text_checks import words_of
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
 from stt_server.pipeline import Pipeline
-from stt_server.request import Heard, Job, Progress, Transcript
+from stt_server.request import Recognition, Request, Trace, Transcript
 from stt_server.routing import Policy
 
 _ECHO_WORDS = 4
@@ -52,23 +52,26 @@ class Draft:
 class Hearing:
     """The recognition of a whole utterance by this service's own model."""
 
-    def __init__(self, live: Live, job: Job, chunk: Chunk, context_language: str, priority: Priority) -> None:
-        self.chunk = chunk
-        self.job = job
-        self.progress = Progress(audio_seconds=chunk.duration)
+    def __init__(self, live: Live, request: Request, chunk: Chunk, context_language: str, priority: Priority) -> None:
+        self._request = request
+        self._chunk = chunk
         self._pipeline = live.pipeline
         self._batcher = live.batcher
         self._gate = live.gate
         self._context_language = context_language
         self._priority = priority
         self._ticket = live.gate.ticket(Load.of([chunk]))
-        self._task = asyncio.ensure_future(self._hear())
+        self._task = asyncio.ensure_future(self._recognize())
+
+    @property
+    def trace(self) -> Trace:
+        return self._request.trace
 
     def cancel(self) -> None:
         self._task.cancel()
 
-    async def heard(self) -> Heard:
-        """What came of it so far, without anybody waiting for it."""
+    async def recognition(self) -> Recognition | None:
+        """The own model's recognition, at its present priority; None if only the fallback is to answer."""
         return await asyncio.shield(self._task)
 
     async def transcript(self) -> Transcript:
@@ -80,33 +83,39 @@ class Hearing:
         self._priority = Priority.ANSWER
         self._batcher.promote(self._ticket)
         with self._gate.counting(self._ticket):
-            heard = await self._task
-        return await self._pipeline.settle(self.job, heard, self.progress)
+            own = await self._task
+        return await self._pipeline.cascade.settle(self._request, own, self._recognize_after_all)
 
-    async def _hear(self) -> Heard:
-        if self._pipeline.asks_fallback_only(self.job.policy):
-            return Heard((self.chunk,), asked=False)
-        options = self.job.options
-        heard = await self._hear_with(options)
-        if options.context and _is_misled(heard, options.context, self._context_language):
-            heard = await self._hear_with(replace(options, context=""))
-        if options.context and _in_doubt(heard, self._context_language):
-            heard = await self._hear_in(self._context_language, heard)
-        return heard
+    async def _recognize_after_all(self) -> Recognition:
+        ticket = self._gate.ticket(Load.of([self._chunk]))
+        with self._gate.counting(ticket):
+            return await self._pipeline.recognize([self._chunk], self._request, ticket)
 
-    async def _hear_in(self, language: str, detected: Heard) -> Heard:
+    async def _recognize(self) -> Recognition | None:
+        if self._pipeline.cascade.skips_own_model(self._request.policy):
+            return None
+        options = self._request.options
+        found = await self._recognize_with(options)
+        if options.context and _is_misled(found, options.context, self._context_language):
+            found = await self._recognize_with(replace(options, context=""))
+        if options.context and _in_doubt(found, self._context_language):
+            found = await self._recognize_in(self._context_language, found)
+        return found
+
+    async def _recognize_in(self, language: str, detected: Recognition) -> Recognition:
         """Hears it in the language of what was said before too; the text that the model is surer of stands.
 
         How sure it was of the language stays as it was detected.
         """
-        heard = await self._hear_with(replace(self.job.options, language=language))
-        if not heard.hypotheses or _sureness(heard) <= _sureness(detected):
+        forced = await self._recognize_with(replace(self._request.options, language=language))
+        if not forced.hypotheses or _sureness(forced) <= _sureness(detected):
             return detected
         probability = detected.hypotheses[0].language_probability
-        return replace(heard, hypotheses=(replace(heard.hypotheses[0], language_probability=probability),))
+        return replace(forced, hypotheses=(replace(forced.hypotheses[0], language_probability=probability),))
 
-    async def _hear_with(self, options: DecodeOptions) -> Heard:
-        return await self._pipeline.hear([self.chunk], options, self._ticket, self.progress, self._priority)
+    async def _recognize_with(self, options: DecodeOptions) -> Recognition:
+        request = replace(self._request, options=options)
+        return await self._pipeline.recognize([self._chunk], request, self._ticket, self._priority)
 
 
 class Live:
@@ -123,7 +132,7 @@ class Live:
 
     def check(self, options: DecodeOptions, policy: Policy) -> None:
         """Raises InvalidArgument, naming it, for what this service doesn't know."""
-        self.pipeline.check(options, policy)
+        self.pipeline.validate(options, policy)
 
     def draft(self, chunk: Chunk, options: DecodeOptions) -> Draft:
         """Begins a draft of an utterance so far."""
@@ -145,33 +154,33 @@ class Live:
             context_language: of `options.context`.
             ahead: it may yet turn out that the utterance goes on.
         """
-        job = Job(b"", AudioFormat(), options, request_id, policy)
-        return Hearing(self, job, chunk, context_language, Priority.SPECULATIVE if ahead else Priority.ANSWER)
+        request = Request(chunk, options, request_id, policy, trace=Trace(audio_seconds=chunk.duration))
+        return Hearing(self, request, chunk, context_language, Priority.SPECULATIVE if ahead else Priority.ANSWER)
 
 
-def _is_misled(heard: Heard, context: str, language: str) -> bool:
+def _is_misled(found: Recognition, context: str, language: str) -> bool:
     """Whether what was said before may have led the model astray: it repeats it or itself, or hears nothing, or the
     language is another one."""
-    hypotheses = heard.hypotheses
+    hypotheses = found.hypotheses
     if not hypotheses:
         return False
     said, before = words_of(hypotheses[0].text), words_of(context)
     return not said or hypotheses[0].looped or hypotheses[0].language != language or _echoes(said, before)
 
 
-def _in_doubt(heard: Heard, language: str) -> bool:
+def _in_doubt(found: Recognition, language: str) -> bool:
     """Whether the model took an utterance for another language than the stream's without being sure of it."""
-    hypotheses = heard.hypotheses
+    hypotheses = found.hypotheses
     if not hypotheses or hypotheses[0].language == language:
         return False
     probability = hypotheses[0].language_probability
     return probability is not None and probability < _SURE_LANGUAGE
 
 
-def _sureness(heard: Heard) -> float:
+def _sureness(found: Recognition) -> float:
     """Mean log-probability of the tokens; of no text, less than of any."""
-    logprobs = heard.hypotheses[0].token_logprobs
-    return sum(logprobs) / len(logprobs) if logprobs and heard.hypotheses[0].text else -math.inf
+    logprobs = found.hypotheses[0].token_logprobs
+    return sum(logprobs) / len(logprobs) if logprobs and found.hypotheses[0].text else -math.inf
 
 
 def _echoes(said: Sequence[str], before: Sequence[str]) -> bool:

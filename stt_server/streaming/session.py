@@ -235,9 +235,10 @@ class Session:
         """The model decides whether this was speech, before anything is said of it."""
         hearing = self.hear(sign.chunk, ahead=False)
         try:
-            heard = await hearing.heard()
-            spoken = any(hypothesis.text for hypothesis in heard.hypotheses)
-            if not heard.asked:
+            found = await hearing.recognition()
+            if found is not None:
+                spoken = any(hypothesis.text for hypothesis in found.hypotheses)
+            else:
                 spoken = bool((await hearing.transcript()).answer.text)
         except BaseException:
             hearing.cancel()
@@ -267,7 +268,7 @@ class Session:
         if before is not None:
             await asyncio.shield(before)
         now = self._clock()
-        final = Final(number, transcript, hearing.progress, now - began)
+        final = Final(number, transcript, hearing.trace, now - began)
         self._context.add(transcript, ended)
         self._outbox.put(final)
         self._watch.final(final, now - self._inbox.arrived(ended), now - self._inbox.arrived(noticed))

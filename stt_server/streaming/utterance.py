@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from stt_server.audio import Chunk
 from stt_server.engine.types import DecodeOptions, Hypothesis, join_text
 from stt_server.errors import EngineError
-from stt_server.request import Heard, Progress, Transcript
+from stt_server.request import Recognition, Trace, Transcript
 from stt_server.streaming.agreement import Agreement, split_words
 from stt_server.streaming.events import Interim
 from stt_server.streaming.segmenter import TAIL_SECONDS, Ear, SpeechEnded
@@ -43,12 +43,12 @@ class Hearing(Protocol):
     """The recognition of a whole utterance."""
 
     @property
-    def progress(self) -> Progress: ...
+    def trace(self) -> Trace: ...
 
     def cancel(self) -> None: ...
 
-    async def heard(self) -> Heard:
-        """The own model's part, without anybody waiting for it."""
+    async def recognition(self) -> Recognition | None:
+        """The own model's recognition; None if only the fallback is to answer."""
         ...
 
     async def transcript(self) -> Transcript:
@@ -56,7 +56,7 @@ class Hearing(Protocol):
         ...
 
 
-class Recognition(Protocol):
+class Recognizer(Protocol):
     """The engine behind one stream, with its options."""
 
     def draft(self, chunk: Chunk, options: DecodeOptions) -> Draft: ...
@@ -71,7 +71,7 @@ class Utterance:
         self,
         number: int,
         started: float,
-        recognition: Recognition,
+        recognition: Recognizer,
         options: DecodeOptions,
         show: Callable[[Interim, float], None] | None,
         thinned: Callable[[], None],
@@ -151,9 +151,9 @@ class Utterance:
             self._aheads = self._spawn(self._show_ahead(self._ahead, ear.last_speech))
 
     async def _show_ahead(self, hearing: Hearing, until: float) -> None:
-        heard = await hearing.heard()
-        if heard.hypotheses:
-            self._say(heard.hypotheses[0], until, whole=True)
+        found = await hearing.recognition()
+        if found is not None and found.hypotheses:
+            self._say(found.hypotheses[0], until, whole=True)
 
     def _consider_draft(self, ear: Ear) -> None:
         fresh = ear.last_speech - self._drafted

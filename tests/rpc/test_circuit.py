@@ -19,12 +19,14 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
 from stt_server.cascade.breaker import FAILURES_TO_OPEN
 from stt_server.cascade.circuit import Circuit
+from stt_server.cascade.fallback import FallbackError
 from stt_server.engine.types import DecodeOptions
-from stt_server.request import FallbackError, Job
+from stt_server.request import Request, Upload
 from stt_server.rpc.fallback_stub import FallbackStub
-from tests.support.services import LARGE, until
+from stt_server.testing.services import UNLIMITED
+from tests.support.services import until
 
-JOB = Job(b"sound", AudioFormat("container", 0), DecodeOptions(), "id-1")
+REQUEST = Request(Upload(b"sound", AudioFormat("container", 0)), DecodeOptions(), "id-1")
 GOOD = pb.TranscribeResponse(text="done", routing=pb.Routing(final_model="medium"))
 Behaviour = Callable[[Any], Awaitable[pb.TranscribeResponse]]
 
@@ -65,7 +67,7 @@ class ToyHealth(health.aio.HealthServicer):  # type: ignore[misc]  # it has no t
 
 @asynccontextmanager
 async def served(toy: Toy, port: int = 0, knows_health: bool = True) -> AsyncIterator[tuple[int, ToyHealth]]:
-    server = grpc.aio.server(options=LARGE)
+    server = grpc.aio.server(options=UNLIMITED)
     speech_pb2_grpc.add_SpeechToTextServicer_to_server(toy, server)
     servicer = ToyHealth(toy)
     await servicer.set("stt.v1.SpeechToText", HealthCheckResponse.SERVING)
@@ -110,7 +112,7 @@ async def circuit_to(port: int, fair_s: float = 0.05) -> AsyncIterator[tuple[Cir
 async def code_of(circuit: Circuit, timeout_s: float = 20) -> str:
     """Why a call fails; empty: it doesn't."""
     try:
-        answer = await circuit.transcribe(JOB, timeout_s)
+        answer = await circuit.transcribe(REQUEST, timeout_s)
     except FallbackError as error:
         return error.code
     assert answer.text == "done"
