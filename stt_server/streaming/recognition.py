@@ -17,6 +17,7 @@ from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
 from stt_server.pipeline import Pipeline
 from stt_server.request import Heard, Job, Progress, Transcript
 from stt_server.routing import Policy
+from stt_server.streaming.recent_text import RecentText
 
 _ECHO_WORDS = 4
 """A text that begins with so many words of what was said before repeats it."""
@@ -34,12 +35,13 @@ class Draft:
 
     def __init__(self, batcher: Batcher, gate: Gate, job: ChunkJob) -> None:
         self._batcher = batcher
+        self._job = job
         self._ticket = gate.ticket(Load.of([job.chunk]))
         self._task = asyncio.ensure_future(batcher.recognize(job, self._ticket, Rank.DRAFT))
 
-    def renew(self, chunk: Chunk, options: DecodeOptions) -> bool:
-        """Takes newer audio if the recognition has not begun; whether it has not."""
-        return self._batcher.renew(self._ticket, ChunkJob(chunk, options, draft=True))
+    def renew(self, chunk: Chunk) -> bool:
+        """Replace the audio by newer audio, unless the recognition has begun; return whether it was replaced."""
+        return self._batcher.renew(self._ticket, replace(self._job, chunk=chunk))
 
     def cancel(self) -> None:
         self._task.cancel()
@@ -70,6 +72,13 @@ class Hearing:
     async def heard(self) -> Heard:
         """What came of it so far, without anybody waiting for it."""
         return await asyncio.shield(self._task)
+
+    async def has_text(self) -> bool:
+        """Whether words are recognized: by the fallback where this service's own model takes no part."""
+        heard = await self.heard()
+        if not heard.asked:
+            return bool((await self.transcript()).answer.text)
+        return any(hypothesis.text for hypothesis in heard.hypotheses)
 
     async def transcript(self) -> Transcript:
         """The answer, as any recording gets it: from now on somebody waits.
@@ -147,6 +156,40 @@ class Live:
         """
         job = Job(b"", AudioFormat(), options, request_id, policy)
         return Hearing(self, job, chunk, context_language, Rank.AHEAD if ahead else Rank.ANSWER)
+
+
+class StreamRecognizer:
+    """Recognition for one stream: its options, with the text of recent utterances as context."""
+
+    def __init__(self, backend: Live, options: DecodeOptions, policy: Policy, request_id: str) -> None:
+        self._backend = backend
+        self._options = options
+        self._policy = policy
+        self._request_id = request_id
+        self._recent = RecentText()
+
+    def draft(self, chunk: Chunk) -> Draft:
+        """Begin a draft of an utterance so far."""
+        return self._backend.draft(chunk, self._options)
+
+    def recognize(self, chunk: Chunk, *, speculative: bool = False) -> Hearing:
+        """Begin the recognition of a whole utterance.
+
+        Args:
+            speculative: the utterance may still go on; run at lower priority.
+        """
+        options = replace(self._options, context=self._recent.before(chunk.start))
+        return self._backend.hear(
+            chunk, options, self._recent.language, self._policy, self._request_id, ahead=speculative
+        )
+
+    def remember(self, transcript: Transcript, ended: float) -> None:
+        """Use a final as context of the next utterances.
+
+        Args:
+            ended: where its speech ended, in seconds of the stream.
+        """
+        self._recent.add(transcript, ended)
 
 
 def _is_misled(heard: Heard, context: str, language: str) -> bool:

@@ -32,23 +32,23 @@ HALF = FOX[: int(1.8 * RATE)]
 """Ends while somebody speaks."""
 
 
-class Leaving:
-    """The service's engine; the caller leaves the moment that an utterance's recognition begins."""
+class LeavingCaller:
+    """The service's backend, except that the caller leaves the moment that an utterance's recognition begins."""
 
     def __init__(self, service: Service) -> None:
-        self._live: Any = service.work.live
-        self.caller: asyncio.Future[None] | None = None
-        self.hearings: list[Hearing] = []
+        self._backend: Any = service.work.live
+        self.task: asyncio.Future[None] | None = None
+        self.recognitions: list[Hearing] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._live, name)
+        return getattr(self._backend, name)
 
     def hear(self, *args: Any, **kwargs: Any) -> Hearing:
-        hearing: Hearing = self._live.hear(*args, **kwargs)
-        self.hearings.append(hearing)
-        assert self.caller is not None
-        self.caller.cancel()
-        return hearing
+        recognition: Hearing = self._backend.hear(*args, **kwargs)
+        self.recognitions.append(recognition)
+        assert self.task is not None
+        self.task.cancel()
+        return recognition
 
 
 async def half_a_sentence() -> AsyncIterator[Message]:
@@ -58,26 +58,28 @@ async def half_a_sentence() -> AsyncIterator[Message]:
     await asyncio.Event().wait()
 
 
-async def test_a_caller_who_leaves_before_a_final_has_begun_frees_it_too(
+async def test_leaving_before_a_final_starts_frees_it_too(
     service: Service, model: ScriptedRecognizer, recwarn: pytest.WarningsRecorder
 ) -> None:
-    engine = Leaving(service)
-    session = Session(engine, Limits(30, 2**20), service._watch, service._ears, "leaving")
+    backend: Any = LeavingCaller(service)
+    sessions: list[Session] = []
 
     async def read() -> None:
-        async with aclosing(session.events(half_a_sentence())) as events:
+        stream = service._streams.open(half_a_sentence(), backend, Limits(30, 2**20), "leaving")
+        async with stream as session, aclosing(session.events()) as events:
+            sessions.append(session)
             async for _ in events:
                 pass
 
     model.open.clear()
-    engine.caller = asyncio.ensure_future(read())
+    backend.task = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
-        await engine.caller
-    await until(lambda: not service.work.batcher.waiting and not session._tasks)
+        await backend.task
+    await until(lambda: not service.work.batcher.waiting and not len(sessions[0]._tasks))
     model.open.set()
-    (hearing,) = engine.hearings
+    (recognition,) = backend.recognitions
     with pytest.raises(asyncio.CancelledError):
-        await hearing.heard()
+        await recognition.heard()
     gc.collect()
     assert not [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
 
