@@ -18,6 +18,7 @@ from gateway.http.certificate import Certificate
 from gateway.http.renewal import Renewal, TlsFiles
 from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions, HttpTls
+from protos.stt.v1.wire import ReadyLine
 
 GRACE_S = 30.0
 """How long SIGTERM waits for requests in flight."""
@@ -134,7 +135,7 @@ async def _serve(options: GatewayOptions, files: TlsFiles) -> int:
         where = f"{options.host}:{options.port}"
         return _complain(OSError(f"can't serve on {where}: {error.strerror or error}"), EXIT_FAILED)
     try:
-        print(f"ready service=gateway http={options.host}:{server.port} target={options.target}", flush=True)
+        print(ReadyLine("gateway", http=f"{options.host}:{server.port}", target=options.target), flush=True)
     except OSError as error:
         await server.stop(0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again at its end

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 
+from protos.stt.v1 import wire
+
 DEFAULT_PORT = 50051
 MIB = 1024 * 1024
 MAX_MESSAGE_BYTES = 64 * MIB
 
-# A message carries more than its audio, and the retry buffer also counts the framing.
-_RETRY_SLACK_BYTES = MIB
-_INT32_MAX = 2**31 - 1
+MAX_BACKOFF_S = 2
+"""Longest wait before the retry, and before a reconnection attempt. Seconds."""
 
 _RESOLVER_SCHEMES = ("dns:", "unix:", "unix-abstract:", "vsock:", "ipv4:", "ipv6:", "xds:", "passthrough:")
 _SEVERAL = ("dns:", "ipv4:", "ipv6:")
 """Targets that can name several addresses."""
 _OURS = re.compile(r"^(?:(?P<scheme>grpcs?)://)?(?P<host>\[[^\]/]+\]|[^\[\]:/?#@\s]+)(?::(?P<port>\d{1,5}))?/?$")
-
-_RETRY_POLICY = {
-    "maxAttempts": 2,
-    "initialBackoff": "0.2s",
-    "maxBackoff": "2s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
 
 
 @dataclass(frozen=True)
@@ -84,23 +76,6 @@ def parse_target(text: str) -> Target:
     return Target(f"{match['host']}:{port}", secure)
 
 
-def service_config(address: str) -> str:
-    """The gRPC service config (JSON): one retry of UNAVAILABLE, and of several addresses those in turn that serve."""
-    service = "stt.v1.SpeechToText"
-    config: dict[str, object] = {
-        "methodConfig": [
-            {"name": [{"service": service}], "retryPolicy": _RETRY_POLICY},
-            # Its retry would keep all of a stream that nobody answers yet; `resume` knows better what to send again.
-            {"name": [{"service": service, "method": "StreamTranscribe"}]},
-        ]
-    }
-    if address.startswith(_SEVERAL):
-        config["loadBalancingConfig"] = [{"round_robin": {}}]
-        # One that stops says so before it refuses, and is left out in time.
-        config["healthCheckConfig"] = {"serviceName": service}
-    return json.dumps(config)
-
-
 def channel_options(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, str | int]]:
     """The options of every channel.
 
@@ -108,19 +83,11 @@ def channel_options(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) ->
         address: the target as gRPC takes it.
         max_message_bytes: largest message to send or to receive.
     """
+    balance = address.startswith(_SEVERAL)
     return [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.service_config", service_config(address)),
+        *wire.channel_options(max_message_bytes, max_backoff_s=MAX_BACKOFF_S, balance=balance),
         # Ours, not one that somebody put into DNS.
         ("grpc.service_config_disable_resolution", 1),
-        # gRPC quietly doesn't retry a request that is larger than this buffer (256 KiB by default).
-        ("grpc.per_rpc_retry_buffer_size", min(max_message_bytes + _RETRY_SLACK_BYTES, _INT32_MAX)),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 2000),
-        ("grpc.max_reconnect_backoff_ms", 2000),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
         # A health watch is silent for hours; it must still notice that its peer is gone.
         ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -14,6 +14,7 @@ import grpc.aio
 
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.speech_pb2_grpc import OperationsStub, SpeechToTextStub
+from protos.stt.v1.wire import X_REQ_ID
 from stt_client import health
 from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
 from stt_client.convert import status_of, transcript_of
@@ -164,7 +165,7 @@ class SttClient:
         Args:
             deadline: on the clock of `time.monotonic`; None: no limit.
         """
-        pairs = self._metadata(metadata, ("x-req-id", checked_request_id(request_id)))
+        pairs = self._metadata(metadata, (X_REQ_ID, checked_request_id(request_id)))
         method = SpeechToTextStub(self._open()).Transcribe
         return await self._call("Transcribe", method, request, transcript_of, deadline, pairs, len(request.audio))
 
@@ -194,7 +195,7 @@ class SttClient:
 
     def start_stream(self, deadline: float | None, request_id: str, metadata: Pairs) -> StreamCall:
         """Begins one `StreamTranscribe` call; see `stream`, which makes as many as it takes."""
-        pairs = self._metadata(metadata, ("x-req-id", request_id))
+        pairs = self._metadata(metadata, (X_REQ_ID, request_id))
         method = SpeechToTextStub(self._open()).StreamTranscribe
         call = method(timeout=seconds_left(deadline), metadata=pairs)
         return StreamCall(call, self.target, request_id, self._telemetry)
@@ -206,6 +207,27 @@ class SttClient:
         pairs = self._metadata(metadata)
         deadline = deadline_in(self.timeout)
         return await self._call("GetStatus", method, request, lambda reply, _: status_of(reply), deadline, pairs)
+
+    async def check_admission(self, *, metadata: Pairs = ()) -> int:
+        """Checks whether `transcribe` would be admitted now. Sends no audio and takes no rate-limit token.
+
+        Args:
+            metadata: as for `transcribe`; `authorization` is judged.
+
+        Returns:
+            The largest recording that the service accepts, in bytes.
+
+        Raises:
+            SttError: the error with which `transcribe` would be refused.
+        """
+        return await self._call(
+            "CheckAdmission",
+            OperationsStub(self._open()).CheckAdmission,
+            speech_pb2.CheckAdmissionRequest(),
+            lambda reply, _: int(reply.max_upload_bytes),
+            deadline_in(self.timeout),
+            self._metadata(metadata),
+        )
 
     async def metrics(self) -> Metrics:
         """The Prometheus exposition of the service. Needs no key. Raises SttError."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from protos.stt.v1.errors import ERRORS, ErrorKind
+from protos.stt.v1.wire import X_REQ_ID
 
 
 class SttError(Exception):
@@ -30,7 +31,7 @@ class SttError(Exception):
     @property
     def request_id(self) -> str:
         """The id under which the service logged the call; empty if the call never reached it."""
-        return self.metadata.get("x-req-id", "")
+        return self.metadata.get(X_REQ_ID, "")
 
     @property
     def fallback_error(self) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from protos.stt.v1 import speech_pb2
+from protos.stt.v1.wire import is_request_id, new_request_id
 from stt_client.errors import PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ ENCODINGS: Mapping[str, int] = {
     "linear16": speech_pb2.AUDIO_ENCODING_LINEAR16,
     "mulaw": speech_pb2.AUDIO_ENCODING_MULAW,
 }
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -140,8 +137,8 @@ def checked_request_id(request_id: str | None) -> str:
         ValueError: the service would not keep it.
     """
     if request_id is None:
-        return uuid.uuid4().hex
-    if not _REQUEST_ID.fullmatch(request_id):
+        return new_request_id()
+    if not is_request_id(request_id):
         raise ValueError("request_id takes 1 to 64 of A-Z a-z 0-9 . _ -")
     return request_id
 

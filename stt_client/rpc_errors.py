@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from protos.stt.v1.errors import type_of_bare_status
+from protos.stt.v1.wire import X_ERROR_TYPE
 from stt_client.errors import SttError, error_of
 
 _REFUSED_TLS = (
@@ -44,7 +45,7 @@ def error_of_rpc(error: grpc.aio.AioRpcError, target: str) -> SttError:
     """
     metadata = metadata_of(error.trailing_metadata())
     details = error.details() or ""
-    said = metadata.get("x-error-type")
+    said = metadata.get(X_ERROR_TYPE)
     if said:
         return error_of(said, metadata.get("x-error-message") or details or said, metadata)
     return _bare_error(error.code(), details, target, metadata)

@@ -22,7 +22,8 @@ class CallRecord:
     """The outcome of one call."""
 
     method: str
-    """Name of the RPC: `Transcribe`, `StreamTranscribe` (one for each connection), `GetStatus` or `GetMetrics`."""
+    """Name of the RPC: `Transcribe`, `StreamTranscribe` (one for each connection), `GetStatus`,
+    `GetMetrics` or `CheckAdmission`."""
     target: str
     request_id: str
     """Empty for calls that transcribe nothing."""

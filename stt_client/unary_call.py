@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
+from protos.stt.v1.wire import X_REQ_ID
 from stt_client.deadline import seconds_left
 from stt_client.errors import Cancelled
 from stt_client.results import Transcript
@@ -79,7 +80,7 @@ class UnaryCall:
             transcript = result if isinstance(result, Transcript) else None
             if transcript is not None:
                 self._latency.add(seconds)
-            request_id = next((value for key, value in metadata if key == "x-req-id"), "")
+            request_id = next((value for key, value in metadata if key == X_REQ_ID), "")
             record = CallRecord(
                 self._name,
                 self._target,

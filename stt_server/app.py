@@ -20,13 +20,14 @@ from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from protos.stt.v1.wire import OPERATIONS_SERVICE, SPEECH_SERVICE
 from stt_server.admission.upload_budget import Room
-from stt_server.audio.sandbox.pool import Children
-from stt_server.audio.sandbox.worker import Bounds
+from stt_server.audio.sandbox.pool import DecoderPool
+from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.audio.vad import VoiceActivity
 from stt_server.backend import Route, Work, route_of, usable_cores
 from stt_server.config import Settings
-from stt_server.engine.health.vitals import Vitals
+from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
 from stt_server.errors import EngineLost
 from stt_server.lifecycle.gateway import Gateway, address_of
@@ -54,7 +55,6 @@ from stt_server.streaming.session import Limits, Session
 
 log = logging.getLogger(__name__)
 
-SPEECH_NAME = "stt.v1.SpeechToText"
 NOTICE_SHARE = 1 / 60
 """Of DRAIN_TIMEOUT_S, between NOT_SERVING and the first refusal: time for load balancers to see it."""
 
@@ -106,8 +106,8 @@ class Service:
         self._stack = contextlib.AsyncExitStack()
         self._vad_threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="vad")
         self._observe()
-        bounds = Bounds(settings.max_audio_seconds, settings.max_upload_bytes)
-        self._children = Children(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
+        bounds = DecodeLimits(settings.max_audio_seconds, settings.max_upload_bytes)
+        self._children = DecoderPool(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
         self._stack.push_async_callback(self._children.close)
         self._health = HealthServicer()
         self._server = self._make_server()
@@ -137,11 +137,9 @@ class Service:
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
-        await loop.run_in_executor(
-            self._vad_threads, VoiceActivity
-        )  # loads its model, so that no first stream waits for it
+        await loop.run_in_executor(self._vad_threads, VoiceActivity)  # load its model before the first stream
         self._work = Work(
-            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._vitals
+            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._model_health
         )
         self._stack.push_async_callback(self._work.close)
         self._readiness.state = "ready"
@@ -208,7 +206,7 @@ class Service:
     @property
     def lost(self) -> EngineLost | None:
         """Why the service's own model works no more; None while it does."""
-        return self._vitals.error
+        return self._model_health.error
 
     def _observe(self) -> None:
         settings = self.settings
@@ -223,7 +221,7 @@ class Service:
         self._faults = FaultMetrics(registry)
         self._stream_metrics = StreamMetrics(registry, self._metrics)
         self._streams = Streams(settings.max_streams, self._stream_metrics, self._vad_threads)
-        self._vitals = Vitals(self._faults.engine_failed, self._lose)
+        self._model_health = ModelHealth(self._faults.engine_failed, self._lose)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
 
     def _find_gpu(self) -> Gpu | None:
@@ -258,10 +256,18 @@ class Service:
             server,
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
-            OperationsServicer(self._status, self._metrics.exposition, guard, check_door, self._observer), server
+            OperationsServicer(
+                self._status,
+                self._metrics.exposition,
+                guard,
+                check_door,
+                self._observer,
+                settings.max_upload_bytes,
+            ),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = (SPEECH_NAME, "stt.v1.Operations", health.SERVICE_NAME, reflection.SERVICE_NAME)
+        services = (SPEECH_SERVICE, OPERATIONS_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, server)
         return server
 
@@ -287,7 +293,7 @@ class Service:
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work
 
-    def _status(self, with_snapshot: bool) -> pb.GetStatusResponse:
+    def _status(self) -> pb.GetStatusResponse:
         settings = self.settings
         limits = pb.Limits(
             max_upload_bytes=settings.max_upload_bytes,
@@ -300,7 +306,7 @@ class Service:
             self._work.info if self._work else None,
             time.monotonic() - self._started,
             limits,
-            self._snapshot_now() if with_snapshot else None,
+            self._snapshot_now(),
         )
 
     def _snapshot_now(self) -> dict[str, Any]:
@@ -308,5 +314,5 @@ class Service:
         return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu, self._faults.circuit)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
-        for name in ("", SPEECH_NAME):
+        for name in ("", SPEECH_SERVICE):
             await self._health.set(name, status)

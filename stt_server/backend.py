@@ -17,7 +17,7 @@ from stt_server.cascade.hot_swap import ClosableFallback, Switch
 from stt_server.cascade.rules import live_rules_of, rules_of
 from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.health.vitals import Vitals
+from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
@@ -66,7 +66,7 @@ class Work:
         decode_file: Callable[[bytes], Awaitable[FloatArray]],
         route: Route | None,
         circuit_moved: Callable[[CircuitState | None], None] = lambda _: None,
-        vitals: Vitals | None = None,
+        health: ModelHealth | None = None,
     ) -> None:
         """
         Args:
@@ -74,7 +74,7 @@ class Work:
             route: to the fallback.
             circuit_moved: told the state of the circuit to the fallback, and each time that it changes; None: there is
                 no fallback.
-            vitals: of the model, told what its inferences come to.
+            health: of the model, told what its inferences come to.
         """
         cores = usable_cores()
         self.info = recognizer.info
@@ -87,7 +87,7 @@ class Work:
             settings.max_batch_size,
             measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
             forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
-            vitals=vitals,
+            health=health,
         )
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._decode_file = decode_file

@@ -21,14 +21,14 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stt_server.config import KEYS, ConfigError, Service, config_path
+from stt_server.config import KEYS, ConfigError, Role, config_path
 from stt_server.config.envfile import Entry, read_entries
 
 DEFAULT_TIMEOUT_S = 2.0
 """Seconds for the whole check: below the 3 s that a container's HEALTHCHECK is given."""
 
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
-_SERVICES: tuple[Service, ...] = ("primary", "fallback")
+_SERVICES: tuple[Role, ...] = ("primary", "fallback")
 _KEYS = {key.name: key for key in KEYS}
 
 
@@ -53,14 +53,14 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def service_of(entries: Mapping[str, Entry], path: Path) -> Service:
+def service_of(entries: Mapping[str, Entry], path: Path) -> Role:
     """Whose file this is: by the model it names, else by its name; the primary's where neither tells."""
     if "CT2_SMALL_PATH" in entries or "CT2_MEDIUM_PATH" in entries:
         return "primary" if "CT2_SMALL_PATH" in entries else "fallback"
     return "fallback" if "fallback" in path.name else "primary"
 
 
-def endpoint_of(path: Path, service: Service | None) -> Endpoint:
+def endpoint_of(path: Path, service: Role | None) -> Endpoint:
     """Where the service configured by the file at `path` answers. Raises Unhealthy if the file doesn't say."""
     try:
         entries = read_entries(path.read_text("utf-8"), str(path))

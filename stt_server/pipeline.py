@@ -20,7 +20,7 @@ from stt_server.audio.vad import detect_speech
 from stt_server.cascade.escalation import Escalation, judge, weak_chunks
 from stt_server.cascade.merging import answer_of, combined, keeps_own
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.queue import Rank
+from stt_server.engine.queue import Priority
 from stt_server.engine.types import (
     ChunkJob,
     DecodeOptions,
@@ -122,11 +122,11 @@ class Pipeline:
         options: DecodeOptions,
         ticket: Ticket,
         progress: Progress,
-        rank: Rank = Rank.ANSWER,
+        priority: Priority = Priority.ANSWER,
     ) -> Heard:
         """What this service's own model makes of chunks, or how it failed."""
         try:
-            hypotheses = await self._recognize(chunks, options, ticket, rank)
+            hypotheses = await self._recognize(chunks, options, ticket, priority)
             progress.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
             return Heard(tuple(chunks), tuple(hypotheses))
         except EngineError as failure:
@@ -161,18 +161,18 @@ class Pipeline:
         return split(audio, vad_filter=self._rules.vad_filter, detect=detect)
 
     async def _recognize(
-        self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, rank: Rank
+        self, chunks: Sequence[Chunk], options: DecodeOptions, ticket: Ticket, priority: Priority
     ) -> list[Hypothesis]:
         """Chunks to hypotheses, in order. Where the language is to be heard, one chunk tells it; then all others wait
         their turn together."""
         found: dict[int, Hypothesis] = {}
 
         async def recognize(index: int) -> None:
-            found[index] = await self._batcher.recognize(ChunkJob(chunks[index], options), ticket, rank)
+            found[index] = await self._batcher.recognize(ChunkJob(chunks[index], options), ticket, priority)
 
         if chunks and options.language is None and self._info.multilingual:
             early = range(min(LANGUAGE_CHUNKS, len(chunks)))
-            first = max(early, key=lambda index: (chunks[index].certain, speech_seconds(chunks[index])))
+            first = max(early, key=lambda index: (chunks[index].speech_certain, speech_seconds(chunks[index])))
             await recognize(first)
             options = replace(options, language=found[first].language)
         others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index not in found]

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.headers import mirrored, request_id_in
 from protos.stt.v1.errors import ERRORS, header_safe
+from protos.stt.v1.wire import X_ERROR_TYPE
 from stt_client.errors import SttError
 
 logger = logging.getLogger("gateway")
@@ -98,7 +99,7 @@ def in_our_words(error: SttError) -> tuple[str, str]:
     """Type and message for the caller of a call to the service that failed. Logs what the message hides."""
     # The caller is still here, so it was the service that let go: a restart, to the caller.
     type_ = "not_ready" if error.type == "cancelled" else error.type
-    if "x-error-type" in error.metadata and type_ == error.type:
+    if X_ERROR_TYPE in error.metadata and type_ == error.type:
         return type_, error.message
     logger.warning("call failed", extra={"error_type": type_, "detail": error.message})
     return type_, _OWN_WORDS.get(type_, "Internal error.")

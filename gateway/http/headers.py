@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,22 +11,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protos.stt.v1.errors import header_safe
+from protos.stt.v1.wire import TRAILER_HEADERS, X_REQ_ID, is_request_id, new_request_id
 
-MIRRORED = (
-    "X-Queue-Wait-ms",
-    "X-Primary-Infer-ms",
-    "X-Fallback-Infer-ms",
-    "X-Total-ms",
-    "X-Fallback-Used",
-    "X-Conf-Below",
-    "X-Lang-Check-Applicable",
-    "X-Final-Model",
-    "X-Route-Reason",
-    "X-Fallback-Error",
-)
-"""Headers whose values are the trailing metadata of the same name."""
-
-EXPOSED = ("X-Req-Id", *MIRRORED, "X-Error-Type", "X-Error-Message", "Retry-After")
+EXPOSED = ("X-Req-Id", *TRAILER_HEADERS.values(), "X-Error-Type", "X-Error-Message", "Retry-After")
 """Headers that a page of another origin may read, where CORS lets it call at all."""
 
 MAX_KEY_CHARS = 4096
@@ -39,7 +25,6 @@ MAX_FORWARDED = 16
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """Messages that begin a response, and carry its headers."""
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\[\]-]{1,64}")
 _PRINTABLE = re.compile(r"[ -~]*")
 
@@ -52,10 +37,10 @@ def request_id_in(scope: Scope) -> str:
 
 def chosen_request_id(headers: Headers) -> str:
     """The caller's `X-Req-Id` if there is one and it is well formed, else a new one."""
-    given = headers.getlist("x-req-id")
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+    given = headers.getlist(X_REQ_ID)
+    if len(given) == 1 and is_request_id(given[0]):
         return given[0]
-    return secrets.token_hex(16)
+    return new_request_id()
 
 
 class RequestIds:
@@ -122,4 +107,4 @@ def timeout_of(headers: Headers, default_s: float) -> float:
 
 def mirrored(metadata: Mapping[str, str]) -> dict[str, str]:
     """The headers of a response, from the trailing metadata of the call behind it."""
-    return {name: header_safe(metadata[name.lower()]) for name in MIRRORED if name.lower() in metadata}
+    return {header: header_safe(metadata[name]) for name, header in TRAILER_HEADERS.items() if name in metadata}

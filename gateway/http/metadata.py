@@ -6,6 +6,7 @@ from starlette.requests import HTTPConnection
 
 from gateway.http.errors import Refusal
 from gateway.http.headers import authorization_of, forwarded_for
+from protos.stt.v1.wire import AUTHORIZATION, X_FORWARDED_FOR
 
 Metadata = list[tuple[str, str]]
 
@@ -16,11 +17,11 @@ def call_metadata(connection: HTTPConnection) -> Metadata:
     Raises:
         Refusal: unauthenticated: the header can't be a key of ours.
     """
-    metadata = [("x-forwarded-for", forwarded_for(connection))]
+    metadata = [(X_FORWARDED_FOR, forwarded_for(connection))]
     try:
         authorization = authorization_of(connection.headers)
     except ValueError:
         raise Refusal("unauthenticated", "The Authorization header holds no usable key.") from None
     if authorization is not None:
-        metadata.append(("authorization", authorization))
+        metadata.append((AUTHORIZATION, authorization))
     return metadata

@@ -40,6 +40,10 @@ class Uploads:
         self._open: set[Upload] = set()
         self._held = 0
 
+    def __len__(self) -> int:
+        """Number of bodies being read."""
+        return len(self._open)
+
     @contextmanager
     def reading(self) -> Iterator[Upload]:
         """One more body, for as long as it is being read."""

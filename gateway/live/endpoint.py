@@ -28,6 +28,7 @@ from gateway.http.origin import may_call
 from gateway.live.session import LiveSession
 from gateway.options import GatewayOptions
 from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.wire import X_ERROR_TYPE
 from stt_client import SttClient
 from stt_client.errors import SttError
 
@@ -99,7 +100,7 @@ async def _serve(socket: WebSocket, client: SttClient, stopping: asyncio.Event) 
         await _fail(socket, refusal.type, refusal.message)
     except SttError as error:
         type_, message = in_our_words(error)
-        socket.scope["state"]["told_by_service"] = "x-error-type" in error.metadata
+        socket.scope["state"]["told_by_service"] = X_ERROR_TYPE in error.metadata
         await _fail(socket, type_, message, error.retry_after_s)
     except WebSocketDisconnect:
         _note(socket, "cancelled", "The caller went away.")

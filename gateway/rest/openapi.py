@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from gateway.rest.form import FORMATS, ROUTINGS, TASKS
 from protos.stt.v1.errors import ERRORS, FALLBACK_CODES
+from protos.stt.v1.wire import REQUEST_ID_PATTERN
 
 Json = dict[str, Any]
 
@@ -206,7 +207,7 @@ _AT_LEAST_1 = {"type": "number", "minimum": 1}
 
 _REQUEST_HEADERS = [
     ("Authorization", "Bearer KEY, where the service has keys.", _TEXT),
-    ("X-Req-Id", "An id of your own; one that does not match ^[A-Za-z0-9._-]{1,64}$ is replaced.", _TEXT),
+    ("X-Req-Id", f"An id of your own; one that does not match ^{REQUEST_ID_PATTERN}$ is replaced.", _TEXT),
     ("X-Timeout-Ms", "Milliseconds to allow for the answer once the recording is in.", _AT_LEAST_1),
 ]
 

@@ -17,6 +17,7 @@ from gateway.http.uploads import Uploads
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
 from gateway.rest.form import FIELDS, Order, ResponseFormat, order_of
+from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.convert import transcript_json
 from stt_client.errors import SttError
@@ -64,13 +65,13 @@ def build_router(client: SttClient, options: GatewayOptions, uploads: Uploads) -
 
 
 async def _admitted(client: SttClient, request_id: str, metadata: Metadata) -> int:
-    """Has the service look at the key and at its queue, before a body is read; the bytes that a recording may have.
+    """Checks, before the body is received, that the service would admit it. Returns the upload limit in bytes.
 
     Raises:
-        SttError: unauthenticated, not_ready, overloaded, upstream_unavailable.
+        SttError: unauthenticated, rate_limited, not_ready, overloaded, upstream_unavailable.
     """
-    asking = [*metadata, ("x-req-id", request_id), ("x-verify-key", "true")]
-    return (await client.status(metadata=asking)).limits.max_upload_bytes
+    limit = await client.check_admission(metadata=[*metadata, (X_REQ_ID, request_id)])
+    return limit or (await client.status()).limits.max_upload_bytes
 
 
 def _timeout(request: Request, default_s: float) -> float:

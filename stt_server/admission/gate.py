@@ -62,7 +62,7 @@ class Ticket:
         self._account()
         return self._busy if self._running or self._busy else None
 
-    def moved(self, *, waiting: int = 0, running: int = 0) -> None:
+    def adjust(self, *, waiting: int = 0, running: int = 0) -> None:
         """So many more chunks wait, so many more run; fewer, if negative. What runs no more is done, unless it waits
         again."""
         self._asked = True

@@ -47,7 +47,7 @@ class Chunk:
     """Seconds from the recording's start."""
     speech: tuple[tuple[float, float], ...]
     """Where the VAD heard speech, without padding: (start, end) in seconds from the chunk's start, in order."""
-    certain: bool = True
+    speech_certain: bool = True
     """Whether the VAD was sure anywhere in here. If not, this may be a whisper or noise: what a model makes of it has
     to convince by itself."""
 

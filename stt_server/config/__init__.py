@@ -8,7 +8,7 @@ from stt_server.config.key import Key
 from stt_server.config.load import config_path, load, parse
 from stt_server.config.schema import KEYS
 from stt_server.config.settings import Settings
-from stt_server.config.values import ApiKey, FallbackTarget, Network, Service
+from stt_server.config.values import ApiKey, FallbackTarget, Network, Role
 
 __all__ = [
     "KEYS",
@@ -17,7 +17,7 @@ __all__ = [
     "FallbackTarget",
     "Key",
     "Network",
-    "Service",
+    "Role",
     "Settings",
     "config_path",
     "load",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stt_server.config.casts import Cast
-from stt_server.config.values import Service
+from stt_server.config.values import Role
 
-_BOTH: tuple[Service, ...] = ("primary", "fallback")
+_BOTH: tuple[Role, ...] = ("primary", "fallback")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Key:
     meaning: str
     fallback_default: str | None = None
     """The fallback's default, where it isn't the primary's."""
-    services: tuple[Service, ...] = _BOTH
+    services: tuple[Role, ...] = _BOTH
     """Where the key has an effect. Elsewhere it is accepted, with a warning."""
     secret: bool = False
     """The value is never printed."""
@@ -37,7 +37,7 @@ class Key:
         """Name of the field in `Settings` that holds the value."""
         return self.field or self.name.lower()
 
-    def default_for(self, service: Service) -> str | None:
+    def default_for(self, service: Role) -> str | None:
         """The default as it would be written in that service's file; None: required there."""
         if service == "fallback" and self.fallback_default is not None:
             return self.fallback_default

@@ -17,7 +17,7 @@ from stt_server.config.errors import ConfigError
 from stt_server.config.key import Key
 from stt_server.config.schema import KEYS
 from stt_server.config.settings import Settings
-from stt_server.config.values import FallbackTarget, Service
+from stt_server.config.values import FallbackTarget, Role
 
 _BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 LARGEST_FILE = 1024 * 1024
@@ -25,12 +25,12 @@ LARGEST_FILE = 1024 * 1024
 _SHORT_KEY = 16
 
 
-def config_path(service: Service, environ: Mapping[str, str]) -> Path:
+def config_path(service: Role, environ: Mapping[str, str]) -> Path:
     """The file of `service`: CONFIG_PATH of `environ`, else `stt_<service>.env` in the working directory."""
     return Path(environ.get("CONFIG_PATH") or f"stt_{service}.env")
 
 
-def load(path: Path, service: Service) -> Settings:
+def load(path: Path, service: Role) -> Settings:
     """The settings that the file at `path` makes. Raises ConfigError."""
     try:
         with path.open("rb") as file:
@@ -46,7 +46,7 @@ def unreadable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(str(path), f"can't read the configuration: {error.strerror}{hint}")
 
 
-def read(data: bytes, service: Service, *, source: str) -> Settings:
+def read(data: bytes, service: Role, *, source: str) -> Settings:
     """The settings that the bytes of a file make; `source` names it in errors. Raises ConfigError."""
     if len(data) > LARGEST_FILE:
         raise ConfigError(source, "is over 1 MiB: not a configuration")
@@ -58,7 +58,7 @@ def read(data: bytes, service: Service, *, source: str) -> Settings:
     return parse(text, service, source=source)
 
 
-def parse(text: str, service: Service, *, source: str = "config") -> Settings:
+def parse(text: str, service: Role, *, source: str = "config") -> Settings:
     """The settings that the text of a file makes; `source` names it in errors. Raises ConfigError."""
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -79,7 +79,7 @@ def _refuse_unknown(entries: Mapping[str, Entry], source: str) -> None:
 class _Reader:
     """One pass over the keys of one file."""
 
-    def __init__(self, entries: Mapping[str, Entry], service: Service, source: str) -> None:
+    def __init__(self, entries: Mapping[str, Entry], service: Role, source: str) -> None:
         self._entries = entries
         self._service = service
         self._source = source

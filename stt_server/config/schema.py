@@ -8,10 +8,10 @@ from __future__ import annotations
 from stt_server.config import casts, net_casts
 from stt_server.config.casts import choice, integer, number, optional
 from stt_server.config.key import Key
-from stt_server.config.values import Service
+from stt_server.config.values import Role
 
-_PRIMARY: tuple[Service, ...] = ("primary",)
-_FALLBACK: tuple[Service, ...] = ("fallback",)
+_PRIMARY: tuple[Role, ...] = ("primary",)
+_FALLBACK: tuple[Role, ...] = ("fallback",)
 
 COMPUTE_TYPES = (
     "default",

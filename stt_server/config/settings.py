@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from stt_server.config.values import ApiKey, FallbackTarget, Network, Service
+from stt_server.config.values import ApiKey, FallbackTarget, Network, Role
 
 _MIB = 1024 * 1024
 _CONCURRENCY_OF_A_GPU = 2
@@ -19,7 +19,7 @@ class Settings:
     Keys that have no effect in a service hold their defaults there.
     """
 
-    service: Service
+    service: Role
 
     model_path: Path
     """CT2_SMALL_PATH (primary) or CT2_MEDIUM_PATH (fallback): a folder with `model.bin`."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
-Service = Literal["primary", "fallback"]
+Role = Literal["primary", "fallback"]
+"""Which service of the pair."""
 
 Network = IPv4Network | IPv6Network
 """A single address is a network of its full length (/32, /128)."""

@@ -54,7 +54,7 @@ def invented_reason(chunk: Chunk, text: str, no_speech_prob: float, logprobs: Se
             no_speech_prob=no_speech_prob,
             mean_logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
             speech_seconds=speech_seconds(chunk),
-            certain=chunk.certain,
+            speech_certain=chunk.speech_certain,
         )
     )
 

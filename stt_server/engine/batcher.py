@@ -5,8 +5,8 @@ whose turn it is, and with it what else waits of the same group. While it encode
 come: those join before all are decoded together. Nothing waits for company: an idle machine adds no delay. A batch is
 no larger than the deadlines in it allow, and what can't be in time any more is dropped before it takes a worker.
 
-Live streams add work that may turn out to be for nothing. It has a lower rank: it begins only where nothing of a higher
-one waits, so that it delays answers by one inference at most.
+Live streams add work that may turn out to be for nothing. It has a lower priority: it begins only where nothing
+of a higher one waits, so that it delays answers by one inference at most.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from functools import partial
 from itertools import islice, zip_longest
 
 from stt_server.engine.health.failures import lost
-from stt_server.engine.health.vitals import Vitals
+from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.health.watchdog import Watchdog
-from stt_server.engine.inference import recognize_each, why_lost
-from stt_server.engine.queue import Entry, Owner, Rank, Waiting
+from stt_server.engine.inference import probe, recognize_each
+from stt_server.engine.queue import Entry, Owner, Priority, Waiting
 from stt_server.engine.types import ChunkJob, Hypothesis, Recognizer
 from stt_server.errors import DeadlineExceeded, EngineError, EngineLost, SttError
 
@@ -51,13 +51,13 @@ Forecast = Callable[[Sequence[ChunkJob]], float]
 
 @dataclass(eq=False)
 class _Batch:
-    rank: Rank
+    priority: Priority
     group: Hashable
     began: float
     """Monotonic seconds."""
     entries: list[Entry] = field(default_factory=list)
     open: bool = True
-    """Others of its rank and group may still join."""
+    """Others of its priority and group may still join."""
     watchdog: Watchdog | None = None
 
 
@@ -71,21 +71,21 @@ class Batcher:
         max_batch: int,
         measured: Measured = lambda jobs, took: None,
         forecast: Forecast = lambda jobs: 0.0,
-        vitals: Vitals | None = None,
+        health: ModelHealth | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             workers: inferences at a time, at least 1.
             max_batch: chunks that one inference may take together, at least 1.
-            vitals: told what inferences come to; where they are bad, what waits is given up.
+            health: told what inferences come to; where they are bad, what waits is given up.
         """
         self.workers = workers
         self._recognizer = recognizer
         self._max_batch = max_batch
         self._measured = measured
         self._forecast = forecast
-        self._vitals = vitals or Vitals()
+        self._health = health or ModelHealth()
         self._clock = clock
         self._free = workers
         self._open = 0
@@ -100,10 +100,10 @@ class Batcher:
         """Chunks that wait for a worker."""
         return len(self._waiting)
 
-    async def recognize(self, job: ChunkJob, owner: Owner, rank: Rank = Rank.ANSWER) -> Hypothesis:
+    async def recognize(self, job: ChunkJob, owner: Owner, priority: Priority = Priority.ANSWER) -> Hypothesis:
         """Waits for a worker, and for its answer.
 
-        All that waits of one owner is of one rank.
+        All that waits of one owner is of one priority.
 
         A caller that is cancelled takes its waiting chunk along. Of one that is being recognized the worker is free
         again only when its thread ends: at the next step of a batch of which nobody wants anything, as nothing can
@@ -113,13 +113,13 @@ class Batcher:
             EngineError: the model failed on this chunk, in one of its ways; EngineLost: it works no more at all.
             DeadlineExceeded: there was no time left for an inference.
         """
-        if self._vitals.error is not None:
-            raise EngineLost(self._vitals.error.message) from self._vitals.error
+        if self._health.error is not None:
+            raise EngineLost(self._health.error.message) from self._health.error
         result: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = replace(job, wanted=lambda: not result.done())
         entry = Entry(job, self._recognizer.group_of(job), owner, result)
-        self._waiting.add(entry, rank)
-        owner.moved(waiting=1)
+        self._waiting.add(entry, priority)
+        owner.adjust(waiting=1)
         self._dispatch()
         try:
             return await result
@@ -142,7 +142,7 @@ class Batcher:
     def _drop_late(self) -> None:
         """Drops what can't be in time any more. Not the only one that waits: its inference delays nobody, and tells
         whether the forecast is right."""
-        waiting = self._waiting.of(Rank.ANSWER)
+        waiting = self._waiting.of(Priority.ANSWER)
         for entry in waiting if len(waiting) > 1 else ():
             deadline = entry.owner.deadline
             if deadline is not None and self._clock() + self._forecast([entry.job]) > deadline:
@@ -152,12 +152,12 @@ class Batcher:
     def _dispatch(self) -> None:
         if self._free:
             self._drop_late()
-        while self._free and (rank := self._next_rank()) is not None:
-            batch = _Batch(rank, self._waiting.next_group(rank), self._clock())
+        while self._free and (priority := self._next_priority()) is not None:
+            batch = _Batch(priority, self._waiting.next_group(priority), self._clock())
             self._fill(batch, self._free)
             self._free -= 1
             self._open += 1
-            self._drafting += rank is Rank.DRAFT
+            self._drafting += priority is Priority.DRAFT
             loop = asyncio.get_running_loop()
             jobs = [entry.job for entry in batch.entries]
             batch.watchdog = Watchdog(self._longest(jobs), partial(self._overdue, batch))
@@ -166,10 +166,10 @@ class Batcher:
             )
             done.add_done_callback(partial(self._finished, batch))
 
-    def _next_rank(self) -> Rank | None:
+    def _next_priority(self) -> Priority | None:
         """Whose turn it is; None where nobody's, or where the last worker is kept from drafts."""
-        rank = self._waiting.first_rank
-        return None if rank is Rank.DRAFT and self._drafting >= max(1, self.workers - 1) else rank
+        priority = self._waiting.first_priority
+        return None if priority is Priority.DRAFT and self._drafting >= max(1, self.workers - 1) else priority
 
     def _joiner(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> Callable[[], list[ChunkJob]]:
         """Lets a batch grow; called by its worker, in its thread. Nothing: it grows no more."""
@@ -189,8 +189,8 @@ class Batcher:
         return more
 
     def _may_grow(self, batch: _Batch) -> bool:
-        """Not where something of a higher rank waits for its worker."""
-        return batch.open and self._waiting.first_rank == batch.rank
+        """Not where something of a higher priority waits for its worker."""
+        return batch.open and self._waiting.first_priority == batch.priority
 
     def _fill(self, batch: _Batch, takers: int) -> list[Entry]:
         """Takes chunks of a batch's group into it: its share of those that wait.
@@ -198,14 +198,14 @@ class Batcher:
         Args:
             takers: workers that could take some, its own included; none takes what another could begin with.
         """
-        fitting = [entry for entry in self._waiting.of(batch.rank) if entry.group == batch.group]
+        fitting = [entry for entry in self._waiting.of(batch.priority) if entry.group == batch.group]
         limit = min(self._max_batch, self._recognizer.batch_limit(batch.group)) - len(batch.entries)
         share = math.ceil(len(fitting) / takers)
         size = self._in_time(batch, fitting[: max(0, min(limit, share))])
-        joined = list(islice(self._waiting.take(batch.rank, batch.group), size))
+        joined = list(islice(self._waiting.take(batch.priority, batch.group), size))
         batch.entries += joined
         for entry in joined:
-            entry.owner.moved(waiting=-1, running=1)
+            entry.owner.adjust(waiting=-1, running=1)
         return joined
 
     def _in_time(self, batch: _Batch, wanted: Sequence[Entry]) -> int:
@@ -228,9 +228,9 @@ class Batcher:
         """What joined after its worker had given up asking waits again: nobody has recognized it."""
         for entry in entries:
             again = not entry.result.done()
-            entry.owner.moved(running=-1, waiting=again)
+            entry.owner.adjust(running=-1, waiting=again)
             if again:
-                self._waiting.add(entry, batch.rank)
+                self._waiting.add(entry, batch.priority)
 
     def _longest(self, jobs: Sequence[ChunkJob]) -> float:
         """Seconds after which an inference hangs."""
@@ -240,7 +240,7 @@ class Batcher:
     def _overdue(self, batch: _Batch) -> None:
         """Gives the model up. Its thread can't be stopped, and the device behind it answers nobody."""
         error = lost(TimeoutError(f"an inference has not ended after {self._clock() - batch.began:.0f} s"))
-        self._vitals.failed(error)
+        self._health.failed(error)
         for entry in batch.entries:
             entry.fail(error)
         self._give_up(error)
@@ -250,16 +250,16 @@ class Batcher:
         if batch.watchdog is not None:
             batch.watchdog.ended()
         self._free += 1
-        self._drafting -= batch.rank is Rank.DRAFT
+        self._drafting -= batch.priority is Priority.DRAFT
         failure = None if done.cancelled() else done.exception()
         found: Sequence[Hypothesis | SttError | None] = () if done.cancelled() or failure else done.result()
         if found:
             self._put_back(batch, batch.entries[len(found) :])
             del batch.entries[len(found) :]
-            if batch.rank is not Rank.DRAFT and all(isinstance(outcome, Hypothesis) for outcome in found):
+            if batch.priority is not Priority.DRAFT and all(isinstance(outcome, Hypothesis) for outcome in found):
                 self._measured([entry.job for entry in batch.entries], self._clock() - batch.began)
         for entry, outcome in zip_longest(batch.entries, found):
-            entry.owner.moved(running=-1)
+            entry.owner.adjust(running=-1)
             if entry.result.done():
                 continue  # its caller went away
             if isinstance(outcome, Hypothesis):
@@ -275,18 +275,18 @@ class Batcher:
         doubtful = False
         for outcome in found:
             if isinstance(outcome, Hypothesis):
-                self._vitals.answered()
+                self._health.answered()
             elif isinstance(outcome, EngineError):
-                doubtful |= self._vitals.failed(outcome)
-        if self._vitals.error is not None:
-            self._give_up(self._vitals.error)
+                doubtful |= self._health.failed(outcome)
+        if self._health.error is not None:
+            self._give_up(self._health.error)
         elif doubtful:
-            proof = asyncio.get_running_loop().run_in_executor(self._threads, why_lost, self._recognizer)
+            proof = asyncio.get_running_loop().run_in_executor(self._threads, probe, self._recognizer)
             proof.add_done_callback(self._proved)
 
     def _proved(self, proof: asyncio.Future[EngineLost | None]) -> None:
         if not proof.cancelled() and (error := proof.result()) is not None:
-            self._vitals.give_up(error)
+            self._health.give_up(error)
             self._give_up(error)
 
     def _give_up(self, error: EngineLost) -> None:

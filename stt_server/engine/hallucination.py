@@ -45,7 +45,7 @@ class Facts:
     """Natural, over the text tokens."""
     speech_seconds: float
     """In which the VAD heard speech, or what may be speech."""
-    certain: bool
+    speech_certain: bool
     """The VAD was sure of speech."""
 
 
@@ -63,7 +63,7 @@ def invented(facts: Facts) -> Reason | None:
     if not facts.text.strip():
         return None
     looped = guard.is_looped(facts.text)
-    if facts.certain:
+    if facts.speech_certain:
         return _invented_in_speech(facts, looped)
     if looped:
         return "loop"

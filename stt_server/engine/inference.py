@@ -42,10 +42,10 @@ class _Silence:
     samples: Samples = field(default_factory=lambda: np.zeros(SAMPLE_RATE, dtype=np.float32), repr=False)
     start: float = 0.0
     speech: tuple[tuple[float, float], ...] = ()
-    certain: bool = False
+    speech_certain: bool = False
 
 
-def why_lost(recognizer: Recognizer) -> EngineLost | None:
+def probe(recognizer: Recognizer) -> EngineLost | None:
     """Recognizes a second of silence, as the warm-up did, and so proves that the model works; else why it doesn't."""
     job = ChunkJob(_Silence(), DecodeOptions(language=recognizer.info.languages[0]), draft=True)
     try:

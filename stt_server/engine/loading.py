@@ -91,7 +91,7 @@ def _give_way() -> None:
 
 
 @contextmanager
-def proving(options: ModelOptions) -> Iterator[None]:
+def reporting_load_errors(options: ModelOptions) -> Iterator[None]:
     """Around the first use of a model: files that can be read may still not belong together.
 
     Raises:

@@ -12,12 +12,12 @@ from typing import Protocol
 from stt_server.engine.types import ChunkJob, Hypothesis
 
 
-class Rank(IntEnum):
+class Priority(IntEnum):
     """What is recognized first."""
 
     ANSWER = 0
     """Somebody waits for it."""
-    AHEAD = 1
+    SPECULATIVE = 1
     """Begun before it is known to be needed."""
     DRAFT = 2
     """Soon out of date. Never fills the last worker, where there are two or more."""
@@ -31,7 +31,7 @@ class Owner(Protocol):
         """Until when it waits, on the batcher's clock; None: as long as it takes."""
         ...
 
-    def moved(self, *, waiting: int = 0, running: int = 0) -> None: ...
+    def adjust(self, *, waiting: int = 0, running: int = 0) -> None: ...
 
 
 @dataclass(eq=False)
@@ -50,34 +50,34 @@ class Entry:
 
 
 class Waiting:
-    """Chunks by rank and owner. All that waits of one owner is of one rank."""
+    """Chunks by priority and owner. All that waits of one owner is of one priority."""
 
     def __init__(self) -> None:
-        self._turns: dict[Rank, dict[Owner, deque[Entry]]] = {rank: {} for rank in Rank}
+        self._turns: dict[Priority, dict[Owner, deque[Entry]]] = {priority: {} for priority in Priority}
         """Whose turn is next comes first."""
 
     def __len__(self) -> int:
         return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
 
     @property
-    def first_rank(self) -> Rank | None:
+    def first_priority(self) -> Priority | None:
         """The highest of which something waits."""
-        return next((rank for rank in Rank if self._turns[rank]), None)
+        return next((priority for priority in Priority if self._turns[priority]), None)
 
     def all(self) -> list[Entry]:
-        return [entry for rank in Rank for entry in self.of(rank)]
+        return [entry for priority in Priority for entry in self.of(priority)]
 
-    def of(self, rank: Rank) -> list[Entry]:
+    def of(self, priority: Priority) -> list[Entry]:
         """In the order of their owners' turns."""
-        return [entry for queue in self._turns[rank].values() for entry in queue]
+        return [entry for queue in self._turns[priority].values() for entry in queue]
 
-    def next_group(self, rank: Rank) -> Hashable:
-        """Of the chunk whose turn it is; something of that rank has to wait."""
-        return next(iter(self._turns[rank].values()))[0].group
+    def next_group(self, priority: Priority) -> Hashable:
+        """Of the chunk whose turn it is; something of that priority has to wait."""
+        return next(iter(self._turns[priority].values()))[0].group
 
-    def add(self, entry: Entry, rank: Rank) -> None:
+    def add(self, entry: Entry, priority: Priority) -> None:
         """Behind what else its owner waits for. The owner is not told."""
-        self._turns[rank].setdefault(entry.owner, deque()).append(entry)
+        self._turns[priority].setdefault(entry.owner, deque()).append(entry)
 
     def remove(self, entry: Entry) -> None:
         """Takes it out, if it waits, and tells its owner."""
@@ -85,28 +85,28 @@ class Waiting:
             queue = turns.get(entry.owner)
             if queue and entry in queue:
                 queue.remove(entry)
-                entry.owner.moved(waiting=-1)
+                entry.owner.adjust(waiting=-1)
                 if not queue:
                     del turns[entry.owner]
 
     def promote(self, owner: Owner) -> None:
         """Makes answers of what an owner waits for."""
-        for rank in (Rank.AHEAD, Rank.DRAFT):
-            queue = self._turns[rank].pop(owner, None)
+        for priority in (Priority.SPECULATIVE, Priority.DRAFT):
+            queue = self._turns[priority].pop(owner, None)
             if queue is not None:
-                self._turns[Rank.ANSWER].setdefault(owner, deque()).extend(queue)
+                self._turns[Priority.ANSWER].setdefault(owner, deque()).extend(queue)
 
     def renew(self, owner: Owner, job: ChunkJob, group: Hashable) -> bool:
         """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
-        queue = self._turns[Rank.DRAFT].get(owner)
+        queue = self._turns[Priority.DRAFT].get(owner)
         if not queue:
             return False
         queue[0].job, queue[0].group = replace(job, wanted=queue[0].job.wanted), group
         return True
 
-    def take(self, rank: Rank, group: Hashable) -> Iterator[Entry]:
+    def take(self, priority: Priority, group: Hashable) -> Iterator[Entry]:
         """Takes chunks of a group out, one of each owner at a time; who gave one goes to the end."""
-        turns = self._turns[rank]
+        turns = self._turns[priority]
         while True:
             owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
             if owner is None:

@@ -32,7 +32,7 @@ class Chunk(Protocol):
         ...
 
     @property
-    def certain(self) -> bool:
+    def speech_certain(self) -> bool:
         """Voice activity detection was sure; else the model itself decides whether anybody spoke."""
         ...
 

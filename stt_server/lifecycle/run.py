@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from protos.stt.v1.wire import ReadyLine
 from stt_server.app import Service
 from stt_server.backend import usable_cores
-from stt_server.config import ConfigError, Settings, config_path, load
-from stt_server.config import Service as ServiceName
-from stt_server.engine.loading import ModelLoadError, ModelOptions, proving
+from stt_server.config import ConfigError, Role, Settings, config_path, load
+from stt_server.engine.loading import ModelLoadError, ModelOptions, reporting_load_errors
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineLost
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    name: ServiceName,
+    name: Role,
     make_gateway: Callable[[str, Settings], Gateway],
     load_model: Callable[[Settings], Recognizer] | None = None,
 ) -> int:
@@ -60,7 +60,7 @@ def run(
 
 
 def _run(
-    name: ServiceName, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
+    name: Role, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
 ) -> int:
     try:
         path = config_path(name, os.environ)
@@ -81,7 +81,7 @@ def _run(
         return _complain(name, error, EXIT_FAILED)
 
 
-def _complain(name: ServiceName, error: Exception | str, status: int) -> int:
+def _complain(name: Role, error: Exception | str, status: int) -> int:
     log.debug("the start failed", exc_info=error if isinstance(error, Exception) else None)
     with contextlib.suppress(OSError):  # a full disk hides the line, and must not change the status
         print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
@@ -160,11 +160,11 @@ def _say_ready(service: Service) -> None:
         raise OSError(f"can't say on standard output that it is ready: {error.strerror}") from error
 
 
-def _ready_line(service: Service) -> str:
+def _ready_line(service: Service) -> ReadyLine:
     settings = service.settings
     grpc = address_of(settings.host, service.grpc_port)
-    http = "off" if service.http_port is None else address_of(settings.host, service.http_port)
-    return f"ready service={settings.service} grpc={grpc} http={http}"
+    http = None if service.http_port is None else address_of(settings.host, service.http_port)
+    return ReadyLine(settings.service, grpc, http)
 
 
 def load_whisper(settings: Settings) -> Recognizer:
@@ -187,7 +187,7 @@ def load_whisper(settings: Settings) -> Recognizer:
         encoder_window=settings.encoder_window,
         temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
     )
-    with proving(options):
+    with reporting_load_errors(options):
         recognizer = WhisperRecognizer(options)
         recognizer.warm_up()
     return recognizer

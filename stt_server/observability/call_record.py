@@ -58,7 +58,7 @@ class Call:
     audio_seconds: float | None = None
     """Length of the decoded recording."""
     suppressed: tuple[str, ...] = ()
-    """Why texts were dropped as invented, one for each: of `engine.invention.REASONS`."""
+    """Why texts were dropped as invented, one for each: of `engine.hallucination.REASONS`."""
     audio_bytes: int | None = None
     """Size of the upload."""
     language: str | None = None

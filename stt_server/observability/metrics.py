@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
-from stt_server.audio.sandbox.worker import DEATHS, Death
+from stt_server.audio.sandbox.worker import EXIT_REASONS, ExitReason
 from stt_server.engine.hallucination import REASONS as SUPPRESSED_REASONS
 from stt_server.errors import Refused
 from stt_server.observability.call_record import STREAM, TRANSCRIBE, Call
@@ -89,7 +89,7 @@ class Metrics:
         self._keys = counter("stt_key_requests", "Requests finished, by the name of the caller's key.", ("key_name",))
         self._audio = counter("stt_audio_seconds", "Seconds of audio decoded.")
         self._deaths = counter("stt_decode_children_died", "Decoding children that died, by why.", ("reason",))
-        for death in DEATHS:
+        for death in EXIT_REASONS:
             self._deaths.labels(death)
         # A series that appears with its first event hides that event from rate(): these start at 0.
         for endpoint in ENDPOINTS:
@@ -146,7 +146,7 @@ class Metrics:
             if value is not None:
                 histogram.observe(value)
 
-    def observe_death(self, death: Death) -> None:
+    def observe_death(self, death: ExitReason) -> None:
         """Counts a decoding child that died before its time."""
         self._deaths.labels(death).inc()
 

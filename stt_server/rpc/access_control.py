@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protos.stt.v1.wire import AUTHORIZATION, X_FORWARDED_FOR
 from stt_server.config import Network, Settings
 from stt_server.errors import NotReady
 from stt_server.lifecycle.readiness import Readiness
@@ -30,27 +31,29 @@ class Guard:
         self._limiter.change(settings.rate_limit_rps, settings.rate_limit_burst)
         self._trusted = settings.trusted_proxies
 
-    def check_caller(self, call: CallState, metadata: Metadata) -> None:
-        """Whether the caller would be let in; costs no token.
+    def check(self, call: CallState, metadata: Metadata, peer: str) -> None:
+        """Checks what `admit` checks, without taking a token. Raises the same."""
+        self._identify(call, metadata)
+        self._limiter.check(self._bucket(call, metadata, peer))
 
-        Raises:
-            Unauthenticated: no key, or a wrong one.
-            NotReady: the service is starting or stopping.
-        """
-        call.key_name = self._keys.identify(values_of(metadata, "authorization"))
+    def _identify(self, call: CallState, metadata: Metadata) -> None:
+        call.key_name = self._keys.identify(values_of(metadata, AUTHORIZATION))
         if not self._readiness.ready:
             raise NotReady(f"the service is {self._readiness.state}; try again, or another one")
 
     def admit(self, call: CallState, metadata: Metadata, peer: str) -> None:
-        """Lets a call in, at the price of one token of its key's bucket, or its address's where it has no key.
+        """Admits a call: takes one token from the bucket of its key, or of its address where it has no key.
 
         Raises:
+            Unauthenticated: no key, or a wrong one.
+            NotReady: the service is starting or stopping.
             RateLimited: the bucket is empty.
-            Unauthenticated, NotReady: as `check_caller`.
         """
-        self.check_caller(call, metadata)
+        self._identify(call, metadata)
+        self._limiter.take(self._bucket(call, metadata, peer))
+
+    def _bucket(self, call: CallState, metadata: Metadata, peer: str) -> str:
         if call.key_name is not None:
-            self._limiter.take(f"key:{call.key_name}")
-        else:
-            forwarded = ",".join(values_of(metadata, "x-forwarded-for")) or None
-            self._limiter.take(f"address:{client_address(peer, forwarded, self._trusted)}")
+            return f"key:{call.key_name}"
+        forwarded = ",".join(values_of(metadata, X_FORWARDED_FOR)) or None
+        return f"address:{client_address(peer, forwarded, self._trusted)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import uuid
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,22 +10,19 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
+from protos.stt.v1 import wire
 from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
 from stt_server.errors import Refused
 from stt_server.observability.call_record import Call, Endpoint
 from stt_server.request import Progress, Transcript
-
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 def request_id_of(metadata: Metadata) -> str:
     """The caller's `x-req-id` if it is fit for a header and a log, else a new one."""
-    given = values_of(metadata, "x-req-id")
-    if given and _REQUEST_ID.match(given[0]) and "\n" not in given[0]:
-        return given[0]
-    return uuid.uuid4().hex
+    given = values_of(metadata, wire.X_REQ_ID)
+    return given[0] if given and wire.is_request_id(given[0]) else wire.new_request_id()
 
 
 def values_of(metadata: Metadata, name: str) -> list[str]:
@@ -91,11 +86,11 @@ current_call: ContextVar[CallState] = ContextVar("current_call")
 
 def trailing_metadata(call: CallState, now: float) -> list[tuple[str, str]]:
     """What every answer tells of itself; the gateway mirrors it in headers. `now`: monotonic seconds."""
-    entries = [("x-req-id", call.request_id), *_timings(call), ("x-total-ms", _ms(now - call.started))]
+    entries = [(wire.X_REQ_ID, call.request_id), *_timings(call), (wire.X_TOTAL_MS, _ms(now - call.started))]
     if call.transcript is not None:
         entries += _routing(call.transcript)
     if call.progress.fallback_error:
-        entries.append(("x-fallback-error", call.progress.fallback_error))
+        entries.append((wire.X_FALLBACK_ERROR, call.progress.fallback_error))
     return entries
 
 
@@ -103,9 +98,9 @@ def _timings(call: CallState) -> list[tuple[str, str]]:
     """Every step's time; of an error, of those steps only that it got to."""
     progress = call.progress
     steps = (
-        ("x-queue-wait-ms", progress.queue_wait),
-        ("x-primary-infer-ms", progress.primary_infer),
-        ("x-fallback-infer-ms", progress.fallback_infer),
+        (wire.X_QUEUE_WAIT_MS, progress.queue_wait),
+        (wire.X_PRIMARY_INFER_MS, progress.primary_infer),
+        (wire.X_FALLBACK_INFER_MS, progress.fallback_infer),
     )
     answered = call.transcript is not None
     return [(name, _ms(seconds or 0.0)) for name, seconds in steps if seconds is not None or answered]
@@ -114,11 +109,11 @@ def _timings(call: CallState) -> list[tuple[str, str]]:
 def _routing(transcript: Transcript) -> list[tuple[str, str]]:
     reasons = ",".join(reason.value for reason in transcript.decision.reasons)
     return [
-        ("x-fallback-used", _bool(transcript.fallback_used)),
-        ("x-conf-below", _bool(transcript.decision.confidence_below)),
-        ("x-lang-check-applicable", _bool(transcript.language_check_applicable)),
-        ("x-final-model", header_safe(transcript.answer.model)),
-        ("x-route-reason", reasons or "none"),
+        (wire.X_FALLBACK_USED, _bool(transcript.fallback_used)),
+        (wire.X_CONF_BELOW, _bool(transcript.decision.confidence_below)),
+        (wire.X_LANG_CHECK_APPLICABLE, _bool(transcript.language_check_applicable)),
+        (wire.X_FINAL_MODEL, header_safe(transcript.answer.model)),
+        (wire.X_ROUTE_REASON, reasons or "none"),
     ]
 
 
@@ -126,14 +121,14 @@ def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -
     """What every error adds: its type, its message, when to retry, and the same as `google.rpc` details."""
     wait = retry_after_s if retry_after_s is not None else kind.retry_after_s
     entries: list[tuple[str, str | bytes]] = [
-        ("x-error-type", kind.type),
-        ("x-error-message", header_safe(message)),
-        ("grpc-status-details-bin", _details(kind, message, wait)),
+        (wire.X_ERROR_TYPE, kind.type),
+        (wire.X_ERROR_MESSAGE, header_safe(message)),
+        (wire.GRPC_STATUS_DETAILS, _details(kind, message, wait)),
     ]
     if wait is not None and kind.tells_retry_after:
-        entries.append(("retry-after-ms", str(max(1, round(wait * 1000)))))
+        entries.append((wire.RETRY_AFTER_MS, str(max(1, round(wait * 1000)))))
     if kind.pushed_back:
-        entries.append(("grpc-retry-pushback-ms", "-1"))
+        entries.append((wire.GRPC_RETRY_PUSHBACK, "-1"))
     return entries
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -10,56 +9,24 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.stt.v1 import speech_pb2 as pb
-from protos.stt.v1 import speech_pb2_grpc
+from protos.stt.v1 import speech_pb2_grpc, wire
 from protos.stt.v1.errors import FallbackCode, fallback_code_of
 from stt_server.cascade.breaker import Health
 from stt_server.request import Answer, FallbackError, Job
 from stt_server.rpc.convert import answer_of, request_of
 from stt_server.rpc.server_options import MESSAGE_SLACK_BYTES
 
-SPEECH_NAME = "stt.v1.SpeechToText"
-"""The service whose health is asked for."""
-
-_RETRY_ONCE = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{"service": SPEECH_NAME}],
-                "retryPolicy": {
-                    "maxAttempts": 2,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": SPEECH_NAME},
-    }
-)
+MAX_BACKOFF_S = 1
+"""Longest wait before the retry, and before a reconnection attempt: callers of the primary are waiting. Seconds."""
 
 
 def channel_options(max_upload_bytes: int) -> list[tuple[str, Any]]:
     """Options of the channel to the fallback."""
-    largest = max_upload_bytes + MESSAGE_SLACK_BYTES
     return [
-        ("grpc.service_config", _RETRY_ONCE),
-        ("grpc.enable_retries", 1),
-        # The .env file says where the fallback is; a proxy of the process environment has no part in it.
+        *wire.channel_options(max_upload_bytes + MESSAGE_SLACK_BYTES, max_backoff_s=MAX_BACKOFF_S, balance=True),
+        # FALLBACK_URL decides where the fallback is; http_proxy of the process environment doesn't.
         ("grpc.enable_http_proxy", 0),
-        # Without this a request over 256 KiB is silently not retried.
-        ("grpc.per_rpc_retry_buffer_size", 2 * largest),
-        ("grpc.max_send_message_length", largest),
-        ("grpc.max_receive_message_length", largest),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        # How long one attempt to connect may take. Of a network that loses packets the kernel asks again after 1, 2, 4,
-        # ... seconds: the longer an attempt, the later it is known that the network is back.
-        ("grpc.min_reconnect_backoff_ms", 2000),
-        ("grpc.keepalive_time_ms", 30000),
-        ("grpc.keepalive_timeout_ms", 10000),
-        # Else a new channel to the same address takes over the old one's connection, be it dead or not.
+        # By default a new channel to the same address shares the old one's connection, even a dead one.
         ("grpc.use_local_subchannel_pool", 1),
     ]
 
@@ -84,7 +51,7 @@ class FallbackStub:
         self._target = target
         self._credentials = credentials
         self._options = channel_options(max_upload_bytes)
-        self._key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._key = ((wire.AUTHORIZATION, f"Bearer {api_key}"),) if api_key else ()
         self._connect()
 
     def _connect(self) -> None:
@@ -102,7 +69,7 @@ class FallbackStub:
             FallbackError: with the fallback's error type, or what the transport says; `invalid_answer` for one that
                 can't be right.
         """
-        metadata = (*self._key, ("x-req-id", job.request_id))
+        metadata = (*self._key, (wire.X_REQ_ID, job.request_id))
         try:
             response: pb.TranscribeResponse = await self._stub.Transcribe(
                 request_of(job), timeout=timeout_s, metadata=metadata
@@ -115,7 +82,7 @@ class FallbackStub:
 
     async def health(self, timeout_s: float) -> Health:
         """How the fallback is, by its own word. It needs no key, and costs no token of the rate limit."""
-        request = health_pb2.HealthCheckRequest(service=SPEECH_NAME)
+        request = health_pb2.HealthCheckRequest(service=wire.SPEECH_SERVICE)
         try:
             response = await self._health.Check(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -142,7 +109,7 @@ def _code_of(error: grpc.aio.AioRpcError) -> FallbackCode:
     """What goes into `fallback_error`: the fallback's own error type, else what the transport says."""
     if "CLIENT: Received message larger" in (error.details() or ""):
         return "invalid_answer"  # larger than any can be; gRPC on this side refuses it
-    said = [value for name, value in error.trailing_metadata() or () if name == "x-error-type"]
+    said = [value for name, value in error.trailing_metadata() or () if name == wire.X_ERROR_TYPE]
     return fallback_code_of(error.code().name, said[0] if said and isinstance(said[0], str) else "")
 
 

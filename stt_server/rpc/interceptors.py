@@ -13,6 +13,7 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.wire import SPEECH_SERVICE
 from stt_server.admission.upload_budget import Room
 from stt_server.errors import DeadlineExceeded, Internal, NotReady, Overloaded, SttError
 from stt_server.lifecycle.readiness import Readiness
@@ -24,7 +25,7 @@ from stt_server.rpc.messages import Parse, parsed, parsed_message, raw_message
 
 log = logging.getLogger(__name__)
 
-SPEECH = "/stt.v1.SpeechToText/"
+SPEECH = f"/{SPEECH_SERVICE}/"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -21,7 +21,7 @@ from stt_server.observability.observer import Observer
 from stt_server.pipeline import Pipeline
 from stt_server.request import Transcript
 from stt_server.rpc.access_control import Guard
-from stt_server.rpc.call_state import CallState, current_call, request_id_of, values_of
+from stt_server.rpc.call_state import CallState, current_call, request_id_of
 from stt_server.rpc.convert import duration, job_of, response_of
 from stt_server.rpc.interceptors import SPEECH, abort
 from stt_server.rpc.stream_convert import event_of, messages_of
@@ -114,16 +114,17 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
 
     def __init__(
         self,
-        status: Callable[[bool], pb.GetStatusResponse],
+        status: Callable[[], pb.GetStatusResponse],
         exposition: Callable[[], tuple[str, str]],
         guard: Guard,
         check_door: Callable[[], None],
         observer: Observer,
+        max_upload_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
-            status: the status of now, with the snapshot or without.
+            status: the current status, snapshot included.
             exposition: the metrics' text and its content type. Both may block for milliseconds.
             check_door: raises Overloaded as long as nobody would be let in, whatever he sent.
         """
@@ -132,27 +133,31 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
         self._guard = guard
         self._check_door = check_door
         self._observer = observer
+        self._max_upload_bytes = max_upload_bytes
         self._clock = clock
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
-        """What the service is and how it is doing.
+        """What the service is and how it is doing."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._status)
 
-        With the metadata `x-verify-key`, also whether a `Transcribe` with the same `authorization` would be let in:
-        the gateway asks before it reads an upload. A refusal is told as the refused `Transcribe` that it stands for.
+    async def CheckAdmission(  # noqa: N802
+        self, request: pb.CheckAdmissionRequest, context: Context
+    ) -> pb.CheckAdmissionResponse:
+        """Whether a `Transcribe` with the same `authorization` would be admitted now. Takes no rate-limit token.
+
+        A refusal is logged and counted as the refused `Transcribe`, which the gateway then doesn't send.
         """
         metadata = context.invocation_metadata() or ()
-        if values_of(metadata, "x-verify-key"):
-            call = CallState(f"{SPEECH}Transcribe", TRANSCRIBE, request_id_of(metadata), self._clock())
+        call = CallState(f"{SPEECH}Transcribe", TRANSCRIBE, request_id_of(metadata), self._clock())
+        try:
+            self._guard.check(call, metadata, context.peer())
+            self._check_door()
+        except SttError as error:
             try:
-                self._guard.check_caller(call, metadata)
-                self._check_door()
-            except SttError as error:
-                try:
-                    await abort(call, context, error, self._clock())
-                finally:
-                    self._observer.finished(call.story(self._clock()))
-            return self._status(False)
-        return await asyncio.get_running_loop().run_in_executor(None, self._status, True)
+                await abort(call, context, error, self._clock())
+            finally:
+                self._observer.finished(call.story(self._clock()))
+        return pb.CheckAdmissionResponse(max_upload_bytes=self._max_upload_bytes)
 
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> pb.GetMetricsResponse:  # noqa: N802
         """The Prometheus exposition."""
@@ -161,14 +166,13 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
 
 
 def status_response(
-    settings: Settings, info: ModelInfo | None, uptime_s: float, limits: pb.Limits, snapshot: dict[str, Any] | None
+    settings: Settings, info: ModelInfo | None, uptime_s: float, limits: pb.Limits, snapshot: dict[str, Any]
 ) -> pb.GetStatusResponse:
     """The answer to `GetStatus`.
 
     Args:
         info: of the model; None while it is loading.
         uptime_s: seconds.
-        snapshot: None to leave it out.
     """
     return pb.GetStatusResponse(
         service=settings.service,
@@ -178,5 +182,5 @@ def status_response(
         server_commit=settings.server_commit,
         uptime=duration(uptime_s),
         limits=limits,
-        snapshot_json=json.dumps(snapshot) if snapshot is not None else "",
+        snapshot_json=json.dumps(snapshot),
     )

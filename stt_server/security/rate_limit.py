@@ -77,10 +77,20 @@ class RateLimiter:
             return
         now = self._clock()
         full_at = self._remembered(bucket, now)
+        self._refuse_if_empty(full_at, now)
+        self._full_at[bucket] = full_at + 1 / self._rps
+
+    def check(self, bucket: str) -> None:
+        """Raises RateLimited, as `take` would; takes no token and remembers nothing."""
+        if not self._rps or not self._burst:
+            return
+        now = self._clock()
+        self._refuse_if_empty(max(now, self._full_at.get(bucket, now)), now)
+
+    def _refuse_if_empty(self, full_at: float, now: float) -> None:
         wait = full_at - (self._burst - 1) / self._rps - now
         if wait > _TOLERANCE_S:
             raise RateLimited(f"over {self._rps:g} requests a second: try again in {wait:.2f} s", retry_after_s=wait)
-        self._full_at[bucket] = full_at + 1 / self._rps
 
     def _remembered(self, bucket: str, now: float) -> float:
         """When `bucket` is full, now at the earliest; it is the most recently used afterwards."""

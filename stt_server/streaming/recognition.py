@@ -11,7 +11,7 @@ from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load
 from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.batcher import Batcher
-from stt_server.engine.queue import Rank
+from stt_server.engine.queue import Priority
 from stt_server.engine.text_checks import words_of
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis
 from stt_server.pipeline import Pipeline
@@ -37,7 +37,7 @@ class Draft:
         self._batcher = batcher
         self._job = job
         self._ticket = gate.ticket(Load.of([job.chunk]))
-        self._task = asyncio.ensure_future(batcher.recognize(job, self._ticket, Rank.DRAFT))
+        self._task = asyncio.ensure_future(batcher.recognize(job, self._ticket, Priority.DRAFT))
 
     def renew(self, chunk: Chunk) -> bool:
         """Replace the audio by newer audio, unless the recognition has begun; return whether it was replaced."""
@@ -54,7 +54,7 @@ class Draft:
 class Hearing:
     """The recognition of a whole utterance by this service's own model."""
 
-    def __init__(self, live: Live, job: Job, chunk: Chunk, context_language: str, rank: Rank) -> None:
+    def __init__(self, live: Live, job: Job, chunk: Chunk, context_language: str, priority: Priority) -> None:
         self.chunk = chunk
         self.job = job
         self.progress = Progress(audio_seconds=chunk.duration)
@@ -62,7 +62,7 @@ class Hearing:
         self._batcher = live.batcher
         self._gate = live.gate
         self._context_language = context_language
-        self._rank = rank
+        self._priority = priority
         self._ticket = live.gate.ticket(Load.of([chunk]))
         self._task = asyncio.ensure_future(self._hear())
 
@@ -86,7 +86,7 @@ class Hearing:
         Raises:
             SttError: the model has failed, and the fallback too or there is none.
         """
-        self._rank = Rank.ANSWER
+        self._priority = Priority.ANSWER
         self._batcher.promote(self._ticket)
         with self._gate.counting(self._ticket):
             heard = await self._task
@@ -115,7 +115,7 @@ class Hearing:
         return replace(heard, hypotheses=(replace(heard.hypotheses[0], language_probability=probability),))
 
     async def _hear_with(self, options: DecodeOptions) -> Heard:
-        return await self._pipeline.hear([self.chunk], options, self._ticket, self.progress, self._rank)
+        return await self._pipeline.hear([self.chunk], options, self._ticket, self.progress, self._priority)
 
 
 class Live:
@@ -155,7 +155,7 @@ class Live:
             ahead: it may yet turn out that the utterance goes on.
         """
         job = Job(b"", AudioFormat(), options, request_id, policy)
-        return Hearing(self, job, chunk, context_language, Rank.AHEAD if ahead else Rank.ANSWER)
+        return Hearing(self, job, chunk, context_language, Priority.SPECULATIVE if ahead else Priority.ANSWER)
 
 
 class StreamRecognizer:

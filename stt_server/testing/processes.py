@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from protos.stt.v1.wire import ReadyLine
+
 READY_TIMEOUT_S = 300.0
 """A medium model from a slow disk, on a slow machine."""
 
@@ -96,8 +98,8 @@ class ServiceProcess:
         except asyncio.TimeoutError:
             raise self._error(f"{self.name} was not ready after {READY_TIMEOUT_S:.0f} s") from None
         self._tasks.append(asyncio.create_task(self._keep_output(self._process)))
-        parts = dict(part.split("=", 1) for part in line.split()[1:])
-        return Ready(parts.get("grpc", ""), parts["http"])
+        ready = ReadyLine.parse(line)
+        return Ready(ready.grpc or "", ready.http or "off")
 
     async def _ready_line(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None  # noqa: S101

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from gateway.embedded import make_gateway
-from stt_server.config import Service, Settings
+from stt_server.config import Role, Settings
 from stt_server.engine.types import ChunkJob, Hypothesis, ModelInfo, Segment
 from stt_server.lifecycle.run import run
 
@@ -109,7 +109,7 @@ def main() -> int:
         return ScriptedModel(settings.model_name, script)
 
     service = sys.argv.pop(1)
-    return run(cast(Service, service), make_gateway, load)
+    return run(cast(Role, service), make_gateway, load)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from stt_client.errors import (
     DeadlineExceeded,
     Internal,
     NotReady,
+    Overloaded,
     PayloadTooLarge,
     UpstreamUnavailable,
 )
@@ -147,12 +148,22 @@ async def test_extra_metadata_passes_and_overrides() -> None:
         SttClient(served.target, api_key="ours", telemetry=records.append) as client,
     ):
         await client.transcribe(b"x", metadata=extra)
-        await client.status(metadata=[("authorization", "Bearer theirs"), ("x-verify-key", "true")])
+        await client.status(metadata=[("authorization", "Bearer theirs"), ("x-more", "yes")])
     seen = served.script.metadata[0]
     assert {name: seen[name] for name, _ in extra} == dict(extra)
     assert served.script.status_metadata[0]["authorization"] == "Bearer theirs"
-    assert served.script.status_metadata[0]["x-verify-key"] == "true"
+    assert served.script.status_metadata[0]["x-more"] == "yes"
     assert records[0].request_id == "theirs"
+
+
+async def test_check_admission_gives_the_upload_limit_or_the_refusal() -> None:
+    async with serving() as served, SttClient(served.target, api_key="ours") as client:
+        assert await client.check_admission(metadata=[("x-forwarded-for", "10.0.0.9")]) == 16 * 1024 * 1024
+        sent = served.script.admission_metadata[0]
+        assert (sent["authorization"], sent["x-forwarded-for"]) == ("Bearer ours", "10.0.0.9")
+        served.script.status_failure = Failure("overloaded", "try later")
+        with pytest.raises(Overloaded):
+            await client.check_admission()
 
 
 async def test_status_is_typed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from protos.stt.v1 import speech_pb2
 from stt_client import LatencyStats, Samples, SttClient, SttPool, Tls
-from stt_client.channel import Target, channel_options, parse_target, service_config
+from stt_client.channel import Target, channel_options, parse_target
 from stt_client.convert import reason_of, seconds_of, transcript_of
 from stt_client.request import AudioFormat, prepare
 from tests.support.scripted_client_service import response
@@ -77,9 +78,13 @@ def test_the_retry_is_declared_and_its_buffer_holds_the_largest_message() -> Non
     assert options["grpc.keepalive_time_ms"] == 30_000
 
 
+def service_config(address: str) -> Any:
+    return json.loads(str(dict(channel_options(address))["grpc.service_config"]))
+
+
 def test_the_addresses_of_a_dns_name_take_turns() -> None:
-    assert json.loads(service_config("dns:///stt:1"))["loadBalancingConfig"] == [{"round_robin": {}}]
-    assert "loadBalancingConfig" not in json.loads(service_config("host:1"))
+    assert service_config("dns:///stt:1")["loadBalancingConfig"] == [{"round_robin": {}}]
+    assert "loadBalancingConfig" not in service_config("host:1")
 
 
 @pytest.mark.parametrize(

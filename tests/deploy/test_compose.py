@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from stt_server.config import KEYS, Service
+from stt_server.config import KEYS, Role
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SERVICES: tuple[Service, ...] = ("primary", "fallback")
+SERVICES: tuple[Role, ...] = ("primary", "fallback")
 SECONDS_TO_DRAIN = float(next(key.default or "0" for key in KEYS if key.name == "DRAIN_TIMEOUT_S"))
 
 

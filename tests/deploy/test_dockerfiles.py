@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from stt_server.config import KEYS, Service
+from stt_server.config import KEYS, Role
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SERVICES: tuple[Service, ...] = ("primary", "fallback")
+SERVICES: tuple[Role, ...] = ("primary", "fallback")
 
 
 def text_of(service: str) -> str:
@@ -35,7 +35,7 @@ def final_stage(service: str) -> dict[str, str]:
     return dict(found[start:])
 
 
-def default_of(key: str, service: Service) -> str:
+def default_of(key: str, service: Role) -> str:
     return next(each.default_for(service) or "" for each in KEYS if each.name == key)
 
 
@@ -46,7 +46,7 @@ def test_the_two_differ_in_name_and_ports_alone() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_base_image_is_an_argument_with_a_cuda_12_and_cudnn_default(service: Service) -> None:
+def test_the_base_image_is_an_argument_with_a_cuda_12_and_cudnn_default(service: Role) -> None:
     found = instructions(service)
     assert found[0][0] == "ARG"
     assert re.fullmatch(r"BASE_IMAGE=nvidia/cuda:12\.\d+\.\d+-cudnn-runtime-ubuntu\d\d\.04", found[0][1])
@@ -54,14 +54,14 @@ def test_the_base_image_is_an_argument_with_a_cuda_12_and_cudnn_default(service:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_versions_come_from_the_constraints(service: Service) -> None:
+def test_versions_come_from_the_constraints(service: Role) -> None:
     pip = [rest for name, rest in instructions(service) if name == "RUN" and "pip install" in rest]
     assert '-c constraints.txt ".[server]"' in pip[0]
     assert "--no-deps" in pip[1]
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_it_runs_as_a_numbered_user_and_execs_the_service(service: Service) -> None:
+def test_it_runs_as_a_numbered_user_and_execs_the_service(service: Role) -> None:
     stage = final_stage(service)
     user, _, group = stage["USER"].partition(":")
     assert int(user) > 0
@@ -72,7 +72,7 @@ def test_it_runs_as_a_numbered_user_and_execs_the_service(service: Service) -> N
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_ports_and_configuration_are_the_contract_s(service: Service) -> None:
+def test_ports_and_configuration_are_the_contract_s(service: Role) -> None:
     stage = final_stage(service)
     assert stage["EXPOSE"].split() == [default_of("GRPC_PORT", service), default_of("HTTP_PORT", service)]
     assert f"CONFIG_PATH=/config/stt_{service}.env" in stage["ENV"]
@@ -80,14 +80,14 @@ def test_ports_and_configuration_are_the_contract_s(service: Service) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_health_check_is_our_own_code(service: Service) -> None:
+def test_the_health_check_is_our_own_code(service: Role) -> None:
     _, _, command = final_stage(service)["HEALTHCHECK"].partition("CMD ")
     assert json.loads(command)[1:] == ["-m", "stt_server.healthcheck", "--service", service]
     assert "curl" not in " ".join(rest for _, rest in instructions(service))
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_is_copied_exists_and_is_let_through(service: Service) -> None:
+def test_what_is_copied_exists_and_is_let_through(service: Role) -> None:
     copied = [rest.split()[:-1] for name, rest in instructions(service) if name == "COPY" and "--from" not in rest]
     names = {name for names in copied for name in names}
     let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}

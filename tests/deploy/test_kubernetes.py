@@ -14,10 +14,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from stt_server.config import KEYS, ConfigError, Service, Settings, parse
+from stt_server.config import KEYS, ConfigError, Role, Settings, parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent / "deploy" / "kubernetes"
-SERVICES: tuple[Service, ...] = ("primary", "fallback")
+SERVICES: tuple[Role, ...] = ("primary", "fallback")
 VERSIONS = ("1.31", "1.34")
 """The oldest with all that the files use, and a recent one."""
 OVERLAYS = (".", "base", "cpu")
@@ -54,11 +54,11 @@ def container(service: str) -> Document:
     return found
 
 
-def default_of(key: str, service: Service) -> str:
+def default_of(key: str, service: Role) -> str:
     return next(each.default_for(service) or "" for each in KEYS if each.name == key)
 
 
-def settings(text: str, service: Service, folder: Path) -> Settings:
+def settings(text: str, service: Role, folder: Path) -> Settings:
     """What the service makes of a file, with the model's folder moved to where there is one."""
     moved = re.sub(r"=/models/", f"={folder}/", text)
     name = re.findall(r"^CT2_\w+_PATH=/models/(\S+)$", text, re.MULTILINE)
@@ -68,7 +68,7 @@ def settings(text: str, service: Service, folder: Path) -> Settings:
 
 
 @pytest.fixture(params=SERVICES)
-def service(request: pytest.FixtureRequest) -> Service:
+def service(request: pytest.FixtureRequest) -> Role:
     return "primary" if request.param == "primary" else "fallback"
 
 
@@ -108,7 +108,7 @@ def test_every_file_is_listed_and_every_listed_file_is_there(folder: str) -> Non
     assert set(files_named_in(folder)) == there - {"kustomization.yaml"}
 
 
-def test_ports_are_the_contract_s(service: Service) -> None:
+def test_ports_are_the_contract_s(service: Role) -> None:
     grpc, http = int(default_of("GRPC_PORT", service)), int(default_of("HTTP_PORT", service))
     ports = {port["name"]: port["containerPort"] for port in container(service)["ports"]}
     assert ports == {"grpc": grpc, "http": http}
@@ -116,7 +116,7 @@ def test_ports_are_the_contract_s(service: Service) -> None:
     assert offered == {"grpc": grpc, "http": http}
 
 
-def test_selectors_match_the_pods(service: Service) -> None:
+def test_selectors_match_the_pods(service: Role) -> None:
     labels = pod(service)["metadata"]["labels"]
     assert one("Deployment", service)["spec"]["selector"]["matchLabels"] == labels
     assert one("Service", service)["spec"]["selector"] == labels
@@ -124,7 +124,7 @@ def test_selectors_match_the_pods(service: Service) -> None:
     assert one("NetworkPolicy", service)["spec"]["podSelector"]["matchLabels"] == labels
 
 
-def test_probes_ask_the_grpc_health_service(service: Service) -> None:
+def test_probes_ask_the_grpc_health_service(service: Role) -> None:
     port = int(default_of("GRPC_PORT", service))
     probes = {kind: container(service)[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")}
     assert probes == {
@@ -134,24 +134,24 @@ def test_probes_ask_the_grpc_health_service(service: Service) -> None:
     }
 
 
-def test_a_slow_model_has_time_to_load(service: Service) -> None:
+def test_a_slow_model_has_time_to_load(service: Role) -> None:
     startup = container(service)["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
 
 
-def test_a_changed_configuration_reaches_the_pod(service: Service) -> None:
+def test_a_changed_configuration_reaches_the_pod(service: Role) -> None:
     (mount,) = (each for each in container(service)["volumeMounts"] if each["name"] == "config")
     assert "subPath" not in mount, "the kubelet never updates such a file"
 
 
-def test_there_is_time_to_drain(service: Service, tmp_path: Path) -> None:
+def test_there_is_time_to_drain(service: Role, tmp_path: Path) -> None:
     sleeps = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
     text = (ROOT / "base" / "config" / f"stt_{service}.env").read_text()
     drain = settings(text, service, tmp_path).drain_timeout_s
     assert pod(service)["spec"]["terminationGracePeriodSeconds"] > sleeps + drain
 
 
-def test_it_may_do_no_more_than_it_needs(service: Service) -> None:
+def test_it_may_do_no_more_than_it_needs(service: Role) -> None:
     of_pod, of_container = pod(service)["spec"]["securityContext"], container(service)["securityContext"]
     assert of_pod["runAsNonRoot"] is True
     assert (
@@ -178,7 +178,7 @@ def test_the_namespace_refuses_pods_that_ask_for_more() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base", "cpu"])
-def test_memory_and_processors_are_bounded_with_room_for_the_decoding_children(service: Service, folder: str) -> None:
+def test_memory_and_processors_are_bounded_with_room_for_the_decoding_children(service: Role, folder: str) -> None:
     if folder == "base":
         given = container(service)["resources"]
     else:
@@ -198,7 +198,7 @@ def test_every_pod_is_behind_a_network_policy_for_both_directions() -> None:
     assert all(set(policy["policyTypes"]) == {"Ingress", "Egress"} for policy in policies)
 
 
-def test_a_pod_has_one_gpu(service: Service) -> None:
+def test_a_pod_has_one_gpu(service: Role) -> None:
     of = container(service)["resources"]
     assert of["limits"]["nvidia.com/gpu"] == of["requests"]["nvidia.com/gpu"] == 1
 
@@ -224,7 +224,7 @@ def test_the_primary_reaches_the_fallback_and_names_alone() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base", "cpu"])
-def test_the_configuration_is_one_that_the_service_takes(folder: str, service: Service, tmp_path: Path) -> None:
+def test_the_configuration_is_one_that_the_service_takes(folder: str, service: Role, tmp_path: Path) -> None:
     found = settings((ROOT / folder / "config" / f"stt_{service}.env").read_text(), service, tmp_path)
     assert found.warnings == ()
     assert found.grpc_port == int(default_of("GRPC_PORT", service))
@@ -237,16 +237,16 @@ def test_the_configuration_is_one_that_the_service_takes(folder: str, service: S
         assert found.fallback.target == f"dns:///{headless['metadata']['name']}:50052"
 
 
-def with_keys(service: Service) -> str:
+def with_keys(service: Role) -> str:
     return (ROOT / "keys" / "config" / f"stt_{service}.env").read_text()
 
 
-def test_the_example_without_its_keys_filled_in_stops_the_start(service: Service, tmp_path: Path) -> None:
+def test_the_example_without_its_keys_filled_in_stops_the_start(service: Role, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="API_KEY"):
         settings(with_keys(service), service, tmp_path)
 
 
-def test_with_keys_it_is_the_same_configuration_and_the_keys(service: Service, tmp_path: Path) -> None:
+def test_with_keys_it_is_the_same_configuration_and_the_keys(service: Role, tmp_path: Path) -> None:
     filled = re.sub(r"<[^>]*>", "0123456789abcdef", with_keys(service))
     found = settings(filled, service, tmp_path)
     assert [key.key for key in found.api_keys] == ["0123456789abcdef"]

@@ -23,7 +23,7 @@ import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.audio.sandbox.worker import Bounds
+from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.testing.scripted_service import Script
 from tests.support import hostile_files as hostile
 from tests.support.audio_samples import chirp, encode, wav_header
@@ -32,7 +32,7 @@ from tests.support.service_processes import ServiceProcess, running
 MAX_SECONDS = 1800
 """Half the default, to save time: what a bomb costs grows with it."""
 
-PATIENCE_S = Bounds(MAX_SECONDS, 16 << 20).wall_seconds + 30
+PATIENCE_S = DecodeLimits(MAX_SECONDS, 16 << 20).wall_seconds + 30
 """No file takes longer, whatever the machine is busy with."""
 
 GOOD = encode(chirp(2.0, 44_100), 44_100, "flac", "flac")

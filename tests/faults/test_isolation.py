@@ -16,7 +16,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from stt_client import SttClient
-from stt_server.audio.sandbox.worker import DEATHS
+from stt_server.audio.sandbox.worker import EXIT_REASONS
 from stt_server.engine.hallucination import REASONS as SUPPRESSED
 from stt_server.observability import failure_metrics as faults
 from stt_server.observability import metrics
@@ -149,7 +149,7 @@ CLOSED: dict[tuple[str, str], Collection[str]] = {
     ("stt_fallback_total", "result"): metrics.FALLBACK_RESULTS,
     ("stt_route_reasons_total", "reason"): metrics.ROUTE_REASONS,
     ("stt_suppressed_texts_total", "reason"): SUPPRESSED,
-    ("stt_decode_children_died_total", "reason"): DEATHS,
+    ("stt_decode_children_died_total", "reason"): EXIT_REASONS,
     ("stt_utterances_total", "result"): streams.RESULTS,
     ("stt_config_reloads_total", "result"): reloads.RESULTS,
     ("stt_engine_failures_total", "kind"): faults.FAILURE_KINDS,

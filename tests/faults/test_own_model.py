@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from stt_client import SttClient
-from stt_server.engine.health.vitals import SUSPICIOUS
+from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE
 from stt_server.testing.scripted_service import Failure, Script
 from tests.faults.callers import NOT_SERVING, SERVING, watched
 from tests.faults.replies import WAYS, Reply
@@ -89,7 +89,7 @@ async def test_without_a_fallback_callers_are_told_and_never_what_the_device_sai
 async def test_a_recording_that_no_model_survives_ends_no_service(alone: ServiceProcess) -> None:
     """One failure after the other; a second of silence proves that it is not the model's fault."""
     alone.act(Script(error="engine", spares_silence=True))
-    assert {reply.http for reply in await asked(alone, 2 * SUSPICIOUS)} == {500}
+    assert {reply.http for reply in await asked(alone, 2 * FAILURES_BEFORE_PROBE)} == {500}
     alone.act(Script(text=SMALL))
     assert {reply.text for reply in await asked(alone)} == {SMALL}
     assert alone.stop() == 0
@@ -119,7 +119,7 @@ async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_t
 
 async def test_a_model_that_fails_at_silence_too_is_lost(alone: ServiceProcess) -> None:
     alone.act(Script(error="out_of_memory"))
-    for _ in range(SUSPICIOUS):
+    for _ in range(FAILURES_BEFORE_PROBE):
         reply = await WAYS[0](alone)
         assert (reply.http, reply.error_type) in {(503, "out_of_memory"), (503, "not_ready")}
     assert await asyncio.to_thread(alone.wait) == 1

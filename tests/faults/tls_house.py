@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from protos.stt.v1.wire import ReadyLine
 from stt_server.testing.scripted_service import Script
 from tests.faults.steady import NO_RETRY
 from tests.support.certificates import Pair, authority, signed
@@ -131,8 +132,8 @@ def _gateway(folder: Path, target: str, ca: Pair, files: Mounted) -> Iterator[in
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("ready "), (folder / "gateway.log").read_text()
-        yield int(line.split("http=")[1].split()[0].rpartition(":")[2])
+        assert line, (folder / "gateway.log").read_text()
+        yield ReadyLine.parse(line).http_port
     finally:
         process.kill()
         process.communicate()

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.http import protocol, uploads
+from gateway import app
+from gateway.http import drain, protocol, uploads
 from gateway.http.errors import Refusal
+from gateway.http.protocol import GatewayProtocol
 from gateway.http.server import GatewayOptions, GatewayServer
 from gateway.http.uploads import FULL_SIZE_UPLOADS, LEFT_ALONE_S, Uploads
+from tests.support.live_caller import PATIENCE_S
 from tests.support.raw_http import Answer, head, read_answer
 from tests.support.scripted_gateway_service import ScriptedService
+from tests.support.services import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -24,55 +30,83 @@ SLOW_HEAD = b"POST /v1/transcribe HTTP/1.1\r\nHost: gateway\r\nX-Sl"
 SLOW_BODY = head("Content-Length: 100000") + b"--front"
 
 
+@dataclass
+class SmallGateway:
+    port: int
+    uploads: Uploads
+    heard: set[object] = field(default_factory=set)
+    """Connections that have sent something."""
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def small(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayServer]:
-    """A gateway for three connections, and two more for health."""
+async def small(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SmallGateway]:
+    """A gateway for three connections and two more for health. No upload is slow, and no answer ends a connection,
+    unless the test says so."""
+    monkeypatch.setattr(uploads, "LEFT_ALONE_S", 3600.0)
+    monkeypatch.setattr(drain, "DRAIN_S", 3600.0)
+    monkeypatch.setattr(drain, "DRAIN_IDLE_S", 3600.0)
+    monkeypatch.setattr(protocol, "HEADERS_TIMEOUT_S", 3600.0)
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(protocol, "SPARE_CONNECTIONS", 2)
-    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, body_timeout_s=20))
+    gateway = SmallGateway(0, Uploads())
+    monkeypatch.setattr(app, "Uploads", lambda: gateway.uploads)
+    data_received = GatewayProtocol.data_received
+
+    def noted(self: GatewayProtocol, data: bytes) -> None:
+        data_received(self, data)
+        gateway.heard.add(self)
+
+    monkeypatch.setattr(GatewayProtocol, "data_received", noted)
+    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, body_timeout_s=3600))
     await server.start()
-    yield server
+    gateway.port = server.port
+    yield gateway
     await server.stop(1)
 
 
 @asynccontextmanager
-async def connections(server: GatewayServer, count: int, sent: bytes) -> AsyncIterator[list[Connection]]:
-    """Callers that have sent no more than that, each after the other has arrived."""
+async def connections(small: SmallGateway, count: int, sent: bytes) -> AsyncIterator[list[Connection]]:
+    """Callers that have sent no more than `sent`, each once the one before it has arrived."""
     async with AsyncExitStack() as stack:
-        found = []
-        for _ in range(count):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        found: list[Connection] = []
+        for number in range(1, count + 1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", small.port)
             stack.callback(writer.close)
             writer.write(sent)
-            await asyncio.sleep(0.05)
+            uploading = min(number, protocol.MAX_CONNECTIONS) if sent == SLOW_BODY else 0
+            await until(partial(_have_arrived, small, number, uploading))
             found.append((reader, writer))
         yield found
 
 
-async def get(server: GatewayServer, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
+def _have_arrived(small: SmallGateway, callers: int, uploading: int) -> bool:
+    return len(small.heard) == callers and len(small.uploads) == uploading
+
+
+async def get(small: SmallGateway, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{small.port}", timeout=PATIENCE_S) as client:
         return await client.get(path)
 
 
-async def post(server: GatewayServer) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
+async def post(small: SmallGateway) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{small.port}", timeout=PATIENCE_S) as client:
         return await client.post("/v1/transcribe", files={"audio": ("a.wav", b"abc")})
 
 
 async def answer_of(connection: Connection) -> Answer:
-    return await asyncio.wait_for(read_answer(connection[0]), 10)
+    return await asyncio.wait_for(read_answer(connection[0]), PATIENCE_S)
 
 
-async def test_the_connection_that_waited_longest_makes_room(small: GatewayServer) -> None:
+async def test_the_connection_that_waited_longest_makes_room(small: SmallGateway) -> None:
     async with connections(small, 3, SLOW_HEAD) as slow:
         assert (await post(small)).status_code == 200
-        assert await asyncio.wait_for(slow[0][0].read(), 5) == b""
+        assert await asyncio.wait_for(slow[0][0].read(), PATIENCE_S) == b""
         assert not any(reader.at_eof() for reader, _ in slow[1:])
         slow[2][1].write(b"ow: 1\r\nConnection: close\r\n\r\n")
         assert (await answer_of(slow[2])).status == 400, "the others are still heard"
 
 
-async def test_a_slow_body_makes_room(small: GatewayServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_body_makes_room(small: SmallGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "LEFT_ALONE_S", 0.0)
     async with connections(small, 3, SLOW_BODY) as slow:
         assert (await post(small)).status_code == 200
@@ -80,7 +114,7 @@ async def test_a_slow_body_makes_room(small: GatewayServer, monkeypatch: pytest.
     assert (told.status, told.headers["x-error-type"], told.headers["retry-after"]) == (503, "overloaded", "1")
 
 
-async def test_where_nobody_is_slow_the_newcomer_is_told_to_come_again(small: GatewayServer) -> None:
+async def test_where_nobody_is_slow_the_newcomer_is_told_to_come_again(small: SmallGateway) -> None:
     async with connections(small, 3, SLOW_BODY):
         response = await post(small)
         assert (response.status_code, response.headers["x-error-type"]) == (503, "overloaded")
@@ -95,7 +129,7 @@ async def test_where_nobody_is_slow_the_newcomer_is_told_to_come_again(small: Ga
     assert (await post(small)).status_code == 200
 
 
-async def test_one_over_the_spare_ones_is_closed_as_it_opens(small: GatewayServer) -> None:
+async def test_one_over_the_spare_ones_is_closed_as_it_opens(small: SmallGateway) -> None:
     async with connections(small, 5, SLOW_BODY):
         with pytest.raises(httpx.TransportError):
             await get(small, "/v1/health")

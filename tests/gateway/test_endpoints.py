@@ -8,10 +8,10 @@ import re
 import httpx
 import pytest
 
-from gateway.http.headers import MIRRORED
 from gateway.http.server import GatewayOptions, GatewayServer
 from gateway.rest.form import FIELDS
 from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.wire import TRAILER_HEADERS
 from tests.support.scripted_gateway_service import Failure, ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -67,7 +67,7 @@ async def test_openapi_names_every_field_header_and_code(http: httpx.AsyncClient
     schema = found["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(schema["properties"]) == {"audio", *FIELDS}
     assert set(found["responses"]) == {"200"} | {str(kind.http) for kind in ERRORS.values()} - {"499"}
-    assert set(MIRRORED) <= set(found["responses"]["200"]["headers"])
+    assert set(TRAILER_HEADERS.values()) <= set(found["responses"]["200"]["headers"])
     assert "Retry-After" in found["responses"]["429"]["headers"]
     for type_, kind in ERRORS.items():
         if type_ != "cancelled":

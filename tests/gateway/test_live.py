@@ -55,7 +55,7 @@ async def test_audio_goes_in_and_events_come_out(gateway: GatewayServer, service
 
 
 async def test_the_config_reaches_the_service(gateway: GatewayServer, service: ScriptedService) -> None:
-    given = {
+    given: dict[str, Any] = {
         "encoding": "mulaw",
         "sample_rate_hertz": 8000,
         "channel_count": 2,
@@ -222,8 +222,8 @@ async def test_a_wrong_key_is_refused_and_never_logged(
     gateway: GatewayServer, service: ScriptedService, caplog: pytest.LogCaptureFixture, api_key: str | None
 ) -> None:
     service.keys = frozenset({"right"})
-    with caplog.at_level("DEBUG"), access_lines() as lines:
-        async with streaming(gateway, api_key=api_key) as socket:
+    with caplog.at_level("DEBUG"), access_lines("refused-1") as lines:
+        async with streaming(gateway, request_id="refused-1", api_key=api_key) as socket:
             error, code = await failure(socket)
         await asyncio.wait_for(lines.get(), PATIENCE_S)
     assert (error["type"], code) == ("unauthenticated", 1008)
@@ -267,7 +267,7 @@ async def test_each_row_of_the_error_table_has_its_close_code(
 
 @pytest.mark.parametrize("config_key", [True, False])
 async def test_one_line_a_stream_at_its_end(gateway: GatewayServer, service: ScriptedService, config_key: bool) -> None:
-    with access_lines() as lines:
+    with access_lines("one") as lines:
         async with calling(gateway, additional_headers={"X-Req-Id": "one"}) as socket:
             await socket.send(json.dumps({**CONFIG, "api_key": "s3cret"} if config_key else {"x": 1}))
             await socket.send(SECOND)
@@ -305,8 +305,8 @@ async def test_pages_of_this_host_and_of_listed_ones_may_call(service: ScriptedS
     "origin", ["https://evil.example", "http://127.0.0.1:1", "null", "http://127.0.0.1.evil.example", "http://[", ""]
 )
 async def test_pages_of_other_hosts_may_not(gateway: GatewayServer, service: ScriptedService, origin: str) -> None:
-    with access_lines() as lines, pytest.raises(InvalidStatus) as refused:
-        async with calling(gateway, additional_headers={"Origin": origin}):
+    with access_lines("foreign-page") as lines, pytest.raises(InvalidStatus) as refused:
+        async with calling(gateway, additional_headers={"Origin": origin, "X-Req-Id": "foreign-page"}):
             pass
     response = refused.value.response
     assert response.status_code == 403

@@ -147,8 +147,8 @@ async def test_the_key_and_the_id_travel_on(http: httpx.AsyncClient, service: Sc
     assert response.status_code == 200
     call = service.calls[0].metadata
     assert (call["authorization"], call["x-req-id"]) == ("Bearer k1", "id.7")
-    assert service.status_calls[0]["x-verify-key"] == "true"
-    assert "x-verify-key" not in call
+    assert service.admission_checks[0]["authorization"] == "Bearer k1"
+    assert service.admission_checks[0]["x-req-id"] == "id.7"
 
 
 async def test_the_peer_is_appended_to_the_forwarded_addresses(
@@ -164,7 +164,7 @@ async def test_without_proxies_the_peer_is_the_forwarded_address(
 ) -> None:
     await http.post("/v1/transcribe", files=AUDIO)
     assert service.calls[0].metadata["x-forwarded-for"] == "127.0.0.1"
-    assert service.status_calls[0]["x-forwarded-for"] == "127.0.0.1"
+    assert service.admission_checks[0]["x-forwarded-for"] == "127.0.0.1"
 
 
 async def test_the_deadline_is_an_hour_unless_the_caller_says(

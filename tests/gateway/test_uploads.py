@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.http.server import GatewayOptions, GatewayServer
+from tests.support.live_caller import PATIENCE_S
 from tests.support.raw_http import chunked, exchange, form, head, part, read_answer
 from tests.support.scripted_gateway_service import MIB, ScriptedService
 
@@ -59,7 +59,7 @@ async def test_a_body_declared_far_too_large_is_refused_before_it_comes(
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Content-Length: 1000000000000"))
-    answer = await asyncio.wait_for(read_answer(reader), 5)
+    answer = await asyncio.wait_for(read_answer(reader), PATIENCE_S)
     writer.close()
     assert answer.status == 413
     assert answer.headers["connection"] == "close"
@@ -105,7 +105,7 @@ async def test_a_wrong_key_is_refused_before_the_body_comes(gateway: GatewayServ
     service.keys = frozenset({"right"})
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Authorization: Bearer wrong", "Content-Length: 1000000"))
-    answer = await asyncio.wait_for(read_answer(reader), 5)
+    answer = await asyncio.wait_for(read_answer(reader), PATIENCE_S)
     writer.close()
     assert answer.status == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -117,7 +117,7 @@ async def test_who_expects_100_is_not_told_to_go_on_with_a_wrong_key(
     service.keys = frozenset({"right"})
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Expect: 100-continue", "Content-Length: 1000000"))
-    everything = await asyncio.wait_for(reader.read(), 5)
+    everything = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
     assert everything.startswith(b"HTTP/1.1 401 ")
 
@@ -128,7 +128,7 @@ async def test_who_expects_100_is_told_to_go_on_with_a_right_key(
     body = upload(10)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Expect: 100-continue", f"Content-Length: {len(body)}"))
-    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 100 ")
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)).startswith(b"HTTP/1.1 100 ")
     writer.write(body)
     assert (await read_answer(reader)).status == 200
     writer.close()
@@ -181,7 +181,7 @@ async def impatient(service: ScriptedService) -> AsyncIterator[GatewayServer]:
 async def test_a_body_that_stands_still_is_504(impatient: GatewayServer, service: ScriptedService) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
     writer.write(head("Content-Length: 100000") + upload(10)[:50])
-    answer = await asyncio.wait_for(read_answer(reader), 5)
+    answer = await asyncio.wait_for(read_answer(reader), PATIENCE_S)
     writer.close()
     assert (answer.status, answer.headers["x-error-type"]) == (504, "deadline_exceeded")
     assert not service.calls
@@ -197,9 +197,8 @@ async def test_a_body_that_trickles_is_504(impatient: GatewayServer, service: Sc
             await asyncio.sleep(0.02)
 
     trickling = asyncio.create_task(trickle())
-    started = time.monotonic()
-    answer = await asyncio.wait_for(read_answer(reader), 5)
+    answer = await asyncio.wait_for(read_answer(reader), PATIENCE_S)
+    assert not trickling.done()
     trickling.cancel()
     writer.close()
     assert answer.status == 504
-    assert time.monotonic() - started < 2

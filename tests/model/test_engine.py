@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 
 from stt_server.audio import split
 from stt_server.engine import acceptance as verdict
-from stt_server.engine.inference import recognize_each, why_lost
+from stt_server.engine.inference import probe, recognize_each
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
 from stt_server.engine.whisper import LANGUAGE_UNSURE, WhisperRecognizer
 from stt_server.errors import OutOfMemory
@@ -33,7 +33,7 @@ class Clip:
     samples: Samples
     start: float = 0.0
     speech: tuple[tuple[float, float], ...] = ()
-    certain: bool = True
+    speech_certain: bool = True
 
 
 @pytest.mark.parametrize("name", ["base", "tiny_en", "base_with_beams"])
@@ -238,14 +238,14 @@ def test_what_the_model_fails_with_reaches_whoever_knows_what_it_means(
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     (failure,) = recognize_each(tiny_en, [ChunkJob(chunk, DecodeOptions())], list)
     assert type(failure) is OutOfMemory
-    lost = why_lost(tiny_en)
+    lost = probe(tiny_en)
     assert lost is not None
     assert "out of memory" in str(lost.__cause__)
 
 
 def test_a_model_that_works_proves_it_with_silence(tiny_en: WhisperRecognizer, base: WhisperRecognizer) -> None:
-    assert why_lost(tiny_en) is None
-    assert why_lost(base) is None
+    assert probe(tiny_en) is None
+    assert probe(base) is None
 
 
 def test_a_loaded_engine_keeps_numpy_to_one_thread(base: WhisperRecognizer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import subprocess
 import sys
@@ -16,12 +15,12 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from protos.stt.v1.wire import ReadyLine
 from stt_client import SttClient, SyncSttClient
 from tests.support.services import MODELS, SPEECH
 from tests.support.speech import words
 
 TINY = MODELS / "whisper-tiny.en-ct2"
-READY = re.compile(r"^ready service=(\w+) grpc=127\.0\.0\.1:(\d+) http=(?:127\.0\.0\.1:(\d+)|off)$")
 PATH_KEY = {"primary": "CT2_SMALL_PATH", "fallback": "CT2_MEDIUM_PATH"}
 
 
@@ -51,10 +50,14 @@ def ready(config: Path, service: str = "primary") -> Iterator[tuple[subprocess.P
     process = start(config, service)
     try:
         assert process.stdout
-        match = READY.match(process.stdout.readline().rstrip())
-        assert match, process.communicate()[1]
-        assert match[1] == service
-        yield process, int(match[2]), int(match[3] or 0)
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        found = ReadyLine.parse(line)
+        assert found.service == service
+        http_port = found.http_port if found.http else 0
+        http = f"127.0.0.1:{http_port}" if http_port else "off"
+        assert line == f"ready service={service} grpc=127.0.0.1:{found.grpc_port} http={http}\n"
+        yield process, found.grpc_port, http_port
     finally:
         process.kill()
         process.communicate()

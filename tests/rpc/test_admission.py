@@ -39,21 +39,53 @@ async def test_only_a_listed_key_is_let_in(tmp_path: Path) -> None:
         assert response.text
 
 
-async def test_operations_need_no_key_but_can_be_asked_to_judge_one(tmp_path: Path) -> None:
+async def test_operations_need_no_key(tmp_path: Path) -> None:
     async with running(tmp_path, API_KEYS=KEYS) as service, channel_to(service) as channel:
         operations = speech_pb2_grpc.OperationsStub(channel)
         status = await operations.GetStatus(pb.GetStatusRequest(), metadata=bearer("wrong"))
         assert status.limits.max_upload_bytes == 16 * 2**20
+        assert status.limits.max_concurrency == 2
         assert (await operations.GetMetrics(pb.GetMetricsRequest())).exposition.startswith("# HELP")
-        judge = (("x-verify-key", "true"),)
-        verified = await operations.GetStatus(pb.GetStatusRequest(), metadata=bearer("key-of-the-web-front") + judge)
-        assert verified.limits.max_concurrency == 2
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await operations.GetStatus(pb.GetStatusRequest(), metadata=bearer("wrong") + judge)
-        assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def check_admission(channel: grpc.aio.Channel, metadata: Any = ()) -> tuple[Any, dict[str, Any]]:
+    """The response, or None and the trailing metadata of the refusal."""
+    operations = speech_pb2_grpc.OperationsStub(channel)
+    try:
+        return await operations.CheckAdmission(pb.CheckAdmissionRequest(), metadata=metadata), {}
+    except grpc.aio.AioRpcError as error:
+        return None, {"code": error.code(), **dict(error.trailing_metadata() or ())}
+
+
+async def test_check_admission_judges_the_key(tmp_path: Path) -> None:
+    async with running(tmp_path, API_KEYS=KEYS) as service, channel_to(service) as channel:
+        response, _ = await check_admission(channel, bearer("key-of-the-web-front"))
+        assert response.max_upload_bytes == 16 * 2**20
+        refused, trailers = await check_admission(channel, (*bearer("wrong"), ("x-req-id", "mine")))
+        assert refused is None
+        assert trailers["code"] is grpc.StatusCode.UNAUTHENTICATED
+        assert (trailers["x-error-type"], trailers["x-req-id"]) == ("unauthenticated", "mine")
+        assert trailers["grpc-status-details-bin"]
+        operations = speech_pb2_grpc.OperationsStub(channel)
         exposition = (await operations.GetMetrics(pb.GetMetricsRequest())).exposition
     counted = 'stt_requests_exceptions_total{endpoint="/v1/transcribe",type="unauthenticated"} 1.0'
     assert counted in exposition
+
+
+async def test_check_admission_judges_the_rate_limit_and_takes_no_token(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, API_KEYS=KEYS, RATE_LIMIT_RPS=0.01, RATE_LIMIT_BURST=1) as service,
+        channel_to(service) as channel,
+    ):
+        key = bearer("key-of-the-web-front")
+        for _ in range(3):
+            assert (await check_admission(channel, key))[0] is not None
+        await transcribe(speech_pb2_grpc.SpeechToTextStub(channel), metadata=key)
+        refused, trailers = await check_admission(channel, key)
+        assert refused is None
+        assert (trailers["code"], trailers["x-error-type"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "rate_limited")
+        assert int(trailers["retry-after-ms"]) > 0
+        assert (await check_admission(channel, bearer("key-of-the-batch-job")))[0] is not None
 
 
 async def test_each_key_has_a_bucket_of_its_own(tmp_path: Path) -> None:
@@ -112,6 +144,10 @@ async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, mod
         assert code is grpc.StatusCode.UNAVAILABLE
         assert trailers["x-error-type"] == "overloaded"
         assert int(trailers["retry-after-ms"]) >= 1
+        async with channel_to(service) as channel:
+            refused, checked = await check_admission(channel)
+        assert refused is None
+        assert (checked["code"], checked["x-error-type"]) == (code, "overloaded")
         model.open.set()
         (_, one), (_, two) = await asyncio.gather(first, second)
     assert float(one["x-queue-wait-ms"]) < float(two["x-queue-wait-ms"])
@@ -150,6 +186,7 @@ async def test_health_turns_serving_only_once_the_model_is_warm(tmp_path: Path) 
         code, trailers, _ = await failure(speech_pb2_grpc.SpeechToTextStub(channel))
         assert code is grpc.StatusCode.UNAVAILABLE
         assert trailers["x-error-type"] == "not_ready"
+        assert (await check_admission(channel))[1]["x-error-type"] == "not_ready"
         warm.set()
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         await starting

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from stt_server.app import Service
-from stt_server.config import Service as ServiceName
-from stt_server.config import Settings, parse
+from stt_server.config import Role, Settings, parse
 from stt_server.engine.types import Recognizer
 from stt_server.lifecycle.reload import Reloader
 from stt_server.testing.scripted_model import ScriptedRecognizer
@@ -32,7 +31,7 @@ KEYS: dict[str, Any] = {"API_KEYS": f"one:{SECRET}", "FALLBACK_URL": "grpc://127
 
 
 @asynccontextmanager
-async def watched(folder: Path, service: ServiceName = "primary") -> AsyncIterator[tuple[Service, Reloader, Path]]:
+async def watched(folder: Path, service: Role = "primary") -> AsyncIterator[tuple[Service, Reloader, Path]]:
     """A service that follows its file, which holds `KEYS`."""
     path = folder / "stt.env"
     path.write_text(settings_text(folder, service, **KEYS))

@@ -161,7 +161,7 @@ async def test_what_may_be_speech_is_sent_only_if_the_model_hears_words(stub: An
     snippet = np.concatenate([silence(0.5), samples_of(clip("en", "hello_world"))[: RATE // 4], silence(3)])
     responses = await stream(stub, config(), audio(pcm(snippet)))
     assert [kind_of(response) for response in responses] == ["started", "ended", "final"]
-    assert not model.jobs[-1].chunk.certain
+    assert not model.jobs[-1].chunk.speech_certain
     model.script = Script(suppressed="low_logprob")
     assert await stream(stub, config(), audio(pcm(snippet))) == []
 

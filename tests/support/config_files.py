@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stt_server.config import ConfigError, Service, Settings, parse
+from stt_server.config import ConfigError, Role, Settings, parse
 
-MODEL_KEY: dict[Service, str] = {"primary": "CT2_SMALL_PATH", "fallback": "CT2_MEDIUM_PATH"}
+MODEL_KEY: dict[Role, str] = {"primary": "CT2_SMALL_PATH", "fallback": "CT2_MEDIUM_PATH"}
 
 
 def make_model(folder: Path) -> Path:
@@ -25,10 +25,10 @@ class Reader:
     def __init__(self, model: Path) -> None:
         self.model = model
 
-    def __call__(self, lines: str = "", service: Service = "primary") -> Settings:
+    def __call__(self, lines: str = "", service: Role = "primary") -> Settings:
         return parse(f"{MODEL_KEY[service]}={self.model}\n{lines}", service, source="stt.env")
 
-    def error(self, lines: str, service: Service = "primary") -> str:
+    def error(self, lines: str, service: Role = "primary") -> str:
         """The error, which is one line."""
         with pytest.raises(ConfigError) as caught:
             self(lines, service)

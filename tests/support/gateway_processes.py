@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from protos.stt.v1.wire import ReadyLine
 from tests.support.services import ROOT
-
-READY = re.compile(r"^ready service=gateway http=127\.0\.0\.1:(\d+) target=\S+$")
 
 
 @dataclass
@@ -38,9 +36,9 @@ class GatewayProcess:
                 text=True,
             )
         assert self._process.stdout is not None
-        match = READY.match(self._process.stdout.readline().rstrip())
-        assert match, self.log_text()[-2000:]
-        self.port = int(match[1])
+        line = self._process.stdout.readline()
+        assert line, self.log_text()[-2000:]
+        self.port = ReadyLine.parse(line).http_port
         return self
 
     @property

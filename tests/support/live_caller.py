@@ -18,21 +18,26 @@ CONFIG = {"encoding": "linear16", "sample_rate_hertz": 16000}
 SECOND = bytes(32000)
 END = '{"end": {}}'
 FLUSH = '{"flush": {}}'
-PATIENCE_S = 10
+PATIENCE_S = 60
+"""Seconds that a test waits for an event. Far longer than it takes, since other work may share the machine."""
 
 
 @asynccontextmanager
 async def calling(gateway: GatewayServer, **options: Any) -> AsyncIterator[ClientConnection]:
-    """An open socket, nothing sent; `options` are those of `websockets.connect`."""
+    """Open a WebSocket and send nothing. `options` are those of `websockets.connect`."""
     url = f"ws://127.0.0.1:{gateway.port}/v1/stream"
-    async with connect(url, compression=None, max_size=None, **options) as socket:
+    patient = {"open_timeout": PATIENCE_S, "ping_interval": None}
+    async with connect(url, compression=None, max_size=None, **{**patient, **options}) as socket:
         yield socket
 
 
 @asynccontextmanager
-async def streaming(gateway: GatewayServer, **config: Any) -> AsyncIterator[ClientConnection]:
-    """The same, with its config sent."""
-    async with calling(gateway) as socket:
+async def streaming(
+    gateway: GatewayServer, request_id: str | None = None, **config: Any
+) -> AsyncIterator[ClientConnection]:
+    """Open a WebSocket and send its config, `CONFIG` with the fields of `config` added."""
+    headers = {} if request_id is None else {"X-Req-Id": request_id}
+    async with calling(gateway, additional_headers=headers) as socket:
         await socket.send(json.dumps({**CONFIG, **config}))
         yield socket
 
@@ -61,13 +66,14 @@ async def failure(socket: ClientConnection) -> tuple[dict[str, Any], int]:
 
 
 @contextmanager
-def access_lines() -> Iterator[asyncio.Queue[dict[str, Any]]]:
-    """The lines of the access log, as they are written."""
+def access_lines(request_id: str) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+    """The access log's lines about one request, as they are written. Other tests' requests may end meanwhile."""
     lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.put_nowait(record.__dict__)
+            if record.__dict__.get("request_id") == request_id:
+                lines.put_nowait(record.__dict__)
 
     logger, handler = logging.getLogger("gateway.access"), Handler()
     before = logger.level

@@ -66,7 +66,7 @@ async def exchange(port: int, sent: bytes) -> Answer:
 
 
 def _exchange(port: int, sent: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(sent)
         received = connection.recv(65536)
         while not _complete(received) and (more := connection.recv(65536)):

@@ -112,6 +112,7 @@ class Script:
     requests: list[speech_pb2.TranscribeRequest] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     status_metadata: list[dict[str, str]] = field(default_factory=list)
+    admission_metadata: list[dict[str, str]] = field(default_factory=list)
     time_remaining: list[float | None] = field(default_factory=list)
     now: int = 0
     peak: int = 0
@@ -220,6 +221,14 @@ class ScriptedOperations(speech_pb2_grpc.OperationsServicer):
             ),
             snapshot_json=self._script.snapshot_json,
         )
+
+    async def CheckAdmission(
+        self, request: speech_pb2.CheckAdmissionRequest, context: Any
+    ) -> speech_pb2.CheckAdmissionResponse:
+        self._script.admission_metadata.append(_seen(context))
+        if self._script.status_failure is not None:
+            await _abort(context, self._script.status_failure, "")
+        return speech_pb2.CheckAdmissionResponse(max_upload_bytes=16 * 1024 * 1024)
 
     async def GetMetrics(self, request: speech_pb2.GetMetricsRequest, context: Any) -> speech_pb2.GetMetricsResponse:
         return speech_pb2.GetMetricsResponse(exposition="stt_in_flight 0\n", content_type="text/plain; version=0.0.4")

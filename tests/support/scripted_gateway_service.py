@@ -68,10 +68,15 @@ class StreamCall:
 
     metadata: Metadata
     config: speech_pb2.StreamConfig = field(default_factory=speech_pb2.StreamConfig)
-    audio: bytes = b""
+    received: bytearray = field(default_factory=bytearray)
+    """Bytes of audio, appended in place: copying them for each message would take longer than the test."""
     kinds: list[str] = field(default_factory=list)
     """`audio` and `flush`, as they came."""
     half_closed: bool = False
+
+    @property
+    def audio(self) -> bytes:
+        return bytes(self.received)
 
 
 class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.OperationsServicer):
@@ -98,6 +103,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         self.interim_text = "Grüße"
         self.interims_sent = 0
         self.status_calls: list[Metadata] = []
+        self.admission_checks: list[Metadata] = []
         self.hold: asyncio.Event | None = None
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -173,7 +179,7 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
                 await self.read_audio.wait()
                 continue
             call.kinds.append(str(kind))
-            call.audio += message.audio
+            call.received += message.audio
             if kind == "flush":
                 yield self._final(call)
                 if call.config.single_utterance:
@@ -189,10 +195,10 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         yield self._final(call)
 
     def _final(self, call: StreamCall) -> speech_pb2.StreamTranscribeResponse:
-        response = speech_pb2.StreamTranscribeResponse(audio_processed=_at(len(call.audio) / 32000))
+        response = speech_pb2.StreamTranscribeResponse(audio_processed=_at(len(call.received) / 32000))
         response.final.result.CopyFrom(self.response)
         response.final.result.request_id = call.metadata["x-req-id"]
-        response.final.result.text = f"{len(call.audio)} bytes"
+        response.final.result.text = f"{len(call.received)} bytes"
         return response
 
     async def GetStatus(self, request: speech_pb2.GetStatusRequest, context: Context) -> speech_pb2.GetStatusResponse:
@@ -200,9 +206,6 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         self.status_calls.append(metadata)
         if self.status_failure is not None:
             await self.status_failure.abort(context, {})
-        wanted = {f"Bearer {key}" for key in self.keys}
-        if wanted and metadata.get("x-verify-key") == "true" and metadata.get("authorization") not in wanted:
-            await Failure("unauthenticated", "A valid key is needed.").abort(context, {})
         return speech_pb2.GetStatusResponse(
             service="primary",
             model="whisper-tiny",
@@ -210,6 +213,18 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             limits=speech_pb2.Limits(max_upload_bytes=self.max_upload_bytes),
             snapshot_json=json.dumps({"server_commit": "abc", "uptime_s": 12.5, "requests": {"total": 3}}),
         )
+
+    async def CheckAdmission(
+        self, request: speech_pb2.CheckAdmissionRequest, context: Context
+    ) -> speech_pb2.CheckAdmissionResponse:
+        metadata = _received(context)
+        self.admission_checks.append(metadata)
+        if self.status_failure is not None:
+            await self.status_failure.abort(context, {})
+        wanted = {f"Bearer {key}" for key in self.keys}
+        if wanted and metadata.get("authorization") not in wanted:
+            await Failure("unauthenticated", "A valid key is needed.").abort(context, {})
+        return speech_pb2.CheckAdmissionResponse(max_upload_bytes=self.max_upload_bytes)
 
     async def GetMetrics(
         self, request: speech_pb2.GetMetricsRequest, context: Context
@@ -225,8 +240,8 @@ def _received(context: Context) -> Metadata:
 
 
 def _interim(call: StreamCall, text: str) -> speech_pb2.StreamTranscribeResponse:
-    interim = speech_pb2.Interim(stable_text=text, unstable_text=f" {len(call.audio)}", language="de")
-    return speech_pb2.StreamTranscribeResponse(interim=interim, audio_processed=_at(len(call.audio) / 32000))
+    interim = speech_pb2.Interim(stable_text=text, unstable_text=f" {len(call.received)}", language="de")
+    return speech_pb2.StreamTranscribeResponse(interim=interim, audio_processed=_at(len(call.received) / 32000))
 
 
 def a_response() -> speech_pb2.TranscribeResponse:

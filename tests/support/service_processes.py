@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,12 +14,12 @@ from pathlib import Path
 
 import grpc
 
-from stt_server.config import Service
+from protos.stt.v1.wire import ReadyLine
+from stt_server.config import Role
 from stt_server.testing.scripted_service import Script
 from tests.support.services import LARGE, MODELS, ROOT
 
 TINY = MODELS / "whisper-tiny.en-ct2"
-READY = re.compile(r"^ready service=(\w+) grpc=([^ ]+):(\d+) http=(?:([^ ]+):(\d+)|off)$")
 PATH_KEY = {"primary": "CT2_SMALL_PATH", "fallback": "CT2_MEDIUM_PATH"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -30,7 +29,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class ServiceProcess:
     """One service of the pair, with a real model or a scripted one. `folder` holds all of its files."""
 
-    service: Service
+    service: Role
     folder: Path
     keys: dict[str, object]
     """Of its .env file, over the defaults of `config_text`."""
@@ -93,10 +92,12 @@ class ServiceProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline().rstrip()
-        match = READY.match(line)
-        assert match, f"{line!r} is no ready line; the log ends with:\n{self.log.read_text()[-2000:]}"
-        assert match[1] == self.service
-        self.grpc_port, self.http_port = int(match[3]), int(match[5] or 0)
+        try:
+            ready = ReadyLine.parse(line)
+        except ValueError as error:
+            raise AssertionError(f"{error}; the log ends with:\n{self.log.read_text()[-2000:]}") from None
+        assert ready.service == self.service
+        self.grpc_port, self.http_port = ready.grpc_port, ready.http_port if ready.http else 0
 
     def start(self) -> ServiceProcess:
         self.spawn()

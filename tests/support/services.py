@@ -14,8 +14,7 @@ from gateway.embedded import make_gateway
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
-from stt_server.config import Service as ServiceName
-from stt_server.config import parse
+from stt_server.config import Role, parse
 from stt_server.engine.types import Recognizer
 from stt_server.testing.scripted_model import ScriptedRecognizer
 
@@ -31,7 +30,7 @@ def speech() -> bytes:
     return SPEECH.read_bytes()
 
 
-def settings_text(folder: Path, service: ServiceName, **keys: object) -> str:
+def settings_text(folder: Path, service: Role, **keys: object) -> str:
     """An .env file for a service with a model that is only a name, on free ports of this machine."""
     model = folder / f"scripted-{service}"
     model.mkdir(exist_ok=True)
@@ -53,7 +52,7 @@ def settings_text(folder: Path, service: ServiceName, **keys: object) -> str:
 
 @asynccontextmanager
 async def running(
-    folder: Path, service: ServiceName = "primary", model: Recognizer | None = None, **keys: Any
+    folder: Path, service: Role = "primary", model: Recognizer | None = None, **keys: Any
 ) -> AsyncIterator[Service]:
     """A started service, in this event loop."""
     model = model or ScriptedRecognizer()

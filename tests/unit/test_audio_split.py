@@ -114,17 +114,17 @@ def test_no_samples_give_no_chunks(vad_filter: bool) -> None:
 def test_what_is_nowhere_certain_is_doubtful_alone_but_speech_beside_speech() -> None:
     audio, detect = scripted((5, 0), (0.3, 0.6), (5, 0))
     (chunk,) = split(audio, vad_filter=True, detect=detect)
-    assert not chunk.certain
+    assert not chunk.speech_certain
     audio, detect = scripted((5, 0), (1, 0.9), (1, 0), (0.3, 0.6), (5, 0))
     (chunk,) = split(audio, vad_filter=True, detect=detect)
     assert len(chunk.speech) == 2
-    assert chunk.certain
+    assert chunk.speech_certain
 
 
 def test_a_whisper_is_kept_with_a_second_around_it() -> None:
     audio, detect = scripted((5, 0), (0.3, 0.3), (0.3, 0.15), (0.3, 0.25), (5, 0))
     (chunk,) = split(audio, vad_filter=True, detect=detect)
-    assert not chunk.certain
+    assert not chunk.speech_certain
     assert chunk.start == pytest.approx(4.0, abs=0.05)
     assert chunk.duration == pytest.approx(2.9, abs=0.1)
     assert spoken([chunk])[0] == pytest.approx((5.0, 5.9), abs=0.05)
@@ -146,7 +146,7 @@ def test_a_few_doubtful_windows_are_noise(parts: list[tuple[float, float]]) -> N
 def test_a_whisper_after_speech_is_a_chunk_of_its_own_and_nothing_is_heard_twice() -> None:
     audio, detect = scripted((2, 0.9), (1, 0), (2, 0.3), (1, 0), (2, 0.9), (5, 0))
     first, whisper, last = split(audio, vad_filter=True, detect=detect)
-    assert (first.certain, whisper.certain, last.certain) == (True, False, True)
+    assert (first.speech_certain, whisper.speech_certain, last.speech_certain) == (True, False, True)
     assert bounds(first)[1] <= bounds(whisper)[0]
     assert bounds(whisper)[1] <= bounds(last)[0]
 
@@ -154,7 +154,7 @@ def test_a_whisper_after_speech_is_a_chunk_of_its_own_and_nothing_is_heard_twice
 def test_without_the_filter_silence_is_a_chunk_that_is_not_certain() -> None:
     audio, detect = scripted((5, 0))
     (chunk,) = split(audio, vad_filter=False, detect=detect)
-    assert (chunk.speech, chunk.certain) == ((), False)
+    assert (chunk.speech, chunk.speech_certain) == ((), False)
 
 
 # --- padding and long pauses --------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from stt_server.engine.batcher import HANGS_S, Batcher, _Batch
-from stt_server.engine.health.vitals import SUSPICIOUS, Vitals
+from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE, ModelHealth
 from stt_server.engine.health.watchdog import Watchdog
-from stt_server.engine.queue import Rank
+from stt_server.engine.queue import Priority
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import DeadlineExceeded, EngineBug, EngineError, EngineLost
 from tests.support.services import until
@@ -29,7 +29,7 @@ class Piece:
     samples: Samples = field(default_factory=lambda: np.zeros(1, dtype=np.float32))
     start: float = 0.0
     speech: tuple[tuple[float, float], ...] = ()
-    certain: bool = True
+    speech_certain: bool = True
 
 
 class Held:
@@ -94,15 +94,15 @@ class Someone:
         self.deadline = deadline
         self.waiting = self.running = 0
 
-    def moved(self, *, waiting: int = 0, running: int = 0) -> None:
+    def adjust(self, *, waiting: int = 0, running: int = 0) -> None:
         self.waiting += waiting
         self.running += running
 
 
 def ask(
-    batcher: Batcher, name: str, owner: Someone, group: str = "short", rank: Rank = Rank.ANSWER
+    batcher: Batcher, name: str, owner: Someone, group: str = "short", priority: Priority = Priority.ANSWER
 ) -> asyncio.Future[Hypothesis]:
-    return asyncio.ensure_future(batcher.recognize(ChunkJob(Piece(name, group), DecodeOptions()), owner, rank))
+    return asyncio.ensure_future(batcher.recognize(ChunkJob(Piece(name, group), DecodeOptions()), owner, priority))
 
 
 async def queued(batcher: Batcher, count: int) -> None:
@@ -326,7 +326,7 @@ async def test_a_lost_model_is_asked_no_more_and_fails_all_that_waits_for_it() -
 
     told: list[EngineLost] = []
     model = Poisoned()
-    batcher = Batcher(model, 1, 8, vitals=Vitals(lost=told.append))
+    batcher = Batcher(model, 1, 8, health=ModelHealth(lost=told.append))
     calls = [ask(batcher, name, Someone()) for name in ("first", "second", "third")]
     await model.entered()
     model.step()
@@ -353,8 +353,8 @@ async def test_a_model_that_fails_on_everybody_must_hear_silence(works: bool) ->
             raise RuntimeError("no")
 
     told = asyncio.Event()
-    batcher = Batcher(Failing(), 1, 8, vitals=Vitals(lost=lambda _: told.set()))
-    for _ in range(SUSPICIOUS):
+    batcher = Batcher(Failing(), 1, 8, health=ModelHealth(lost=lambda _: told.set()))
+    for _ in range(FAILURES_BEFORE_PROBE):
         with pytest.raises(EngineError):
             await ask(batcher, "a", Someone())
     await until(lambda: silences)
@@ -370,7 +370,7 @@ async def test_an_inference_that_never_ends_loses_the_model(monkeypatch: pytest.
     monkeypatch.setitem(HANGS_S, "cpu", 0.2)
     told: list[EngineLost] = []
     model, someone = Held(), Someone()
-    batcher = Batcher(model, 1, 8, vitals=Vitals(lost=told.append))
+    batcher = Batcher(model, 1, 8, health=ModelHealth(lost=told.append))
     calls = [ask(batcher, name, someone) for name in ("hangs", "waits")]
     assert {type(error) for error in await asyncio.gather(*calls, return_exceptions=True)} == {EngineLost}
     assert "has not ended" in str(told[0].__cause__)
@@ -387,23 +387,24 @@ async def test_a_process_that_stood_still_takes_no_inference_for_a_hanging_one()
     watchdog.ended()
 
 
-async def test_answers_go_before_work_ahead_and_that_before_drafts() -> None:
+async def test_answers_go_before_speculative_work_and_that_before_drafts() -> None:
     model = Held()
     batcher = Batcher(model, 1, 8)
     calls = [ask(batcher, "first", Someone())]
     await model.entered()
-    calls += [ask(batcher, "draft", Someone(), rank=Rank.DRAFT), ask(batcher, "ahead", Someone(), rank=Rank.AHEAD)]
+    calls.append(ask(batcher, "draft", Someone(), priority=Priority.DRAFT))
+    calls.append(ask(batcher, "speculative", Someone(), priority=Priority.SPECULATIVE))
     calls += [ask(batcher, "answer", Someone())]
     await queued(batcher, 3)
     model.step(4)
     await asyncio.gather(*calls)
-    assert model.batches == [["first"], ["answer"], ["ahead"], ["draft"]]
+    assert model.batches == [["first"], ["answer"], ["speculative"], ["draft"]]
 
 
 async def test_one_worker_is_kept_from_drafts() -> None:
     model = Held()
     batcher = Batcher(model, 3, 1)
-    drafts = [ask(batcher, f"draft {number}", Someone(), rank=Rank.DRAFT) for number in range(4)]
+    drafts = [ask(batcher, f"draft {number}", Someone(), priority=Priority.DRAFT) for number in range(4)]
     await model.entered(2)
     assert (len(model.batches), batcher.waiting) == (2, 2)
     answer = ask(batcher, "answer", Someone())
@@ -416,7 +417,7 @@ async def test_one_worker_is_kept_from_drafts() -> None:
 async def test_a_lone_worker_takes_drafts_too() -> None:
     model = Held()
     batcher = Batcher(model, 1, 8)
-    draft = ask(batcher, "draft", Someone(), rank=Rank.DRAFT)
+    draft = ask(batcher, "draft", Someone(), priority=Priority.DRAFT)
     await model.entered()
     model.step()
     assert (await draft).language == "draft"
@@ -427,8 +428,8 @@ async def test_work_ahead_that_is_needed_after_all_goes_with_the_answers() -> No
     batcher = Batcher(model, 1, 1)
     calls = [ask(batcher, "first", Someone())]
     await model.entered()
-    calls += [ask(batcher, name, Someone(), rank=Rank.AHEAD) for name in "ab"]
-    calls += [ask(batcher, "c", someone, rank=Rank.AHEAD)]
+    calls += [ask(batcher, name, Someone(), priority=Priority.SPECULATIVE) for name in "ab"]
+    calls += [ask(batcher, "c", someone, priority=Priority.SPECULATIVE)]
     await queued(batcher, 3)
     batcher.promote(someone)
     model.step(4)
@@ -442,7 +443,10 @@ async def test_a_draft_that_waits_is_renewed_in_its_place() -> None:
     batcher = Batcher(model, 1, 1)
     calls = [ask(batcher, "first", Someone())]
     await model.entered()
-    calls += [ask(batcher, "old", someone, rank=Rank.DRAFT), ask(batcher, "other", Someone(), rank=Rank.DRAFT)]
+    calls += [
+        ask(batcher, "old", someone, priority=Priority.DRAFT),
+        ask(batcher, "other", Someone(), priority=Priority.DRAFT),
+    ]
     await queued(batcher, 2)
     newer = ChunkJob(Piece("new"), DecodeOptions(), draft=True)
     assert batcher.renew(someone, newer)
@@ -459,7 +463,7 @@ async def test_a_cancelled_draft_leaves_nothing_behind() -> None:
     batcher = Batcher(model, 1, 8)
     first = ask(batcher, "first", Someone())
     await model.entered()
-    draft = ask(batcher, "draft", someone, rank=Rank.DRAFT)
+    draft = ask(batcher, "draft", someone, priority=Priority.DRAFT)
     await queued(batcher, 1)
     draft.cancel()
     await queued(batcher, 0)
@@ -513,8 +517,13 @@ async def test_inferences_that_went_well_are_measured_and_drafts_are_not() -> No
     measured: list[tuple[int, float]] = []
     now = [0.0]
     batcher = Batcher(model, 1, 8, measured=lambda jobs, took: measured.append((len(jobs), took)), clock=lambda: now[0])
-    for name, rank in (("a", Rank.ANSWER), ("x", Rank.ANSWER), ("b", Rank.DRAFT), ("c", Rank.AHEAD)):
-        asked = ask(batcher, name, Someone(), rank=rank)
+    for name, priority in (
+        ("a", Priority.ANSWER),
+        ("x", Priority.ANSWER),
+        ("b", Priority.DRAFT),
+        ("c", Priority.SPECULATIVE),
+    ):
+        asked = ask(batcher, name, Someone(), priority=priority)
         await model.entered()
         now[0] += 2.0
         model.step()

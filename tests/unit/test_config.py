@@ -15,7 +15,7 @@ from stt_server.config import (
     ConfigError,
     FallbackTarget,
     Key,
-    Service,
+    Role,
     Settings,
     config_path,
     load,
@@ -182,7 +182,7 @@ def test_a_model_reached_by_a_link_is_named_after_the_link(read: Reader, tmp_pat
         ("primary", "CT2_MEDIUM_PATH=/nowhere"),
     ],
 )
-def test_the_other_services_key_has_no_effect_and_a_warning(read: Reader, service: Service, line: str) -> None:
+def test_the_other_services_key_has_no_effect_and_a_warning(read: Reader, service: Role, line: str) -> None:
     settings = read(line, service)
     name = line.partition("=")[0]
     assert settings.warnings == (f"stt.env:2: {name}: has no effect in the {service}'s file",)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stt_server.config import KEYS, FallbackTarget, Key, Service, parse
+from stt_server.config import KEYS, FallbackTarget, Key, Role, parse
 from stt_server.config.envfile import read_entries
 from tests.support.config_files import MODEL_KEY, Reader, make_model
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-MODELS: dict[Service, str] = {
+MODELS: dict[Role, str] = {
     "primary": "/models/whisper-small-ct2",
     "fallback": "/models/whisper-medium-ct2",
 }
@@ -45,13 +45,13 @@ def test_a_default_is_either_written_or_explained(key: Key) -> None:
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_lists_every_key_that_has_an_effect_and_no_other(service: Service) -> None:
+def test_a_shipped_file_lists_every_key_that_has_an_effect_and_no_other(service: Role) -> None:
     text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
     assert list(read_entries(text, "x")) == [key.name for key in KEYS if service in key.services]
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Service, tmp_path: Path) -> None:
+def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Role, tmp_path: Path) -> None:
     text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
     assert f"\n{MODEL_KEY[service]}={MODELS[service]}\n" in text
     model = make_model(tmp_path)
@@ -63,14 +63,14 @@ def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Service, t
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_explains_every_key_above_it(service: Service) -> None:
+def test_a_shipped_file_explains_every_key_above_it(service: Role) -> None:
     lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
     bare = [line for above, line in pairwise(lines) if "=" in line and line[0] != "#" and above[:1] != "#"]
     assert bare == []
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_marks_the_keys_that_are_taken_up_without_a_restart(service: Service) -> None:
+def test_a_shipped_file_marks_the_keys_that_are_taken_up_without_a_restart(service: Role) -> None:
     lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
     marked = [line.partition("=")[0] for above, line in pairwise(lines) if above == "# Live."]
     assert marked == [key.name for key in KEYS if key.live and service in key.services]

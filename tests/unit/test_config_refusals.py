@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stt_server.config import KEYS, ConfigError, Service, load, parse
+from stt_server.config import KEYS, ConfigError, Role, load, parse
 from tests.support.config_files import Reader, make_model
 
 SECRET = "s3cr3t-0123456789abcdef"
@@ -93,7 +93,7 @@ def test_a_value_out_of_range_names_file_line_key_and_what_it_takes(read: Reader
 
 @pytest.mark.parametrize("name", ["CT2_SMALL_PATH", "CT2_MEDIUM_PATH"])
 def test_a_missing_model_path_is_refused(name: str) -> None:
-    service: Service = "primary" if name == "CT2_SMALL_PATH" else "fallback"
+    service: Role = "primary" if name == "CT2_SMALL_PATH" else "fallback"
     with pytest.raises(ConfigError, match=rf"^stt\.env: {name}: is missing: takes the path"):
         parse("", service, source="stt.env")
     with pytest.raises(ConfigError, match=rf"^stt\.env:1: {name}: is missing: takes the path"):

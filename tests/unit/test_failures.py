@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stt_server.engine.health.failures import failure_of, kind_of
-from stt_server.engine.health.vitals import SUSPICIOUS, Vitals
+from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE, ModelHealth
 from stt_server.errors import DeviceFailed, EngineBug, EngineError, EngineLost, OutOfMemory
 
 
@@ -73,23 +73,25 @@ def test_what_is_known_already_stays_what_it_is() -> None:
 
 def test_failures_in_a_row_raise_a_doubt_and_each_answer_lays_it() -> None:
     kinds: list[str] = []
-    vitals = Vitals(failed=kinds.append)
+    health = ModelHealth(failed=kinds.append)
     failure = failure_of(RuntimeError("no"))
-    assert not any(vitals.failed(failure) for _ in range(SUSPICIOUS - 1))
-    vitals.answered()
-    assert [vitals.failed(failure) for _ in range(SUSPICIOUS)] == [False] * (SUSPICIOUS - 1) + [True]
-    assert not vitals.failed(failure), "after a proof it takes as many again"
-    assert kinds == ["engine"] * 2 * SUSPICIOUS
+    assert not any(health.failed(failure) for _ in range(FAILURES_BEFORE_PROBE - 1))
+    health.answered()
+    assert [health.failed(failure) for _ in range(FAILURES_BEFORE_PROBE)] == [False] * (FAILURES_BEFORE_PROBE - 1) + [
+        True
+    ]
+    assert not health.failed(failure), "after a proof it takes as many again"
+    assert kinds == ["engine"] * 2 * FAILURES_BEFORE_PROBE
 
 
 def test_a_device_that_fails_must_prove_itself_at_once() -> None:
-    assert Vitals().failed(DeviceFailed("it failed"))
+    assert ModelHealth().failed(DeviceFailed("it failed"))
 
 
 def test_a_model_is_lost_once() -> None:
     lost: list[EngineLost] = []
-    vitals = Vitals(lost=lost.append)
+    health = ModelHealth(lost=lost.append)
     for _ in range(3):
-        assert not vitals.failed(failure_of(RuntimeError("CUDA failed with error misaligned address")))
+        assert not health.failed(failure_of(RuntimeError("CUDA failed with error misaligned address")))
     assert len(lost) == 1
-    assert vitals.error is lost[0]
+    assert health.error is lost[0]

@@ -45,13 +45,13 @@ def test_a_place_is_freed_by_an_error_too() -> None:
 def test_time_is_told_apart_into_waiting_and_running() -> None:
     clock = Clock()
     with Gate(2, 5, clock=clock).admit(ONE) as ticket:
-        ticket.moved(waiting=2)
+        ticket.adjust(waiting=2)
         clock.now = 3.0
-        ticket.moved(waiting=-1, running=1)  # one of two runs: the request is no longer waiting
+        ticket.adjust(waiting=-1, running=1)  # one of two runs: the request is no longer waiting
         clock.now = 7.0
-        ticket.moved(waiting=-1, running=1)
+        ticket.adjust(waiting=-1, running=1)
         clock.now = 8.0
-        ticket.moved(running=-2)
+        ticket.adjust(running=-2)
         clock.now = 20.0
         assert (ticket.queue_wait, ticket.busy) == (3.0, 5.0)
 
@@ -59,8 +59,8 @@ def test_time_is_told_apart_into_waiting_and_running() -> None:
 def test_depth_leaves_out_what_runs() -> None:
     gate = Gate(2, 5)
     with gate.admit(ONE) as first, gate.admit(ONE) as second:
-        first.moved(waiting=1)
-        second.moved(running=1)
+        first.adjust(waiting=1)
+        second.adjust(running=1)
         assert gate.depth == 1
 
 
@@ -71,10 +71,10 @@ def test_a_ticket_that_never_asked_knows_no_times() -> None:
 
 def test_what_waits_again_is_not_done() -> None:
     with Gate(1, 5).admit(Load(3, 30.0)) as ticket:
-        ticket.moved(waiting=3)
-        ticket.moved(waiting=-2, running=2)
-        ticket.moved(running=-1)
-        ticket.moved(running=-1, waiting=1)
+        ticket.adjust(waiting=3)
+        ticket.adjust(waiting=-2, running=2)
+        ticket.adjust(running=-1)
+        ticket.adjust(running=-1, waiting=1)
         assert ticket.left == Load(2, 20.0)
 
 
@@ -133,8 +133,8 @@ def test_whoever_comes_back_when_told_is_let_in(door: Door) -> None:
         door.enter(within=3.0)
     for _ in range(math.ceil((refusal.value.retry_after_s or 0.0) / SAFETY)):
         for ticket in inside[:2]:
-            ticket.moved(running=1)
-            ticket.moved(running=-1)
+            ticket.adjust(running=1)
+            ticket.adjust(running=-1)
         del inside[:2]
     door.enter(within=3.0)
 
@@ -176,7 +176,7 @@ def test_nobody_is_refused_for_those_who_came_later(door: Door) -> None:
     for _ in range(20):
         later = door.enter()
     door.gate.weigh(first[1], Load(2, 12.0))
-    later.moved(waiting=1)  # but for those who are decoded sooner
+    later.adjust(waiting=1)  # but for those who are decoded sooner
     door.gate.weigh(first[1], Load(2, 12.0))
     with pytest.raises(Overloaded):
         door.enter(within=4.0)
@@ -186,13 +186,13 @@ def test_what_is_recognized_is_waited_for_no_more(door: Door) -> None:
     door.measure()
     tickets = [door.enter(Load(4, 20.0)) for _ in range(2)]
     for ticket in tickets:
-        ticket.moved(waiting=4)
-        ticket.moved(waiting=-3, running=3)
+        ticket.adjust(waiting=4)
+        ticket.adjust(waiting=-3, running=3)
         assert door.gate.expected_wait == pytest.approx(1.0)
-        ticket.moved(running=-3)
+        ticket.adjust(running=-3)
     assert door.gate.expected_wait == pytest.approx(1.0)
-    tickets[0].moved(waiting=-1, running=1)
-    tickets[0].moved(running=-1)
+    tickets[0].adjust(waiting=-1, running=1)
+    tickets[0].adjust(running=-1)
     assert door.gate.expected_wait == 0.0  # one slot is free
 
 

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos.stt.v1.errors import ERRORS
-from stt_server.audio.sandbox.worker import DEATHS
+from stt_server.audio.sandbox.worker import EXIT_REASONS
 from stt_server.observability.call_record import STREAM
 from stt_server.observability.failure_metrics import FaultMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
@@ -246,7 +246,7 @@ def test_nothing_that_a_caller_says_becomes_a_label(metrics: Metrics, said: str,
 
 
 def test_each_way_for_a_decoding_child_to_die_is_counted_from_zero(metrics: Metrics) -> None:
-    assert set(DEATHS) == DIED
+    assert set(EXIT_REASONS) == DIED
     metrics.observe_death("memory")
     scrape = Scrape(metrics)
     counts = {reason: scrape.get("stt_decode_children_died_total", reason=reason) for reason in DIED}

@@ -113,7 +113,7 @@ def test_offsets_match_real_speech(endpoint: float) -> None:
     for event, chunk in zip(found.ended, found.chunks, strict=True):
         assert event.noticed_at - event.offset == pytest.approx(endpoint, abs=0.04)
         assert chunk.speech[0][0] == pytest.approx(0.4, abs=0.05), "padding before speech"
-        assert chunk.certain
+        assert chunk.speech_certain
 
 
 @given(cuts=st.lists(st.integers(0, 2 * 9 * RATE), max_size=40))
@@ -124,7 +124,7 @@ def test_any_split_of_the_same_bytes_gives_the_same_utterances(cuts: list[int]) 
     assert whole.events == split.events
     for one, other in zip(whole.chunks, split.chunks, strict=True):
         assert np.array_equal(one.samples, other.samples)
-        assert (one.start, one.speech, one.certain) == (other.start, other.speech, other.certain)
+        assert (one.start, one.speech, one.speech_certain) == (other.start, other.speech, other.speech_certain)
 
 
 @pytest.mark.parametrize(("rate", "encoding"), [(8000, "mulaw"), (44100, "linear16"), (48000, "linear16")])
@@ -194,7 +194,7 @@ def test_faint_speech_is_left_to_the_model() -> None:
     found = segment_scripted((0.0, 2.0), (0.4, 1.0), (0.0, 4.0))
     assert found.kinds == ["PossibleSpeech"]
     event = found.possible[0]
-    assert not found.chunks[0].certain
+    assert not found.chunks[0].speech_certain
     ended = SpeechEnded(event.bounds, event.noticed_at).offset
     assert (event.started, ended) == pytest.approx((2.0, 3.0), abs=0.04)
 

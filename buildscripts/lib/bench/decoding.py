@@ -14,8 +14,8 @@ import av
 import numpy as np
 
 from stt_server.audio import AudioFormat, decode
-from stt_server.audio.sandbox.pool import Children
-from stt_server.audio.sandbox.worker import Bounds
+from stt_server.audio.sandbox.pool import DecoderPool
+from stt_server.audio.sandbox.worker import DecodeLimits
 
 SECONDS = 10
 TIMES = 41
@@ -48,7 +48,7 @@ def encoded(container: str, codec: str, rate: int) -> bytes:
 
 async def main() -> None:
     began = time.perf_counter()
-    children = Children(1, Bounds(max_seconds=3600, max_bytes=16 << 20), lambda death: None)
+    children = DecoderPool(1, DecodeLimits(max_seconds=3600, max_bytes=16 << 20), lambda death: None)
     await children.start()
     print(f"a child is ready after {time.perf_counter() - began:.2f} s")
     try:

@@ -14,13 +14,13 @@ from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
 from gateway.rest.form import FIELDS, order_of
 from stt_server.audio import AudioFormat, decode_plain
-from stt_server.audio.sandbox.worker import Bounds, Child, ChildDied, Refused
+from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
 from stt_server.audio.wav import read_wav
 from stt_server.config import ConfigError, parse
 from stt_server.errors import SttError
 
 CORPUS = Path(__file__).parent / "corpus"
-BOUNDS = Bounds(max_seconds=120, max_bytes=1 << 22)
+BOUNDS = DecodeLimits(max_seconds=120, max_bytes=1 << 22)
 BOUNDARY = "x-boundary"
 MODEL = b"/models/whisper-small-ct2"
 """Stands for a model's folder in the corpus' configurations."""
@@ -33,7 +33,7 @@ class Decoder:
     """The way of an upload to its samples: plain WAV here, all else in a child."""
 
     def __init__(self) -> None:
-        self._child = Child(BOUNDS)
+        self._child = Worker(BOUNDS)
 
     def __call__(self, data: bytes) -> str:
         try:
@@ -42,10 +42,10 @@ class Decoder:
                 audio = self._in_child(data)
         except SttError as error:
             return error.type
-        except Refused as refused:
+        except FileRejected as refused:
             return refused.error.type
-        except ChildDied as died:
-            self._child = Child(BOUNDS)
+        except WorkerDied as died:
+            self._child = Worker(BOUNDS)
             if died.death == "crashed":
                 raise
             return f"over {died.death}"

@@ -735,6 +735,41 @@ class Limits(_message.Message):
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
+class CheckAdmissionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAdmissionRequest: _TypeAlias = CheckAdmissionRequest  # noqa: Y015
+
+@_typing.final
+class CheckAdmissionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    max_upload_bytes: _builtins.int
+    """The largest recording that the service accepts, as in Limits."""
+    def __init__(
+        self,
+        *,
+        max_upload_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_upload_bytes", b"max_upload_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAdmissionResponse: _TypeAlias = CheckAdmissionResponse  # noqa: Y015
+
+@_typing.final
 class GetMetricsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -166,6 +166,11 @@ class OperationsStub:
                 request_serializer=stt_dot_v1_dot_speech__pb2.GetMetricsRequest.SerializeToString,
                 response_deserializer=stt_dot_v1_dot_speech__pb2.GetMetricsResponse.FromString,
                 _registered_method=True)
+        self.CheckAdmission = channel.unary_unary(
+                '/stt.v1.Operations/CheckAdmission',
+                request_serializer=stt_dot_v1_dot_speech__pb2.CheckAdmissionRequest.SerializeToString,
+                response_deserializer=stt_dot_v1_dot_speech__pb2.CheckAdmissionResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -185,6 +190,15 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckAdmission(self, request, context):
+        """Whether a Transcribe with the same authorization would be admitted now: OK,
+        or the status, trailing metadata and details with which it would be refused.
+        The gateway asks before it receives an upload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -197,6 +211,11 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.GetMetrics,
                     request_deserializer=stt_dot_v1_dot_speech__pb2.GetMetricsRequest.FromString,
                     response_serializer=stt_dot_v1_dot_speech__pb2.GetMetricsResponse.SerializeToString,
+            ),
+            'CheckAdmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAdmission,
+                    request_deserializer=stt_dot_v1_dot_speech__pb2.CheckAdmissionRequest.FromString,
+                    response_serializer=stt_dot_v1_dot_speech__pb2.CheckAdmissionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -254,6 +273,33 @@ class Operations:
             '/stt.v1.Operations/GetMetrics',
             stt_dot_v1_dot_speech__pb2.GetMetricsRequest.SerializeToString,
             stt_dot_v1_dot_speech__pb2.GetMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAdmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stt.v1.Operations/CheckAdmission',
+            stt_dot_v1_dot_speech__pb2.CheckAdmissionRequest.SerializeToString,
+            stt_dot_v1_dot_speech__pb2.CheckAdmissionResponse.FromString,
             options,
             channel_credentials,
             insecure,

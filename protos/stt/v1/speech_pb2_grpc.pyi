@@ -93,6 +93,11 @@ class OperationsStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_speech_pb2.GetStatusRequest, _speech_pb2.GetStatusResponse]
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_speech_pb2.GetMetricsRequest, _speech_pb2.GetMetricsResponse]
     """The Prometheus exposition text, as a scrape of /metrics returns it."""
+    CheckAdmission: _grpc.UnaryUnaryMultiCallable[_speech_pb2.CheckAdmissionRequest, _speech_pb2.CheckAdmissionResponse]
+    """Whether a Transcribe with the same authorization would be admitted now: OK,
+    or the status, trailing metadata and details with which it would be refused.
+    The gateway asks before it receives an upload.
+    """
 
 @_typing.type_check_only
 class OperationsAsyncStub(OperationsStub):
@@ -102,6 +107,11 @@ class OperationsAsyncStub(OperationsStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_speech_pb2.GetStatusRequest, _speech_pb2.GetStatusResponse]  # type: ignore[assignment]
     GetMetrics: _aio.UnaryUnaryMultiCallable[_speech_pb2.GetMetricsRequest, _speech_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """The Prometheus exposition text, as a scrape of /metrics returns it."""
+    CheckAdmission: _aio.UnaryUnaryMultiCallable[_speech_pb2.CheckAdmissionRequest, _speech_pb2.CheckAdmissionResponse]  # type: ignore[assignment]
+    """Whether a Transcribe with the same authorization would be admitted now: OK,
+    or the status, trailing metadata and details with which it would be refused.
+    The gateway asks before it receives an upload.
+    """
 
 class OperationsServicer(metaclass=_abc_1.ABCMeta):
     """What an operator or the HTTP gateway asks of a running service. Needs no key."""
@@ -120,5 +130,16 @@ class OperationsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_speech_pb2.GetMetricsResponse, _abc.Awaitable[_speech_pb2.GetMetricsResponse]]:
         """The Prometheus exposition text, as a scrape of /metrics returns it."""
+
+    @_abc_1.abstractmethod
+    def CheckAdmission(
+        self,
+        request: _speech_pb2.CheckAdmissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_speech_pb2.CheckAdmissionResponse, _abc.Awaitable[_speech_pb2.CheckAdmissionResponse]]:
+        """Whether a Transcribe with the same authorization would be admitted now: OK,
+        or the status, trailing metadata and details with which it would be refused.
+        The gateway asks before it receives an upload.
+        """
 
 def add_OperationsServicer_to_server(servicer: OperationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

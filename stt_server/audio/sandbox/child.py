@@ -11,7 +11,7 @@ import traceback
 
 from stt_server.audio.container import decode_container
 from stt_server.audio.mono import FloatArray, MonoSink
-from stt_server.audio.sandbox import pipes
+from stt_server.audio.sandbox import messages
 from stt_server.audio.sandbox.confinement import allow_cpu, shut_in
 from stt_server.errors import SttError
 
@@ -27,10 +27,10 @@ def main(arguments: list[str]) -> None:
     max_bytes, extra_memory, cpu_seconds, parent = map(int, arguments[1:])
     _warm_up(max_seconds)
     shut_in(extra_memory, parent)
-    pipes.send(OUT, pipes.READY)
+    messages.send(OUT, messages.READY)
     while True:
         try:
-            _, data = pipes.receive(IN, max_bytes)
+            _, data = messages.receive(IN, max_bytes)
         except EOFError:
             return  # the service is gone, or has no use for this child any more
         allow_cpu(cpu_seconds)
@@ -42,14 +42,14 @@ def _answer(data: bytes, max_seconds: float) -> None:
     try:
         decode_container(data, MonoSink(max_seconds, _send_samples))
     except SttError as error:
-        pipes.send(OUT, pipes.REFUSED, pipes.pack_error(error, _frames(error.__cause__)))
+        messages.send(OUT, messages.REFUSED, messages.pack_error(error, _frames(error.__cause__)))
     else:
-        pipes.send(OUT, pipes.DONE)
+        messages.send(OUT, messages.DONE)
 
 
 def _send_samples(block: FloatArray) -> None:
     if len(block):
-        pipes.send(OUT, pipes.SAMPLES, block.data)
+        messages.send(OUT, messages.SAMPLES, block.data)
 
 
 def _frames(cause: BaseException | None) -> list[str]:
@@ -66,11 +66,11 @@ def _warm_up(max_seconds: float) -> None:
         try:
             decode_container(broken, MonoSink(max_seconds, lambda block: None))
         except SttError as error:
-            pipes.pack_error(error, _frames(error.__cause__))
+            messages.pack_error(error, _frames(error.__cause__))
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except MemoryError:
-        sys.exit(pipes.OUT_OF_MEMORY)
+        sys.exit(messages.OUT_OF_MEMORY)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from stt_server.audio.container import undecodable
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.sandbox.worker import Bounds, Child, ChildDied, Death, Refused
+from stt_server.audio.sandbox.worker import DecodeLimits, ExitReason, FileRejected, Worker, WorkerDied
 from stt_server.errors import Internal, SttError
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ class _Task:
             self.result.set_result(outcome)
 
 
-class Children:
+class DecoderPool:
     """A pool of them. Used in one event loop."""
 
-    def __init__(self, count: int, bounds: Bounds, on_death: Callable[[Death], None]) -> None:
+    def __init__(self, count: int, bounds: DecodeLimits, on_death: Callable[[ExitReason], None]) -> None:
         """
         Args:
             count: files decoded at a time.
@@ -110,15 +110,15 @@ class _Keeper:
     def __init__(
         self,
         tasks: asyncio.Queue[_Task],
-        bounds: Bounds,
-        on_death: Callable[[Death], None],
+        bounds: DecodeLimits,
+        on_death: Callable[[ExitReason], None],
         threads: Executor,
     ) -> None:
         self._tasks = tasks
         self._bounds = bounds
         self._on_death = on_death
         self._threads = threads
-        self.child: Child | None = None
+        self.child: Worker | None = None
 
     async def work(self) -> None:
         while True:
@@ -141,7 +141,7 @@ class _Keeper:
         """Ends the child, if there is one, and starts another. Raises OSError if that can't be."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self.end)
-        self.child = await loop.run_in_executor(self._threads, Child, self._bounds)
+        self.child = await loop.run_in_executor(self._threads, Worker, self._bounds)
 
     def kill(self) -> None:
         if self.child is not None:
@@ -168,7 +168,7 @@ class _Keeper:
             with contextlib.suppress(OSError):  # it is tried again with the next file, whose caller is told
                 await self.replace()
 
-    async def _decode(self, task: _Task, child: Child) -> bool:
+    async def _decode(self, task: _Task, child: Worker) -> bool:
         """Whether the child is still good for another file."""
         work = asyncio.get_running_loop().run_in_executor(self._threads, child.decode, task.data)
         await asyncio.wait({work, task.result}, timeout=self._bounds.wall_seconds, return_when=FIRST_COMPLETED)
@@ -178,15 +178,15 @@ class _Keeper:
             child.kill("abandoned" if task.result.done() else "time")
         try:
             task.settle(await work)
-        except Refused as refused:
+        except FileRejected as refused:
             log.debug("a file can't be decoded: %s; %s", refused.error.type, ", ".join(refused.frames))
             task.settle(refused.error)
-        except ChildDied as died:
+        except WorkerDied as died:
             self._mourn(died.death)
             task.settle(undecodable())
             return False
         return child.files < _MOST_FILES and child.grown < _MOST_GROWTH
 
-    def _mourn(self, death: Death) -> None:
+    def _mourn(self, death: ExitReason) -> None:
         log.warning("a decoding child died: %s", death)
         self._on_death(death)

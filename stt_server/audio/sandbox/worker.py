@@ -16,11 +16,11 @@ from typing import Literal
 
 from stt_server.audio.formats import SAMPLE_RATE
 from stt_server.audio.mono import FloatArray, Recording, most_samples
-from stt_server.audio.sandbox import pipes
+from stt_server.audio.sandbox import messages
 from stt_server.errors import SttError
 
-Death = Literal["killed", "memory", "cpu", "time", "abandoned", "crashed"]
-DEATHS: tuple[Death, ...] = ("killed", "memory", "cpu", "time", "abandoned", "crashed")
+ExitReason = Literal["killed", "memory", "cpu", "time", "abandoned", "crashed"]
+EXIT_REASONS: tuple[ExitReason, ...] = ("killed", "memory", "cpu", "time", "abandoned", "crashed")
 """Why children die before their time."""
 
 _MEBIBYTE = 1 << 20
@@ -33,8 +33,8 @@ _LONGEST_MESSAGE = 16 * _MEBIBYTE
 _LAST_WORDS_S = 5.0
 """From the end of its input to its own."""
 
-_EXITS: dict[int, Death] = {
-    pipes.OUT_OF_MEMORY: "memory",
+_EXITS: dict[int, ExitReason] = {
+    messages.OUT_OF_MEMORY: "memory",
     -signal.SIGXCPU: "cpu",
     -signal.SIGKILL: "killed",
     -signal.SIGTERM: "killed",
@@ -42,7 +42,7 @@ _EXITS: dict[int, Death] = {
 
 
 @dataclass(frozen=True)
-class Bounds:
+class DecodeLimits:
     """What one file may cost a child."""
 
     max_seconds: float
@@ -67,15 +67,15 @@ class Bounds:
         return 3.0 * self.cpu_seconds
 
 
-class ChildDied(Exception):
+class WorkerDied(Exception):
     """The child is no more, or of no more use."""
 
-    def __init__(self, death: Death) -> None:
+    def __init__(self, death: ExitReason) -> None:
         super().__init__(death)
         self.death = death
 
 
-class Refused(Exception):
+class FileRejected(Exception):
     """The child works on; the file was no good."""
 
     def __init__(self, error: SttError, frames: list[str]) -> None:
@@ -85,10 +85,10 @@ class Refused(Exception):
         """Where in the code an unexpected error came from."""
 
 
-class Child:
+class Worker:
     """A child, ready for files. Blocks: used from one thread, but for `kill`."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: DecodeLimits) -> None:
         """Starts it.
 
         The thread that makes it must outlive it: Linux ends a child with the thread that started it.
@@ -97,7 +97,7 @@ class Child:
             OSError: it can't be started.
         """
         self._bounds = bounds
-        self._death: Death | None = None
+        self._death: ExitReason | None = None
         self._lock = threading.Lock()
         self.files = 0
         """Decoded so far."""
@@ -122,7 +122,7 @@ class Child:
 
     def _wait_until_ready(self) -> None:
         try:
-            if pipes.receive(self._out.fileno(), 0)[0] == pipes.READY:
+            if messages.receive(self._out.fileno(), 0)[0] == messages.READY:
                 return
         except (EOFError, ValueError):
             pass
@@ -143,41 +143,41 @@ class Child:
         return self._memory() - self._bare_memory
 
     def decode(self, data: bytes) -> FloatArray:
-        """Raises: Refused; ChildDied, and then the child is to be ended."""
+        """Raises: FileRejected; WorkerDied, and then the child is to be ended."""
         self.files += 1
         try:
-            pipes.send(self._in.fileno(), pipes.FILE, memoryview(data))
+            messages.send(self._in.fileno(), messages.FILE, memoryview(data))
             return self._read_answer()
         except (OSError, EOFError):
-            raise ChildDied(self.end()) from None
+            raise WorkerDied(self.end()) from None
         except ValueError:  # nothing of ours talks like that
             self.kill("crashed")
-            raise ChildDied(self.end()) from None
+            raise WorkerDied(self.end()) from None
 
     def _read_answer(self) -> FloatArray:
         recording = Recording()
         left = most_samples(self._bounds.max_seconds) + SAMPLE_RATE
         while True:
-            kind, content = pipes.receive(self._out.fileno(), _LONGEST_MESSAGE)
-            if kind == pipes.SAMPLES:
+            kind, content = messages.receive(self._out.fileno(), _LONGEST_MESSAGE)
+            if kind == messages.SAMPLES:
                 left -= len(content) // 4
                 if left < 0 or len(content) % 4:
                     raise ValueError("no recording is like that")
                 recording.add_bytes(content)
-            elif kind == pipes.DONE:
+            elif kind == messages.DONE:
                 return recording.samples()
-            elif kind == pipes.REFUSED:
-                raise Refused(*pipes.unpack_error(content))
+            elif kind == messages.REFUSED:
+                raise FileRejected(*messages.unpack_error(content))
             else:
                 raise ValueError("no message of ours")
 
-    def kill(self, death: Death) -> None:
+    def kill(self, death: ExitReason) -> None:
         """From any thread; `death` is what is said to have been the cause, if none was before."""
         with self._lock:
             self._death = self._death or death
         self._process.kill()
 
-    def end(self) -> Death:
+    def end(self) -> ExitReason:
         """Makes sure that it is gone; what it died of, if that wasn't this call."""
         with contextlib.suppress(OSError):
             self._in.close()

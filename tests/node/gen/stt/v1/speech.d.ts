@@ -8,6 +8,11 @@
 // routes on confidence) and the fallback (medium model, never routes).
 // This file is binding: names, numbers and meanings. Fields may be added.
 //
+import type { BinaryWriteOptions } from "@protobuf-ts/runtime";
+import type { IBinaryWriter } from "@protobuf-ts/runtime";
+import type { BinaryReadOptions } from "@protobuf-ts/runtime";
+import type { IBinaryReader } from "@protobuf-ts/runtime";
+import type { PartialMessage } from "@protobuf-ts/runtime";
 import { MessageType } from "@protobuf-ts/runtime";
 import { Duration } from "../../google/protobuf/duration";
 /**
@@ -483,6 +488,22 @@ export interface Limits {
     maxQueue: number;
 }
 /**
+ * @generated from protobuf message stt.v1.CheckAdmissionRequest
+ */
+export interface CheckAdmissionRequest {
+}
+/**
+ * @generated from protobuf message stt.v1.CheckAdmissionResponse
+ */
+export interface CheckAdmissionResponse {
+    /**
+     * The largest recording that the service accepts, as in Limits.
+     *
+     * @generated from protobuf field: int64 max_upload_bytes = 1
+     */
+    maxUploadBytes: number;
+}
+/**
  * @generated from protobuf message stt.v1.GetMetricsRequest
  */
 export interface GetMetricsRequest {
@@ -602,6 +623,9 @@ export declare enum RouteReason {
 }
 declare class AudioFormat$Type extends MessageType<AudioFormat> {
     constructor();
+    create(value?: PartialMessage<AudioFormat>): AudioFormat;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: AudioFormat): AudioFormat;
+    internalBinaryWrite(message: AudioFormat, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.AudioFormat
@@ -609,6 +633,9 @@ declare class AudioFormat$Type extends MessageType<AudioFormat> {
 export declare const AudioFormat: AudioFormat$Type;
 declare class TranscribeOptions$Type extends MessageType<TranscribeOptions> {
     constructor();
+    create(value?: PartialMessage<TranscribeOptions>): TranscribeOptions;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: TranscribeOptions): TranscribeOptions;
+    internalBinaryWrite(message: TranscribeOptions, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.TranscribeOptions
@@ -616,6 +643,9 @@ declare class TranscribeOptions$Type extends MessageType<TranscribeOptions> {
 export declare const TranscribeOptions: TranscribeOptions$Type;
 declare class TranscribeRequest$Type extends MessageType<TranscribeRequest> {
     constructor();
+    create(value?: PartialMessage<TranscribeRequest>): TranscribeRequest;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: TranscribeRequest): TranscribeRequest;
+    internalBinaryWrite(message: TranscribeRequest, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.TranscribeRequest
@@ -623,6 +653,9 @@ declare class TranscribeRequest$Type extends MessageType<TranscribeRequest> {
 export declare const TranscribeRequest: TranscribeRequest$Type;
 declare class Word$Type extends MessageType<Word> {
     constructor();
+    create(value?: PartialMessage<Word>): Word;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Word): Word;
+    internalBinaryWrite(message: Word, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Word
@@ -630,6 +663,9 @@ declare class Word$Type extends MessageType<Word> {
 export declare const Word: Word$Type;
 declare class Segment$Type extends MessageType<Segment> {
     constructor();
+    create(value?: PartialMessage<Segment>): Segment;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Segment): Segment;
+    internalBinaryWrite(message: Segment, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Segment
@@ -637,6 +673,9 @@ declare class Segment$Type extends MessageType<Segment> {
 export declare const Segment: Segment$Type;
 declare class Routing$Type extends MessageType<Routing> {
     constructor();
+    create(value?: PartialMessage<Routing>): Routing;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Routing): Routing;
+    internalBinaryWrite(message: Routing, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Routing
@@ -644,6 +683,9 @@ declare class Routing$Type extends MessageType<Routing> {
 export declare const Routing: Routing$Type;
 declare class Timings$Type extends MessageType<Timings> {
     constructor();
+    create(value?: PartialMessage<Timings>): Timings;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Timings): Timings;
+    internalBinaryWrite(message: Timings, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Timings
@@ -651,6 +693,9 @@ declare class Timings$Type extends MessageType<Timings> {
 export declare const Timings: Timings$Type;
 declare class TranscribeResponse$Type extends MessageType<TranscribeResponse> {
     constructor();
+    create(value?: PartialMessage<TranscribeResponse>): TranscribeResponse;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: TranscribeResponse): TranscribeResponse;
+    internalBinaryWrite(message: TranscribeResponse, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.TranscribeResponse
@@ -658,6 +703,9 @@ declare class TranscribeResponse$Type extends MessageType<TranscribeResponse> {
 export declare const TranscribeResponse: TranscribeResponse$Type;
 declare class StreamConfig$Type extends MessageType<StreamConfig> {
     constructor();
+    create(value?: PartialMessage<StreamConfig>): StreamConfig;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: StreamConfig): StreamConfig;
+    internalBinaryWrite(message: StreamConfig, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.StreamConfig
@@ -665,6 +713,9 @@ declare class StreamConfig$Type extends MessageType<StreamConfig> {
 export declare const StreamConfig: StreamConfig$Type;
 declare class StreamTranscribeRequest$Type extends MessageType<StreamTranscribeRequest> {
     constructor();
+    create(value?: PartialMessage<StreamTranscribeRequest>): StreamTranscribeRequest;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: StreamTranscribeRequest): StreamTranscribeRequest;
+    internalBinaryWrite(message: StreamTranscribeRequest, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.StreamTranscribeRequest
@@ -672,6 +723,9 @@ declare class StreamTranscribeRequest$Type extends MessageType<StreamTranscribeR
 export declare const StreamTranscribeRequest: StreamTranscribeRequest$Type;
 declare class Flush$Type extends MessageType<Flush> {
     constructor();
+    create(value?: PartialMessage<Flush>): Flush;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Flush): Flush;
+    internalBinaryWrite(message: Flush, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Flush
@@ -679,6 +733,9 @@ declare class Flush$Type extends MessageType<Flush> {
 export declare const Flush: Flush$Type;
 declare class Interim$Type extends MessageType<Interim> {
     constructor();
+    create(value?: PartialMessage<Interim>): Interim;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Interim): Interim;
+    internalBinaryWrite(message: Interim, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Interim
@@ -686,6 +743,9 @@ declare class Interim$Type extends MessageType<Interim> {
 export declare const Interim: Interim$Type;
 declare class Final$Type extends MessageType<Final> {
     constructor();
+    create(value?: PartialMessage<Final>): Final;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Final): Final;
+    internalBinaryWrite(message: Final, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Final
@@ -693,6 +753,9 @@ declare class Final$Type extends MessageType<Final> {
 export declare const Final: Final$Type;
 declare class SpeechEvent$Type extends MessageType<SpeechEvent> {
     constructor();
+    create(value?: PartialMessage<SpeechEvent>): SpeechEvent;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: SpeechEvent): SpeechEvent;
+    internalBinaryWrite(message: SpeechEvent, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.SpeechEvent
@@ -700,6 +763,9 @@ declare class SpeechEvent$Type extends MessageType<SpeechEvent> {
 export declare const SpeechEvent: SpeechEvent$Type;
 declare class StreamTranscribeResponse$Type extends MessageType<StreamTranscribeResponse> {
     constructor();
+    create(value?: PartialMessage<StreamTranscribeResponse>): StreamTranscribeResponse;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: StreamTranscribeResponse): StreamTranscribeResponse;
+    internalBinaryWrite(message: StreamTranscribeResponse, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.StreamTranscribeResponse
@@ -707,6 +773,9 @@ declare class StreamTranscribeResponse$Type extends MessageType<StreamTranscribe
 export declare const StreamTranscribeResponse: StreamTranscribeResponse$Type;
 declare class GetStatusRequest$Type extends MessageType<GetStatusRequest> {
     constructor();
+    create(value?: PartialMessage<GetStatusRequest>): GetStatusRequest;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: GetStatusRequest): GetStatusRequest;
+    internalBinaryWrite(message: GetStatusRequest, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.GetStatusRequest
@@ -714,6 +783,9 @@ declare class GetStatusRequest$Type extends MessageType<GetStatusRequest> {
 export declare const GetStatusRequest: GetStatusRequest$Type;
 declare class GetStatusResponse$Type extends MessageType<GetStatusResponse> {
     constructor();
+    create(value?: PartialMessage<GetStatusResponse>): GetStatusResponse;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: GetStatusResponse): GetStatusResponse;
+    internalBinaryWrite(message: GetStatusResponse, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.GetStatusResponse
@@ -721,13 +793,39 @@ declare class GetStatusResponse$Type extends MessageType<GetStatusResponse> {
 export declare const GetStatusResponse: GetStatusResponse$Type;
 declare class Limits$Type extends MessageType<Limits> {
     constructor();
+    create(value?: PartialMessage<Limits>): Limits;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Limits): Limits;
+    internalBinaryWrite(message: Limits, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.Limits
  */
 export declare const Limits: Limits$Type;
+declare class CheckAdmissionRequest$Type extends MessageType<CheckAdmissionRequest> {
+    constructor();
+    create(value?: PartialMessage<CheckAdmissionRequest>): CheckAdmissionRequest;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: CheckAdmissionRequest): CheckAdmissionRequest;
+    internalBinaryWrite(message: CheckAdmissionRequest, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
+}
+/**
+ * @generated MessageType for protobuf message stt.v1.CheckAdmissionRequest
+ */
+export declare const CheckAdmissionRequest: CheckAdmissionRequest$Type;
+declare class CheckAdmissionResponse$Type extends MessageType<CheckAdmissionResponse> {
+    constructor();
+    create(value?: PartialMessage<CheckAdmissionResponse>): CheckAdmissionResponse;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: CheckAdmissionResponse): CheckAdmissionResponse;
+    internalBinaryWrite(message: CheckAdmissionResponse, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
+}
+/**
+ * @generated MessageType for protobuf message stt.v1.CheckAdmissionResponse
+ */
+export declare const CheckAdmissionResponse: CheckAdmissionResponse$Type;
 declare class GetMetricsRequest$Type extends MessageType<GetMetricsRequest> {
     constructor();
+    create(value?: PartialMessage<GetMetricsRequest>): GetMetricsRequest;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: GetMetricsRequest): GetMetricsRequest;
+    internalBinaryWrite(message: GetMetricsRequest, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.GetMetricsRequest
@@ -735,6 +833,9 @@ declare class GetMetricsRequest$Type extends MessageType<GetMetricsRequest> {
 export declare const GetMetricsRequest: GetMetricsRequest$Type;
 declare class GetMetricsResponse$Type extends MessageType<GetMetricsResponse> {
     constructor();
+    create(value?: PartialMessage<GetMetricsResponse>): GetMetricsResponse;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: GetMetricsResponse): GetMetricsResponse;
+    internalBinaryWrite(message: GetMetricsResponse, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
 }
 /**
  * @generated MessageType for protobuf message stt.v1.GetMetricsResponse

@@ -8,6 +8,8 @@
 // routes on confidence) and the fallback (medium model, never routes).
 // This file is binding: names, numbers and meanings. Fields may be added.
 //
+import type { CheckAdmissionResponse } from "./speech";
+import type { CheckAdmissionRequest } from "./speech";
 import type { GetMetricsResponse } from "./speech";
 import type { GetMetricsRequest } from "./speech";
 import type { GetStatusResponse } from "./speech";
@@ -89,6 +91,17 @@ export interface IOperationsClient {
     getMetrics(input: GetMetricsRequest, metadata: grpc.Metadata, callback: (err: grpc.ServiceError | null, value?: GetMetricsResponse) => void): grpc.ClientUnaryCall;
     getMetrics(input: GetMetricsRequest, options: grpc.CallOptions, callback: (err: grpc.ServiceError | null, value?: GetMetricsResponse) => void): grpc.ClientUnaryCall;
     getMetrics(input: GetMetricsRequest, callback: (err: grpc.ServiceError | null, value?: GetMetricsResponse) => void): grpc.ClientUnaryCall;
+    /**
+     * Whether a Transcribe with the same authorization would be admitted now: OK,
+     * or the status, trailing metadata and details with which it would be refused.
+     * The gateway asks before it receives an upload.
+     *
+     * @generated from protobuf rpc: CheckAdmission
+     */
+    checkAdmission(input: CheckAdmissionRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: (err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void): grpc.ClientUnaryCall;
+    checkAdmission(input: CheckAdmissionRequest, metadata: grpc.Metadata, callback: (err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void): grpc.ClientUnaryCall;
+    checkAdmission(input: CheckAdmissionRequest, options: grpc.CallOptions, callback: (err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void): grpc.ClientUnaryCall;
+    checkAdmission(input: CheckAdmissionRequest, callback: (err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void): grpc.ClientUnaryCall;
 }
 /**
  * What an operator or the HTTP gateway asks of a running service. Needs no key.
@@ -108,4 +121,12 @@ export declare class OperationsClient extends grpc.Client implements IOperations
      * @generated from protobuf rpc: GetMetrics
      */
     getMetrics(input: GetMetricsRequest, metadata: grpc.Metadata | grpc.CallOptions | ((err: grpc.ServiceError | null, value?: GetMetricsResponse) => void), options?: grpc.CallOptions | ((err: grpc.ServiceError | null, value?: GetMetricsResponse) => void), callback?: ((err: grpc.ServiceError | null, value?: GetMetricsResponse) => void)): grpc.ClientUnaryCall;
+    /**
+     * Whether a Transcribe with the same authorization would be admitted now: OK,
+     * or the status, trailing metadata and details with which it would be refused.
+     * The gateway asks before it receives an upload.
+     *
+     * @generated from protobuf rpc: CheckAdmission
+     */
+    checkAdmission(input: CheckAdmissionRequest, metadata: grpc.Metadata | grpc.CallOptions | ((err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void), options?: grpc.CallOptions | ((err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void), callback?: ((err: grpc.ServiceError | null, value?: CheckAdmissionResponse) => void)): grpc.ClientUnaryCall;
 }

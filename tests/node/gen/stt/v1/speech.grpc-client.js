@@ -82,5 +82,16 @@ class OperationsClient extends grpc.Client {
         const method = speech_1.Operations.methods[1];
         return this.makeUnaryRequest(`/${speech_1.Operations.typeName}/${method.name}`, (value) => Buffer.from(method.I.toBinary(value, this._binaryOptions)), (value) => method.O.fromBinary(value, this._binaryOptions), input, metadata, options, callback);
     }
+    /**
+     * Whether a Transcribe with the same authorization would be admitted now: OK,
+     * or the status, trailing metadata and details with which it would be refused.
+     * The gateway asks before it receives an upload.
+     *
+     * @generated from protobuf rpc: CheckAdmission
+     */
+    checkAdmission(input, metadata, options, callback) {
+        const method = speech_1.Operations.methods[2];
+        return this.makeUnaryRequest(`/${speech_1.Operations.typeName}/${method.name}`, (value) => Buffer.from(method.I.toBinary(value, this._binaryOptions)), (value) => method.O.fromBinary(value, this._binaryOptions), input, metadata, options, callback);
+    }
 }
 exports.OperationsClient = OperationsClient;

@@ -10,11 +10,11 @@ from stt_server.errors import DeviceFailed, EngineError, EngineLost
 
 log = logging.getLogger(__name__)
 
-SUSPICIOUS = 5
+FAILURES_BEFORE_PROBE = 5
 """Failures in a row that make an inference of silence worth its time: recordings differ, and silence harms no model."""
 
 
-class Vitals:
+class ModelHealth:
     """Counts failures, and says when the model must prove that it works, and when it is lost."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Vitals:
             self.give_up(failure)
             return False
         self._in_a_row += 1
-        if self.error is None and (self._in_a_row >= SUSPICIOUS or isinstance(failure, DeviceFailed)):
+        if self.error is None and (self._in_a_row >= FAILURES_BEFORE_PROBE or isinstance(failure, DeviceFailed)):
             self._in_a_row = 0
             return True
         return False

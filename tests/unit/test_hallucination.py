@@ -8,9 +8,9 @@ from stt_server.engine.hallucination import REASONS, Facts, doubt, invented
 
 
 def facts(
-    text: str = "you", no_speech: float = 0.0, logprob: float = -0.2, seconds: float = 2.0, certain: bool = False
+    text: str = "you", no_speech: float = 0.0, logprob: float = -0.2, seconds: float = 2.0, speech_certain: bool = False
 ) -> Facts:
-    return Facts(text, no_speech, logprob, seconds, certain)
+    return Facts(text, no_speech, logprob, seconds, speech_certain)
 
 
 def test_doubt_grows_with_the_probability_of_no_speech_and_with_unsure_words() -> None:
@@ -62,7 +62,7 @@ def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: f
 def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
     text: str, no_speech: float, logprob: float
 ) -> None:
-    assert invented(facts(text, no_speech, logprob, certain=True)) is None
+    assert invented(facts(text, no_speech, logprob, speech_certain=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
 def test_plain_inventions_are_dropped_even_where_the_vad_was_sure(
     text: str, no_speech: float, logprob: float, reason: str
 ) -> None:
-    assert invented(facts(text, no_speech, logprob, certain=True)) == reason
+    assert invented(facts(text, no_speech, logprob, speech_certain=True)) == reason
 
 
-@pytest.mark.parametrize("certain", [True, False])
-def test_an_empty_text_is_not_an_invention(certain: bool) -> None:
-    assert invented(facts("  ", no_speech=1.0, logprob=-9.0, certain=certain)) is None
+@pytest.mark.parametrize("speech_certain", [True, False])
+def test_an_empty_text_is_not_an_invention(speech_certain: bool) -> None:
+    assert invented(facts("  ", no_speech=1.0, logprob=-9.0, speech_certain=speech_certain)) is None

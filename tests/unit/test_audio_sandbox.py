@@ -21,25 +21,25 @@ import pytest
 
 from stt_server.audio import SAMPLE_RATE, decode
 from stt_server.audio.mono import Recording
-from stt_server.audio.sandbox import pipes
+from stt_server.audio.sandbox import messages
 from stt_server.audio.sandbox import pool as pool_module
-from stt_server.audio.sandbox.pool import Children
-from stt_server.audio.sandbox.worker import Bounds, Death
+from stt_server.audio.sandbox.pool import DecoderPool
+from stt_server.audio.sandbox.worker import DecodeLimits, ExitReason
 from stt_server.errors import AudioTooLong, EmptyAudio, Internal, InvalidArgument, SttError, UnsupportedAudio
 from tests.support.audio_samples import CONTAINER, chirp, encode, silence, wav_header
 from tests.support.hostile_files import flac_of_silence, mp4_with_a_huge_index
 from tests.support.services import ROOT, until
 
-BOUNDS = Bounds(max_seconds=60, max_bytes=16 << 20)
+BOUNDS = DecodeLimits(max_seconds=60, max_bytes=16 << 20)
 BOMB = flac_of_silence(26 * 3600)
 GOOD = encode(chirp(2.0, 44_100), 44_100, "flac", "flac")
 
 
 @asynccontextmanager
 async def pool(
-    count: int = 1, bounds: Bounds = BOUNDS, on_death: Callable[[Death], None] = lambda death: None
-) -> AsyncIterator[Children]:
-    children = Children(count, bounds, on_death)
+    count: int = 1, bounds: DecodeLimits = BOUNDS, on_death: Callable[[ExitReason], None] = lambda death: None
+) -> AsyncIterator[DecoderPool]:
+    children = DecoderPool(count, bounds, on_death)
     try:
         await children.start()
         yield children
@@ -60,7 +60,7 @@ def cpu_ticks(pid: int) -> int:
     return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
-async def at_work(children: Children) -> int:
+async def at_work(children: DecoderPool) -> int:
     """A child that computes, and has for 50 ms."""
     before = {pid: cpu_ticks(pid) for pid in children.pids}
     found: list[int] = []
@@ -207,7 +207,7 @@ async def test_an_index_that_asks_for_gigabytes_gets_none() -> None:
 
 
 @dataclass(frozen=True)
-class Tight(Bounds):
+class Tight(DecodeLimits):
     """Less than the longest recording takes."""
 
     cpu_seconds: int = 100
@@ -222,8 +222,10 @@ class Tight(Bounds):
         (Tight(90_000, 1 << 20, wall_seconds=0.3), "time"),
     ],
 )
-async def test_a_child_that_takes_too_much_is_replaced_and_its_file_refused(bounds: Bounds, death: Death) -> None:
-    died: list[Death] = []
+async def test_worker_over_its_limits_is_replaced_and_its_file_rejected(
+    bounds: DecodeLimits, death: ExitReason
+) -> None:
+    died: list[ExitReason] = []
     async with pool(bounds=bounds, on_death=died.append) as children:
         with pytest.raises(UnsupportedAudio, match="can't be decoded"):
             await children.decode(BOMB)
@@ -232,7 +234,7 @@ async def test_a_child_that_takes_too_much_is_replaced_and_its_file_refused(boun
 
 
 async def test_a_child_without_memory_is_replaced_and_its_file_refused() -> None:
-    died: list[Death] = []
+    died: list[ExitReason] = []
     async with pool(bounds=Tight(60, 64 << 20, extra_memory=40 << 20), on_death=died.append) as children:
         with pytest.raises(UnsupportedAudio, match="can't be decoded"):
             await children.decode(GOOD + bytes(48 << 20))
@@ -241,7 +243,7 @@ async def test_a_child_without_memory_is_replaced_and_its_file_refused() -> None
 
 
 async def test_a_child_killed_at_work_costs_its_caller_the_file_and_nobody_else_anything() -> None:
-    died: list[Death] = []
+    died: list[ExitReason] = []
     async with pool(2, Tight(90_000, 1 << 20), died.append) as children:
         lost = asyncio.ensure_future(children.decode(BOMB))
         victim = await at_work(children)
@@ -256,7 +258,7 @@ async def test_a_child_killed_at_work_costs_its_caller_the_file_and_nobody_else_
 
 
 async def test_a_crash_is_told_from_a_kill() -> None:
-    died: list[Death] = []
+    died: list[ExitReason] = []
     async with pool(bounds=Tight(90_000, 1 << 20), on_death=died.append) as children:
         lost = asyncio.ensure_future(children.decode(BOMB))
         os.kill(await at_work(children), signal.SIGSEGV)
@@ -266,7 +268,7 @@ async def test_a_crash_is_told_from_a_kill() -> None:
 
 
 async def test_a_child_killed_while_idle_costs_nobody_anything() -> None:
-    died: list[Death] = []
+    died: list[ExitReason] = []
     async with pool(on_death=died.append) as children:
         (idle,) = children.pids
         os.kill(idle, signal.SIGKILL)
@@ -276,7 +278,7 @@ async def test_a_child_killed_while_idle_costs_nobody_anything() -> None:
 
 
 async def test_a_caller_who_leaves_frees_the_child() -> None:
-    died: list[Death] = []
+    died: list[ExitReason] = []
     async with pool(bounds=Tight(90_000, 1 << 20), on_death=died.append) as children:
         leaving = asyncio.ensure_future(children.decode(BOMB))
         waiting = asyncio.ensure_future(children.decode(BOMB))
@@ -288,7 +290,7 @@ async def test_a_caller_who_leaves_frees_the_child() -> None:
 
 
 async def test_children_are_replaced_after_so_many_files_or_so_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    died: list[Death] = []
+    died: list[ExitReason] = []
     async with pool(on_death=died.append) as children:
         for name, most in (("_MOST_FILES", 2), ("_MOST_GROWTH", 0)):
             monkeypatch.setattr(pool_module, name, most)
@@ -354,4 +356,4 @@ async def test_what_goes_wrong_in_a_child_is_logged_without_the_files_content(ca
 )
 def test_what_no_child_of_ours_says_is_not_believed(content: bytes) -> None:
     with pytest.raises(ValueError):
-        pipes.unpack_error(content)
+        messages.unpack_error(content)

@@ -1,0 +1,18 @@
+"""Signal handling of the whole test run."""
+
+from __future__ import annotations
+
+import signal
+
+SENT_BY_TESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def pytest_configure() -> None:
+    """Start every child process with the default action for the signals that tests send.
+
+    A shell starts background jobs with SIGINT ignored, and `nohup` ignores SIGHUP. Child processes inherit an ignored
+    signal, but not a handler: replacing SIG_IGN by an empty handler still ignores the signal here, and resets it there.
+    """
+    for number in SENT_BY_TESTS:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
