@@ -25,7 +25,7 @@ from stt_server.admission.upload_budget import Room
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.audio.vad import VoiceActivity
-from stt_server.backend import Route, Work, route_of, usable_cores
+from stt_server.backend import Backend, FallbackRoute, fallback_route, usable_cores
 from stt_server.config import Settings
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
@@ -93,7 +93,7 @@ class Service:
             ConfigError: a PEM file of FALLBACK_* that can't be used.
         """
         self.settings = settings
-        self.route = route_of(settings)
+        self.route = fallback_route(settings)
         self.grpc_port = 0
         self._load = load
         self._make_gateway = make_gateway if settings.http_port is not None else None
@@ -102,7 +102,7 @@ class Service:
         self._started = time.monotonic()
         self._readiness = Readiness()
         self._lost = asyncio.Event()
-        self._work: Work | None = None
+        self._work: Backend | None = None
         self._stack = contextlib.AsyncExitStack()
         self._vad_threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="vad")
         self._observe()
@@ -138,7 +138,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
         await loop.run_in_executor(self._vad_threads, VoiceActivity)  # load its model before the first stream
-        self._work = Work(
+        self._work = Backend(
             self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._model_health
         )
         self._stack.push_async_callback(self._work.close)
@@ -165,7 +165,7 @@ class Service:
         self._vad_threads.shutdown(wait=False)
         await self._stack.aclose()
 
-    def follow(self, settings: Settings, route: Route | None) -> None:
+    def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
         """Goes on with changed settings, which differ in live keys alone. Calls in flight keep what they began with.
 
         Args:
@@ -242,7 +242,7 @@ class Service:
         room = Room(settings.max_upload_bytes)
 
         def check_door() -> None:
-            self.work.gate.check_door()
+            self.work.gate.check_admission()
 
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
@@ -288,7 +288,7 @@ class Service:
         return self._streams.open(messages, self.work.live, limits, request_id)
 
     @property
-    def work(self) -> Work:
+    def work(self) -> Backend:
         """What answers; there once the service is ready."""
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work

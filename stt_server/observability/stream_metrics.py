@@ -58,7 +58,7 @@ class StreamMetrics:
         self._thinned.inc()
 
     def final_sent(self, final: Final, after_speech: float, after_endpoint: float) -> None:
-        self._utterances.labels(final.progress.fallback_result or "unrouted").inc()
+        self._utterances.labels(final.trace.fallback_result or "unrouted").inc()
         self._after_speech.observe(after_speech)
         self._after_endpoint.observe(after_endpoint)
-        self._metrics.observe_utterance(final.progress)
+        self._metrics.observe_utterance(final.trace)

@@ -12,8 +12,9 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc, wire
 from protos.stt.v1.errors import FallbackCode, fallback_code_of
 from stt_server.cascade.breaker import Health
-from stt_server.request import Answer, FallbackError, Job
-from stt_server.rpc.convert import answer_of, request_of
+from stt_server.cascade.fallback import FallbackError
+from stt_server.request import Answer, Request
+from stt_server.rpc.convert import answer_of, message_of
 from stt_server.rpc.server_options import MESSAGE_SLACK_BYTES
 
 MAX_BACKOFF_S = 1
@@ -62,17 +63,17 @@ class FallbackStub:
         self._stub = speech_pb2_grpc.SpeechToTextStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
-    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
-        """The fallback's answer to the same job, within `timeout_s` seconds.
+    async def transcribe(self, request: Request, timeout_s: float) -> Answer:
+        """The fallback's answer to the same request, within `timeout_s` seconds.
 
         Raises:
             FallbackError: with the fallback's error type, or what the transport says; `invalid_answer` for one that
                 can't be right.
         """
-        metadata = (*self._key, (wire.X_REQ_ID, job.request_id))
+        metadata = (*self._key, (wire.X_REQ_ID, request.request_id))
         try:
             response: pb.TranscribeResponse = await self._stub.Transcribe(
-                request_of(job), timeout=timeout_s, metadata=metadata
+                message_of(request), timeout=timeout_s, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             raise FallbackError(_code_of(error)) from error

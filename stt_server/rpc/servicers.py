@@ -22,7 +22,7 @@ from stt_server.pipeline import Pipeline
 from stt_server.request import Transcript
 from stt_server.rpc.access_control import Guard
 from stt_server.rpc.call_state import CallState, current_call, request_id_of
-from stt_server.rpc.convert import duration, job_of, response_of
+from stt_server.rpc.convert import duration, request_of, response_of
 from stt_server.rpc.interceptors import SPEECH, abort
 from stt_server.rpc.stream_convert import event_of, messages_of
 from stt_server.streaming.events import Message
@@ -64,9 +64,10 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
         call.audio_bytes = len(request.audio)
         self._check_size(len(request.audio))
         deadline = self._deadline(context)
-        job = job_of(request, call.request_id, deadline)
-        call.transcript = await self._in_time(self._pipeline().transcribe(job, call.progress), deadline)
-        return response_of(call.transcript, call.progress, call.request_id, self._clock() - call.started)
+        wanted = request_of(request, call.request_id, deadline)
+        call.trace = wanted.trace
+        call.transcript = await self._in_time(self._pipeline().transcribe(wanted), deadline)
+        return response_of(call.transcript, call.trace, call.request_id, self._clock() - call.started)
 
     def _deadline(self, context: Context) -> float:
         """Until when there has to be an answer, or it has to be said that there is none. Monotonic seconds."""
@@ -97,7 +98,7 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     ) -> AsyncIterator[pb.StreamTranscribeResponse]:
         """Transcribes live audio; see speech.proto, and docs/streams.md."""
         call = current_call.get()
-        call.progress.audio_seconds = 0.0
+        call.trace.audio_seconds = 0.0
         async with (
             self._open_stream(messages_of(request_iterator), call.request_id) as session,
             aclosing(session.events()) as events,
@@ -106,7 +107,7 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
                 async for sent in events:
                     yield event_of(sent, call.request_id)
             finally:
-                call.progress.audio_seconds = session.audio_processed
+                call.trace.audio_seconds = session.audio_processed
 
 
 class OperationsServicer(speech_pb2_grpc.OperationsServicer):

@@ -62,7 +62,7 @@ def event_of(sent: Sent, request_id: str) -> pb.StreamTranscribeResponse:
         )
         return pb.StreamTranscribeResponse(interim=interim, audio_processed=processed)
     if isinstance(event, Final):
-        result = response_of(event.transcript, event.progress, request_id, event.total)
+        result = response_of(event.transcript, event.trace, request_id, event.total)
         final = pb.Final(utterance=event.utterance, result=result)
         return pb.StreamTranscribeResponse(final=final, audio_processed=processed)
     type_ = pb.SpeechEvent.TYPE_STARTED if isinstance(event, SpeechStarted) else pb.SpeechEvent.TYPE_ENDED

@@ -9,7 +9,7 @@ from stt_server.audio import SAMPLE_RATE, AudioFormat
 from stt_server.audio.vad import WINDOW
 from stt_server.engine.types import DecodeOptions
 from stt_server.errors import InvalidArgument
-from stt_server.request import Progress, Transcript
+from stt_server.request import Trace, Transcript
 from stt_server.routing import Policy
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
@@ -135,7 +135,7 @@ class Interim:
 class Final:
     utterance: int
     transcript: Transcript
-    progress: Progress
+    trace: Trace
     total: float
     """Seconds from the notice of the utterance's end to its final."""
 

@@ -11,7 +11,7 @@ from stt_server.errors import Overloaded
 from stt_server.streaming.draining import DrainSignal
 from stt_server.streaming.events import Message, StreamObserver
 from stt_server.streaming.inbox import read_config
-from stt_server.streaming.recognition import Live, StreamRecognizer
+from stt_server.streaming.recognition import StreamBackend, StreamRecognizer
 from stt_server.streaming.segmenter import UtteranceSegmenter
 from stt_server.streaming.session import Limits, Session, Shared
 
@@ -31,7 +31,7 @@ class Streams:
 
     @asynccontextmanager
     async def open(
-        self, messages: AsyncIterator[Message], backend: Live, limits: Limits, request_id: str
+        self, messages: AsyncIterator[Message], backend: StreamBackend, limits: Limits, request_id: str
     ) -> AsyncIterator[Session]:
         """Admit a stream, wait for its config, and give its session. The stream counts until the context exits.
 
@@ -60,12 +60,13 @@ class Streams:
             self._open -= 1
             self._shared.observer.closed()
 
-    async def _start(self, messages: AsyncIterator[Message], backend: Live, limits: Limits, request_id: str) -> Session:
+    async def _start(
+        self, messages: AsyncIterator[Message], backend: StreamBackend, limits: Limits, request_id: str
+    ) -> Session:
         config = await read_config(messages, limits.idle_timeout_s)
         config.validate()
-        backend.check(config.options, config.policy)
+        recognizer = StreamRecognizer(backend, config.options, config.policy, request_id)
         segmenter = await asyncio.get_running_loop().run_in_executor(
             self._shared.threads, UtteranceSegmenter, config.format, config.endpoint_silence
         )
-        recognizer = StreamRecognizer(backend, config.options, config.policy, request_id)
         return Session(config, messages, segmenter, recognizer, limits, self._shared)

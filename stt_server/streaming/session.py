@@ -25,7 +25,7 @@ from stt_server.streaming.events import (
 )
 from stt_server.streaming.inbox import End, Inbox, Item
 from stt_server.streaming.outbox import Outbox
-from stt_server.streaming.recognition import Hearing, StreamRecognizer
+from stt_server.streaming.recognition import StreamRecognizer, UtteranceRecognition
 from stt_server.streaming.segmenter import UtteranceSegmenter
 from stt_server.streaming.tasks import Tasks
 from stt_server.streaming.utterance import Utterance
@@ -165,7 +165,7 @@ class Session:
         else:
             await self._decide(event)
 
-    def _end_utterance(self, event: SpeechEnded) -> Hearing:
+    def _end_utterance(self, event: SpeechEnded) -> UtteranceRecognition:
         utterance, self._utterance = self._utterance, None
         speculative = None if utterance is None else utterance.end(event)
         return speculative or self._recognizer.recognize(self._segmenter.chunk(event.bounds))
@@ -184,7 +184,7 @@ class Session:
             self._outbox.put(ended)
             await self._finish(recognition, ended)
 
-    async def _finish(self, recognition: Hearing, ended: SpeechEnded) -> None:
+    async def _finish(self, recognition: UtteranceRecognition, ended: SpeechEnded) -> None:
         """Begin to wait for the utterance's final, which is sent after all earlier ones."""
         previous = self._finals[-1] if self._finals else None
         number, self._ended = self._ended, self._ended + 1
@@ -195,11 +195,11 @@ class Session:
             await self._finals.popleft()
 
     async def _send_final(
-        self, number: int, recognition: Hearing, ended: SpeechEnded, previous: asyncio.Task[None] | None
+        self, number: int, recognition: UtteranceRecognition, ended: SpeechEnded, previous: asyncio.Task[None] | None
     ) -> None:
         began = time.monotonic()
         transcript = await recognition.transcript()
         if previous is not None:
             await asyncio.shield(previous)
         self._recognizer.remember(transcript, ended.offset)
-        self._outbox.put_final(Final(number, transcript, recognition.progress, time.monotonic() - began), ended)
+        self._outbox.put_final(Final(number, transcript, recognition.trace, time.monotonic() - began), ended)

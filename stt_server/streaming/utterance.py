@@ -12,7 +12,7 @@ from stt_server.errors import EngineError
 from stt_server.streaming.agreement import Agreement, split_words
 from stt_server.streaming.events import Interim, SpeechEnded
 from stt_server.streaming.outbox import Outbox
-from stt_server.streaming.recognition import Draft, Hearing, StreamRecognizer
+from stt_server.streaming.recognition import Draft, StreamRecognizer, UtteranceRecognition
 from stt_server.streaming.segmenter import TAIL_SECONDS, UtteranceSegmenter
 from stt_server.streaming.tasks import Tasks
 
@@ -32,7 +32,7 @@ LONG_SECONDS = 10.0
 class _Speculation:
     """A recognition begun in a silence that may turn out to be a pause."""
 
-    recognition: Hearing
+    recognition: UtteranceRecognition
     speech_end: float
     """Seconds of the stream. If speech goes on after it, the recognition is out of date."""
     interim: asyncio.Task[None]
@@ -89,7 +89,7 @@ class Utterance:
         elif self._interim_results:
             self._advance_draft(segmenter)
 
-    def end(self, ended: SpeechEnded) -> Hearing | None:
+    def end(self, ended: SpeechEnded) -> UtteranceRecognition | None:
         """End the utterance; no more interims follow. Return its speculative recognition if that was right."""
         self._over = True
         self._drop_draft()
@@ -120,10 +120,10 @@ class Utterance:
             interim = self._tasks.spawn(self._send_speculative(recognition, speech_end))
             self._speculation = _Speculation(recognition, speech_end, interim)
 
-    async def _send_speculative(self, recognition: Hearing, until: float) -> None:
-        heard = await recognition.heard()
-        if heard.hypotheses:
-            self._send(heard.hypotheses[0], until, heard.hypotheses[0].text)
+    async def _send_speculative(self, recognition: UtteranceRecognition, until: float) -> None:
+        hypothesis = await recognition.hypothesis()
+        if hypothesis is not None:
+            self._send(hypothesis, until, hypothesis.text)
 
     def _advance_draft(self, segmenter: UtteranceSegmenter) -> None:
         new_speech = segmenter.last_speech - self._drafted

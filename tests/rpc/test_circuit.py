@@ -19,12 +19,13 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
 from stt_server.cascade.breaker import FAILURES_TO_OPEN
 from stt_server.cascade.circuit import Circuit
+from stt_server.cascade.fallback import FallbackError
 from stt_server.engine.types import DecodeOptions
-from stt_server.request import FallbackError, Job
+from stt_server.request import Request, Upload
 from stt_server.rpc.fallback_stub import FallbackStub
 from tests.support.services import LARGE, until
 
-JOB = Job(b"sound", AudioFormat("container", 0), DecodeOptions(), "id-1")
+REQUEST = Request(Upload(b"sound", AudioFormat("container", 0)), DecodeOptions(), "id-1")
 GOOD = pb.TranscribeResponse(text="done", routing=pb.Routing(final_model="medium"))
 Behaviour = Callable[[Any], Awaitable[pb.TranscribeResponse]]
 
@@ -110,7 +111,7 @@ async def circuit_to(port: int, fair_s: float = 0.05) -> AsyncIterator[tuple[Cir
 async def code_of(circuit: Circuit, timeout_s: float = 20) -> str:
     """Why a call fails; empty: it doesn't."""
     try:
-        answer = await circuit.transcribe(JOB, timeout_s)
+        answer = await circuit.transcribe(REQUEST, timeout_s)
     except FallbackError as error:
         return error.code
     assert answer.text == "done"

@@ -12,8 +12,9 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
+from stt_server.cascade.fallback import FallbackError
 from stt_server.engine.types import DecodeOptions
-from stt_server.request import FallbackError, Job
+from stt_server.request import Request, Upload
 from stt_server.rpc.fallback_stub import FallbackStub
 from tests.support.services import LARGE
 
@@ -49,15 +50,15 @@ async def served(servicer: Refusing, **options: Any) -> AsyncIterator[FallbackSt
         await server.stop(0)
 
 
-def job(size: int = 10) -> Job:
-    return Job(bytes(size), AudioFormat("container", 0), DecodeOptions(), "id-1")
+def request(size: int = 10) -> Request:
+    return Request(Upload(bytes(size), AudioFormat("container", 0)), DecodeOptions(), "id-1")
 
 
 @pytest.mark.parametrize("size", [10, 16 * 2**20])
 async def test_an_unavailable_fallback_is_asked_once_more_however_large_the_request(size: int) -> None:
     servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=1)
     async with served(servicer) as stub:
-        answer = await stub.transcribe(job(size), 20)
+        answer = await stub.transcribe(request(size), 20)
     assert answer.text == "done"
     assert [length for length, _ in servicer.calls] == [size, size]
 
@@ -66,7 +67,7 @@ async def test_it_is_asked_once_more_and_no_oftener() -> None:
     servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=9)
     async with served(servicer) as stub:
         with pytest.raises(FallbackError) as error:
-            await stub.transcribe(job(), 20)
+            await stub.transcribe(request(), 20)
     assert error.value.code == "unavailable"
     assert len(servicer.calls) == 2
 
@@ -87,7 +88,7 @@ async def test_no_other_status_is_tried_again(
     servicer = Refusing(status, 9, trailers)
     async with served(servicer) as stub:
         with pytest.raises(FallbackError) as error:
-            await stub.transcribe(job(), 20)
+            await stub.transcribe(request(), 20)
     assert error.value.code == code
     assert len(servicer.calls) == 1
 
@@ -95,7 +96,7 @@ async def test_no_other_status_is_tried_again(
 async def test_the_key_and_the_request_id_go_along() -> None:
     servicer = Refusing(grpc.StatusCode.OK, times=0)
     async with served(servicer, api_key="the-key") as stub:
-        await stub.transcribe(job(), 20)
+        await stub.transcribe(request(), 20)
     _, metadata = servicer.calls[0]
     assert metadata["authorization"] == "Bearer the-key"
     assert metadata["x-req-id"] == "id-1"
@@ -104,6 +105,6 @@ async def test_the_key_and_the_request_id_go_along() -> None:
 async def test_nobody_there_is_told_within_the_timeout() -> None:
     stub = FallbackStub("127.0.0.1:1", max_upload_bytes=2**20)
     with pytest.raises(FallbackError) as error:
-        await stub.transcribe(job(), 5)
+        await stub.transcribe(request(), 5)
     assert error.value.code == "unavailable"
     await stub.close()

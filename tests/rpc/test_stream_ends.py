@@ -17,10 +17,10 @@ import pytest
 
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
-from stt_server.audio import AudioFormat
+from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.types import DecodeOptions
 from stt_server.streaming.events import Audio, Flush, Message, StreamConfig
-from stt_server.streaming.recognition import Hearing
+from stt_server.streaming.recognition import StreamRecognizer, UtteranceRecognition
 from stt_server.streaming.session import Limits, Session
 from stt_server.testing.scripted_model import Script, ScriptedRecognizer
 from tests.support.services import LARGE, running, until
@@ -32,25 +32,6 @@ HALF = FOX[: int(1.8 * RATE)]
 """Ends while somebody speaks."""
 
 
-class LeavingCaller:
-    """The service's backend, except that the caller leaves the moment that an utterance's recognition begins."""
-
-    def __init__(self, service: Service) -> None:
-        self._backend: Any = service.work.live
-        self.task: asyncio.Future[None] | None = None
-        self.recognitions: list[Hearing] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def hear(self, *args: Any, **kwargs: Any) -> Hearing:
-        recognition: Hearing = self._backend.hear(*args, **kwargs)
-        self.recognitions.append(recognition)
-        assert self.task is not None
-        self.task.cancel()
-        return recognition
-
-
 async def half_a_sentence() -> AsyncIterator[Message]:
     yield StreamConfig(DecodeOptions(), AudioFormat("linear16", RATE, 1))
     yield Audio(pcm(HALF))
@@ -59,27 +40,34 @@ async def half_a_sentence() -> AsyncIterator[Message]:
 
 
 async def test_leaving_before_a_final_starts_frees_it_too(
-    service: Service, model: ScriptedRecognizer, recwarn: pytest.WarningsRecorder
+    service: Service, model: ScriptedRecognizer, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    backend: Any = LeavingCaller(service)
+    recognitions: list[UtteranceRecognition] = []
     sessions: list[Session] = []
+    recognize = StreamRecognizer.recognize
+
+    def recognize_and_leave(self: StreamRecognizer, chunk: Chunk, *, speculative: bool = False) -> UtteranceRecognition:
+        recognitions.append(recognize(self, chunk, speculative=speculative))
+        reading.cancel()
+        return recognitions[-1]
 
     async def read() -> None:
-        stream = service._streams.open(half_a_sentence(), backend, Limits(30, 2**20), "leaving")
+        stream = service._streams.open(half_a_sentence(), service.work.live, Limits(30, 2**20), "leaving")
         async with stream as session, aclosing(session.events()) as events:
             sessions.append(session)
             async for _ in events:
                 pass
 
+    monkeypatch.setattr(StreamRecognizer, "recognize", recognize_and_leave)
     model.open.clear()
-    backend.task = asyncio.ensure_future(read())
+    reading = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
-        await backend.task
+        await reading
     await until(lambda: not service.work.batcher.waiting and not len(sessions[0]._tasks))
     model.open.set()
-    (recognition,) = backend.recognitions
+    (recognition,) = recognitions
     with pytest.raises(asyncio.CancelledError):
-        await recognition.heard()
+        await recognition.hypothesis()
     gc.collect()
     assert not [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
 

@@ -34,11 +34,11 @@ class Circuit:
 
     def call(self, outcome: Outcome, times: int = 1) -> None:
         for _ in range(times):
-            self.breaker.ended(self.admitted(), outcome, "internal")
+            self.breaker.record_call(self.admitted(), outcome, "internal")
 
     def checked(self, *healths: Health) -> None:
         for health in healths:
-            self.breaker.checked(health)
+            self.breaker.record_check(health)
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_a_single_missed_check_between_good_ones_is_nothing(circuit: Circuit) ->
 
 
 def test_a_call_that_found_nobody_there_is_the_first_miss_however_many_they_are(circuit: Circuit) -> None:
-    assert not circuit.breaker.doubtful
+    assert not circuit.breaker.needs_check
     circuit.call("unavailable", 3)
-    assert circuit.breaker.doubtful, "a health check is wanted at once"
+    assert circuit.breaker.needs_check, "a health check is wanted at once"
     assert circuit.moves == [], "one lost connection fails many calls"
     circuit.checked("away")
     assert circuit.moves == ["open"]
@@ -99,7 +99,7 @@ def test_after_a_pause_one_call_tries_it_and_the_others_are_refused_meanwhile(ci
     failing(circuit)
     trial = circuit.admitted()
     assert circuit.breaker.admit() is None
-    circuit.breaker.ended(trial, "answered")
+    circuit.breaker.record_call(trial, "answered")
     assert circuit.moves == ["open", "half_open", "closed"]
 
 
@@ -129,9 +129,9 @@ def test_calls_that_began_before_it_opened_say_nothing_of_later(circuit: Circuit
     early = [circuit.admitted() for _ in range(10)]
     circuit.checked("silent", "silent", "serving")
     for admission in early:
-        circuit.breaker.ended(admission, "wrong", "unavailable")
+        circuit.breaker.record_call(admission, "wrong", "unavailable")
     assert circuit.moves == ["open", "closed"]
-    assert not circuit.breaker.doubtful
+    assert not circuit.breaker.needs_check
 
 
 def test_one_that_failed_and_then_went_away_is_taken_back_when_it_serves(circuit: Circuit) -> None:
@@ -144,6 +144,6 @@ def test_one_that_goes_away_while_it_is_tried_is_away(circuit: Circuit) -> None:
     failing(circuit)
     trial = circuit.admitted()
     circuit.checked("silent", "silent")
-    circuit.breaker.ended(trial, "unavailable", "unavailable")
+    circuit.breaker.record_call(trial, "unavailable", "unavailable")
     circuit.checked("serving")
     assert circuit.moves == ["open", "half_open", "open", "closed"]

@@ -7,13 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from stt_server.audio import AudioFormat, Chunk
+from stt_server.audio import Chunk
 from stt_server.cascade.escalation import judge, signals_of, weak_chunks
-from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
-from stt_server.request import Heard, Job
-from stt_server.routing import Decision, Reason, Thresholds, combined
+from stt_server.engine.types import Hypothesis, Segment
+from stt_server.request import Recognition
+from stt_server.routing import Decision, Reason, Thresholds, combined_confidence
 
-JOB = Job(b"", AudioFormat(), DecodeOptions(), "id")
 COMBINED = Thresholds(signal="combined")
 
 
@@ -25,25 +24,29 @@ def said(words: int, confidence: float, tokens: int | None = None, suppressed: s
     return Hypothesis((segment,), "en", 0.9, logprobs, False, suppressed)
 
 
-def heard(*hypotheses: Hypothesis) -> Heard:
+def heard(*hypotheses: Hypothesis) -> Recognition:
     chunk = Chunk(np.zeros(16000, dtype=np.float32), 0.0, ((0.0, 1.0),))
-    return Heard((chunk,) * len(hypotheses), hypotheses)
+    return Recognition((chunk,) * len(hypotheses), hypotheses)
 
 
-def decision(of: Heard, thresholds: Thresholds) -> Decision:
-    return judge(of, thresholds, JOB, fallback_configured=True)
+def decision(of: Recognition, thresholds: Thresholds) -> Decision:
+    return judge(of, thresholds, "auto", fallback_configured=True)
 
 
 def test_the_length_of_a_recording_is_no_doubt_of_its_words() -> None:
     chunks = [said(12, 0.7)] * 10
-    assert combined(signals_of(chunks)) == pytest.approx(combined(signals_of(chunks[:1]))) == pytest.approx(0.7)
+    assert (
+        combined_confidence(signals_of(chunks))
+        == pytest.approx(combined_confidence(signals_of(chunks[:1])))
+        == pytest.approx(0.7)
+    )
     assert decision(heard(*chunks), COMBINED) == Decision(False, ())
 
 
 def test_a_low_whole_of_chunks_that_are_each_sure_enough_is_kept() -> None:
     chunks = [said(24, 0.67), said(1, 0.14, tokens=24)]
-    assert combined(signals_of(chunks)) < COMBINED.conf_logprob
-    assert all(combined(signals_of([chunk])) >= COMBINED.conf_logprob for chunk in chunks)
+    assert combined_confidence(signals_of(chunks)) < COMBINED.conf_logprob
+    assert all(combined_confidence(signals_of([chunk])) >= COMBINED.conf_logprob for chunk in chunks)
     assert decision(heard(*chunks), COMBINED) == Decision(False, ())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from stt_server.admission.gate import SAFETY, Gate, Ticket
-from stt_server.admission.service_time import Load, Pace
+from stt_server.admission.service_time import Load, ServiceTime
 from stt_server.errors import Overloaded
 
 ONE = Load(1, 5.0)
@@ -75,7 +75,7 @@ def test_what_waits_again_is_not_done() -> None:
         ticket.adjust(waiting=-2, running=2)
         ticket.adjust(running=-1)
         ticket.adjust(running=-1, waiting=1)
-        assert ticket.left == Load(2, 20.0)
+        assert ticket.remaining == Load(2, 20.0)
 
 
 class Door:
@@ -83,13 +83,13 @@ class Door:
 
     def __init__(self, max_queue: int = 100) -> None:
         self.clock = Clock()
-        self.pace = Pace(self.clock)
-        self.gate = Gate(2, max_queue, self.pace, clock=self.clock)
+        self.service_time = ServiceTime(self.clock)
+        self.gate = Gate(2, max_queue, self.service_time, clock=self.clock)
         self._inside = contextlib.ExitStack()
 
     def measure(self) -> None:
         for seconds in (3.0, 9.0, 6.0):
-            self.pace.observe(Load(1, seconds), 1.0)
+            self.service_time.observe(Load(1, seconds), 1.0)
 
     def enter(self, load: Load = ONE, *, within: float | None = None) -> Ticket:
         """Lets one in who stays, with so many seconds to its deadline."""
@@ -146,7 +146,7 @@ def test_an_idle_service_takes_whatever_comes(door: Door) -> None:
         door.enter(within=0.1)
     door.leave()
     ticket = door.enter(within=0.1)
-    door.gate.weigh(ticket, Load(1000, 9000.0))
+    door.gate.reassess(ticket, Load(1000, 9000.0))
 
 
 def test_a_short_recording_waits_for_one_turn_of_a_long_one_only(door: Door) -> None:
@@ -164,9 +164,9 @@ def test_what_turns_out_to_be_longer_than_guessed_is_looked_at_again(door: Door)
     door.enter()
     door.enter()
     ticket = door.enter(within=5.0)
-    door.gate.weigh(ticket, Load(1, 5.0))
+    door.gate.reassess(ticket, Load(1, 5.0))
     with pytest.raises(Overloaded) as refusal:
-        door.gate.weigh(ticket, Load(8, 40.0))
+        door.gate.reassess(ticket, Load(8, 40.0))
     assert refusal.value.reason == "deadline"
 
 
@@ -175,9 +175,9 @@ def test_nobody_is_refused_for_those_who_came_later(door: Door) -> None:
     first = [door.enter(within=4.0) for _ in range(2)]
     for _ in range(20):
         later = door.enter()
-    door.gate.weigh(first[1], Load(2, 12.0))
+    door.gate.reassess(first[1], Load(2, 12.0))
     later.adjust(waiting=1)  # but for those who are decoded sooner
-    door.gate.weigh(first[1], Load(2, 12.0))
+    door.gate.reassess(first[1], Load(2, 12.0))
     with pytest.raises(Overloaded):
         door.enter(within=4.0)
 
@@ -211,9 +211,9 @@ def test_a_full_queue_is_told_when_it_will_be_worked_off() -> None:
 def test_another_limit_holds_for_those_who_come() -> None:
     gate = Gate(1, 1)
     with gate.admit(ONE), gate.admit(ONE):
-        gate.allow(2)
+        gate.set_max_queue(2)
         with gate.admit(ONE):
-            gate.allow(0)
+            gate.set_max_queue(0)
             with pytest.raises(Overloaded), gate.admit(ONE):
                 pass
             assert gate.depth == 3

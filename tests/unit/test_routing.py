@@ -14,7 +14,7 @@ from stt_server.routing import (
     Signals,
     Thresholds,
     better_founded,
-    combined,
+    combined_confidence,
     decide,
 )
 
@@ -111,11 +111,11 @@ def test_the_combined_signal_weighs_unsureness_by_the_length_of_a_chunks_text(
     confidence: float | None, words: int, chunks: int, expected: float
 ) -> None:
     signals = Signals(speech=True, words=words, confidence=confidence, chunks=chunks)
-    assert combined(signals) == pytest.approx(expected)
+    assert combined_confidence(signals) == pytest.approx(expected)
 
 
 def test_a_text_without_words_is_not_made_sure_by_the_combined_signal() -> None:
-    assert combined(Signals(speech=True, words=0, confidence=0.01)) < 0.55
+    assert combined_confidence(Signals(speech=True, words=0, confidence=0.01)) < 0.55
 
 
 def test_the_combined_signal_sends_a_long_unsure_text_sooner_than_a_short_one() -> None:

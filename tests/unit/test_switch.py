@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from stt_server.audio import AudioFormat
-from stt_server.cascade import hot_swap as switch
-from stt_server.cascade.hot_swap import Switch
+from stt_server.cascade import hot_swap
+from stt_server.cascade.fallback import FallbackError
+from stt_server.cascade.hot_swap import HotSwap
 from stt_server.engine.types import DecodeOptions
-from stt_server.request import Answer, FallbackError, Job
+from stt_server.request import Answer, Request, Upload
 from tests.support.services import until
 
-JOB = Job(b"a", AudioFormat(), DecodeOptions(), "r")
+REQUEST = Request(Upload(b"a", AudioFormat()), DecodeOptions(), "r")
 
 
 class Fake:
@@ -25,7 +26,7 @@ class Fake:
         self.may.set()
         self.closed = False
 
-    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
+    async def transcribe(self, request: Request, timeout_s: float) -> Answer:
         await self.may.wait()
         assert not self.closed
         return self.answer
@@ -35,58 +36,58 @@ class Fake:
 
 
 async def test_calls_go_to_the_one_of_now_and_end_where_they_began() -> None:
-    first, second, way = Fake("first"), Fake("second"), Switch()
-    way.turn(first)
+    first, second, swap = Fake("first"), Fake("second"), HotSwap()
+    swap.replace(first)
     first.may.clear()
-    early = asyncio.ensure_future(way.transcribe(JOB, 1))
+    early = asyncio.ensure_future(swap.transcribe(REQUEST, 1))
     await asyncio.sleep(0)
-    way.turn(second)
-    assert (await way.transcribe(JOB, 1)).model == "second"
+    swap.replace(second)
+    assert (await swap.transcribe(REQUEST, 1)).model == "second"
     assert not first.closed
     first.may.set()
     assert (await early).model == "first"
     await until(lambda: first.closed)
     assert not second.closed
-    await way.close()
+    await swap.close()
     assert second.closed
 
 
 async def test_one_that_nobody_asks_is_closed_at_once() -> None:
-    first, way = Fake("first"), Switch()
-    way.turn(first)
-    way.turn(Fake("second"))
+    first, swap = Fake("first"), HotSwap()
+    swap.replace(first)
+    swap.replace(Fake("second"))
     await until(lambda: first.closed)
 
 
 async def test_a_call_that_is_given_up_lets_go_too() -> None:
-    first, way = Fake("first"), Switch()
-    way.turn(first)
+    first, swap = Fake("first"), HotSwap()
+    swap.replace(first)
     first.may.clear()
-    early = asyncio.ensure_future(way.transcribe(JOB, 1))
+    early = asyncio.ensure_future(swap.transcribe(REQUEST, 1))
     await asyncio.sleep(0)
-    way.turn(Fake("second"))
+    swap.replace(Fake("second"))
     early.cancel()
     await until(lambda: first.closed)
 
 
 async def test_without_a_fallback_the_last_ones_may_still_ask_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch, "LATE_S", 0.05)
-    first, way = Fake("first"), Switch()
-    way.turn(first)
-    way.turn(None)
-    assert (await way.transcribe(JOB, 1)).model == "first"
+    monkeypatch.setattr(hot_swap, "LINGER_S", 0.05)
+    first, swap = Fake("first"), HotSwap()
+    swap.replace(first)
+    swap.replace(None)
+    assert (await swap.transcribe(REQUEST, 1)).model == "first"
     await until(lambda: first.closed)
     with pytest.raises(FallbackError, match="unavailable"):
-        await way.transcribe(JOB, 1)
+        await swap.transcribe(REQUEST, 1)
 
 
 async def test_one_that_comes_back_in_time_is_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch, "LATE_S", 0.05)
-    first, again, way = Fake("first"), Fake("again"), Switch()
-    way.turn(first)
-    way.turn(None)
-    way.turn(again)
+    monkeypatch.setattr(hot_swap, "LINGER_S", 0.05)
+    first, again, swap = Fake("first"), Fake("again"), HotSwap()
+    swap.replace(first)
+    swap.replace(None)
+    swap.replace(again)
     await until(lambda: first.closed)
     await asyncio.sleep(0.1)
     assert not again.closed
-    assert (await way.transcribe(JOB, 1)).model == "again"
+    assert (await swap.transcribe(REQUEST, 1)).model == "again"
