@@ -13,8 +13,9 @@ import pytest
 
 from stt_server.app import Service
 from stt_server.errors import EngineError
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
-from tests.support.services import SPEECH, failure, running, stub_of, transcribe
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script, ScriptedModel
+from tests.support.services import failure, running, stub_of, transcribe
 from tests.support.speech import samples_of, silence, wav_of
 
 SURE, UNSURE = Script(text=" the small text is sure"), Script(text=" the small text is weak", confidence=0.2)
@@ -27,18 +28,18 @@ def recording(chunks: int) -> bytes:
 
 
 @pytest.fixture
-def small() -> ScriptedRecognizer:
-    return ScriptedRecognizer(by_start=lambda start: UNSURE if 5 < start < 10 else SURE)
+def small() -> ScriptedModel:
+    return ScriptedModel(by_start=lambda start: UNSURE if 5 < start < 10 else SURE)
 
 
 @pytest.fixture
-def medium() -> ScriptedRecognizer:
-    return ScriptedRecognizer(MEDIUM, name="scripted-medium")
+def medium() -> ScriptedModel:
+    return ScriptedModel(MEDIUM, name="scripted-medium")
 
 
 @contextlib.asynccontextmanager
 async def pair(
-    folder: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, **keys: Any
+    folder: Path, small: ScriptedModel, medium: ScriptedModel, **keys: Any
 ) -> AsyncIterator[tuple[Any, Service, Service]]:
     async with running(folder, "fallback", medium, **keys.pop("fallback", {})) as fallback:
         keys["FALLBACK_URL"] = f"grpc://127.0.0.1:{fallback.grpc_port}"
@@ -47,7 +48,7 @@ async def pair(
 
 
 async def test_only_the_weak_chunk_costs_the_larger_model(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub, recording(3), word_timestamps=True)
@@ -68,7 +69,7 @@ async def test_only_the_weak_chunk_costs_the_larger_model(
 
 
 async def test_when_most_chunks_are_weak_the_final_model_is_the_fallbacks(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: SURE if start < 5 else UNSURE
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -78,7 +79,7 @@ async def test_when_most_chunks_are_weak_the_final_model_is_the_fallbacks(
 
 
 async def test_a_recording_that_is_weak_all_through_goes_as_it_came(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda _: UNSURE
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -89,7 +90,7 @@ async def test_a_recording_that_is_weak_all_through_goes_as_it_came(
 
 
 async def test_a_doubt_of_the_language_is_of_the_whole_recording(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda _: Script(text=" quite sure of these words", language_probability=0.2)
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -99,7 +100,7 @@ async def test_a_doubt_of_the_language_is_of_the_whole_recording(
 
 
 async def test_few_words_in_one_chunk_of_many_words_are_no_doubt(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: Script(text=" yes") if start > 5 else SURE
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -108,7 +109,7 @@ async def test_few_words_in_one_chunk_of_many_words_are_no_doubt(
 
 
 async def test_weak_chunks_are_asked_for_side_by_side_but_bounded(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: SURE if start < 5 else UNSURE
     keys = {"fallback": {"MAX_CONCURRENCY": 16, "MAX_BATCH_SIZE": 1}}
@@ -120,7 +121,7 @@ async def test_weak_chunks_are_asked_for_side_by_side_but_bounded(
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
 async def test_a_fallback_that_is_away_fails_or_leaves_the_primarys_text(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR=on_error) as (stub, primary, fallback):
         await fallback.stop()
@@ -136,7 +137,7 @@ async def test_a_fallback_that_is_away_fails_or_leaves_the_primarys_text(
 
 
 async def test_degrade_keeps_what_the_fallback_did_answer(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: SURE if start < 5 else UNSURE
     medium.script = Script(text=MEDIUM.text, error=EngineError("the model failed"), errors_left=1)
@@ -150,7 +151,7 @@ async def test_degrade_keeps_what_the_fallback_did_answer(
 
 
 async def test_the_surer_text_is_chosen_chunk_by_chunk(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: SURE if start < 5 else UNSURE
     medium.script = Script(text=" the medium text guesses", confidence=0.1)

@@ -14,23 +14,23 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.app import Service
 from stt_server.errors import EngineError, OutOfMemory
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.scripted_model import Script, ScriptedModel
 from tests.support.services import failure, running, speech, stub_of, transcribe
 
 
 @pytest.fixture
-def small() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the small text is here"))
+def small() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the small text is here"))
 
 
 @pytest.fixture
-def medium() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
+def medium() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
 
 
 @contextlib.asynccontextmanager
 async def pair(
-    folder: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, **keys: object
+    folder: Path, small: ScriptedModel, medium: ScriptedModel, **keys: object
 ) -> AsyncIterator[tuple[Any, Service, Service]]:
     """A stub of the primary, the primary, and the fallback behind it."""
     async with running(folder, "fallback", medium, MAX_UPLOAD_MB=keys.get("MAX_UPLOAD_MB", 16)) as fallback:
@@ -39,9 +39,7 @@ async def pair(
             yield stub, primary, fallback
 
 
-async def test_a_sure_answer_stays_on_the_primary(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_a_sure_answer_stays_on_the_primary(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
         assert response.text == "the small text is here"
@@ -64,7 +62,7 @@ async def test_a_sure_answer_stays_on_the_primary(
     ],
 )
 async def test_each_doubt_sends_the_request_to_the_fallback(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, script: Script, reasons: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, script: Script, reasons: str
 ) -> None:
     small.script = script
     async with pair(tmp_path, small, medium) as (stub, primary, _):
@@ -85,7 +83,7 @@ async def test_each_doubt_sends_the_request_to_the_fallback(
 
 
 async def test_an_invented_text_is_dropped_and_nobody_else_is_asked(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech")
     async with pair(tmp_path, small, medium) as (stub, primary, _):
@@ -99,7 +97,7 @@ async def test_an_invented_text_is_dropped_and_nobody_else_is_asked(
 
 
 async def test_the_job_reaches_the_fallback_as_the_caller_gave_it(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     async with pair(tmp_path, small, medium) as (stub, _, _):
@@ -111,9 +109,7 @@ async def test_the_job_reaches_the_fallback_as_the_caller_gave_it(
     assert medium.seen[1].candidate_languages == ("en", "de")
 
 
-async def test_a_request_can_choose_its_model(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_a_request_can_choose_its_model(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     async with pair(tmp_path, small, medium) as (stub, _, _):
         response, trailers = await transcribe(stub, routing=pb.ROUTING_POLICY_FALLBACK_ONLY)
         assert response.text == "the medium text is here"
@@ -128,7 +124,7 @@ async def test_a_request_can_choose_its_model(
 
 
 async def test_the_slot_is_free_while_the_fallback_works(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
@@ -145,7 +141,7 @@ async def test_the_slot_is_free_while_the_fallback_works(
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
 async def test_a_stopped_fallback_fails_or_degrades_as_configured(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     small.script.confidence = 0.1
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR=on_error) as (stub, primary, fallback):
@@ -165,7 +161,7 @@ async def test_a_stopped_fallback_fails_or_degrades_as_configured(
 
 
 async def test_degrade_asks_the_primary_when_a_wanted_fallback_is_away(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR="degrade") as (stub, _, fallback):
         await fallback.stop()
@@ -176,7 +172,7 @@ async def test_degrade_asks_the_primary_when_a_wanted_fallback_is_away(
 
 
 async def test_degrade_has_nothing_to_give_when_both_fail(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.error = OutOfMemory("the device is out of memory")
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR="degrade") as (stub, _, fallback):
@@ -188,7 +184,7 @@ async def test_degrade_has_nothing_to_give_when_both_fail(
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
 async def test_a_slow_fallback_is_given_up_at_its_timeout(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
@@ -208,7 +204,7 @@ async def test_a_slow_fallback_is_given_up_at_its_timeout(
 
 
 async def test_degrade_answers_before_the_callers_own_deadline(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
@@ -232,8 +228,8 @@ async def test_degrade_answers_before_the_callers_own_deadline(
 )
 async def test_the_callers_are_told_why_the_fallback_refused(
     tmp_path: Path,
-    small: ScriptedRecognizer,
-    medium: ScriptedRecognizer,
+    small: ScriptedModel,
+    medium: ScriptedModel,
     keys: dict[str, object],
     fallback_keys: dict[str, object],
     expected: str,
@@ -249,9 +245,7 @@ async def test_the_callers_are_told_why_the_fallback_refused(
     assert trailers["x-fallback-error"] == expected
 
 
-async def test_the_fallback_takes_the_primarys_key(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_the_fallback_takes_the_primarys_key(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     small.script.confidence = 0.1
     async with running(tmp_path, "fallback", medium, API_KEYS="primary:the-key-of-the-hop") as fallback:
         keys = {"FALLBACK_URL": f"127.0.0.1:{fallback.grpc_port}", "FALLBACK_API_KEY": "the-key-of-the-hop"}
@@ -261,7 +255,7 @@ async def test_the_fallback_takes_the_primarys_key(
 
 
 async def test_sixteen_mib_pass_through_both_and_a_byte_more_does_not(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     wav = speech()
@@ -274,7 +268,7 @@ async def test_sixteen_mib_pass_through_both_and_a_byte_more_does_not(
 
 
 async def test_the_better_founded_answer_is_returned_if_so_configured(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence, medium.script.confidence = 0.5, 0.4
     async with pair(tmp_path, small, medium, FINAL_CHOICE="best") as (stub, _, _):
@@ -287,9 +281,7 @@ async def test_the_better_founded_answer_is_returned_if_so_configured(
         assert response.text == "the medium text is here"
 
 
-async def test_without_a_fallback_a_doubtful_answer_is_returned_as_it_is(
-    tmp_path: Path, small: ScriptedRecognizer
-) -> None:
+async def test_without_a_fallback_a_doubtful_answer_is_returned_as_it_is(tmp_path: Path, small: ScriptedModel) -> None:
     small.script.confidence = 0.1
     async with running(tmp_path, "primary", small) as service, stub_of(service) as stub:
         response, trailers = await transcribe(stub)
@@ -301,7 +293,7 @@ async def test_without_a_fallback_a_doubtful_answer_is_returned_as_it_is(
 
 
 async def test_used_skipped_and_failed_add_up_to_the_requests_that_were_routed(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, fallback):
         await transcribe(stub)

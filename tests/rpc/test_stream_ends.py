@@ -22,8 +22,9 @@ from stt_server.engine.types import DecodeOptions
 from stt_server.streaming.events import Audio, Flush, Message, StreamConfig
 from stt_server.streaming.recognition import StreamRecognizer, UtteranceRecognition
 from stt_server.streaming.session import Limits, Session
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
-from tests.support.services import LARGE, running, until
+from stt_server.testing.scripted_model import Script, ScriptedModel
+from stt_server.testing.services import UNLIMITED
+from tests.support.services import running, until
 from tests.support.speech import RATE, clip, samples_of, silence
 from tests.support.streams import Caller, config, opened, pcm, stream
 
@@ -40,7 +41,7 @@ async def half_a_sentence() -> AsyncIterator[Message]:
 
 
 async def test_leaving_before_a_final_starts_frees_it_too(
-    service: Service, model: ScriptedRecognizer, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    service: Service, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     recognitions: list[UtteranceRecognition] = []
     sessions: list[Session] = []
@@ -75,8 +76,8 @@ async def test_leaving_before_a_final_starts_frees_it_too(
 @contextlib.asynccontextmanager
 async def with_a_deaf_caller(folder: Path, **keys: Any) -> AsyncIterator[tuple[Service, Any, Caller]]:
     """A service, a stub of it, and a stream that has sent all and of which more is to be read than the wire holds."""
-    model = ScriptedRecognizer(Script(text=" word" * 20_000))
-    options = [*LARGE, ("grpc.http2.bdp_probe", 0)]  # with it, the wire holds megabytes
+    model = ScriptedModel(Script(text=" word" * 20_000))
+    options = [*UNLIMITED, ("grpc.http2.bdp_probe", 0)]  # with it, the wire holds megabytes
     async with (
         running(folder, "primary", model, STREAM_IDLE_TIMEOUT_S=1, **keys) as service,
         grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}", options=options) as channel,

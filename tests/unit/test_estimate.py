@@ -12,14 +12,7 @@ from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.service_time import FORGET_S, MAX_SURPRISE, Load, ServiceTime
 from stt_server.audio import AudioFormat
 from stt_server.request import Upload
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 def test_nothing_is_known_before_anything_was_measured() -> None:
@@ -58,7 +51,7 @@ def test_one_that_was_held_up_does_little_and_what_has_become_slower_is_soon_bel
 
 
 def test_what_is_long_ago_is_forgotten() -> None:
-    clock = Clock()
+    clock = ManualClock(0.0)
     service_time = ServiceTime(clock)
     service_time.observe(Load(1, 5.0), 100.0)
     clock.now = FORGET_S + 1
