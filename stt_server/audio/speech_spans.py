@@ -27,7 +27,7 @@ _FAINT_PAD = SAMPLE_RATE
 
 _FAINT_WINDOWS = 8
 _FAINT_SHARE = 0.2
-"""Possible speech has at least 8 windows (0.26 s) above the lower threshold, which are at least this share of the windows
+"""Possible speech has at least 8 windows (0.26 s) above the lower threshold, which are at least this share of those
 from the first to the last; or it has one window that the VAD is certain of.
 
 Measured: single tones have 3 windows, loud white noise 6 % of any; a whisper 43 windows and 60 %, a falsetto 17 and
