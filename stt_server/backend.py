@@ -26,7 +26,7 @@ from stt_server.engine.types import Recognizer
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
 from stt_server.security.tls import ChannelPems, Read, channel_pems
-from stt_server.streaming.recognition import Live
+from stt_server.streaming.recognition import StreamBackend
 
 MIN_TIMEOUT_SHARE = 0.5
 """Share of FALLBACK_TIMEOUT_S below which a call's timeout says nothing about the fallback: the caller or the live
@@ -95,15 +95,13 @@ class Backend:
         )
         self.batcher = Batcher(recognizer, slots, settings.max_batch_size, times, health)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
-        self._audio = AudioReader(
-            self._audio_threads, decode_file, max_seconds=settings.max_audio_seconds, vad_filter=settings.vad_filter
-        )
+        self._decode_file = decode_file
         self._lengths = AudioLengthForecast()
         self._on_circuit_change = on_circuit_change
         self._fallback = HotSwap()
         self._route: FallbackRoute | None = None
         self.pipeline, live = self._pipelines(settings, route)
-        self.live = Live(live, self.batcher, self.gate)
+        self.live = StreamBackend(live, self.batcher, self.gate)
 
     def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
         """Apply changed settings to new requests and utterances; those in progress keep the old ones."""
@@ -115,7 +113,13 @@ class Backend:
         if route != self._route:
             self._reconnect(route)
         uploads, streams = self._cascades(settings)
-        parts = (self.info, self.batcher, self.gate, self._lengths, self._audio)
+        audio = AudioReader(
+            self._audio_threads,
+            self._decode_file,
+            max_seconds=settings.max_audio_seconds,
+            vad_filter=settings.vad_filter,
+        )
+        parts = (self.info, self.batcher, self.gate, self._lengths, audio)
         return Pipeline(*parts, uploads), Pipeline(*parts, streams)
 
     def _cascades(self, settings: Settings) -> tuple[Cascade, Cascade]:

@@ -184,7 +184,7 @@ async def test_limits_and_rules_are_those_of_the_file_for_the_next_request(tmp_p
         await now(VAD_FILTER="false")
         assert (await transcribe(stub, SILENCE, BEARER))[0].text != ""
         await now(MAX_STREAMS=0)
-        with pytest.raises(grpc.aio.AioRpcError, match="0 live streams are open"):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"live-stream limit reached \(0\)"):
             await stub.StreamTranscribe(iter(()), metadata=BEARER).read()
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
-from stt_server.audio import AudioFormat
+from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.types import DecodeOptions
 from stt_server.streaming.events import Audio, Flush, Message, StreamConfig
-from stt_server.streaming.recognition import Hearing
+from stt_server.streaming.recognition import StreamRecognizer, UtteranceRecognition
 from stt_server.streaming.session import Limits, Session
 from stt_server.testing.scripted_model import Script, ScriptedModel
 from stt_server.testing.services import UNLIMITED
@@ -33,25 +33,6 @@ HALF = FOX[: int(1.8 * RATE)]
 """Ends while somebody speaks."""
 
 
-class Leaving:
-    """The service's engine; the caller leaves the moment that an utterance's recognition begins."""
-
-    def __init__(self, service: Service) -> None:
-        self._live: Any = service.work.live
-        self.caller: asyncio.Future[None] | None = None
-        self.hearings: list[Hearing] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._live, name)
-
-    def hear(self, *args: Any, **kwargs: Any) -> Hearing:
-        hearing: Hearing = self._live.hear(*args, **kwargs)
-        self.hearings.append(hearing)
-        assert self.caller is not None
-        self.caller.cancel()
-        return hearing
-
-
 async def half_a_sentence() -> AsyncIterator[Message]:
     yield StreamConfig(DecodeOptions(), AudioFormat("linear16", RATE, 1))
     yield Audio(pcm(HALF))
@@ -59,26 +40,35 @@ async def half_a_sentence() -> AsyncIterator[Message]:
     await asyncio.Event().wait()
 
 
-async def test_a_caller_who_leaves_before_a_final_has_begun_frees_it_too(
-    service: Service, model: ScriptedModel, recwarn: pytest.WarningsRecorder
+async def test_leaving_before_a_final_starts_frees_it_too(
+    service: Service, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    engine = Leaving(service)
-    session = Session(engine, Limits(30, 2**20), service._watch, service._ears, "leaving")
+    recognitions: list[UtteranceRecognition] = []
+    sessions: list[Session] = []
+    recognize = StreamRecognizer.recognize
+
+    def recognize_and_leave(self: StreamRecognizer, chunk: Chunk, *, speculative: bool = False) -> UtteranceRecognition:
+        recognitions.append(recognize(self, chunk, speculative=speculative))
+        reading.cancel()
+        return recognitions[-1]
 
     async def read() -> None:
-        async with aclosing(session.events(half_a_sentence())) as events:
+        stream = service._streams.open(half_a_sentence(), service.work.live, Limits(30, 2**20), "leaving")
+        async with stream as session, aclosing(session.events()) as events:
+            sessions.append(session)
             async for _ in events:
                 pass
 
+    monkeypatch.setattr(StreamRecognizer, "recognize", recognize_and_leave)
     model.open.clear()
-    engine.caller = asyncio.ensure_future(read())
+    reading = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
-        await engine.caller
-    await until(lambda: not service.work.batcher.waiting and not session._tasks)
+        await reading
+    await until(lambda: not service.work.batcher.waiting and not len(sessions[0]._tasks))
     model.open.set()
-    (hearing,) = engine.hearings
+    (recognition,) = recognitions
     with pytest.raises(asyncio.CancelledError):
-        await hearing.recognition()
+        await recognition.hypothesis()
     gc.collect()
     assert not [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
 
