@@ -95,9 +95,7 @@ class Backend:
         )
         self.batcher = Batcher(recognizer, slots, settings.max_batch_size, times, health)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
-        self._audio = AudioReader(
-            self._audio_threads, decode_file, max_seconds=settings.max_audio_seconds, vad_filter=settings.vad_filter
-        )
+        self._decode_file = decode_file
         self._lengths = AudioLengthForecast()
         self._on_circuit_change = on_circuit_change
         self._fallback = HotSwap()
@@ -115,7 +113,13 @@ class Backend:
         if route != self._route:
             self._reconnect(route)
         uploads, streams = self._cascades(settings)
-        parts = (self.info, self.batcher, self.gate, self._lengths, self._audio)
+        audio = AudioReader(
+            self._audio_threads,
+            self._decode_file,
+            max_seconds=settings.max_audio_seconds,
+            vad_filter=settings.vad_filter,
+        )
+        parts = (self.info, self.batcher, self.gate, self._lengths, audio)
         return Pipeline(*parts, uploads), Pipeline(*parts, streams)
 
     def _cascades(self, settings: Settings) -> tuple[Cascade, Cascade]:
