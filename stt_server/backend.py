@@ -26,7 +26,7 @@ from stt_server.engine.types import Recognizer
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
 from stt_server.security.tls import ChannelPems, Read, channel_pems
-from stt_server.streaming.recognition import Live
+from stt_server.streaming.recognition import StreamBackend
 
 MIN_TIMEOUT_SHARE = 0.5
 """Share of FALLBACK_TIMEOUT_S below which a call's timeout says nothing about the fallback: the caller or the live
@@ -101,7 +101,7 @@ class Backend:
         self._fallback = HotSwap()
         self._route: FallbackRoute | None = None
         self.pipeline, live = self._pipelines(settings, route)
-        self.live = Live(live, self.batcher, self.gate)
+        self.live = StreamBackend(live, self.batcher, self.gate)
 
     def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
         """Apply changed settings to new requests and utterances; those in progress keep the old ones."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protos.stt.v1.errors import ERRORS, FALLBACK_CODES
-from tests.support.services import ROOT
+from stt_server.testing.paths import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.read_text().splitlines() if line[:1] == "|"]

@@ -15,12 +15,12 @@ import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import ROOT, SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.network import Cable, cable, why_not
 from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
 from tests.support.needs import lacking
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import ROOT, SPEECH
 from tests.support.speech import samples_of
 from tests.support.streams import FLUSH, Caller, config
 

@@ -19,6 +19,7 @@ from gateway.live.config import FIELDS
 from gateway.live.endpoint import CLOSE_CODES
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
+from stt_server.testing.paths import ROOT
 from tests.support.live_caller import (
     CONFIG,
     END,
@@ -33,7 +34,6 @@ from tests.support.live_caller import (
     streaming,
 )
 from tests.support.scripted_gateway_service import Failure, ScriptedService
-from tests.support.services import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -23,7 +23,8 @@ from stt_server.cascade.fallback import FallbackError
 from stt_server.engine.types import DecodeOptions
 from stt_server.request import Request, Upload
 from stt_server.rpc.fallback_stub import FallbackStub
-from tests.support.services import LARGE, until
+from stt_server.testing.services import UNLIMITED
+from tests.support.services import until
 
 REQUEST = Request(Upload(b"sound", AudioFormat("container", 0)), DecodeOptions(), "id-1")
 GOOD = pb.TranscribeResponse(text="done", routing=pb.Routing(final_model="medium"))
@@ -68,7 +69,7 @@ class ScriptedHealth(health.aio.HealthServicer):  # type: ignore[misc]  # it has
 async def served(
     fallback: ScriptedFallback, port: int = 0, has_health: bool = True
 ) -> AsyncIterator[tuple[int, ScriptedHealth]]:
-    server = grpc.aio.server(options=LARGE)
+    server = grpc.aio.server(options=UNLIMITED)
     speech_pb2_grpc.add_SpeechToTextServicer_to_server(fallback, server)
     servicer = ScriptedHealth(fallback)
     await servicer.set("stt.v1.SpeechToText", HealthCheckResponse.SERVING)

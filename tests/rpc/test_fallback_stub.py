@@ -16,7 +16,7 @@ from stt_server.cascade.fallback import FallbackError
 from stt_server.engine.types import DecodeOptions
 from stt_server.request import Request, Upload
 from stt_server.rpc.fallback_stub import FallbackStub
-from tests.support.services import LARGE
+from stt_server.testing.services import UNLIMITED
 
 
 class Refusing(speech_pb2_grpc.SpeechToTextServicer):
@@ -38,7 +38,7 @@ class Refusing(speech_pb2_grpc.SpeechToTextServicer):
 
 @asynccontextmanager
 async def served(servicer: Refusing, **options: Any) -> AsyncIterator[FallbackStub]:
-    server = grpc.aio.server(options=LARGE)
+    server = grpc.aio.server(options=UNLIMITED)
     speech_pb2_grpc.add_SpeechToTextServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

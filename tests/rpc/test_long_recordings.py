@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from stt_server.errors import EngineError
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script, ScriptedModel
 from tests.support.pair import pair
-from tests.support.services import SPEECH, failure, transcribe
+from tests.support.services import failure, transcribe
 from tests.support.speech import samples_of, silence, wav_of
 
 CONFIDENT, WEAK = Script(text=" the small text is sure"), Script(text=" the small text is weak", confidence=0.2)
@@ -24,18 +25,16 @@ def recording(chunks: int) -> bytes:
 
 
 @pytest.fixture
-def small() -> ScriptedRecognizer:
-    return ScriptedRecognizer(by_start=lambda start: WEAK if 5 < start < 10 else CONFIDENT)
+def small() -> ScriptedModel:
+    return ScriptedModel(by_start=lambda start: WEAK if 5 < start < 10 else CONFIDENT)
 
 
 @pytest.fixture
-def medium() -> ScriptedRecognizer:
-    return ScriptedRecognizer(MEDIUM, name="scripted-medium")
+def medium() -> ScriptedModel:
+    return ScriptedModel(MEDIUM, name="scripted-medium")
 
 
-async def test_only_the_weak_chunk_is_escalated(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_only_the_weak_chunk_is_escalated(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub, recording(3), word_timestamps=True)
         counts = primary._snapshot_now()["fallback"]
@@ -55,7 +54,7 @@ async def test_only_the_weak_chunk_is_escalated(
 
 
 async def test_final_model_is_that_of_most_of_the_audio(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: CONFIDENT if start < 5 else WEAK
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -65,7 +64,7 @@ async def test_final_model_is_that_of_most_of_the_audio(
 
 
 async def test_recording_of_weak_chunks_is_escalated_whole(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda _: WEAK
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -76,7 +75,7 @@ async def test_recording_of_weak_chunks_is_escalated_whole(
 
 
 async def test_low_language_probability_escalates_the_whole(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda _: Script(text=" quite sure of these words", language_probability=0.2)
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -86,7 +85,7 @@ async def test_low_language_probability_escalates_the_whole(
 
 
 async def test_few_words_in_one_chunk_do_not_escalate(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: Script(text=" yes") if start > 5 else CONFIDENT
     async with pair(tmp_path, small, medium) as (stub, _, __):
@@ -95,7 +94,7 @@ async def test_few_words_in_one_chunk_do_not_escalate(
 
 
 async def test_escalated_chunks_run_concurrently_up_to_a_limit(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: CONFIDENT if start < 5 else WEAK
     fallback_keys = {"MAX_CONCURRENCY": 16, "MAX_BATCH_SIZE": 1}
@@ -107,7 +106,7 @@ async def test_escalated_chunks_run_concurrently_up_to_a_limit(
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
 async def test_unavailable_fallback_fails_or_degrades(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR=on_error) as (stub, primary, fallback):
         await fallback.stop()
@@ -123,7 +122,7 @@ async def test_unavailable_fallback_fails_or_degrades(
 
 
 async def test_degrade_keeps_the_chunks_the_fallback_answered(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.by_start = lambda start: CONFIDENT if start < 5 else WEAK
     medium.script = Script(text=MEDIUM.text, error=EngineError("the model failed"), errors_left=1)
@@ -137,9 +136,7 @@ async def test_degrade_keeps_the_chunks_the_fallback_answered(
     assert trailers["x-fallback-error"] == "internal"
 
 
-async def test_final_choice_best_is_made_per_chunk(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_final_choice_best_is_made_per_chunk(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     small.by_start = lambda start: CONFIDENT if start < 5 else WEAK
     medium.script = Script(text=" the medium text guesses", confidence=0.1)
     async with pair(tmp_path, small, medium, FINAL_CHOICE="best") as (stub, _, __):

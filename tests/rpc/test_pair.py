@@ -11,23 +11,23 @@ import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.errors import EngineError, OutOfMemory
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.scripted_model import Script, ScriptedModel
 from tests.support.pair import pair
 from tests.support.services import failure, running, speech, stub_of, transcribe
 
 
 @pytest.fixture
-def small() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the small text is here"))
+def small() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the small text is here"))
 
 
 @pytest.fixture
-def medium() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
+def medium() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
 
 
 async def test_confident_answer_stays_on_the_primary(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
@@ -51,7 +51,7 @@ async def test_confident_answer_stays_on_the_primary(
     ],
 )
 async def test_each_routing_reason_escalates(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, script: Script, reasons: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, script: Script, reasons: str
 ) -> None:
     small.script = script
     async with pair(tmp_path, small, medium) as (stub, primary, _):
@@ -72,7 +72,7 @@ async def test_each_routing_reason_escalates(
 
 
 async def test_hallucination_is_dropped_without_escalation(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech")
     async with pair(tmp_path, small, medium) as (stub, primary, _):
@@ -86,7 +86,7 @@ async def test_hallucination_is_dropped_without_escalation(
 
 
 async def test_options_reach_the_fallback_unchanged(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     async with pair(tmp_path, small, medium) as (stub, _, _):
@@ -98,9 +98,7 @@ async def test_options_reach_the_fallback_unchanged(
     assert medium.seen[1].candidate_languages == ("en", "de")
 
 
-async def test_routing_policy_selects_the_model(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_routing_policy_selects_the_model(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     async with pair(tmp_path, small, medium) as (stub, _, _):
         response, trailers = await transcribe(stub, routing=pb.ROUTING_POLICY_FALLBACK_ONLY)
         assert response.text == "the medium text is here"
@@ -114,9 +112,7 @@ async def test_routing_policy_selects_the_model(
         assert trailers["x-conf-below"] == "true"
 
 
-async def test_slot_is_released_during_escalation(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_slot_is_released_during_escalation(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
     async with pair(tmp_path, small, medium, MAX_CONCURRENCY=1, MAX_QUEUE=0) as (stub, _, _):
@@ -132,7 +128,7 @@ async def test_slot_is_released_during_escalation(
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
 async def test_stopped_fallback_fails_or_degrades(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     small.script.confidence = 0.1
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR=on_error) as (stub, primary, fallback):
@@ -152,7 +148,7 @@ async def test_stopped_fallback_fails_or_degrades(
 
 
 async def test_degrade_runs_the_primary_if_it_was_skipped(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR="degrade") as (stub, _, fallback):
         await fallback.stop()
@@ -163,7 +159,7 @@ async def test_degrade_runs_the_primary_if_it_was_skipped(
 
 
 async def test_degrade_returns_the_primarys_error_if_both_fail(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.error = OutOfMemory("the device is out of memory")
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR="degrade") as (stub, _, fallback):
@@ -175,7 +171,7 @@ async def test_degrade_returns_the_primarys_error_if_both_fail(
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
 async def test_slow_fallback_times_out(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
@@ -195,7 +191,7 @@ async def test_slow_fallback_times_out(
 
 
 async def test_degrade_answers_before_the_callers_deadline(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
@@ -219,8 +215,8 @@ async def test_degrade_answers_before_the_callers_deadline(
 )
 async def test_fallbacks_error_is_reported_to_the_caller(
     tmp_path: Path,
-    small: ScriptedRecognizer,
-    medium: ScriptedRecognizer,
+    small: ScriptedModel,
+    medium: ScriptedModel,
     keys: dict[str, Any],
     fallback_keys: dict[str, Any],
     expected: str,
@@ -234,9 +230,7 @@ async def test_fallbacks_error_is_reported_to_the_caller(
     assert trailers["x-fallback-error"] == expected
 
 
-async def test_fallback_accepts_the_primarys_key(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_fallback_accepts_the_primarys_key(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     small.script.confidence = 0.1
     fallback_keys = {"API_KEYS": "primary:the-key-of-the-hop"}
     keys = {"FALLBACK_API_KEY": "the-key-of-the-hop"}
@@ -246,7 +240,7 @@ async def test_fallback_accepts_the_primarys_key(
 
 
 async def test_upload_limit_is_exact_through_both_services(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     wav = speech()
@@ -259,7 +253,7 @@ async def test_upload_limit_is_exact_through_both_services(
 
 
 async def test_final_choice_best_returns_the_more_confident_answer(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence, medium.script.confidence = 0.5, 0.4
     async with pair(tmp_path, small, medium, FINAL_CHOICE="best") as (stub, _, _):
@@ -272,7 +266,7 @@ async def test_final_choice_best_returns_the_more_confident_answer(
         assert response.text == "the medium text is here"
 
 
-async def test_without_a_fallback_a_weak_answer_is_returned(tmp_path: Path, small: ScriptedRecognizer) -> None:
+async def test_without_a_fallback_a_weak_answer_is_returned(tmp_path: Path, small: ScriptedModel) -> None:
     small.script.confidence = 0.1
     async with running(tmp_path, "primary", small) as service, stub_of(service) as stub:
         response, trailers = await transcribe(stub)
@@ -284,7 +278,7 @@ async def test_without_a_fallback_a_weak_answer_is_returned(tmp_path: Path, smal
 
 
 async def test_fallback_counts_add_up_to_the_routed_requests(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, fallback):
         await transcribe(stub)

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.app import Service
 from stt_server.engine.types import DecodeOptions
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import channel_to, failure, running, speech, stub_of, transcribe
 
 MILLISECONDS = re.compile(r"^\d+\.\d$")
@@ -47,7 +47,7 @@ async def test_invalid_request_id_is_replaced(stub: Any, given: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", trailers["x-req-id"])
 
 
-async def test_forced_language_disables_the_language_check(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_forced_language_disables_the_language_check(stub: Any, model: ScriptedModel) -> None:
     model.script.language_probability = 0.1
     response, trailers = await transcribe(stub, language="de")
     assert model.seen == [DecodeOptions(language="de")]
@@ -56,7 +56,7 @@ async def test_forced_language_disables_the_language_check(stub: Any, model: Scr
     assert not response.routing.reasons
 
 
-async def test_every_option_reaches_the_model(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_every_option_reaches_the_model(stub: Any, model: ScriptedModel) -> None:
     await transcribe(
         stub,
         candidate_languages=["de", "en"],
@@ -76,7 +76,7 @@ async def test_every_option_reaches_the_model(stub: Any, model: ScriptedRecogniz
     ]
 
 
-async def test_silence_yields_an_empty_text_without_escalation(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_silence_yields_an_empty_text_without_escalation(stub: Any, model: ScriptedModel) -> None:
     request = pb.TranscribeRequest(
         audio=bytes(2 * 16000 * 3),
         format=pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=16000),
@@ -89,7 +89,7 @@ async def test_silence_yields_an_empty_text_without_escalation(stub: Any, model:
     assert model.seen == []
 
 
-async def test_concurrent_requests_get_their_own_answers(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_concurrent_requests_get_their_own_answers(stub: Any, model: ScriptedModel) -> None:
     model.open.clear()
     calls = [asyncio.ensure_future(transcribe(stub, metadata=(("x-req-id", f"r{n}"),))) for n in range(20)]
     for _ in range(2):
@@ -142,7 +142,7 @@ async def test_upload_limit_is_exact(tmp_path: Path) -> None:
         assert trailers["x-error-type"] == "payload_too_large"
 
 
-async def test_fallback_service_never_escalates(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_fallback_service_never_escalates(tmp_path: Path, model: ScriptedModel) -> None:
     model.script.confidence, model.name = 0.1, "scripted-medium"
     async with running(tmp_path, "fallback", model) as service, stub_of(service) as stub:
         response, trailers = await transcribe(stub, routing=pb.ROUTING_POLICY_FALLBACK_ONLY)

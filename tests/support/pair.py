@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stt_server.app import Service
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import running, stub_of
 
 
 @contextlib.asynccontextmanager
 async def pair(
     folder: Path,
-    small: ScriptedRecognizer,
-    medium: ScriptedRecognizer,
+    small: ScriptedModel,
+    medium: ScriptedModel,
     *,
     fallback_keys: Mapping[str, Any] | None = None,
     **keys: Any,

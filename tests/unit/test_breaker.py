@@ -5,20 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stt_server.cascade.breaker import COOL_DOWN_S, FAILURES_TO_OPEN, Admission, Breaker, Health, Outcome
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 class Circuit:
     """A breaker with its clock and its state changes."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.states: list[str] = []
         self.reasons: list[str] = []
         self.breaker = Breaker(self.clock, self._changed)

@@ -12,14 +12,7 @@ from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.service_time import FORGET_S, MAX_SURPRISE, Load, ServiceTime
 from stt_server.audio import AudioFormat
 from stt_server.request import Upload
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 def test_forecast_is_unknown_before_measurements() -> None:
@@ -58,7 +51,7 @@ def test_outlier_counts_little_and_slowdown_is_learned() -> None:
 
 
 def test_old_measurements_are_forgotten() -> None:
-    clock = Clock()
+    clock = ManualClock(0.0)
     service_time = ServiceTime(clock)
     service_time.observe(Load(1, 5.0), 100.0)
     clock.now = FORGET_S + 1

@@ -11,16 +11,9 @@ import pytest
 from stt_server.admission.gate import SAFETY, Gate, Ticket
 from stt_server.admission.service_time import Load, ServiceTime
 from stt_server.errors import Overloaded
+from tests.support.clock import ManualClock
 
 ONE = Load(1, 5.0)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_queue_is_bounded_and_leaving_frees_a_place() -> None:
@@ -43,7 +36,7 @@ def test_error_frees_a_place() -> None:
 
 
 def test_ticket_separates_waiting_from_running() -> None:
-    clock = Clock()
+    clock = ManualClock(0.0)
     with Gate(2, 5, clock=clock).admit(ONE) as ticket:
         ticket.adjust(waiting=2)
         clock.now = 3.0
@@ -82,7 +75,7 @@ class Admission:
     """A gate of two slots, with a clock, measured inferences of one second per chunk, and requests that stay."""
 
     def __init__(self, max_queue: int = 100) -> None:
-        self.clock = Clock()
+        self.clock = ManualClock(0.0)
         self.service_time = ServiceTime(self.clock)
         self.gate = Gate(2, max_queue, self.service_time, clock=self.clock)
         self._admitted = contextlib.ExitStack()
