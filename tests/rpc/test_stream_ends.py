@@ -53,7 +53,7 @@ async def test_leaving_before_a_final_starts_frees_it_too(
         return recognitions[-1]
 
     async def read() -> None:
-        stream = service._streams.open(half_a_sentence(), service.work.live, Limits(30, 2**20), "leaving")
+        stream = service._streams.open(half_a_sentence(), service.backend.live, Limits(30, 2**20), "leaving")
         async with stream as session, aclosing(session.events()) as events:
             sessions.append(session)
             async for _ in events:
@@ -64,7 +64,7 @@ async def test_leaving_before_a_final_starts_frees_it_too(
     reading = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
         await reading
-    await until(lambda: not service.work.batcher.waiting and not len(sessions[0]._tasks))
+    await until(lambda: not service.backend.batcher.waiting and not len(sessions[0]._tasks))
     model.open.set()
     (recognition,) = recognitions
     with pytest.raises(asyncio.CancelledError):
@@ -86,7 +86,7 @@ async def with_a_deaf_caller(folder: Path, **keys: Any) -> AsyncIterator[tuple[S
         deaf = await opened(stub, interim_results=False)
         await deaf.say(np.tile(FOX, 6), piece=8.0)
         await deaf.next("final")
-        await until(lambda: not service._readiness.in_flight)
+        await until(lambda: not service.readiness.in_flight)
         yield service, stub, deaf
 
 

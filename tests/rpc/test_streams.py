@@ -259,11 +259,11 @@ async def test_a_caller_who_leaves_frees_everything(tmp_path: Path, model: Scrip
         await caller.next("started")
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         caller.call.cancel()
-        await until(lambda: gauge(service, "stt_streams_active") == 0 and not service._readiness.in_flight)
-        assert (service.work.batcher.waiting, service._queue_depth()) == (0, 0)
+        await until(lambda: gauge(service, "stt_streams_active") == 0 and not service.readiness.in_flight)
+        assert (service.backend.batcher.waiting, service.queue_depth) == (0, 0)
         model.open.set()
         assert (await transcribe(stub))[0].text
-        exposition = service._metrics.exposition()[0]
+        exposition = service.instruments.metrics.exposition()[0]
     assert 'stt_requests_exceptions_total{endpoint="/v1/stream",type="cancelled"} 1.0' in exposition
 
 
@@ -279,7 +279,7 @@ async def test_interims_are_thinned_while_the_engine_is_busy_and_answers_go_firs
             await caller.say(FOX[at : at + RATE // 2])
             await until(lambda at=at: heard(service) >= (at + RATE // 2) / RATE - 0.1)  # type: ignore[misc]
         waiting = asyncio.ensure_future(transcribe(stub))
-        await until(lambda: service.work.batcher.waiting == 2)
+        await until(lambda: service.backend.batcher.waiting == 2)
         assert gauge(service, "stt_stream_interims_thinned_total") >= 1
         model.open.set()
         await asyncio.gather(blocking, waiting)
@@ -368,7 +368,7 @@ async def test_streams_are_counted_as_what_they_are(tmp_path: Path, model: Scrip
         await stream(stub, config(), audio(pcm(said("quick_brown_fox", "hello_world"))))
         with pytest.raises(grpc.aio.AioRpcError):
             await stream(stub, audio(b"xx"))
-        await until(lambda: service._readiness.in_flight == 0)
+        await until(lambda: service.readiness.in_flight == 0)
         assert gauge(service, 'stt_requests_total{endpoint="/v1/stream"}') == 2
         assert gauge(service, 'stt_requests_exceptions_total{endpoint="/v1/stream",type="invalid_argument"}') == 1
         assert gauge(service, 'stt_utterances_total{result="skipped"}') == 2
@@ -457,7 +457,7 @@ async def test_the_next_utterance_is_heard_while_a_final_waits_for_the_fallback(
 
 
 def gauge(service: Service, series: str) -> float:
-    lines = service._metrics.exposition()[0].splitlines()
+    lines = service.instruments.metrics.exposition()[0].splitlines()
     return next(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == series)
 
 
