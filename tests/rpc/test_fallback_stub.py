@@ -1,4 +1,4 @@
-"""The stub by which the primary asks the fallback, against a real server that refuses at first."""
+"""The fallback stub, against a real server that refuses its first calls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def request(size: int = 10) -> Request:
 
 
 @pytest.mark.parametrize("size", [10, 16 * 2**20])
-async def test_an_unavailable_fallback_is_asked_once_more_however_large_the_request(size: int) -> None:
+async def test_unavailable_is_retried_once_at_any_size(size: int) -> None:
     servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=1)
     async with served(servicer) as stub:
         answer = await stub.transcribe(request(size), 20)
@@ -63,7 +63,7 @@ async def test_an_unavailable_fallback_is_asked_once_more_however_large_the_requ
     assert [length for length, _ in servicer.calls] == [size, size]
 
 
-async def test_it_is_asked_once_more_and_no_oftener() -> None:
+async def test_unavailable_is_retried_only_once() -> None:
     servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=9)
     async with served(servicer) as stub:
         with pytest.raises(FallbackError) as error:
@@ -82,7 +82,7 @@ async def test_it_is_asked_once_more_and_no_oftener() -> None:
         (grpc.StatusCode.UNIMPLEMENTED, (), "unimplemented"),
     ],
 )
-async def test_no_other_status_is_tried_again(
+async def test_other_statuses_are_not_retried(
     status: grpc.StatusCode, trailers: tuple[tuple[str, str], ...], code: str
 ) -> None:
     servicer = Refusing(status, 9, trailers)
@@ -93,7 +93,7 @@ async def test_no_other_status_is_tried_again(
     assert len(servicer.calls) == 1
 
 
-async def test_the_key_and_the_request_id_go_along() -> None:
+async def test_key_and_request_id_are_sent() -> None:
     servicer = Refusing(grpc.StatusCode.OK, times=0)
     async with served(servicer, api_key="the-key") as stub:
         await stub.transcribe(request(), 20)
@@ -102,7 +102,7 @@ async def test_the_key_and_the_request_id_go_along() -> None:
     assert metadata["x-req-id"] == "id-1"
 
 
-async def test_nobody_there_is_told_within_the_timeout() -> None:
+async def test_unreachable_fallback_is_unavailable() -> None:
     stub = FallbackStub("127.0.0.1:1", max_upload_bytes=2**20)
     with pytest.raises(FallbackError) as error:
         await stub.transcribe(request(), 5)

@@ -1,4 +1,4 @@
-"""The fallback is replaced between calls, and let go of once they are done."""
+"""Replacing the fallback between calls; the old one is closed once its calls have ended."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ REQUEST = Request(Upload(b"a", AudioFormat()), DecodeOptions(), "r")
 
 
 class Fake:
-    """Answers with its name once it may."""
+    """Answers with its name once released."""
 
     def __init__(self, name: str) -> None:
         self.answer = Answer(name, (), name, "en", None, 0.9, ())
-        self.may = asyncio.Event()
-        self.may.set()
+        self.released = asyncio.Event()
+        self.released.set()
         self.closed = False
 
     async def transcribe(self, request: Request, timeout_s: float) -> Answer:
-        await self.may.wait()
+        await self.released.wait()
         assert not self.closed
         return self.answer
 
@@ -35,16 +35,16 @@ class Fake:
         self.closed = True
 
 
-async def test_calls_go_to_the_one_of_now_and_end_where_they_began() -> None:
+async def test_calls_end_on_the_fallback_they_began_on() -> None:
     first, second, swap = Fake("first"), Fake("second"), HotSwap()
     swap.replace(first)
-    first.may.clear()
+    first.released.clear()
     early = asyncio.ensure_future(swap.transcribe(REQUEST, 1))
     await asyncio.sleep(0)
     swap.replace(second)
     assert (await swap.transcribe(REQUEST, 1)).model == "second"
     assert not first.closed
-    first.may.set()
+    first.released.set()
     assert (await early).model == "first"
     await until(lambda: first.closed)
     assert not second.closed
@@ -52,17 +52,17 @@ async def test_calls_go_to_the_one_of_now_and_end_where_they_began() -> None:
     assert second.closed
 
 
-async def test_one_that_nobody_asks_is_closed_at_once() -> None:
+async def test_replaced_idle_fallback_is_closed_at_once() -> None:
     first, swap = Fake("first"), HotSwap()
     swap.replace(first)
     swap.replace(Fake("second"))
     await until(lambda: first.closed)
 
 
-async def test_a_call_that_is_given_up_lets_go_too() -> None:
+async def test_cancelled_call_releases_a_replaced_fallback() -> None:
     first, swap = Fake("first"), HotSwap()
     swap.replace(first)
-    first.may.clear()
+    first.released.clear()
     early = asyncio.ensure_future(swap.transcribe(REQUEST, 1))
     await asyncio.sleep(0)
     swap.replace(Fake("second"))
@@ -70,7 +70,7 @@ async def test_a_call_that_is_given_up_lets_go_too() -> None:
     await until(lambda: first.closed)
 
 
-async def test_without_a_fallback_the_last_ones_may_still_ask_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_removed_fallback_lingers_for_admitted_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot_swap, "LINGER_S", 0.05)
     first, swap = Fake("first"), HotSwap()
     swap.replace(first)
@@ -81,7 +81,7 @@ async def test_without_a_fallback_the_last_ones_may_still_ask_for_a_while(monkey
         await swap.transcribe(REQUEST, 1)
 
 
-async def test_one_that_comes_back_in_time_is_another_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fallback_added_again_is_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot_swap, "LINGER_S", 0.05)
     first, again, swap = Fake("first"), Fake("again"), HotSwap()
     swap.replace(first)
