@@ -94,7 +94,7 @@ def test_an_import_circle_is_caught(late: str) -> None:
         ("gateway.c", "import gateway.a"),
         ("gateway", ""),
     ]
-    assert broken(first, second, third) == ["import circle: gateway.a -> gateway.b -> gateway.c -> gateway.a"]
+    assert broken(*modules) == ["import circle: gateway.a -> gateway.b -> gateway.c -> gateway.a"]
 
 
 def test_an_import_for_type_checkers_makes_no_circle() -> None:
