@@ -64,7 +64,7 @@ async def test_leaving_before_a_final_starts_frees_it_too(
         return recognitions[-1]
 
     async def read() -> None:
-        stream = service._streams.open(half_a_sentence(), service.work.live, Limits(30, 2**20), "leaving")
+        stream = service._streams.open(half_a_sentence(), service.backend.live, Limits(30, 2**20), "leaving")
         async with stream as session, aclosing(session.events()) as events:
             sessions.append(session)
             async for _ in events:
@@ -75,7 +75,7 @@ async def test_leaving_before_a_final_starts_frees_it_too(
     reading = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
         await reading
-    await until(lambda: not service.work.batcher.waiting and not len(sessions[0]._tasks))
+    await until(lambda: not service.backend.batcher.waiting and not len(sessions[0]._tasks))
     model.open.set()
     (recognition,) = recognitions
     with pytest.raises(asyncio.CancelledError):
@@ -97,7 +97,7 @@ async def unread_stream(folder: Path, **keys: Any) -> AsyncIterator[tuple[Servic
         unread = await opened(stub, interim_results=False)
         await unread.send_audio(np.tile(FOX, 6), piece=8.0)
         await unread.next("final")
-        await until(lambda: not service._readiness.in_flight)
+        await until(lambda: not service.readiness.in_flight)
         yield service, stub, unread
 
 
@@ -143,11 +143,11 @@ async def test_a_cancelled_stream_frees_everything(tmp_path: Path, model: Script
         await caller.next("started")
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         caller.call.cancel()
-        await until(lambda: metric(service, "stt_streams_active") == 0 and not service._readiness.in_flight)
-        assert (service.work.batcher.waiting, service._queue_depth()) == (0, 0)
+        await until(lambda: metric(service, "stt_streams_active") == 0 and not service.readiness.in_flight)
+        assert (service.backend.batcher.waiting, service.queue_depth) == (0, 0)
         model.open.set()
         assert (await transcribe(stub))[0].text
-        exposition = service._metrics.exposition()[0]
+        exposition = service.instruments.metrics.exposition()[0]
     assert 'stt_requests_exceptions_total{endpoint="/v1/stream",type="cancelled"} 1.0' in exposition
 
 

@@ -64,7 +64,7 @@ async def test_drafts_are_thinned_and_run_after_answers(tmp_path: Path, model: S
             await caller.send_audio(FOX[at : at + RATE // 2])
             await until(lambda at=at: audio_processed(service) >= (at + RATE // 2) / RATE - 0.1)  # type: ignore[misc]
         waiting = asyncio.ensure_future(transcribe(stub))
-        await until(lambda: service.work.batcher.waiting == 2)
+        await until(lambda: service.backend.batcher.waiting == 2)
         assert metric(service, "stt_stream_interims_thinned_total") >= 1
         model.open.set()
         await asyncio.gather(blocking, waiting)

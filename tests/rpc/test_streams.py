@@ -178,7 +178,7 @@ async def test_metrics_count_streams_apart_from_requests(tmp_path: Path, model: 
         await stream(stub, config(), TWO)
         with pytest.raises(grpc.aio.AioRpcError):
             await stream(stub, audio(b"xx"))
-        await until(lambda: service._readiness.in_flight == 0)
+        await until(lambda: service.readiness.in_flight == 0)
         assert metric(service, 'stt_requests_total{endpoint="/v1/stream"}') == 2
         assert metric(service, 'stt_requests_exceptions_total{endpoint="/v1/stream",type="invalid_argument"}') == 1
         assert metric(service, 'stt_utterances_total{result="skipped"}') == 2

@@ -172,7 +172,7 @@ def offsets(responses: Sequence[pb.StreamTranscribeResponse], kind: str) -> list
 
 def metric(service: Service, series: str) -> float:
     """The value of a series, named as in the exposition: `name{label="value"}`."""
-    lines = service._metrics.exposition()[0].splitlines()
+    lines = service.instruments.metrics.exposition()[0].splitlines()
     return next(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == series)
 
 
