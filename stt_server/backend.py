@@ -29,8 +29,8 @@ from stt_server.security.tls import ChannelPems, Read, channel_pems
 from stt_server.streaming.recognition import StreamBackend
 
 MIN_TIMEOUT_SHARE = 0.5
-"""Share of FALLBACK_TIMEOUT_S below which a call's timeout says nothing about the fallback: the caller or the live
-stream allowed too little."""
+"""Share of FALLBACK_TIMEOUT_S below which running into the timeout is no failure of the fallback: the caller or the
+live stream allowed too little."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class FallbackRoute:
     """None: without TLS."""
     max_upload_bytes: int
     timeout_s: float
-    """FALLBACK_TIMEOUT_S, from which the circuit breaker tells a slow fallback from a short deadline."""
+    """FALLBACK_TIMEOUT_S, for the circuit breaker to distinguish a slow fallback from a short deadline."""
 
 
 def fallback_route(settings: Settings, read: Read = Path.read_bytes) -> FallbackRoute | None:
@@ -104,7 +104,7 @@ class Backend:
         self.live = StreamBackend(live, self.batcher, self.gate)
 
     def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
-        """Apply changed settings to new requests and utterances; those in progress keep the old ones."""
+        """Apply changed settings to new requests and utterances; work in progress keeps the old ones."""
         self.gate.set_max_queue(settings.max_queue)
         self.pipeline, self.live.pipeline = self._pipelines(settings, route)
 
