@@ -122,7 +122,7 @@ async def test_there_is_no_time_limit_unless_one_is_given() -> None:
         ({"endpoint_silence": float("nan")}, "use seconds greater than 0"),
         ({"hotwords": "Ada"}, "hotwords must be a sequence of strings"),
         ({"request_id": "a b"}, "invalid request_id"),
-        ({"encoding": AudioFormat("mp3", 8000)}, "encoding takes linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"encoding": AudioFormat("mp3", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
     ],
 )
 def test_an_option_that_is_none_is_said_at_once(options: dict[str, object], says: str) -> None:

@@ -210,17 +210,26 @@ def _transport(name: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
 
 
 def _circles(imports: Mapping[str, set[str]]) -> Iterator[str]:
-    """One line for each module that imports itself through others, by the shortest way."""
+    """Modules that import each other, lazy imports included."""
     for name in imports:
-        path = {other: f"{name} -> {other}" for other in imports[name] if other != name}
-        waiting = list(path)
-        for current in waiting:
-            if name in imports.get(current, ()):
-                yield f"{name} is in an import circle: {path[current]} -> {name}"
-                break
-            for other in imports.get(current, set()) - path.keys():
-                path[other] = f"{path[current]} -> {other}"
+        path = _path_to(name, imports)
+        # Each circle once: from the module whose name comes first.
+        if path and name == min(path):
+            yield f"import circle: {' -> '.join([*path, name])}"
+
+
+def _path_to(name: str, imports: Mapping[str, set[str]]) -> list[str]:
+    """A shortest chain of imports that leads from `name` back to it; empty if there is none."""
+    reached = {name: [name]}
+    waiting = [name]
+    for current in waiting:
+        for other in sorted(imports[current] & imports.keys()):
+            if other == name:
+                return reached[current]
+            if other not in reached:
+                reached[other] = [*reached[current], other]
                 waiting.append(other)
+    return []
 
 
 def _effects(module: Module) -> Iterator[str]:
