@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher, InferenceTimes
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
 from stt_server.security.tls import ChannelPems, Read, channel_pems
@@ -160,8 +160,3 @@ def _connect(route: FallbackRoute, on_change: Callable[[CircuitState], None]) ->
         max_upload_bytes=route.max_upload_bytes,
     )
     return Circuit(stub, route.timeout_s * MIN_TIMEOUT_SHARE, on_change)
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
