@@ -149,7 +149,7 @@ class Service:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         until = time.monotonic() + self.settings.drain_timeout_s
         if self._gateway is not None:
-            self._gateway.take_leave()
+            self._gateway.announce_shutdown()
         if self._readiness.ready:
             await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
         self._readiness.state = "stopping"

@@ -15,7 +15,7 @@ class Gateway(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
-    def take_leave(self) -> None:
+    def announce_shutdown(self) -> None:
         """Tells callers with each answer that their next request belongs on another connection."""
         ...
 
