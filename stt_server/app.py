@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from stt_server.admission.upload_budget import Room
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.audio.vad import VoiceActivity
-from stt_server.backend import Route, Work, route_of, usable_cores
+from stt_server.backend import Backend, FallbackRoute, fallback_route, usable_cores
 from stt_server.config import Settings
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
@@ -49,6 +49,7 @@ from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_
 from stt_server.security.key_ring import KeyRing
 from stt_server.security.rate_limit import RateLimiter
 from stt_server.security.tls import ServerCertificate, ServerPems, server_pems
+from stt_server.streaming.events import Message
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
 
@@ -92,7 +93,7 @@ class Service:
             ConfigError: a PEM file of FALLBACK_* that can't be used.
         """
         self.settings = settings
-        self.route = route_of(settings)
+        self.route = fallback_route(settings)
         self.grpc_port = 0
         self._load = load
         self._make_gateway = make_gateway if settings.http_port is not None else None
@@ -101,9 +102,9 @@ class Service:
         self._started = time.monotonic()
         self._readiness = Readiness()
         self._lost = asyncio.Event()
-        self._work: Work | None = None
+        self._work: Backend | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
+        self._vad_threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="vad")
         self._observe()
         bounds = DecodeLimits(settings.max_audio_seconds, settings.max_upload_bytes)
         self._children = DecoderPool(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
@@ -136,8 +137,8 @@ class Service:
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._children.start())
-        await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(
+        await loop.run_in_executor(self._vad_threads, VoiceActivity)  # load its model before the first stream
+        self._work = Backend(
             self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._model_health
         )
         self._stack.push_async_callback(self._work.close)
@@ -161,10 +162,10 @@ class Service:
         self._health.end_watches()
         # It ends with the last refusal: callers who came in this moment are told not_ready rather than cut off.
         await self._server.stop(REFUSING_S)
-        self._ears.shutdown(wait=False)
+        self._vad_threads.shutdown(wait=False)
         await self._stack.aclose()
 
-    def follow(self, settings: Settings, route: Route | None) -> None:
+    def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
         """Goes on with changed settings, which differ in live keys alone. Calls in flight keep what they began with.
 
         Args:
@@ -218,8 +219,8 @@ class Service:
         if self._gpu is not None:
             registry.register(GpuCollector(self._gpu))
         self._faults = FaultMetrics(registry)
-        self._watch = StreamMetrics(registry, self._metrics)
-        self._streams = Streams(settings.max_streams, self._watch)
+        self._stream_metrics = StreamMetrics(registry, self._metrics)
+        self._streams = Streams(settings.max_streams, self._stream_metrics, self._vad_threads)
         self._model_health = ModelHealth(self._faults.engine_failed, self._lose)
         self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
 
@@ -241,7 +242,7 @@ class Service:
         room = Room(settings.max_upload_bytes)
 
         def check_door() -> None:
-            self.work.gate.check_door()
+            self.work.gate.check_admission()
 
         unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
         server = grpc.aio.server(
@@ -251,7 +252,7 @@ class Service:
             options=server_options(settings.max_upload_bytes),
         )
         speech_pb2_grpc.add_SpeechToTextServicer_to_server(
-            SpeechServicer(lambda: self.work.pipeline, self._session, self._streams, settings.max_upload_bytes),
+            SpeechServicer(lambda: self.work.pipeline, self._open_stream, settings.max_upload_bytes),
             server,
         )
         speech_pb2_grpc.add_OperationsServicer_to_server(
@@ -280,13 +281,14 @@ class Service:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
         return listen_for_gateway(self._server, Path(folder))
 
-    def _session(self, request_id: str) -> Session:
-        """A new live stream."""
+    def _open_stream(
+        self, messages: AsyncIterator[Message], request_id: str
+    ) -> contextlib.AbstractAsyncContextManager[Session]:
         limits = Limits(self.settings.stream_idle_timeout_s, self.settings.max_upload_bytes)
-        return Session(self.work.live, limits, self._watch, self._ears, request_id)
+        return self._streams.open(messages, self.work.live, limits, request_id)
 
     @property
-    def work(self) -> Work:
+    def work(self) -> Backend:
         """What answers; there once the service is ready."""
         assert self._work is not None, "calls are let in only when ready"  # noqa: S101
         return self._work

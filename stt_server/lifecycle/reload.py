@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stt_server.app import Service
-from stt_server.backend import Route, route_of
+from stt_server.backend import FallbackRoute, fallback_route
 from stt_server.config import ConfigError, Settings
 from stt_server.config.changes import Change, change, refuse_to_open, refuse_torn
 from stt_server.config.load import read, unreadable
@@ -33,7 +33,7 @@ class _Offer:
     """What the files of one look make, read and checked."""
 
     change: Change
-    route: Route | None
+    route: FallbackRoute | None
     pems: ServerPems | None
     """None: without TLS, or as they are."""
     held: bytes
@@ -128,7 +128,7 @@ class Reloader:
         problems = []
         route, pems = self._service.route, None
         try:
-            route = route_of(to_be.settings, look.read)
+            route = fallback_route(to_be.settings, look.read)
         except ConfigError as error:
             if to_be.names_fallback:
                 raise

@@ -14,7 +14,7 @@ from protos.stt.v1 import wire
 from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
 from stt_server.errors import Refused
 from stt_server.observability.call_record import Call, Endpoint
-from stt_server.request import Progress, Transcript
+from stt_server.request import Trace, Transcript
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -42,7 +42,7 @@ class CallState:
     """Monotonic seconds."""
     key_name: str | None = None
     audio_bytes: int | None = None
-    progress: Progress = field(default_factory=Progress)
+    trace: Trace = field(default_factory=Trace)
     transcript: Transcript | None = None
     status: StatusCode = StatusCode.OK
     kind: ErrorKind | None = None
@@ -54,7 +54,7 @@ class CallState:
 
     def story(self, now: float) -> Call:
         """What is told to metrics, log and snapshot. `now`: monotonic seconds."""
-        progress, transcript = self.progress, self.transcript
+        trace, transcript = self.trace, self.transcript
         return Call(
             endpoint=self.endpoint,
             method=self.method,
@@ -67,14 +67,14 @@ class CallState:
             refused=self.refused,
             error_message=header_safe(self.message),
             model=transcript.answer.model if transcript else None,
-            route_reasons=tuple(reason.value for reason in progress.reasons),
-            fallback_result=progress.fallback_result,
-            fallback_error=progress.fallback_error,
-            queue_wait=progress.queue_wait,
-            primary_infer=progress.primary_infer,
-            fallback_infer=progress.fallback_infer,
-            audio_seconds=progress.audio_seconds,
-            suppressed=progress.suppressed,
+            route_reasons=tuple(reason.value for reason in trace.reasons),
+            fallback_result=trace.fallback_result,
+            fallback_error=trace.fallback_error,
+            queue_wait=trace.queue_wait,
+            primary_infer=trace.primary_infer,
+            fallback_infer=trace.fallback_infer,
+            audio_seconds=trace.audio_seconds,
+            suppressed=trace.suppressed,
             audio_bytes=self.audio_bytes,
             language=transcript.answer.language if transcript else None,
         )
@@ -89,18 +89,18 @@ def trailing_metadata(call: CallState, now: float) -> list[tuple[str, str]]:
     entries = [(wire.X_REQ_ID, call.request_id), *_timings(call), (wire.X_TOTAL_MS, _ms(now - call.started))]
     if call.transcript is not None:
         entries += _routing(call.transcript)
-    if call.progress.fallback_error:
-        entries.append((wire.X_FALLBACK_ERROR, call.progress.fallback_error))
+    if call.trace.fallback_error:
+        entries.append((wire.X_FALLBACK_ERROR, call.trace.fallback_error))
     return entries
 
 
 def _timings(call: CallState) -> list[tuple[str, str]]:
     """Every step's time; of an error, of those steps only that it got to."""
-    progress = call.progress
+    trace = call.trace
     steps = (
-        (wire.X_QUEUE_WAIT_MS, progress.queue_wait),
-        (wire.X_PRIMARY_INFER_MS, progress.primary_infer),
-        (wire.X_FALLBACK_INFER_MS, progress.fallback_infer),
+        (wire.X_QUEUE_WAIT_MS, trace.queue_wait),
+        (wire.X_PRIMARY_INFER_MS, trace.primary_infer),
+        (wire.X_FALLBACK_INFER_MS, trace.fallback_infer),
     )
     answered = call.transcript is not None
     return [(name, _ms(seconds or 0.0)) for name, seconds in steps if seconds is not None or answered]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import grpc
@@ -22,10 +22,10 @@ from stt_server.pipeline import Pipeline
 from stt_server.request import Transcript
 from stt_server.rpc.access_control import Guard
 from stt_server.rpc.call_state import CallState, current_call, request_id_of
-from stt_server.rpc.convert import duration, job_of, response_of
+from stt_server.rpc.convert import duration, request_of, response_of
 from stt_server.rpc.interceptors import SPEECH, abort
 from stt_server.rpc.stream_convert import event_of, messages_of
-from stt_server.streaming.registry import Streams
+from stt_server.streaming.events import Message
 from stt_server.streaming.session import Session
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,20 +44,17 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     def __init__(
         self,
         pipeline: Callable[[], Pipeline],
-        session: Callable[[str], Session],
-        streams: Streams,
+        open_stream: Callable[[AsyncIterator[Message], str], AbstractAsyncContextManager[Session]],
         max_upload_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             pipeline: the pipeline, once the service is ready; calls are not let in before.
-            session: a new live session for a request id.
-            streams: all that are open.
+            open_stream: starts a live session for messages and a request id.
         """
         self._pipeline = pipeline
-        self._session = session
-        self._streams = streams
+        self._open_stream = open_stream
         self._max_upload_bytes = max_upload_bytes
         self._clock = clock
 
@@ -67,9 +64,10 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
         call.audio_bytes = len(request.audio)
         self._check_size(len(request.audio))
         deadline = self._deadline(context)
-        job = job_of(request, call.request_id, deadline)
-        call.transcript = await self._in_time(self._pipeline().transcribe(job, call.progress), deadline)
-        return response_of(call.transcript, call.progress, call.request_id, self._clock() - call.started)
+        wanted = request_of(request, call.request_id, deadline)
+        call.trace = wanted.trace
+        call.transcript = await self._in_time(self._pipeline().transcribe(wanted), deadline)
+        return response_of(call.transcript, call.trace, call.request_id, self._clock() - call.started)
 
     def _deadline(self, context: Context) -> float:
         """Until when there has to be an answer, or it has to be said that there is none. Monotonic seconds."""
@@ -100,14 +98,16 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     ) -> AsyncIterator[pb.StreamTranscribeResponse]:
         """Transcribes live audio; see speech.proto, and docs/streams.md."""
         call = current_call.get()
-        session = self._session(call.request_id)
-        try:
-            with self._streams.admit(session):
-                async with aclosing(session.events(messages_of(request_iterator))) as events:
-                    async for sent in events:
-                        yield event_of(sent, call.request_id)
-        finally:
-            call.progress.audio_seconds = session.heard
+        call.trace.audio_seconds = 0.0
+        async with (
+            self._open_stream(messages_of(request_iterator), call.request_id) as session,
+            aclosing(session.events()) as events,
+        ):
+            try:
+                async for sent in events:
+                    yield event_of(sent, call.request_id)
+            finally:
+                call.trace.audio_seconds = session.audio_processed
 
 
 class OperationsServicer(speech_pb2_grpc.OperationsServicer):

@@ -17,10 +17,11 @@ from buildscripts.lib.bench import engine as bench_engine
 from buildscripts.lib.bench import profile as bench_profile
 from buildscripts.lib.bench import service as bench_service
 from buildscripts.lib.bench.mixes import choose
-from buildscripts.lib.bench.report import Spread, accuracy, percentile, ratios
+from buildscripts.lib.bench.report import Spread, accuracy, ratios
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import Clip, CorpusError, joined, load, word_errors
-from tests.support.services import MODELS, SAMPLES
+from stt_server.testing.load import percentile
+from stt_server.testing.paths import MODELS, SAMPLES
 
 TINY = str(MODELS / "whisper-tiny.en-ct2")
 

@@ -25,7 +25,7 @@ from buildscripts.lib.bench.live_load import (
 from buildscripts.lib.bench.live_report import LiveMeasurement, error_rate, greatest, plot_live
 from buildscripts.lib.load.closed_loop import Recording
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
-from tests.support.services import MODELS, SAMPLES
+from stt_server.testing.paths import MODELS, SAMPLES
 
 TINY = str(MODELS / "whisper-tiny.en-ct2")
 

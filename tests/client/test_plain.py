@@ -16,7 +16,7 @@ from stt_client import LatencyStats, Samples, SttClient, SttPool, Tls
 from stt_client.channel import Target, channel_options, parse_target
 from stt_client.convert import reason_of, seconds_of, transcript_of
 from stt_client.request import AudioFormat, prepare
-from tests.support.scripted_client_service import response
+from tests.support.contract_messages import transcript as transcript_message
 
 MIB = 1024 * 1024
 
@@ -141,7 +141,7 @@ def test_durations_keep_their_microseconds(duration: Duration, seconds: float) -
 
 
 def test_a_transcript_has_the_shape_of_the_rest_json() -> None:
-    transcript = transcript_of(response("hello world", "abc"), {})
+    transcript = transcript_of(transcript_message("hello world", request_id="abc"), {})
     as_json = json.loads(json.dumps(transcript.as_dict()))
     assert as_json == {
         "request_id": "abc",
@@ -185,7 +185,7 @@ def test_a_transcript_has_the_shape_of_the_rest_json() -> None:
 
 
 def test_a_forced_language_has_no_probability() -> None:
-    message = response()
+    message = transcript_message()
     message.ClearField("language_probability")
     assert transcript_of(message, {}).as_dict()["language_probability"] is None
 

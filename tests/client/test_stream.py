@@ -15,7 +15,8 @@ from stt_client.convert import event_json
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
 from tests.client.test_client import unused_port
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, Toy, speech
-from tests.support.scripted_client_service import Failure, Script, serving
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 
 WAIT_S = 20
 MIB = 1024 * 1024
@@ -97,15 +98,19 @@ async def test_options_reach_the_service() -> None:
     )
     assert config.endpoint_silence.ToMilliseconds() == 250
     assert (config.interim_results, config.single_utterance) == (False, True)
-    (metadata,) = served.script.metadata
-    assert (metadata["authorization"], metadata["x-req-id"], metadata["x-more"]) == ("Bearer k", "live-1", "yes")
+    (call,) = served.script.streams
+    assert (call.metadata["authorization"], call.metadata["x-req-id"], call.metadata["x-more"]) == (
+        "Bearer k",
+        "live-1",
+        "yes",
+    )
 
 
 async def test_there_is_no_time_limit_unless_one_is_given() -> None:
     async with serving(Script(stream=Toy())) as served, SttClient(served.target, timeout=5) as client:
         _ = [event async for event in client.stream(chunks("a"), encoding=FORMAT)]
         _ = [event async for event in client.stream(chunks("a"), encoding=FORMAT, timeout=30)]
-    unlimited, limited = served.script.time_remaining
+    unlimited, limited = (call.time_remaining for call in served.script.streams)
     assert unlimited is None or unlimited > 1e6
     assert limited is not None and 25 < limited < 31
 
@@ -266,13 +271,13 @@ async def test_a_stream_is_one_record() -> None:
 
 @pytest.mark.parametrize("resume", [False, True])
 async def test_an_error_of_the_request_is_raised_by_its_type(resume: bool) -> None:
-    script = Script(always=Failure("invalid_argument", "no such language"))
+    script = Script(failure=Failure("invalid_argument", "no such language"))
     records: list[CallRecord] = []
     async with serving(script) as served, SttClient(served.target, telemetry=records.append) as client:
         with pytest.raises(InvalidArgument, match="no such language"):
             _ = [event async for event in client.stream(chunks("ab"), encoding=FORMAT, resume=resume)]
     assert [record.error_type for record in records] == ["invalid_argument"]
-    assert len(script.metadata) == 1
+    assert len(script.streams) == 1
 
 
 async def test_an_unexpected_error_of_the_service_is_internal() -> None:

@@ -13,7 +13,7 @@ import pytest
 from stt_client import SttClient, Tls
 from stt_client.cli import main
 from stt_client.errors import UpstreamUnavailable
-from tests.support.scripted_client_service import serving
+from tests.support.contract_service import serving
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 

@@ -46,7 +46,7 @@ def test_the_entry_points_may_join_service_and_gateway(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("stt_server.engine.whisper", "from stt_server.pipeline import Job"),
+        ("stt_server.engine.whisper", "from stt_server.pipeline import Pipeline"),
         ("stt_server.audio.decode", "from stt_server import pipeline"),
         ("stt_server.audio.decode", "from .. import rpc"),
         ("stt_server.routing", "import stt_server.rpc.convert"),
@@ -127,7 +127,7 @@ def test_what_happens_only_when_called_is_no_violation(text: str) -> None:
 def test_relative_imports_of_a_package_are_resolved() -> None:
     texts = {
         "stt_server.engine": ("from . import whisper", True),
-        "stt_server.engine.whisper": ("from ..pipeline import Job", False),
+        "stt_server.engine.whisper": ("from ..pipeline import Pipeline", False),
         "stt_server.pipeline": ("", False),
     }
     assert violations(texts) == [

@@ -17,10 +17,11 @@ from google.protobuf.text_format import MessageToString
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess
 from tests.faults.callers import PATIENCE_S, post, rest, say, socket_to, streaming
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import SPEECH, speech
+from tests.support.services import speech
 from tests.support.speech import samples_of
 
 CALLER_KEY = "caller+7f3a/9c2e=5b81~d046"

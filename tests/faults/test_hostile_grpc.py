@@ -15,6 +15,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from stt_server.rpc.server_options import METADATA_BYTES
+from stt_server.testing.services import UNLIMITED, ServiceProcess
 from tests.faults.hostile import (
     DATA,
     END_STREAM,
@@ -32,8 +33,7 @@ from tests.faults.hostile import (
     frame,
     peak_mib,
 )
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import LARGE, speech
+from tests.support.services import speech
 
 TRANSCRIBE = "/stt.v1.SpeechToText/Transcribe"
 BEARER = (b"authorization", b"Bearer " + KEY.encode())
@@ -41,7 +41,7 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 
 @pytest.fixture
 def channel(besieged: ServiceProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(besieged.target, options=LARGE) as found:
+    with grpc.insecure_channel(besieged.target, options=UNLIMITED) as found:
         yield found
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 
-from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, offer
 from stt_client import SttClient
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.load import Grpc, Rest, Tally, offer
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import until_in_flight
 from tests.faults.hostile import FORM, head, header_of, status_of
-from tests.support.service_processes import ServiceProcess, running
 from tests.support.speech import silence, wav_of
 
 INFERENCE_S, SLOTS = 0.1, 2
@@ -60,12 +60,12 @@ async def test_at_ten_times_its_capacity_all_is_answered_in_time_or_refused_at_o
     with running(primary):
         wav = wav_of(silence(0.5))
         async with SttClient(primary.target) as client, primary.channel() as channel:
-            ways = (Grpc(channel, wav), rest := Rest(primary.http_port, wav))
-            before = Tally(await offer(ways, CAPACITY / 2, 2, TIMEOUTS))
+            transports = (Grpc(channel, wav), rest := Rest(primary.http_port, wav))
+            before = Tally(await offer(transports, CAPACITY / 2, 2, TIMEOUTS))
             resident = primary.resident_mib()
             async with looked_after(client, primary.url) as health:
-                during = Tally(await offer(ways, 10 * CAPACITY, SECONDS, TIMEOUTS))
-            after = Tally(await offer(ways, CAPACITY / 2, 2, TIMEOUTS))
+                during = Tally(await offer(transports, 10 * CAPACITY, SECONDS, TIMEOUTS))
+            after = Tally(await offer(transports, CAPACITY / 2, 2, TIMEOUTS))
             rest.close()
             left = [await metric(client, name) for name in ("stt_queue_depth", "stt_in_flight")]
             refused = [
@@ -85,7 +85,9 @@ async def test_at_ten_times_its_capacity_all_is_answered_in_time_or_refused_at_o
     assert seen < 0.5
     assert all(outcome.retry_after_s for outcome in during.refused)
     assert (
-        {outcome.way for outcome in during.answered} == {outcome.way for outcome in during.refused} == {"grpc", "rest"}
+        {outcome.transport for outcome in during.answered}
+        == {outcome.transport for outcome in during.refused}
+        == {"grpc", "rest"}
     )
     assert sum(refused) == len(during.refused) + len(after.refused)
     assert min(refused) > 0

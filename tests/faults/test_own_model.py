@@ -13,10 +13,10 @@ import pytest
 
 from stt_client import SttClient
 from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE
-from stt_server.testing.scripted_service import Failure, Script
+from stt_server.testing.scripted_model import Failure, Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import NOT_SERVING, SERVING, watched
 from tests.faults.replies import WAYS, Reply
-from tests.support.service_processes import ServiceProcess, running
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 

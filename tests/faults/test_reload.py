@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.steady import NO_RETRY, WAV, Steady, by_grpc, by_rest
 from tests.support.observing import eventually
-from tests.support.service_processes import ServiceProcess, running
 from tests.support.services import transcribe
 
 FIRST = "the first fallback says"

@@ -13,7 +13,10 @@ import pytest
 
 from stt_client import SttClient
 from stt_client.errors import NotReady
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.processes import free_port
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import (
     NOT_SERVING,
     SERVING,
@@ -26,8 +29,6 @@ from tests.faults.callers import (
     until_in_flight,
     watched,
 )
-from tests.support.service_processes import ServiceProcess, free_port, running
-from tests.support.services import SPEECH
 from tests.support.speech import samples_of
 from tests.support.streams import finals
 

@@ -18,7 +18,7 @@ from gateway.options import GatewayOptions
 from protos.stt.v1.errors import ERRORS
 from stt_server.app import Service
 from stt_server.errors import EngineError, OutOfMemory
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.scripted_model import Script, ScriptedModel
 from tests.support.services import failure, running, speech, stub_of, transcribe, until
 
 
@@ -63,7 +63,7 @@ ELSEWHERE = {"cancelled", "upstream_unavailable"}
 @contextlib.asynccontextmanager
 async def staged(scenario: Scenario, folder: Path) -> AsyncIterator[tuple[Service, Any, httpx.AsyncClient]]:
     """The service of a scenario, brought to the point where the next request runs into the row."""
-    model = ScriptedRecognizer(scenario.script)
+    model = ScriptedModel(scenario.script)
     async with contextlib.AsyncExitStack() as stack:
         service = await stack.enter_async_context(running(folder, model=model, HTTP_PORT=0, **scenario.keys))
         stub = await stack.enter_async_context(stub_of(service))

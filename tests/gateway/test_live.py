@@ -20,6 +20,7 @@ from gateway.live.endpoint import CLOSE_CODES
 from gateway.options import GatewayOptions, HttpTls
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
+from stt_server.testing.paths import ROOT
 from tests.support.live_caller import (
     CONFIG,
     END,
@@ -34,7 +35,6 @@ from tests.support.live_caller import (
     streaming,
 )
 from tests.support.scripted_gateway_service import Failure, ScriptedService
-from tests.support.services import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -18,7 +18,7 @@ from stt_server.app import Service
 from stt_server.config import Role, Settings, parse
 from stt_server.engine.types import Recognizer
 from stt_server.lifecycle.reload import Reloader
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.certificates import authority
 from tests.support.services import failure, running, settings_text, stub_of, transcribe, until
 from tests.support.speech import wav_of
@@ -148,7 +148,7 @@ async def test_what_comes_while_the_model_loads_is_what_the_service_starts_with(
 
     def load(_: Settings) -> Recognizer:
         loading.wait(20)
-        return ScriptedRecognizer()
+        return ScriptedModel()
 
     service = Service(parse(path.read_text(), "primary"), load)
     reloader = Reloader(path, service)
@@ -184,7 +184,7 @@ async def test_limits_and_rules_are_those_of_the_file_for_the_next_request(tmp_p
         await now(VAD_FILTER="false")
         assert (await transcribe(stub, SILENCE, BEARER))[0].text != ""
         await now(MAX_STREAMS=0)
-        with pytest.raises(grpc.aio.AioRpcError, match="0 live streams are open"):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"live-stream limit reached \(0\)"):
             await stub.StreamTranscribe(iter(()), metadata=BEARER).read()
 
 

@@ -17,38 +17,20 @@ import pytest
 
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
-from stt_server.audio import AudioFormat
+from stt_server.audio import AudioFormat, Chunk
 from stt_server.engine.types import DecodeOptions
 from stt_server.streaming.events import Audio, Flush, Message, StreamConfig
-from stt_server.streaming.recognition import Hearing
+from stt_server.streaming.recognition import StreamRecognizer, UtteranceRecognition
 from stt_server.streaming.session import Limits, Session
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
-from tests.support.services import LARGE, running, until
+from stt_server.testing.scripted_model import Script, ScriptedModel
+from stt_server.testing.services import UNLIMITED
+from tests.support.services import running, until
 from tests.support.speech import RATE, clip, samples_of, silence
 from tests.support.streams import Caller, config, opened, pcm, stream
 
 FOX = np.concatenate([silence(0.5), samples_of(clip("en", "quick_brown_fox")), silence(1.0)])
 HALF = FOX[: int(1.8 * RATE)]
 """Ends while somebody speaks."""
-
-
-class Leaving:
-    """The service's engine; the caller leaves the moment that an utterance's recognition begins."""
-
-    def __init__(self, service: Service) -> None:
-        self._live: Any = service.work.live
-        self.caller: asyncio.Future[None] | None = None
-        self.hearings: list[Hearing] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._live, name)
-
-    def hear(self, *args: Any, **kwargs: Any) -> Hearing:
-        hearing: Hearing = self._live.hear(*args, **kwargs)
-        self.hearings.append(hearing)
-        assert self.caller is not None
-        self.caller.cancel()
-        return hearing
 
 
 async def half_a_sentence() -> AsyncIterator[Message]:
@@ -58,26 +40,35 @@ async def half_a_sentence() -> AsyncIterator[Message]:
     await asyncio.Event().wait()
 
 
-async def test_a_caller_who_leaves_before_a_final_has_begun_frees_it_too(
-    service: Service, model: ScriptedRecognizer, recwarn: pytest.WarningsRecorder
+async def test_leaving_before_a_final_starts_frees_it_too(
+    service: Service, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    engine = Leaving(service)
-    session = Session(engine, Limits(30, 2**20), service._watch, service._ears, "leaving")
+    recognitions: list[UtteranceRecognition] = []
+    sessions: list[Session] = []
+    recognize = StreamRecognizer.recognize
+
+    def recognize_and_leave(self: StreamRecognizer, chunk: Chunk, *, speculative: bool = False) -> UtteranceRecognition:
+        recognitions.append(recognize(self, chunk, speculative=speculative))
+        reading.cancel()
+        return recognitions[-1]
 
     async def read() -> None:
-        async with aclosing(session.events(half_a_sentence())) as events:
+        stream = service._streams.open(half_a_sentence(), service.work.live, Limits(30, 2**20), "leaving")
+        async with stream as session, aclosing(session.events()) as events:
+            sessions.append(session)
             async for _ in events:
                 pass
 
+    monkeypatch.setattr(StreamRecognizer, "recognize", recognize_and_leave)
     model.open.clear()
-    engine.caller = asyncio.ensure_future(read())
+    reading = asyncio.ensure_future(read())
     with contextlib.suppress(asyncio.CancelledError):
-        await engine.caller
-    await until(lambda: not service.work.batcher.waiting and not session._tasks)
+        await reading
+    await until(lambda: not service.work.batcher.waiting and not len(sessions[0]._tasks))
     model.open.set()
-    (hearing,) = engine.hearings
+    (recognition,) = recognitions
     with pytest.raises(asyncio.CancelledError):
-        await hearing.heard()
+        await recognition.hypothesis()
     gc.collect()
     assert not [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
 
@@ -85,8 +76,8 @@ async def test_a_caller_who_leaves_before_a_final_has_begun_frees_it_too(
 @contextlib.asynccontextmanager
 async def with_a_deaf_caller(folder: Path, **keys: Any) -> AsyncIterator[tuple[Service, Any, Caller]]:
     """A service, a stub of it, and a stream that has sent all and of which more is to be read than the wire holds."""
-    model = ScriptedRecognizer(Script(text=" word" * 20_000))
-    options = [*LARGE, ("grpc.http2.bdp_probe", 0)]  # with it, the wire holds megabytes
+    model = ScriptedModel(Script(text=" word" * 20_000))
+    options = [*UNLIMITED, ("grpc.http2.bdp_probe", 0)]  # with it, the wire holds megabytes
     async with (
         running(folder, "primary", model, STREAM_IDLE_TIMEOUT_S=1, **keys) as service,
         grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}", options=options) as channel,

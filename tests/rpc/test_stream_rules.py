@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protos.stt.v1 import speech_pb2 as pb
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import running, stub_of
 from tests.support.speech import clip, samples_of, silence
 from tests.support.streams import FLUSH, Caller, audio, config, finals, kind_of, opened, pcm, stream
@@ -147,9 +147,7 @@ async def test_a_stream_ends_well_exactly_if_it_keeps_the_rules(
 
 @given(cuts=st.lists(st.integers(0, 2 * 16000 * 5), max_size=20))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_split_into_messages_gives_the_same_events(
-    stub: Any, model: ScriptedRecognizer, cuts: list[int]
-) -> None:
+async def test_any_split_into_messages_gives_the_same_events(stub: Any, model: ScriptedModel, cuts: list[int]) -> None:
     data = pcm(np.concatenate([silence(0.5), samples_of(clip("en", "quick_brown_fox")), silence(1)]))
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     parts = [audio(data[a:b]) for a, b in pairwise(edges)]

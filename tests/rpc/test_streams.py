@@ -20,7 +20,7 @@ from stt_server.app import Service
 from stt_server.engine.types import ChunkJob
 from stt_server.errors import EngineError
 from stt_server.rpc.convert import seconds
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.scripted_model import Script, ScriptedModel
 from tests.support.no_speech import corpus
 from tests.support.services import channel_to, running, stub_of, transcribe, until
 from tests.support.speech import RATE, Samples, clip, samples_of, silence
@@ -48,7 +48,7 @@ def words_by_length(job: ChunkJob) -> Script:
     return Script(text=" " + " ".join(words[: max(1, round(2 * len(job.chunk.samples) / RATE))]))
 
 
-async def test_one_utterance_is_started_drafted_ended_and_final(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_one_utterance_is_started_drafted_ended_and_final(stub: Any, model: ScriptedModel) -> None:
     model.by_job = words_by_length
     caller = await opened(stub)
     await caller.say_in_real_time(FOX)
@@ -67,7 +67,7 @@ async def test_one_utterance_is_started_drafted_ended_and_final(stub: Any, model
     assert heard[-1] <= len(FOX) / RATE + 0.1
 
 
-async def test_a_final_is_the_answer_to_the_whole_utterance(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_a_final_is_the_answer_to_the_whole_utterance(stub: Any, model: ScriptedModel) -> None:
     responses = await stream(stub, config(interim_results=False), audio(pcm(said("quick_brown_fox", "hello_world"))))
     first, second = finals(responses)
     assert [final.utterance for final in (first, second)] == [0, 1]
@@ -83,7 +83,7 @@ async def test_a_final_is_the_answer_to_the_whole_utterance(stub: Any, model: Sc
         assert seconds(final.result.timings.total) >= 0
 
 
-async def test_without_interim_results_there_are_none(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_without_interim_results_there_are_none(stub: Any, model: ScriptedModel) -> None:
     caller = await opened(stub, interim_results=False)
     await caller.say(FOX)
     responses = await caller.finish()
@@ -91,9 +91,7 @@ async def test_without_interim_results_there_are_none(stub: Any, model: Scripted
     assert not any(job.draft for job in model.jobs)
 
 
-async def test_the_stable_text_only_grows_and_a_final_need_not_begin_with_it(
-    stub: Any, model: ScriptedRecognizer
-) -> None:
+async def test_the_stable_text_only_grows_and_a_final_need_not_begin_with_it(stub: Any, model: ScriptedModel) -> None:
     texts = iter([" one two", " one two three", " one too", " won two three four", " one two three four five"])
     model.by_job = lambda job: Script(text=next(texts, " one") if job.draft else " something else was said")
     caller = await opened(stub)
@@ -105,7 +103,7 @@ async def test_the_stable_text_only_grows_and_a_final_need_not_begin_with_it(
     assert finals(responses)[0].result.text == "something else was said"
 
 
-async def test_flush_ends_the_utterance_now(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_flush_ends_the_utterance_now(stub: Any, model: ScriptedModel) -> None:
     caller = await opened(stub)
     await caller.say(HALF)
     await caller.send(FLUSH)
@@ -137,7 +135,7 @@ async def test_a_longer_endpoint_silence_joins_what_a_shorter_one_parts(stub: An
     assert (len(finals(long)), len(finals(short))) == (1, 2)
 
 
-async def test_options_reach_the_model(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_options_reach_the_model(stub: Any, model: ScriptedModel) -> None:
     options = pb.TranscribeOptions(
         language="de", prompt="Foxes.", hotwords=["fox"], word_timestamps=True, task=pb.TASK_TRANSLATE
     )
@@ -148,7 +146,7 @@ async def test_options_reach_the_model(stub: Any, model: ScriptedRecognizer) -> 
     assert not finals(responses)[0].result.HasField("language_probability")
 
 
-async def test_noise_sends_nothing(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_noise_sends_nothing(stub: Any, model: ScriptedModel) -> None:
     model.script = Script(suppressed="no_speech")
     for name, samples in corpus():
         if name in ("white_loud", "clicks_loud", "hum_soft", "silence"):
@@ -157,7 +155,7 @@ async def test_noise_sends_nothing(stub: Any, model: ScriptedRecognizer) -> None
             assert await stream(stub, config(), *parts) == [], name
 
 
-async def test_what_may_be_speech_is_sent_only_if_the_model_hears_words(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_what_may_be_speech_is_sent_only_if_the_model_hears_words(stub: Any, model: ScriptedModel) -> None:
     snippet = np.concatenate([silence(0.5), samples_of(clip("en", "hello_world"))[: RATE // 4], silence(3)])
     responses = await stream(stub, config(), audio(pcm(snippet)))
     assert [kind_of(response) for response in responses] == ["started", "ended", "final"]
@@ -166,7 +164,7 @@ async def test_what_may_be_speech_is_sent_only_if_the_model_hears_words(stub: An
     assert await stream(stub, config(), audio(pcm(snippet))) == []
 
 
-async def test_the_text_before_is_context_unless_it_is_doubtful(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_the_text_before_is_context_unless_it_is_doubtful(stub: Any, model: ScriptedModel) -> None:
     async def contexts(*scripts: Script) -> list[str]:
         model.jobs.clear()
         model.seen.clear()
@@ -185,9 +183,7 @@ async def test_the_text_before_is_context_unless_it_is_doubtful(stub: Any, model
     assert await contexts(unsure, next_one) == ["", ""]
 
 
-async def test_an_answer_that_repeats_its_context_is_decoded_again_without(
-    stub: Any, model: ScriptedRecognizer
-) -> None:
+async def test_an_answer_that_repeats_its_context_is_decoded_again_without(stub: Any, model: ScriptedModel) -> None:
     model.by_job = lambda job: Script(
         text=" the first sentence is here" if job.options.context or len(model.seen) < 2 else " another one"
     )
@@ -200,7 +196,7 @@ async def test_an_answer_that_repeats_its_context_is_decoded_again_without(
 
 
 async def test_an_utterance_in_another_language_is_decoded_again_without_context(
-    stub: Any, model: ScriptedRecognizer
+    stub: Any, model: ScriptedModel
 ) -> None:
     scripts = iter([Script(text=" the first sentence"), *[Script(text=" ein anderer Satz", language="de")] * 2])
     model.by_job = lambda job: next(scripts)
@@ -214,7 +210,7 @@ async def test_an_utterance_in_another_language_is_decoded_again_without_context
 
 @pytest.mark.parametrize(("sure", "language"), [(0.9, "en"), (0.3, "de")])
 async def test_a_doubtful_change_of_language_is_believed_if_its_text_is_the_surer_one(
-    stub: Any, model: ScriptedRecognizer, sure: float, language: str
+    stub: Any, model: ScriptedModel, sure: float, language: str
 ) -> None:
     german = Script(text=" ein anderer Satz", language="de", language_probability=0.72, confidence=0.6)
     scripts = iter([Script(text=" the first sentence"), german, german, Script(text=" and a nether", confidence=sure)])
@@ -255,7 +251,7 @@ async def test_a_stream_that_sends_nothing_gets_its_final_and_is_ended(tmp_path:
         assert (await silent.failure())[1] == "deadline_exceeded"
 
 
-async def test_a_caller_who_leaves_frees_everything(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_a_caller_who_leaves_frees_everything(tmp_path: Path, model: ScriptedModel) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model, MAX_CONCURRENCY=1) as service, stub_of(service) as stub:
         caller = await opened(stub)
@@ -272,7 +268,7 @@ async def test_a_caller_who_leaves_frees_everything(tmp_path: Path, model: Scrip
 
 
 async def test_interims_are_thinned_while_the_engine_is_busy_and_answers_go_first(
-    tmp_path: Path, model: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel
 ) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model, MAX_CONCURRENCY=1) as service, stub_of(service) as stub:
@@ -296,7 +292,7 @@ async def test_interims_are_thinned_while_the_engine_is_busy_and_answers_go_firs
     assert drafted.start + len(drafted.samples) / RATE > 2.0, "the draft is of the newest audio"
 
 
-async def test_a_final_does_not_wait_for_drafts_of_others(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_a_final_does_not_wait_for_drafts_of_others(tmp_path: Path, model: ScriptedModel) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model, MAX_CONCURRENCY=2) as service, stub_of(service) as stub:
         talkers = [await opened(stub) for _ in range(3)]
@@ -313,7 +309,7 @@ async def test_a_final_does_not_wait_for_drafts_of_others(tmp_path: Path, model:
             await talker.finish()
 
 
-async def test_a_caller_who_reads_nothing_slows_only_itself(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_a_caller_who_reads_nothing_slows_only_itself(tmp_path: Path, model: ScriptedModel) -> None:
     model.by_job = lambda job: Script(text=" word" * 20_000)
     async with running(tmp_path, "primary", model) as service, stub_of(service) as stub, channel_to(service) as other:
         deaf = await opened(stub, interim_results=False)
@@ -329,7 +325,7 @@ async def test_a_caller_who_reads_nothing_slows_only_itself(tmp_path: Path, mode
         await until(lambda: gauge(service, "stt_streams_active") == 0)
 
 
-async def test_stopping_gives_the_current_utterance_its_final_first(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_stopping_gives_the_current_utterance_its_final_first(tmp_path: Path, model: ScriptedModel) -> None:
     async with running(tmp_path, "primary", model, DRAIN_TIMEOUT_S=4) as service, stub_of(service) as stub:
         talking, quiet = await opened(stub), await opened(stub)
         await talking.say(HALF)
@@ -346,7 +342,7 @@ async def test_stopping_gives_the_current_utterance_its_final_first(tmp_path: Pa
         await stopping
 
 
-async def test_stopping_does_not_wait_for_one_who_never_pauses(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_stopping_does_not_wait_for_one_who_never_pauses(tmp_path: Path, model: ScriptedModel) -> None:
     async with running(tmp_path, "primary", model, DRAIN_TIMEOUT_S=2) as service, stub_of(service) as stub:
         talking = await opened(stub)
         await talking.say(HALF)
@@ -358,7 +354,7 @@ async def test_stopping_does_not_wait_for_one_who_never_pauses(tmp_path: Path, m
         await stopping
 
 
-async def test_an_engine_that_fails_ends_the_stream(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_an_engine_that_fails_ends_the_stream(stub: Any, model: ScriptedModel) -> None:
     model.script.error = EngineError("the model failed on this recording")
     caller = await opened(stub)
     await caller.say(FOX)
@@ -367,7 +363,7 @@ async def test_an_engine_that_fails_ends_the_stream(stub: Any, model: ScriptedRe
     assert [kind_of(response) for response in caller.responses] == ["started", "ended"]
 
 
-async def test_streams_are_counted_as_what_they_are(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_streams_are_counted_as_what_they_are(tmp_path: Path, model: ScriptedModel) -> None:
     async with running(tmp_path, "primary", model) as service, stub_of(service) as stub:
         await stream(stub, config(), audio(pcm(said("quick_brown_fox", "hello_world"))))
         with pytest.raises(grpc.aio.AioRpcError):
@@ -383,7 +379,7 @@ async def test_streams_are_counted_as_what_they_are(tmp_path: Path, model: Scrip
 
 
 @contextlib.asynccontextmanager
-async def pair(folder: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, **keys: Any) -> AsyncIterator[Any]:
+async def pair(folder: Path, small: ScriptedModel, medium: ScriptedModel, **keys: Any) -> AsyncIterator[Any]:
     async with running(folder, "fallback", medium) as fallback:
         url = f"grpc://127.0.0.1:{fallback.grpc_port}"
         async with running(folder, "primary", small, FALLBACK_URL=url, **keys) as primary, stub_of(primary) as stub:
@@ -391,12 +387,12 @@ async def pair(folder: Path, small: ScriptedRecognizer, medium: ScriptedRecogniz
 
 
 @pytest.fixture
-def medium() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
+def medium() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
 
 
 async def test_a_doubtful_utterance_gets_the_fallbacks_text_at_its_place_in_the_stream(
-    tmp_path: Path, model: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel, medium: ScriptedModel
 ) -> None:
     model.by_start = lambda start: Script(confidence=0.1 if start > 2 else 0.9)
     async with pair(tmp_path, model, medium) as (stub, primary):
@@ -411,7 +407,7 @@ async def test_a_doubtful_utterance_gets_the_fallbacks_text_at_its_place_in_the_
 
 
 async def test_a_fallback_that_takes_too_long_is_not_waited_for(
-    tmp_path: Path, model: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel, medium: ScriptedModel
 ) -> None:
     model.script.confidence = 0.1
     medium.open.clear()
@@ -425,7 +421,7 @@ async def test_a_fallback_that_takes_too_long_is_not_waited_for(
 
 
 async def test_a_stream_degrades_where_a_recording_fails(
-    tmp_path: Path, model: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel, medium: ScriptedModel
 ) -> None:
     model.script.confidence = 0.1
     nobody = "grpc://127.0.0.1:1"
@@ -436,7 +432,7 @@ async def test_a_stream_degrades_where_a_recording_fails(
 
 
 async def test_only_the_fallback_is_asked_where_that_is_wanted(
-    tmp_path: Path, model: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel, medium: ScriptedModel
 ) -> None:
     options = pb.TranscribeOptions(routing=pb.ROUTING_POLICY_FALLBACK_ONLY)
     async with pair(tmp_path, model, medium) as (stub, _):
@@ -446,7 +442,7 @@ async def test_only_the_fallback_is_asked_where_that_is_wanted(
 
 
 async def test_the_next_utterance_is_heard_while_a_final_waits_for_the_fallback(
-    tmp_path: Path, model: ScriptedRecognizer, medium: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel, medium: ScriptedModel
 ) -> None:
     model.script.confidence = 0.1
     medium.open.clear()

@@ -17,7 +17,7 @@ import pytest
 from stt_server.audio import SAMPLE_RATE, decode
 from stt_server.audio.formats import sniff
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
-from tests.support.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
+from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
 
 SOURCE = chirp(4.0)
 NOISE = np.random.default_rng(0)

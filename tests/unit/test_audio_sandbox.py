@@ -26,9 +26,10 @@ from stt_server.audio.sandbox import pool as pool_module
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits, ExitReason
 from stt_server.errors import AudioTooLong, EmptyAudio, Internal, InvalidArgument, SttError, UnsupportedAudio
-from tests.support.audio_samples import CONTAINER, chirp, encode, silence, wav_header
-from tests.support.hostile_files import flac_of_silence, mp4_with_a_huge_index
-from tests.support.services import ROOT, until
+from stt_server.testing.audio_samples import CONTAINER, chirp, encode, silence, wav_header
+from stt_server.testing.hostile_files import flac_of_silence, mp4_with_a_huge_index
+from stt_server.testing.paths import ROOT
+from tests.support.services import until
 
 BOUNDS = DecodeLimits(max_seconds=60, max_bytes=16 << 20)
 BOMB = flac_of_silence(26 * 3600)

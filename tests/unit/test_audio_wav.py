@@ -12,7 +12,18 @@ from stt_server.audio.container import decode_container
 from stt_server.audio.mono import MonoSink, Recording
 from stt_server.audio.wav import read_wav
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError
-from tests.support.audio_samples import CONTAINER, FloatArray, chirp, encode, wav, wav_header
+from stt_server.testing.audio_samples import (
+    CONTAINER,
+    FloatArray,
+    chirp,
+    chunk,
+    encode,
+    extensible,
+    form,
+    riff,
+    wav,
+    wav_header,
+)
 
 SOURCE = chirp(0.5)
 PCM = (SOURCE * 32767).astype("<i2").tobytes()
@@ -28,25 +39,6 @@ def by_ffmpeg(data: bytes) -> FloatArray:
     recording = Recording()
     decode_container(data, MonoSink(60, recording.add))
     return recording.samples()
-
-
-def chunk(kind: bytes, content: bytes, size: int | None = None) -> bytes:
-    return kind + struct.pack("<I", len(content) if size is None else size) + content + bytes(len(content) % 2)
-
-
-def form(tag: int = 1, channels: int = 1, bits: int = 16, rate: int = SAMPLE_RATE, block: int | None = None) -> bytes:
-    frame = channels * bits // 8 if block is None else block
-    return struct.pack("<HHIIHH", tag, channels, rate, rate * frame & 0xFFFFFFFF, frame, bits)
-
-
-def riff(*chunks: bytes) -> bytes:
-    body = b"WAVE" + b"".join(chunks)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def extensible(tag: int, bits: int, valid: int) -> bytes:
-    guid = struct.pack("<H", tag) + bytes.fromhex("000000001000800000aa00389b71")
-    return form(0xFFFE, 1, bits) + struct.pack("<HHI", 22, valid, 4) + guid
 
 
 @pytest.mark.parametrize("codec", [f"pcm_{kind}" for kind in ("u8", "s16le", "s24le", "s32le", "f32le", "f64le")])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from stt_server.engine.batcher import HANGS_S, Batcher, _Batch
+from stt_server.engine.batcher import HANGS_S, Batcher, InferenceTimes, _Batch
 from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE, ModelHealth
 from stt_server.engine.health.watchdog import Watchdog
 from stt_server.engine.queue import Priority
@@ -326,7 +326,7 @@ async def test_a_lost_model_is_asked_no_more_and_fails_all_that_waits_for_it() -
 
     told: list[EngineLost] = []
     model = Poisoned()
-    batcher = Batcher(model, 1, 8, health=ModelHealth(lost=told.append))
+    batcher = Batcher(model, 1, 8, health=ModelHealth(on_lost=told.append))
     calls = [ask(batcher, name, Someone()) for name in ("first", "second", "third")]
     await model.entered()
     model.step()
@@ -353,7 +353,7 @@ async def test_a_model_that_fails_on_everybody_must_hear_silence(works: bool) ->
             raise RuntimeError("no")
 
     told = asyncio.Event()
-    batcher = Batcher(Failing(), 1, 8, health=ModelHealth(lost=lambda _: told.set()))
+    batcher = Batcher(Failing(), 1, 8, health=ModelHealth(on_lost=lambda _: told.set()))
     for _ in range(FAILURES_BEFORE_PROBE):
         with pytest.raises(EngineError):
             await ask(batcher, "a", Someone())
@@ -370,7 +370,7 @@ async def test_an_inference_that_never_ends_loses_the_model(monkeypatch: pytest.
     monkeypatch.setitem(HANGS_S, "cpu", 0.2)
     told: list[EngineLost] = []
     model, someone = Held(), Someone()
-    batcher = Batcher(model, 1, 8, health=ModelHealth(lost=told.append))
+    batcher = Batcher(model, 1, 8, health=ModelHealth(on_lost=told.append))
     calls = [ask(batcher, name, someone) for name in ("hangs", "waits")]
     assert {type(error) for error in await asyncio.gather(*calls, return_exceptions=True)} == {EngineLost}
     assert "has not ended" in str(told[0].__cause__)
@@ -384,7 +384,7 @@ async def test_a_process_that_stood_still_takes_no_inference_for_a_hanging_one()
     threading.Event().wait(1.5)  # nothing of this event loop runs meanwhile
     await asyncio.sleep(0)
     assert overdue == []
-    watchdog.ended()
+    watchdog.cancel()
 
 
 async def test_answers_go_before_speculative_work_and_that_before_drafts() -> None:
@@ -449,10 +449,10 @@ async def test_a_draft_that_waits_is_renewed_in_its_place() -> None:
     ]
     await queued(batcher, 2)
     newer = ChunkJob(Piece("new"), DecodeOptions(), draft=True)
-    assert batcher.renew(someone, newer)
+    assert batcher.replace_draft(someone, newer)
     model.step(2)
     assert (await calls[1]).language == "new"
-    assert not batcher.renew(someone, newer), "none waits any more"
+    assert not batcher.replace_draft(someone, newer), "none waits any more"
     model.step()
     await asyncio.gather(*calls)
     assert model.batches == [["first"], ["new"], ["other"]]
@@ -476,7 +476,8 @@ async def test_a_cancelled_draft_leaves_nothing_behind() -> None:
 def hurried(model: Held, max_batch: int) -> tuple[Batcher, list[float]]:
     """A batcher of one worker that expects a second of each chunk, and its clock."""
     now = [0.0]
-    return Batcher(model, 1, max_batch, forecast=lambda jobs: float(len(jobs)), clock=lambda: now[0]), now
+    times = InferenceTimes(forecast=lambda jobs: float(len(jobs)))
+    return Batcher(model, 1, max_batch, times, clock=lambda: now[0]), now
 
 
 async def test_a_batch_is_no_larger_than_the_deadlines_in_it_allow() -> None:
@@ -516,7 +517,8 @@ async def test_inferences_that_went_well_are_measured_and_drafts_are_not() -> No
     model = Held(fail=frozenset("x"))
     measured: list[tuple[int, float]] = []
     now = [0.0]
-    batcher = Batcher(model, 1, 8, measured=lambda jobs, took: measured.append((len(jobs), took)), clock=lambda: now[0])
+    times = InferenceTimes(observe=lambda jobs, seconds: measured.append((len(jobs), seconds)))
+    batcher = Batcher(model, 1, 8, times, clock=lambda: now[0])
     for name, priority in (
         ("a", Priority.ANSWER),
         ("x", Priority.ANSWER),

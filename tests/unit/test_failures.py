@@ -73,25 +73,25 @@ def test_what_is_known_already_stays_what_it_is() -> None:
 
 def test_failures_in_a_row_raise_a_doubt_and_each_answer_lays_it() -> None:
     kinds: list[str] = []
-    health = ModelHealth(failed=kinds.append)
+    health = ModelHealth(on_failure=kinds.append)
     failure = failure_of(RuntimeError("no"))
-    assert not any(health.failed(failure) for _ in range(FAILURES_BEFORE_PROBE - 1))
-    health.answered()
-    assert [health.failed(failure) for _ in range(FAILURES_BEFORE_PROBE)] == [False] * (FAILURES_BEFORE_PROBE - 1) + [
-        True
-    ]
-    assert not health.failed(failure), "after a proof it takes as many again"
+    assert not any(health.record_failure(failure) for _ in range(FAILURES_BEFORE_PROBE - 1))
+    health.record_success()
+    assert [health.record_failure(failure) for _ in range(FAILURES_BEFORE_PROBE)] == [False] * (
+        FAILURES_BEFORE_PROBE - 1
+    ) + [True]
+    assert not health.record_failure(failure), "after a proof it takes as many again"
     assert kinds == ["engine"] * 2 * FAILURES_BEFORE_PROBE
 
 
 def test_a_device_that_fails_must_prove_itself_at_once() -> None:
-    assert ModelHealth().failed(DeviceFailed("it failed"))
+    assert ModelHealth().record_failure(DeviceFailed("it failed"))
 
 
 def test_a_model_is_lost_once() -> None:
     lost: list[EngineLost] = []
-    health = ModelHealth(lost=lost.append)
+    health = ModelHealth(on_lost=lost.append)
     for _ in range(3):
-        assert not health.failed(failure_of(RuntimeError("CUDA failed with error misaligned address")))
+        assert not health.record_failure(failure_of(RuntimeError("CUDA failed with error misaligned address")))
     assert len(lost) == 1
     assert health.error is lost[0]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from stt_server.engine.hallucination import REASONS, Facts, doubt, invented
+from stt_server.engine.hallucination import REASONS, Evidence, hallucination_reason, implausibility
 
 
-def facts(
+def evidence(
     text: str = "you", no_speech: float = 0.0, logprob: float = -0.2, seconds: float = 2.0, speech_certain: bool = False
-) -> Facts:
-    return Facts(text, no_speech, logprob, seconds, speech_certain)
+) -> Evidence:
+    return Evidence(text, no_speech, logprob, seconds, speech_certain)
 
 
 def test_doubt_grows_with_the_probability_of_no_speech_and_with_unsure_words() -> None:
-    assert doubt(0.0, 0.0) == 0.0
-    assert doubt(0.3, -0.4) == pytest.approx(0.4)
-    assert doubt(0.4, -0.4) > doubt(0.3, -0.4)
-    assert doubt(0.3, -0.5) > doubt(0.3, -0.4)
+    assert implausibility(0.0, 0.0) == 0.0
+    assert implausibility(0.3, -0.4) == pytest.approx(0.4)
+    assert implausibility(0.4, -0.4) > implausibility(0.3, -0.4)
+    assert implausibility(0.3, -0.5) > implausibility(0.3, -0.4)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_doubt_grows_with_the_probability_of_no_speech_and_with_unsure_words() -
     ],
 )
 def test_what_noise_makes_a_model_say_is_dropped(text: str, no_speech: float, logprob: float, reason: str) -> None:
-    assert invented(facts(text, no_speech, logprob, seconds=0.5)) == reason
+    assert hallucination_reason(evidence(text, no_speech, logprob, seconds=0.5)) == reason
     assert reason in REASONS
 
 
@@ -46,7 +46,7 @@ def test_what_noise_makes_a_model_say_is_dropped(text: str, no_speech: float, lo
     ],
 )
 def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: float, seconds: float) -> None:
-    assert invented(facts(text, no_speech, logprob, seconds)) is None
+    assert hallucination_reason(evidence(text, no_speech, logprob, seconds)) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: f
 def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
     text: str, no_speech: float, logprob: float
 ) -> None:
-    assert invented(facts(text, no_speech, logprob, speech_certain=True)) is None
+    assert hallucination_reason(evidence(text, no_speech, logprob, speech_certain=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
 def test_plain_inventions_are_dropped_even_where_the_vad_was_sure(
     text: str, no_speech: float, logprob: float, reason: str
 ) -> None:
-    assert invented(facts(text, no_speech, logprob, speech_certain=True)) == reason
+    assert hallucination_reason(evidence(text, no_speech, logprob, speech_certain=True)) == reason
 
 
 @pytest.mark.parametrize("speech_certain", [True, False])
 def test_an_empty_text_is_not_an_invention(speech_certain: bool) -> None:
-    assert invented(facts("  ", no_speech=1.0, logprob=-9.0, speech_certain=speech_certain)) is None
+    assert hallucination_reason(evidence("  ", no_speech=1.0, logprob=-9.0, speech_certain=speech_certain)) is None

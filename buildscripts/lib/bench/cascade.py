@@ -30,7 +30,7 @@ from buildscripts.lib.models.pins import ROOT
 from stt_server.engine.loading import ModelLoadError, ModelOptions
 from stt_server.engine.types import Samples
 from stt_server.engine.whisper import WhisperRecognizer
-from stt_server.routing import Thresholds, better_founded, combined, decide
+from stt_server.routing import Thresholds, better_founded, combined_confidence, decide
 
 Signal = Literal["mean", "combined"]
 SIGNALS: tuple[Signal, ...] = ("mean", "combined")
@@ -145,7 +145,7 @@ def _outcome(pair: Pair, signal: Signal, min_words: int) -> Outcome:
     signals = pair.small.signals
     small, large = pair.small.confidence, pair.large.confidence
     sent_anyway = decide(signals, Thresholds(conf_logprob=0.0, min_words=min_words, signal=signal)).escalate
-    score = combined(signals) if signal == "combined" else signals.confidence or 0.0
+    score = combined_confidence(signals) if signal == "combined" else signals.confidence or 0.0
     founded = better_founded(
         small,
         large,

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from buildscripts.lib.bench.live_load import LiveRecording, Trace
-from buildscripts.lib.bench.report import percentile
 from buildscripts.lib.load.corpus import word_errors
+from stt_server.testing.load import percentile
 
 FINAL_BAR_S = 1.0
 """A service keeps up with so many streams as leave p95 of the finals under this, past the endpoint silence."""

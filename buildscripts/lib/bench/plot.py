@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from buildscripts.lib.bench.report import Spread, percentile
+from buildscripts.lib.bench.report import Spread
 from buildscripts.lib.load.closed_loop import Measurement
+from stt_server.testing.load import percentile
 
 
 def plot(measurements: Sequence[Measurement], ours: Sequence[str], title: str, path: Path) -> None:

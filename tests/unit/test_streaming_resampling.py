@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from stt_server.audio import AudioFormat, decode
 from stt_server.audio.mono import FloatArray
-from stt_server.streaming.resampling import Intake
+from stt_server.streaming.resampling import StreamResampler
 
 RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000)
 
 
 def taken(format: AudioFormat, parts: Sequence[bytes]) -> FloatArray:
-    intake = Intake(format)
+    intake = StreamResampler(format)
     return np.concatenate([*(intake.add(part) for part in parts), intake.finish()])
 
 
