@@ -223,10 +223,10 @@ def test_processor_time_of_a_process_is_known() -> None:
 
 def test_a_plot_is_a_png_file(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from buildscripts.lib.bench.plot import plot
+    from buildscripts.lib.bench.plots import plot_speed
 
     found = [a_measurement(name, 1, wall, callers) for name, wall in (("ours", 1), ("best", 4)) for callers in (1, 8)]
-    plot([*found, replace(found[0], round=2)], ("ours",), "title", tmp_path / "a.png")
+    plot_speed([*found, replace(found[0], round=2)], ("ours",), "title", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

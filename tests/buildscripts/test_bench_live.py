@@ -22,7 +22,8 @@ from buildscripts.lib.bench.live_load import (
     live_recordings,
     spoken,
 )
-from buildscripts.lib.bench.live_report import LiveMeasurement, error_rate, greatest, plot_live
+from buildscripts.lib.bench.live_report import LiveMeasurement, error_rate, greatest
+from buildscripts.lib.bench.plots import plot_live
 from buildscripts.lib.load.closed_loop import Recording
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
 from stt_server.testing.paths import MODELS, SAMPLES

@@ -185,7 +185,7 @@ class Busy:
             options = pb.TranscribeOptions(prompt=PROMPT, hotwords=[HOTWORD])
             async with streaming(self.primary, metadata, options=options) as caller:
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it may be refused by then
-                    await caller.say(samples)
+                    await caller.send_audio(samples)
                     await caller.call.done_writing()
                 try:
                     self.heard.answers.extend(map(MessageToString, await caller.rest()))

@@ -138,7 +138,7 @@ async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
     async with primary.channel() as channel:
         caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe())
         await caller.send(config(interim_results=False))
-        await caller.say(samples_of(SPEECH))
+        await caller.send_audio(samples_of(SPEECH))
         await caller.send(FLUSH)
         final = (await caller.next("final")).final.result
         caller.call.cancel()

@@ -111,7 +111,7 @@ async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_t
     assert MEDIUM in {reply.text for reply in replies}
     assert await asyncio.to_thread(primary.wait) == 1
     last = primary.log_text().splitlines()[-1]
-    assert last.startswith("stt-primary: the model is lost, start it anew: ")
+    assert last.startswith("stt-primary: the model is lost; restart the service: ")
     assert "Traceback" not in primary.log_text()
     primary.restart()
     assert {reply.http for reply in await asked(primary)} == {200}

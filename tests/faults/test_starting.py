@@ -18,7 +18,7 @@ from stt_client import SttClient
 from stt_client.errors import NotReady, SttError
 from stt_server.config import parse
 from stt_server.engine.loading import ModelLoadError
-from stt_server.lifecycle.run import load_whisper
+from stt_server.lifecycle.whisper import load_whisper
 from stt_server.testing.paths import ROOT, SPEECH, TINY
 from stt_server.testing.scripted_model import Failure, Script
 from stt_server.testing.services import ServiceProcess, running

@@ -49,7 +49,7 @@ async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their
         async with SttClient(process.target) as client, http(process) as rest_client, watched(process) as states:
             assert await anext(states) == SERVING
             async with streaming(process) as one, socket_to(process) as socket:
-                await one.say(speech)
+                await one.send_audio(speech)
                 await say(socket, speech)
                 await one.next("started")
                 calls = [asyncio.ensure_future(client.transcribe(SPEECH)) for _ in range(each)]
@@ -91,7 +91,7 @@ async def test_what_cannot_be_answered_in_time_is_told_so(tmp_path: Path, how: s
             streaming(process, single_utterance=True) as live,
             socket_to(process) as socket,
         ):
-            await live.say(samples_of(SPEECH))
+            await live.send_audio(samples_of(SPEECH))
             await live.call.done_writing()
             await say(socket, samples_of(SPEECH))
             await socket.send('{"end": {}}')

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.model
 NAMES = ("quick_brown_fox", "counting", "hello_world")
 
 
-def talk() -> tuple[Samples, list[tuple[float, float]]]:
-    """The clips with pauses between them, and where each begins and ends to the ear, in seconds."""
+def conversation() -> tuple[Samples, list[tuple[float, float]]]:
+    """Clips with pauses between them, and start and end of the speech in each, in seconds, found by loudness."""
     parts, truth, at = [silence(0.7)], [], 0.7
     for name in NAMES:
         samples = samples_of(clip("en", name))
@@ -36,15 +36,15 @@ def talk() -> tuple[Samples, list[tuple[float, float]]]:
 
 
 def letters(text: str) -> str:
-    """Without spaces too: a model counts `1-2-3` now and `123` then."""
+    """Words without spaces: a model may write counting as `1-2-3` or as `123`."""
     return words(text).replace(" ", "")
 
 
 async def test_a_conversation_in_real_time(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
-    samples, truth = talk()
+    samples, truth = conversation()
     async with running(tmp_path, "primary", tiny_en) as service, stub_of(service) as stub:
         caller = await opened(stub)
-        await asyncio.wait_for(caller.say_in_real_time(samples), 60)
+        await asyncio.wait_for(caller.send_in_real_time(samples), 60)
         responses = await caller.finish()
         alone = [(await transcribe(stub, wav_of(samples_of(clip("en", name)))))[0].text for name in NAMES]
     assert [letters(final.result.text) for final in finals(responses)] == [letters(text) for text in alone]
@@ -77,11 +77,11 @@ async def test_the_language_of_an_utterance_is_detected(tmp_path: Path, base: Wh
             assert 2.0 <= seconds(word.start) <= seconds(word.end) <= len(samples) / RATE
 
 
-async def test_noise_is_nobodys_utterance(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
+async def test_noise_has_no_text(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
     async with running(tmp_path, "primary", tiny_en) as service, stub_of(service) as stub:
         for name, samples in corpus():
             if name.startswith("melody"):
-                continue  # to the ear of voice activity detection somebody hums; a model may write that down
+                continue  # voice activity detection takes it for humming, which a model may transcribe
             responses: list[Any] = await stream(stub, config(), *_messages(samples))
             texts = [final.result.text for final in finals(responses)]
             assert not any(texts), name

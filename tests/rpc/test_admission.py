@@ -138,8 +138,8 @@ async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, mod
         first = asyncio.ensure_future(transcribe(stub))
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         second = asyncio.ensure_future(transcribe(stub))
-        await until(lambda: service.work.batcher.waiting)
-        assert service._queue_depth() == 1
+        await until(lambda: service.backend.batcher.waiting)
+        assert service.queue_depth == 1
         code, trailers, _ = await failure(stub)
         assert code is grpc.StatusCode.UNAVAILABLE
         assert trailers["x-error-type"] == "overloaded"
@@ -203,7 +203,7 @@ async def test_a_stopping_service_answers_what_it_accepted_and_refuses_the_rest(
         accepted = asyncio.ensure_future(transcribe(stub))
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         stopping = asyncio.ensure_future(service.stop())
-        await until(lambda: service._readiness.state == "stopping")
+        await until(lambda: service.readiness.state == "stopping")
         code, trailers, _ = await failure(stub)
         assert (code, trailers["x-error-type"]) == (grpc.StatusCode.UNAVAILABLE, "not_ready")
         assert not stopping.done()

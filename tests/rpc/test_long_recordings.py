@@ -37,7 +37,7 @@ def medium() -> ScriptedModel:
 async def test_only_the_weak_chunk_is_escalated(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub, recording(3), word_timestamps=True)
-        counts = primary._snapshot_now()["fallback"]
+        counts = primary.instruments.snapshot()["fallback"]
     assert response.text == "the small text is sure the medium text instead the small text is sure"
     assert [s.model for s in response.segments] == ["scripted-small", "scripted-medium", "scripted-small"]
     starts = [s.start.ToTimedelta().total_seconds() for s in response.segments]
@@ -117,7 +117,7 @@ async def test_unavailable_fallback_fails_or_degrades(
             response, trailers = await transcribe(stub, recording(3))
             assert response.text.count("the small text") == 3
             assert trailers["x-fallback-used"] == "false"
-        assert primary._snapshot_now()["fallback"]["failed"] == 1
+        assert primary.instruments.snapshot()["fallback"]["failed"] == 1
     assert trailers["x-fallback-error"] == "unavailable"
 
 

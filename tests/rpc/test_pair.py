@@ -33,7 +33,7 @@ async def test_confident_answer_stays_on_the_primary(
         response, trailers = await transcribe(stub)
         assert response.text == "the small text is here"
         assert (trailers["x-fallback-used"], trailers["x-route-reason"]) == ("false", "none")
-        assert 'stt_fallback_total{result="skipped"} 1.0' in primary._metrics.exposition()[0]
+        assert 'stt_fallback_total{result="skipped"} 1.0' in primary.instruments.metrics.exposition()[0]
     assert medium.seen == []
 
 
@@ -56,7 +56,7 @@ async def test_each_routing_reason_escalates(
     small.script = script
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
-        exposition = primary._metrics.exposition()[0]
+        exposition = primary.instruments.metrics.exposition()[0]
     assert response.text == "the medium text is here"
     assert trailers["x-route-reason"] == reasons
     assert trailers["x-fallback-used"] == "true"
@@ -77,7 +77,7 @@ async def test_hallucination_is_dropped_without_escalation(
     small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech")
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
-        exposition = primary._metrics.exposition()[0]
+        exposition = primary.instruments.metrics.exposition()[0]
     assert (response.text, list(response.segments)) == ("", [])
     assert (trailers["x-route-reason"], trailers["x-conf-below"]) == ("none", "false")
     assert medium.seen == []
@@ -142,7 +142,7 @@ async def test_stopped_fallback_fails_or_degrades(
             assert response.routing.fallback_error == "unavailable"
             assert trailers["x-fallback-used"] == "false"
             assert trailers["x-final-model"] == "scripted-small"
-        exposition = primary._metrics.exposition()[0]
+        exposition = primary.instruments.metrics.exposition()[0]
     assert trailers["x-fallback-error"] == "unavailable"
     assert 'stt_fallback_total{result="failed"} 1.0' in exposition
 
@@ -287,6 +287,6 @@ async def test_fallback_counts_add_up_to_the_routed_requests(
         await transcribe(stub)
         await fallback.stop()
         await failure(stub)
-        counts = primary._snapshot_now()
+        counts = primary.instruments.snapshot()
     assert counts["fallback"] == {"used": 1, "skipped": 1, "failed": 1}
     assert counts["requests"]["total"] == 4

@@ -26,7 +26,7 @@ from tests.support.speech import wav_of
 SECRET = "0123456789abcdef"
 SILENCE = wav_of(np.zeros(16000, np.float32))
 BEARER = (("authorization", f"Bearer {SECRET}"),)
-REFUSED = "a changed configuration is not taken up: "
+REFUSED = "configuration not applied: "
 KEYS: dict[str, Any] = {"API_KEYS": f"one:{SECRET}", "FALLBACK_URL": "grpc://127.0.0.1:9"}
 
 
@@ -48,12 +48,12 @@ async def watched(folder: Path, service: Role = "primary") -> AsyncIterator[tupl
 async def counted(service: Service, reloader: Reloader, result: str) -> None:
     """Has the file read, until its outcome is counted."""
     before = count(service, result)
-    reloader.hang_up()
+    reloader.reload_now()
     await until(lambda: count(service, result) > before)
 
 
 def count(service: Service, result: str) -> float:
-    text = service._metrics.exposition()[0]
+    text = service.instruments.metrics.exposition()[0]
     (line,) = (line for line in text.splitlines() if line.startswith(f'stt_config_reloads_total{{result="{result}"}}'))
     return float(line.rpartition(" ")[2])
 

@@ -21,7 +21,7 @@ from protos.stt.v1.errors import (
     type_of_bare_status,
 )
 from stt_server.errors import SttError
-from stt_server.rpc.call_state import error_metadata
+from stt_server.rpc.error_status import error_metadata
 
 STATUSES = [code.name for code in grpc.StatusCode]
 SERVICE_ROWS = [kind for kind in ERRORS.values() if kind.status]

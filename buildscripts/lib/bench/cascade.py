@@ -24,7 +24,7 @@ from buildscripts.lib.bench import cascade_report as report
 from buildscripts.lib.bench import report as bench_report
 from buildscripts.lib.bench.cascade_clips import DEGRADED, MAX_SECONDS, Answer, Pair, answer_of, pairs_of
 from buildscripts.lib.bench.cascade_curve import ALWAYS, Outcome
-from buildscripts.lib.bench.cascade_plot import plot
+from buildscripts.lib.bench.plots import plot_cascade
 from buildscripts.lib.load.corpus import CorpusError, load
 from buildscripts.lib.models.pins import ROOT
 from stt_server.engine.loading import ModelLoadError, ModelOptions
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     report.across_halves(console, outcomes, args.share)
     report.recommend(console, outcomes, args.share, args.wer)
     if args.png:
-        plot(outcomes, args.png, f"{small}, and {large} behind it")
+        plot_cascade(outcomes, args.png, f"{small}, and {large} behind it")
     return 0
 
 

@@ -17,7 +17,7 @@ from stt_server.audio import AudioFormat
 from stt_server.backend import Backend, usable_cores
 from stt_server.config import parse
 from stt_server.engine.types import DecodeOptions
-from stt_server.lifecycle.run import load_whisper
+from stt_server.lifecycle.whisper import load_whisper
 from stt_server.request import Request, Upload
 
 COMPUTE_TYPE = "int8"

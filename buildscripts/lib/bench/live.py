@@ -26,13 +26,13 @@ from buildscripts.lib.bench.contenders import settings_text
 from buildscripts.lib.bench.engine import add_subject, clips_of, model_folder, numbers, progress_bar
 from buildscripts.lib.bench.live_load import LiveRecording, live_recordings, stream
 from buildscripts.lib.bench.live_report import (
-    FINAL_BAR_S,
+    FINAL_LIMIT_S,
     LiveMeasurement,
     error_lines,
     greatest,
     live_table,
-    plot_live,
 )
+from buildscripts.lib.bench.plots import plot_live
 from buildscripts.lib.bench.report import console, heading
 from buildscripts.lib.bench.service import processor_seconds, start_service
 from buildscripts.lib.load.corpus import CorpusError
@@ -204,7 +204,7 @@ def report(
         out.print(line, highlight=False)
     most = greatest(measurements, args.endpoint_silence)
     out.print(
-        f"Most streams with p95 of the finals under {FINAL_BAR_S:g} s past the endpoint silence: {most or 'none'}.",
+        f"Most streams with p95 of the finals under {FINAL_LIMIT_S:g} s past the endpoint silence: {most or 'none'}.",
         highlight=False,
     )
     if args.json:

@@ -30,8 +30,15 @@ import httpx
 
 from buildscripts.lib.load.process_usage import PROC, descendants, files_below, resident, usage
 from buildscripts.lib.models.pins import ROOT
-from buildscripts.lib.soak.growth import MIN_HOURS_FOR_MEMORY, Sample, growth_table, hours, memory_slope, what_grew
-from buildscripts.lib.soak.plot import plot
+from buildscripts.lib.soak.growth import (
+    MIN_HOURS_FOR_MEMORY,
+    Sample,
+    growth_table,
+    hours,
+    memory_slope,
+    plot,
+    what_grew,
+)
 from buildscripts.lib.soak.traffic import Callers, Material
 from protos.stt.v1.wire import ReadyLine
 from stt_server.config import Role
