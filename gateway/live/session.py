@@ -18,7 +18,6 @@ from gateway.http.headers import request_id_of
 from gateway.live.config import LiveConfig, parse_command, parse_config
 from protos.stt.v1.wire import AUTHORIZATION
 from stt_client import FLUSH, Flush, SttClient
-from stt_client.convert import event_json
 
 MAX_AUDIO_BYTES = 1024 * 1024
 """Bytes of audio in one message."""
@@ -181,7 +180,7 @@ class LiveSession:
         async with aclosing(events):
             async for event in events:
                 set_logged_by_service(self._socket.scope)
-                await self._socket.send_text(json.dumps(event_json(event), ensure_ascii=False))
+                await self._socket.send_text(json.dumps(event.as_dict(), ensure_ascii=False))
 
     def _metadata(self, api_key: str | None) -> Metadata:
         metadata = call_metadata(self._socket)

@@ -127,7 +127,7 @@ async def test_the_service_may_end_it_first(gateway: GatewayServer, service: Scr
         ({"endpoint_silence": "1"}, "Invalid endpoint_silence; expected a number of seconds"),
         ({"endpoint_silence": float("nan")}, "Invalid endpoint_silence; expected a number of seconds"),
         ({"endpoint_silence": 10**400}, "Invalid endpoint_silence; expected a number of seconds"),
-        ({"endpoint_silence": -1}, "endpoint_silence takes seconds over 0"),
+        ({"endpoint_silence": -1}, "use seconds greater than 0"),
         ({"language": 7}, "Invalid language; expected a string"),
         ({"prompt": "\ud800"}, "Invalid prompt; expected a string"),
         ({"hotwords": "one"}, "Invalid hotwords; expected a list of strings"),
