@@ -124,7 +124,7 @@ async def _fail(socket: WebSocket, type_: str, message: str, retry_after_s: floa
     """Send the error as the last message, and close."""
     set_error(socket.scope, type_, message)
     body = error_json(type_, message, request_id_of(socket.scope))
-    if ERRORS[type_].tells_retry_after:
+    if ERRORS[type_].sends_retry_after:
         body["error"]["retry_after"] = retry_after_seconds(type_, retry_after_s)
     try:
         await socket.send_text(json.dumps(body))

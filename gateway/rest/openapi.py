@@ -1,7 +1,7 @@
 """Parts of `/openapi.json` that FastAPI does not derive: the form, response bodies, headers, errors.
 
 Written by hand where no type has the same shape: the form is parsed as a stream rather than by FastAPI, and the
-transcript's JSON is built by `stt_client.convert`, whose dataclasses name and scale fields differently (`total` in
+transcript's JSON is built by `stt_client.results`, whose dataclasses name and scale fields differently (`total` in
 seconds, `total_ms`). Choices, error types and codes come from the code. tests/gateway/test_endpoints.py compares the
 schema with actual responses, and tests/faults/test_openapi.py runs schemathesis against it.
 """
@@ -93,7 +93,7 @@ def _errors(types: Iterable[str], headers: Mapping[str, Json]) -> dict[int | str
 
 def _error(code: int | str, types: list[str], headers: Mapping[str, Json]) -> Json:
     all_headers = {**_REQ_ID, **_ERROR_HEADERS, **headers}
-    if any(ERRORS[type_].tells_retry_after for type_ in types):
+    if any(ERRORS[type_].sends_retry_after for type_ in types):
         all_headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
     if code == 401:
         all_headers["WWW-Authenticate"] = {"description": "Bearer", "schema": _TEXT}
