@@ -18,13 +18,14 @@ from stt_server.admission.upload_budget import UploadBudget
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.audio.vad import VoiceActivity
-from stt_server.backend import Backend, FallbackRoute, fallback_route, usable_cores
+from stt_server.backend import Backend, FallbackRoute, fallback_route
 from stt_server.config import Settings
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
 from stt_server.errors import EngineLost, NotReady
 from stt_server.lifecycle.gateway import Gateway, MakeGateway
 from stt_server.lifecycle.listening import listen, listen_for_gateway, start_gateway
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.lifecycle.readiness import Readiness
 from stt_server.observability.instruments import Instruments
 from stt_server.rpc.access_control import AccessControl

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,14 +22,15 @@ from stt_server.config import Settings
 from stt_server.engine.batcher import Batcher, InferenceTimes
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
 from stt_server.security.tls import ChannelPems, Read, channel_pems
 from stt_server.streaming.recognition import StreamBackend
 
 MIN_TIMEOUT_SHARE = 0.5
-"""Share of FALLBACK_TIMEOUT_S below which a call's timeout says nothing about the fallback: the caller or the live
-stream allowed too little."""
+"""Share of FALLBACK_TIMEOUT_S below which running into the timeout is no failure of the fallback: the caller or the
+live stream allowed too little."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class FallbackRoute:
     """None: without TLS."""
     max_upload_bytes: int
     timeout_s: float
-    """FALLBACK_TIMEOUT_S, from which the circuit breaker tells a slow fallback from a short deadline."""
+    """FALLBACK_TIMEOUT_S, for the circuit breaker to distinguish a slow fallback from a short deadline."""
 
 
 def fallback_route(settings: Settings, read: Read = Path.read_bytes) -> FallbackRoute | None:
@@ -104,7 +104,7 @@ class Backend:
         self.live = StreamBackend(live, self.batcher, self.gate)
 
     def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
-        """Apply changed settings to new requests and utterances; those in progress keep the old ones."""
+        """Apply changed settings to new requests and utterances; work in progress keeps the old ones."""
         self.gate.set_max_queue(settings.max_queue)
         self.pipeline, self.live.pipeline = self._pipelines(settings, route)
 
@@ -160,8 +160,3 @@ def _connect(route: FallbackRoute, on_change: Callable[[CircuitState], None]) ->
         max_upload_bytes=route.max_upload_bytes,
     )
     return Circuit(stub, route.timeout_s * MIN_TIMEOUT_SHARE, on_change)
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -106,7 +106,7 @@ class Gate:
         Args:
             slots: inferences at a time, at least 1.
             max_queue: requests that may wait for a slot, at least 0.
-            service_time: forecast of inferences, kept up to date by whoever runs them; None: deadlines are not checked.
+            service_time: forecast of inferences, kept up to date by the batcher; None: deadlines are not checked.
             clock: monotonic seconds.
         """
         self._slots = slots
@@ -117,12 +117,12 @@ class Gate:
         """In order of admission. Metrics are read in another thread, so it is copied before iteration."""
 
     def set_max_queue(self, max_queue: int) -> None:
-        """Change how many requests may wait; those already admitted stay."""
+        """Change how many requests may wait; requests already admitted stay."""
         self._capacity = self._slots + max_queue
 
     @property
     def depth(self) -> int:
-        """Requests admitted and waiting for a slot, those being decoded included."""
+        """Requests admitted and waiting for a slot, including requests that are being decoded."""
         return sum(not ticket.running for ticket in list(self._admitted))
 
     @property

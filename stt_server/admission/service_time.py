@@ -1,4 +1,4 @@
-"""Forecast how long an inference takes, from those that were measured."""
+"""Forecast how long an inference takes, from measurements of past ones."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """State machine of the circuit breaker: takes the results of calls and health checks. Pure, but for its callback.
 
-Two conditions open the circuit, and each closes it in its own way:
+Two conditions open the circuit, and each closes it differently:
 
 - The fallback is away: health checks fail, or answer that it does not serve. The first check that succeeds closes it.
 - Calls fail several times in a row while health checks succeed. Since the checks say nothing about the fault, the
@@ -19,7 +19,7 @@ Health = Literal["serving", "away", "silent"]
 """Result of a health check: serving; unreachable or not serving; no answer within the timeout."""
 
 Outcome = Literal["answered", "unavailable", "wrong", "nothing"]
-"""What a call says about the fallback: it works; it can't be reached; it is faulty; neither."""
+"""What a call shows of the fallback: it works; it can't be reached; it is faulty; nothing either way."""
 
 FAILURES_TO_OPEN = 5
 """Failed calls in a row."""
@@ -65,7 +65,7 @@ class Breaker:
         return self.state == "closed" and self._misses > 0
 
     def admit(self) -> Admission | None:
-        """Let a call through, whose result must be passed to `record_call`; None: refused."""
+        """Let a call through, or refuse it (None). The result must be passed to `record_call`."""
         if self.state == "open" or self._trial is not None:
             return None
         admission = Admission(self._era)

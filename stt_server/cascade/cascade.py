@@ -116,7 +116,7 @@ class TwoModelCascade:
         transcript: Transcript,
         recognize: Recognize,
     ) -> Transcript:
-        """Escalate the weak chunks, or the whole request where they can't be told apart."""
+        """Escalate the weak chunks, or the whole request if there are none to single out."""
         weak = weak_chunks(own, transcript.decision, self._settings.thresholds)
         if own is not None and weak:
             answers = await escalation.chunks(request, weak, transcript.answer.language)

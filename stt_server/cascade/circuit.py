@@ -44,7 +44,7 @@ _WRONG = frozenset({"internal", "unimplemented", "invalid_answer"})
 
 
 class Remote(ClosableFallback, Protocol):
-    """A fallback whose health can be checked."""
+    """A fallback with health checks."""
 
     async def health(self, timeout_s: float) -> Health: ...
 

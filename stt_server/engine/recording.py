@@ -23,7 +23,7 @@ async def recognize_chunks(
     *,
     detect_language: bool,
 ) -> list[Hypothesis]:
-    """Recognize chunks concurrently, in the order given.
+    """Recognize chunks concurrently; the hypotheses are in the order of the chunks.
 
     Args:
         detect_language: if none was requested, detect it on one chunk first and force it on the others.

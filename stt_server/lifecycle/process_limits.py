@@ -38,6 +38,11 @@ def set_process_limits() -> None:
         raise OSError(f"no temporary folder is writable; set TMPDIR to one: {error.strerror}") from error
 
 
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def exit_within(seconds: float, status: int) -> None:
     """Exit the process after `seconds`, whatever still runs.
 

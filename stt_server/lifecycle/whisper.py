@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stt_server.backend import usable_cores
 from stt_server.config import Settings
 from stt_server.engine.loading import ModelOptions, reporting_load_errors
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.lifecycle.process_limits import usable_cores
 
 FALLBACK_TEMPERATURES = (0.4, 0.8)
 """Sampling temperatures of repeated decoding. The primary decodes once: the fallback gives the better second answer."""

@@ -176,7 +176,7 @@ class Utterance:
         return True
 
     def _move_anchor(self, hypothesis: Hypothesis) -> None:
-        """Move the start of drafts behind the last segment all of whose words are stable."""
+        """Move the start of drafts after the last segment of which all words are stable."""
         text = self._anchor_text
         for segment in hypothesis.segments[:-1]:
             text = join_text([text, segment.text])

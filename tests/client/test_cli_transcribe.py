@@ -304,7 +304,7 @@ async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
         ([], "required"),
         (["x.wav", "--task", "sing"], "invalid choice"),
         (["x.wav", "--server", "http://localhost:8081"], "write grpc://HOST:PORT"),
-        (["x.wav", "--ca", __file__], "holds no certificate in PEM"),
+        (["x.wav", "--ca", __file__], "contains no certificate in PEM format"),
         (["x.wav", "--cert", __file__], "together"),
         (["x.wav", "--ca", "/no/such.pem"], "--ca: can't read /no/such.pem"),
         (["x.wav", "--api-key", "a\nb"], "printable ASCII"),

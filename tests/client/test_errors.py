@@ -83,7 +83,7 @@ async def test_a_server_of_another_kind_is_said_to_be_one() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with SttClient(f"127.0.0.1:{port}") as client:
-        with pytest.raises(errors.Internal, match="doesn't offer this method"):
+        with pytest.raises(errors.Internal, match="gRPC server without this method"):
             await client.transcribe(b"x")
     await server.stop(None)
 

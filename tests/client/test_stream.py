@@ -11,7 +11,6 @@ import pytest
 
 from protos.stt.v1 import speech_pb2
 from stt_client import FLUSH, AudioFormat, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient
-from stt_client.convert import event_json
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
 from tests.client.test_client import unused_port
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, Toy, speech
@@ -64,7 +63,7 @@ async def test_events_come_typed_and_in_order() -> None:
 async def test_an_event_as_json_has_the_protos_names() -> None:
     async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(chunks("abc"), encoding=FORMAT)]
-    started, interim, ended, final = [json.loads(json.dumps(event_json(event))) for event in events]
+    started, interim, ended, final = [json.loads(json.dumps(event.as_dict())) for event in events]
     assert started == {"speech_event": {"type": "STARTED", "offset": 0.0}, "audio_processed": 0.1}
     assert interim["interim"] == {"utterance": 0, "stable_text": "a", "unstable_text": "bc", "language": ""}
     assert ended["speech_event"]["type"] == "ENDED"
@@ -118,12 +117,12 @@ async def test_there_is_no_time_limit_unless_one_is_given() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"task": "sing"}, "task takes transcribe or translate"),
-        ({"endpoint_silence": 0.0}, "endpoint_silence takes seconds over 0"),
-        ({"endpoint_silence": float("nan")}, "endpoint_silence takes seconds over 0"),
-        ({"hotwords": "Ada"}, "hotwords takes a sequence of strings"),
-        ({"request_id": "a b"}, "request_id takes"),
-        ({"encoding": AudioFormat("mp3", 8000)}, "encoding takes linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"task": "sing"}, "invalid task 'sing': use transcribe or translate"),
+        ({"endpoint_silence": 0.0}, "use seconds greater than 0"),
+        ({"endpoint_silence": float("nan")}, "use seconds greater than 0"),
+        ({"hotwords": "Ada"}, "hotwords must be a sequence of strings"),
+        ({"request_id": "a b"}, "invalid request_id"),
+        ({"encoding": AudioFormat("mp3", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
     ],
 )
 def test_an_option_that_is_none_is_said_at_once(options: dict[str, object], says: str) -> None:

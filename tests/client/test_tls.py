@@ -72,8 +72,8 @@ def test_tls_options_that_can_not_work_say_what_to_give(
     subprocess.run(["openssl", "genpkey", *curve, "-out", str(other)], check=True, capture_output=True)
     for options, said in (
         (["--server", "grpc://h:1", "--ca", str(pem["cert"])], "write grpcs://"),
-        (["--cert", str(pem["cert"])], "--cert and --key go together"),
-        (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the private key of"),
+        (["--cert", str(pem["cert"])], "--cert and --key must be given together"),
+        (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the unencrypted private key of"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["status", *options])

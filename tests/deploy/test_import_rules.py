@@ -86,6 +86,22 @@ def test_knowing_it_through_another_module_is_caught() -> None:
     assert found == ["stt_server.engine.whisper knows grpc (through stt_server.engine.whisper -> stt_server.helpers)"]
 
 
+@pytest.mark.parametrize("late", ["from gateway.c import x", "def later():\n    from gateway.c import x"])
+def test_an_import_circle_is_caught(late: str) -> None:
+    modules = [
+        ("gateway.a", "import gateway.b"),
+        ("gateway.b", late),
+        ("gateway.c", "import gateway.a"),
+        ("gateway", ""),
+    ]
+    assert broken(*modules) == ["import circle: gateway.a -> gateway.b -> gateway.c -> gateway.a"]
+
+
+def test_an_import_for_type_checkers_makes_no_circle() -> None:
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import gateway.a"
+    assert broken(("gateway.a", "import gateway.b"), ("gateway.b", for_types)) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -126,7 +126,7 @@ async def test_the_service_may_end_it_first(gateway: GatewayServer, service: Scr
         ({"endpoint_silence": "1"}, "endpoint_silence takes a number of seconds"),
         ({"endpoint_silence": float("nan")}, "endpoint_silence takes a number of seconds"),
         ({"endpoint_silence": 10**400}, "endpoint_silence takes a number of seconds"),
-        ({"endpoint_silence": -1}, "endpoint_silence takes seconds over 0"),
+        ({"endpoint_silence": -1}, "use seconds greater than 0"),
         ({"language": 7}, "language takes a text"),
         ({"prompt": "\ud800"}, "prompt takes a text"),
         ({"hotwords": "one"}, "hotwords takes a list of texts"),

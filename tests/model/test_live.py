@@ -16,23 +16,11 @@ from stt_server.rpc.convert import seconds
 from tests.support.no_speech import corpus
 from tests.support.services import running, stub_of, transcribe
 from tests.support.speech import RATE, Samples, clip, samples_of, silence, wav_of, words
-from tests.support.streams import audio, config, finals, kind_of, offsets, opened, pcm, stream
+from tests.support.streams import audio, config, finals, kind_of, offsets, opened, pcm, stream, timed_recording
 
 pytestmark = pytest.mark.model
 
 NAMES = ("quick_brown_fox", "counting", "hello_world")
-
-
-def conversation() -> tuple[Samples, list[tuple[float, float]]]:
-    """Clips with pauses between them, and start and end of the speech in each, in seconds, found by loudness."""
-    parts, truth, at = [silence(0.7)], [], 0.7
-    for name in NAMES:
-        samples = samples_of(clip("en", name))
-        loud = np.flatnonzero(np.abs(samples) > 0.03)
-        truth.append((at + loud[0] / RATE, at + loud[-1] / RATE))
-        parts += [samples, silence(1.2)]
-        at += len(samples) / RATE + 1.2
-    return np.concatenate(parts), truth
 
 
 def letters(text: str) -> str:
@@ -41,7 +29,7 @@ def letters(text: str) -> str:
 
 
 async def test_a_conversation_in_real_time(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
-    samples, truth = conversation()
+    samples, truth = timed_recording(*NAMES, lead=0.7)
     async with running(tmp_path, "primary", tiny_en) as service, stub_of(service) as stub:
         caller = await opened(stub)
         await asyncio.wait_for(caller.send_in_real_time(samples), 60)
@@ -59,8 +47,8 @@ async def test_a_conversation_in_real_time(tmp_path: Path, tiny_en: WhisperRecog
     for number in range(3):
         stable = [r.interim.stable_text for r in responses if kind_of(r) == "interim" and r.interim.utterance == number]
         assert all(later.startswith(earlier) for earlier, later in pairwise(stable))
-    heard = [seconds(response.audio_processed) for response in responses]
-    assert heard == sorted(heard)
+    processed = [seconds(response.audio_processed) for response in responses]
+    assert processed == sorted(processed)
 
 
 @pytest.mark.parametrize("language", ["es", "fr"])

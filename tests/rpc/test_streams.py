@@ -62,9 +62,9 @@ async def test_an_utterance_is_started_drafted_ended_and_final(stub: Any, model:
     assert second.stable_text
     assert TEXT.startswith(second.stable_text + second.unstable_text)
     assert responses[0].speech_event.offset.seconds == 0
-    heard = [seconds(response.audio_processed) for response in responses]
-    assert heard == sorted(heard)
-    assert heard[-1] <= len(FOX) / RATE + 0.1
+    processed = [seconds(response.audio_processed) for response in responses]
+    assert processed == sorted(processed)
+    assert processed[-1] <= len(FOX) / RATE + 0.1
 
 
 async def test_a_final_covers_the_whole_utterance(stub: Any, model: ScriptedModel) -> None:

@@ -44,6 +44,23 @@ def recording_of(*names: str, pause: float = 1.0) -> Samples:
     return np.concatenate(parts)
 
 
+def timed_recording(*names: str, lead: float, pause: float = 1.2) -> tuple[Samples, list[tuple[float, float]]]:
+    """English clips with pauses between them, and start and end of the speech in each, found by loudness.
+
+    Args:
+        lead: seconds of silence before the first clip.
+        pause: seconds of silence after each clip.
+    """
+    parts, speech, at = [silence(lead)], [], lead
+    for name in names:
+        samples = samples_of(clip("en", name))
+        loud = np.flatnonzero(np.abs(samples) > 0.03)
+        speech.append((at + loud[0] / RATE, at + loud[-1] / RATE))
+        parts += [samples, silence(pause)]
+        at += len(samples) / RATE + pause
+    return np.concatenate(parts), speech
+
+
 MIDDLE = int(1.8 * RATE)
 """Index of the sample in the middle of the speech in `recording_of("quick_brown_fox")`."""
 

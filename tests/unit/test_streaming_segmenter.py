@@ -19,7 +19,7 @@ from stt_server.streaming.events import PossibleSpeech, SpeechEnded, SpeechEvent
 from stt_server.streaming.segmenter import Detector, UtteranceSegmenter
 from tests.support import no_speech
 from tests.support.speech import RATE, Samples, clip, samples_of, silence
-from tests.support.streams import pcm
+from tests.support.streams import pcm, timed_recording
 
 LINEAR16 = AudioFormat("linear16", RATE, 1)
 WINDOW = 512
@@ -84,18 +84,6 @@ def segment_scripted(*parts: tuple[float, float], endpoint: float = 0.6) -> Segm
     return found
 
 
-def recording(*names: str, pause: float = 1.2) -> tuple[Samples, list[tuple[float, float]]]:
-    """Clips with pauses between them, and start and end of the speech in each, found by loudness."""
-    parts, truth, at = [silence(1.0)], [], 1.0
-    for name in names:
-        samples = samples_of(clip("en", name))
-        loud = np.flatnonzero(np.abs(samples) > 0.03)
-        truth.append((at + loud[0] / RATE, at + loud[-1] / RATE))
-        parts += [samples, silence(pause)]
-        at += len(samples) / RATE + pause
-    return np.concatenate(parts), truth
-
-
 def test_voice_activity_in_pieces_equals_that_of_the_whole() -> None:
     samples = samples_of(clip("en", "counting"))[: 90 * WINDOW]
     activity = VoiceActivity()
@@ -105,7 +93,7 @@ def test_voice_activity_in_pieces_equals_that_of_the_whole() -> None:
 
 @pytest.mark.parametrize("endpoint", [0.3, 0.6, 1.0])
 def test_offsets_match_real_speech(endpoint: float) -> None:
-    samples, truth = recording("quick_brown_fox", "counting", "hello_world")
+    samples, truth = timed_recording("quick_brown_fox", "counting", "hello_world", lead=1.0)
     found = segment(pcm(samples), endpoint=endpoint)
     assert found.kinds == ["SpeechStarted", "SpeechEnded"] * 3
     assert [event.offset for event in found.started] == pytest.approx([begin for begin, _ in truth], abs=0.3)
@@ -119,7 +107,7 @@ def test_offsets_match_real_speech(endpoint: float) -> None:
 @given(cuts=st.lists(st.integers(0, 2 * 9 * RATE), max_size=40))
 @settings(max_examples=15, deadline=None)
 def test_any_split_of_the_same_bytes_gives_the_same_utterances(cuts: list[int]) -> None:
-    data = pcm(recording("quick_brown_fox", "hello_world")[0])
+    data = pcm(timed_recording("quick_brown_fox", "hello_world", lead=1.0)[0])
     whole, split = segment(data), segment(data, cuts=[min(cut, len(data)) for cut in cuts])
     assert whole.events == split.events
     for one, other in zip(whole.chunks, split.chunks, strict=True):
@@ -129,7 +117,7 @@ def test_any_split_of_the_same_bytes_gives_the_same_utterances(cuts: list[int]) 
 
 @pytest.mark.parametrize(("rate", "encoding"), [(8000, "mulaw"), (44100, "linear16"), (48000, "linear16")])
 def test_other_formats_give_the_same_utterances(rate: int, encoding: str) -> None:
-    samples, truth = recording("quick_brown_fox")
+    samples, truth = timed_recording("quick_brown_fox", lead=1.0)
     positions = np.arange(int(len(samples) * rate / RATE)) * RATE / rate
     resampled = np.interp(positions, np.arange(len(samples)), samples).astype(np.float32)
     data = _mulaw(resampled) if encoding == "mulaw" else pcm(resampled)

@@ -14,9 +14,10 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from buildscripts.lib.load.closed_loop import Recording, Transcribe
 from stt_server.audio import AudioFormat
-from stt_server.backend import Backend, usable_cores
+from stt_server.backend import Backend
 from stt_server.config import parse
 from stt_server.engine.types import DecodeOptions
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.lifecycle.whisper import load_whisper
 from stt_server.request import Request, Upload
 

@@ -29,8 +29,8 @@ from buildscripts.lib.bench.report import accuracy_table, console, heading, spee
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
 from buildscripts.lib.models.pins import ROOT
-from stt_server.backend import usable_cores
 from stt_server.config import ConfigError
+from stt_server.lifecycle.process_limits import usable_cores
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

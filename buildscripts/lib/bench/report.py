@@ -14,8 +14,8 @@ from rich.table import Table
 
 from buildscripts.lib.load.closed_loop import Measurement, Recording
 from buildscripts.lib.load.corpus import word_errors
-from stt_server.backend import usable_cores
 from stt_server.engine.text_checks import is_looped
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.testing.load import percentile
 
 CUT_SHORT = 0.6
