@@ -178,7 +178,7 @@ class Service:
         timeout_s = self.settings.drain_timeout_s
         deadline = time.monotonic() + timeout_s
         if self._gateway is not None:
-            self._gateway.take_leave()
+            self._gateway.announce_shutdown()
         if self.readiness.ready:
             await asyncio.sleep(timeout_s * NOTICE_SHARE)
         self.readiness.state = "stopping"
