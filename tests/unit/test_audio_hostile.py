@@ -73,9 +73,7 @@ def test_canary_detects_an_unrestricted_ffmpeg(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("data", PLAYLISTS, ids=["ffconcat", "m3u8", "m3u8 after a tag", "mpd", "sdp"])
-def test_playlist_is_rejected_and_opens_nothing(
-    playlist: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_playlist_is_rejected_and_opens_nothing(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     canary = Canary(tmp_path / "canary.wav")
     try:
