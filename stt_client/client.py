@@ -117,6 +117,7 @@ class SttClient:
         word_timestamps: bool = False,
         routing: str = "auto",
         encoding: AudioFormat | None = None,
+        separate_channels: bool = False,
         timeout: float | EllipsisType | None = ...,
         request_id: str | None = None,
         metadata: Pairs = (),
@@ -133,6 +134,7 @@ class SttClient:
             word_timestamps: also return each word's time.
             routing: `auto`, `primary` or `fallback`.
             encoding: format of headerless bytes; None: a container such as WAV, which states its own.
+            separate_channels: transcribe each channel by itself; segments then name their channel.
             timeout: seconds; None: no limit; default: the client's.
             request_id: 1 to 64 characters of `A-Z a-z 0-9 . _ -`; None: a random one.
             metadata: additional request metadata; overrides the client's own entries of the same name.
@@ -154,6 +156,7 @@ class SttClient:
             word_timestamps=word_timestamps,
             routing=routing,
             encoding=encoding,
+            separate_channels=separate_channels,
         )
         return await self.send(request, deadline=deadline, request_id=request_id, metadata=metadata)
 

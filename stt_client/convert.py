@@ -111,6 +111,8 @@ def _segment_of(segment: speech_pb2.Segment) -> Segment:
             Word(seconds_of(word.start), seconds_of(word.end), word.text, _single(word.probability))
             for word in segment.words
         ),
+        channel=segment.channel,
+        language=segment.language,
     )
 
 

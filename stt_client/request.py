@@ -76,6 +76,7 @@ class PrepareOptions(SpeechOptions, total=False):
     """Options in the request message."""
 
     encoding: AudioFormat | None
+    separate_channels: bool
 
 
 class CallOptions(PrepareOptions, total=False):
@@ -87,7 +88,12 @@ class CallOptions(PrepareOptions, total=False):
 
 
 async def prepare(
-    audio: Audio, max_bytes: int, *, encoding: AudioFormat | None = None, **speech: Unpack[SpeechOptions]
+    audio: Audio,
+    max_bytes: int,
+    *,
+    encoding: AudioFormat | None = None,
+    separate_channels: bool = False,
+    **speech: Unpack[SpeechOptions],
 ) -> speech_pb2.TranscribeRequest:
     """Build the request message. Reads files and converts samples in a thread.
 
@@ -97,6 +103,7 @@ async def prepare(
         PayloadTooLarge: the file is larger than `max_bytes`.
     """
     options = transcribe_options(**speech)
+    options.separate_channels = separate_channels
     if isinstance(audio, Samples):
         if encoding is not None:
             raise ValueError("encoding applies to headerless bytes, not to Samples; leave it out")

@@ -37,6 +37,10 @@ class Segment:
     """Model that produced the text."""
     words: tuple[Word, ...] = ()
     """Empty without `word_timestamps`."""
+    channel: int = 0
+    """1 for the first, with `separate_channels`; 0: the channels were mixed."""
+    language: str = ""
+    """ISO 639-1 code, where the recording changes its language; empty: that of the transcript."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the segment as JSON-serializable values."""

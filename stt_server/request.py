@@ -43,6 +43,8 @@ class Upload:
 
     data: bytes = field(repr=False)
     format: AudioFormat
+    separate_channels: bool = False
+    """Whether each channel is transcribed by itself, instead of a mix of them."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ FIELDS = frozenset(
         "prompt",
         "hotwords",
         "word_timestamps",
+        "separate_channels",
         "routing",
         "response_format",
     )
@@ -47,6 +48,7 @@ class TranscribeForm:
     prompt: str = ""
     hotwords: tuple[str, ...] = ()
     word_timestamps: bool = False
+    separate_channels: bool = False
     routing: Routing = "auto"
     response_format: ResponseFormat = "json"
 
@@ -70,6 +72,7 @@ def parse_form(form: Form) -> TranscribeForm:
         prompt=single.text("prompt"),
         hotwords=_listed(form, "hotwords"),
         word_timestamps=single.choice("word_timestamps", FLAGS, False, str.lower),
+        separate_channels=single.choice("separate_channels", FLAGS, False, str.lower),
         routing=single.choice("routing", ROUTINGS, "auto"),
         response_format=single.choice("response_format", FORMATS, "json"),
     )

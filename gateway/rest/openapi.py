@@ -140,6 +140,15 @@ _TRANSCRIPT = _object(
                     "words": _list(
                         _object({"start": _SECONDS, "end": _SECONDS, "text": _TEXT, "probability": _PROBABILITY})
                     ),
+                    "channel": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "description": "1 for the first; 0: the channels were mixed.",
+                    },
+                    "language": {
+                        "type": "string",
+                        "description": "Where the recording changes its language; empty: that of the transcript.",
+                    },
                 }
             )
         ),
@@ -199,6 +208,11 @@ _FORM: Json = {
         },
         "hotwords": {"type": "string", "description": "Comma-separated words to expect."},
         "word_timestamps": {"type": "boolean", "default": False, "description": "true, false, 1 or 0."},
+        "separate_channels": {
+            "type": "boolean",
+            "default": False,
+            "description": "Transcribe each channel by itself; segments then name their channel.",
+        },
         "routing": {
             "type": "string",
             "enum": [*ROUTINGS, ""],

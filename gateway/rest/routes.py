@@ -79,6 +79,7 @@ def _transcribe(
         prompt=form.prompt,
         hotwords=form.hotwords,
         word_timestamps=form.word_timestamps,
+        separate_channels=form.separate_channels,
         routing=form.routing,
         timeout=timeout_s,
         request_id=request_id_of(request.scope),

@@ -81,6 +81,10 @@ class Segment:
     no_speech_prob: float
     compression_ratio: float
     words: tuple[Word, ...] = ()
+    language: str = ""
+    """ISO 639-1 code, where the recording changes its language; empty: that of the whole answer."""
+    channel: int = 0
+    """1 for the first; 0 where the channels were mixed."""
 
 
 @dataclass(frozen=True)

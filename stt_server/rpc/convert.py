@@ -47,7 +47,7 @@ def request_of(message: pb.TranscribeRequest, request_id: str, deadline: float |
     """
     options = message.options
     return Request(
-        source=Upload(message.audio, format_of(message.format)),
+        source=Upload(message.audio, format_of(message.format), options.separate_channels),
         options=options_of(options),
         request_id=request_id,
         policy=policy_of(options),
@@ -99,6 +99,7 @@ def message_of(request: Request) -> pb.TranscribeRequest:
             prompt=options.prompt,
             hotwords=options.hotwords,
             word_timestamps=options.word_timestamps,
+            separate_channels=upload.separate_channels,
         ),
         format=pb.AudioFormat(
             encoding=_WIRE_ENCODINGS[upload.format.encoding],
@@ -160,6 +161,8 @@ def _segment(segment: Segment, model: str) -> pb.Segment:
             pb.Word(start=duration(w.start), end=duration(w.end), text=w.text.strip(), probability=w.probability)
             for w in segment.words
         ],
+        channel=segment.channel,
+        language=segment.language,
     )
 
 
@@ -174,6 +177,8 @@ def answer_of(response: pb.TranscribeResponse) -> Answer:
             no_speech_prob=s.no_speech_prob,
             compression_ratio=s.compression_ratio,
             words=tuple(Word(seconds(w.start), seconds(w.end), w.text, w.probability) for w in s.words),
+            language=s.language,
+            channel=s.channel,
         )
         for s in response.segments
     )

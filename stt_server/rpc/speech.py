@@ -62,6 +62,9 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
         call.transcript = await self._in_time(self._pipeline().transcribe(wanted), deadline)
         return response_of(call.transcript, call.trace, call.request_id, self._clock() - call.started)
 
+    def TranscribeWithProgress(self, request: pb.TranscribeRequest, context: Context) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     def _deadline(self, context: Context) -> float:
         """Deadline, less a margin for reporting DEADLINE_EXCEEDED. Monotonic seconds."""
         left = context.time_remaining()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from protos.stt.v1 import speech_pb2 as pb
+from stt_server.errors import InvalidArgument
 from stt_server.rpc.convert import duration, format_of, options_of, policy_of, response_of, seconds
 from stt_server.streaming.events import (
     ENDPOINT_SILENCE,
@@ -40,6 +41,8 @@ def _message(request: pb.StreamTranscribeRequest) -> Message:
 
 
 def _config(config: pb.StreamConfig) -> StreamConfig:
+    if config.options.separate_channels:
+        raise InvalidArgument("options.separate_channels: not for streams; open one stream per channel")
     return StreamConfig(
         options=options_of(config.options),
         format=format_of(config.format),

@@ -36,8 +36,9 @@ def test_a_style_violation_is_reported(tmp_path: Path) -> None:
     assert "request_id" in done.stdout
 
 
-def test_the_service_suffix_is_the_only_exception() -> None:
+def test_only_the_names_that_the_contract_fixes_are_exceptions() -> None:
     rules = yaml.safe_load((ROOT / "buf.yaml").read_text())["lint"]
     assert rules["use"] == ["STANDARD"]
-    assert rules["ignore_only"] == {"SERVICE_SUFFIX": ["protos/stt/v1/speech.proto"]}
+    names = ("SERVICE_SUFFIX", "RPC_REQUEST_RESPONSE_UNIQUE", "RPC_REQUEST_STANDARD_NAME")
+    assert rules["ignore_only"] == dict.fromkeys(names, ["protos/stt/v1/speech.proto"])
     assert set(rules) == {"use", "ignore_only"}

@@ -44,6 +44,9 @@ class Speech(speech_pb2_grpc.SpeechToTextServicer):
     def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
         raise NotImplementedError
 
+    def TranscribeWithProgress(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
 
 async def serve_grpc(kind: str, address: str) -> None:
     server = grpc.aio.server()

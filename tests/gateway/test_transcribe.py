@@ -31,6 +31,8 @@ async def test_json_holds_every_field_of_the_response(http: httpx.AsyncClient, s
         "compression_ratio": 1.25,
         "model": "whisper-tiny",
         "words": [word],
+        "channel": 0,
+        "language": "",
     }
     assert told == {
         "request_id": "abc-1",

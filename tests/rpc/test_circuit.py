@@ -54,6 +54,9 @@ class ScriptedFallback(speech_pb2_grpc.SpeechToTextServicer):
     def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
         raise NotImplementedError
 
+    def TranscribeWithProgress(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
 
 class ScriptedHealth(health.aio.HealthServicer):  # type: ignore[misc]  # it has no types
     def __init__(self, fallback: ScriptedFallback) -> None:

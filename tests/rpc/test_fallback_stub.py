@@ -35,6 +35,9 @@ class Refusing(speech_pb2_grpc.SpeechToTextServicer):
     def StreamTranscribe(self, request_iterator: Any, context: Any) -> Any:
         raise NotImplementedError
 
+    def TranscribeWithProgress(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
 
 @asynccontextmanager
 async def served(servicer: Refusing, **options: Any) -> AsyncIterator[FallbackStub]:

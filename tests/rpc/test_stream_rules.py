@@ -72,6 +72,7 @@ async def test_a_message_without_payload_is_rejected(stub: Any) -> None:
         ({"options": pb.TranscribeOptions(candidate_languages=["klingon"])}, "klingon"),
         ({"options": pb.TranscribeOptions(task=UNKNOWN)}, "task"),
         ({"options": pb.TranscribeOptions(routing=UNKNOWN)}, "routing"),
+        ({"options": pb.TranscribeOptions(separate_channels=True)}, "separate_channels"),
         ({"options": pb.TranscribeOptions(routing=pb.ROUTING_POLICY_FALLBACK_ONLY)}, "routing"),
         ({"options": pb.TranscribeOptions(prompt="x" * 5000)}, "prompt"),
         ({"options": pb.TranscribeOptions(hotwords=["w"] * 300)}, "hotwords"),

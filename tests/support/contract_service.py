@@ -101,6 +101,9 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         response.CopyFrom(transcript(reply) if isinstance(reply, str) else reply)
         return response
 
+    def TranscribeWithProgress(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def StreamTranscribe(self, request_iterator: AsyncIterator[Any], context: Any) -> Any:
         script, metadata = self.script, _received(context)
         call = StreamCall(metadata, context.time_remaining())

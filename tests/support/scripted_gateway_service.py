@@ -151,6 +151,9 @@ class ScriptedService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         response.request_id = metadata["x-req-id"]
         return response
 
+    def TranscribeWithProgress(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def StreamTranscribe(
         self, request_iterator: AsyncIterator[speech_pb2.StreamTranscribeRequest], context: Context
     ) -> AsyncIterator[speech_pb2.StreamTranscribeResponse]:

@@ -79,6 +79,8 @@ class _AudioEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudioEn
     """Headerless signed 16-bit little-endian PCM."""
     AUDIO_ENCODING_MULAW: _AudioEncoding.ValueType  # 2
     """Headerless G.711 mu-law."""
+    AUDIO_ENCODING_ALAW: _AudioEncoding.ValueType  # 3
+    """Headerless G.711 A-law."""
 
 class AudioEncoding(_AudioEncoding, metaclass=_AudioEncodingEnumTypeWrapper): ...
 
@@ -88,6 +90,8 @@ AUDIO_ENCODING_LINEAR16: AudioEncoding.ValueType  # 1
 """Headerless signed 16-bit little-endian PCM."""
 AUDIO_ENCODING_MULAW: AudioEncoding.ValueType  # 2
 """Headerless G.711 mu-law."""
+AUDIO_ENCODING_ALAW: AudioEncoding.ValueType  # 3
+"""Headerless G.711 A-law."""
 Global___AudioEncoding: _TypeAlias = AudioEncoding  # noqa: Y015
 
 class _RouteReason:
@@ -154,15 +158,22 @@ class TranscribeOptions(_message.Message):
     HOTWORDS_FIELD_NUMBER: _builtins.int
     WORD_TIMESTAMPS_FIELD_NUMBER: _builtins.int
     ROUTING_FIELD_NUMBER: _builtins.int
+    SEPARATE_CHANNELS_FIELD_NUMBER: _builtins.int
     language: _builtins.str
-    """ISO 639-1 code as Whisper knows it ("en"). Set: the language is forced and
-    the language check is off. Empty: detected.
+    """ISO 639-1 code as Whisper knows it ("en"), a locale of it ("en-US"), its
+    English name, in any case. Set: the language is forced and the language
+    check is off. Empty or "auto": detected, and a recording may have several.
     """
     task: Global___Task.ValueType
     prompt: _builtins.str
     """Text that precedes the audio: style and vocabulary."""
     word_timestamps: _builtins.bool
     routing: Global___RoutingPolicy.ValueType
+    separate_channels: _builtins.bool
+    """Transcribes each channel by itself (a call recorded with one speaker a
+    channel) instead of mixing them; segments then name their channel. Not for
+    StreamTranscribe.
+    """
     @_builtins.property
     def candidate_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Detection chooses among these only. Empty: among all."""
@@ -179,10 +190,11 @@ class TranscribeOptions(_message.Message):
         hotwords: _abc.Iterable[_builtins.str] | None = ...,
         word_timestamps: _builtins.bool = ...,
         routing: Global___RoutingPolicy.ValueType = ...,
+        separate_channels: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_languages", b"candidate_languages", "hotwords", b"hotwords", "language", b"language", "prompt", b"prompt", "routing", b"routing", "task", b"task", "word_timestamps", b"word_timestamps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_languages", b"candidate_languages", "hotwords", b"hotwords", "language", b"language", "prompt", b"prompt", "routing", b"routing", "separate_channels", b"separate_channels", "task", b"task", "word_timestamps", b"word_timestamps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,6 +270,8 @@ class Segment(_message.Message):
     COMPRESSION_RATIO_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     avg_logprob: _builtins.float
     """Natural log, mean over tokens."""
@@ -267,6 +281,14 @@ class Segment(_message.Message):
     """Over 2.4 suggests a repetition loop."""
     model: _builtins.str
     """The model whose text this is."""
+    channel: _builtins.int
+    """1 for the first; 0 where the channels were mixed. With separate_channels,
+    segments are ordered by start, then channel.
+    """
+    language: _builtins.str
+    """ISO 639-1, where a recording changes its language; empty: that of the
+    response.
+    """
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
         """From the start of the recording or stream."""
@@ -288,10 +310,12 @@ class Segment(_message.Message):
         compression_ratio: _builtins.float = ...,
         model: _builtins.str = ...,
         words: _abc.Iterable[Global___Word] | None = ...,
+        channel: _builtins.int = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_logprob", b"avg_logprob", "compression_ratio", b"compression_ratio", "end", b"end", "model", b"model", "no_speech_prob", b"no_speech_prob", "start", b"start", "text", b"text", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_logprob", b"avg_logprob", "channel", b"channel", "compression_ratio", b"compression_ratio", "end", b"end", "language", b"language", "model", b"model", "no_speech_prob", b"no_speech_prob", "start", b"start", "text", b"text", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,6 +420,7 @@ class TranscribeResponse(_message.Message):
     request_id: _builtins.str
     text: _builtins.str
     language: _builtins.str
+    """Of most of the speech, where a recording has several."""
     language_probability: _builtins.float
     """0 to 1; unset when forced."""
     @_builtins.property
@@ -427,6 +452,90 @@ class TranscribeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__language_probability) -> _WhichOneofReturnType__language_probability | None: ...
 
 Global___TranscribeResponse: _TypeAlias = TranscribeResponse  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIO_DURATION_FIELD_NUMBER: _builtins.int
+    AUDIO_SETTLED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def audio_duration(self) -> _duration_pb2.Duration:
+        """Of the decoded recording; unset until it is decoded. With separate_channels,
+        of one channel.
+        """
+
+    @_builtins.property
+    def audio_settled(self) -> _duration_pb2.Duration:
+        """How much of it is settled. Never falls."""
+
+    def __init__(
+        self,
+        *,
+        audio_duration: _duration_pb2.Duration | None = ...,
+        audio_settled: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_duration", b"audio_duration", "audio_settled", b"audio_settled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_duration", b"audio_duration", "audio_settled", b"audio_settled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class SettledSegments(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]: ...
+    def __init__(
+        self,
+        *,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segments", b"segments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledSegments: _TypeAlias = SettledSegments  # noqa: Y015
+
+@_typing.final
+class TranscribeWithProgressResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def segments(self) -> Global___SettledSegments: ...
+    @_builtins.property
+    def result(self) -> Global___TranscribeResponse:
+        """Last, once: whole, as Transcribe would have answered. Its segments are
+        those that were sent, in the same order.
+        """
+
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        segments: Global___SettledSegments | None = ...,
+        result: Global___TranscribeResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result", "segments", b"segments"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result", "segments", b"segments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "segments", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___TranscribeWithProgressResponse: _TypeAlias = TranscribeWithProgressResponse  # noqa: Y015
 
 @_typing.final
 class StreamConfig(_message.Message):

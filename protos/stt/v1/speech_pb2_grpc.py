@@ -44,6 +44,11 @@ class SpeechToTextStub:
                 request_serializer=stt_dot_v1_dot_speech__pb2.StreamTranscribeRequest.SerializeToString,
                 response_deserializer=stt_dot_v1_dot_speech__pb2.StreamTranscribeResponse.FromString,
                 _registered_method=True)
+        self.TranscribeWithProgress = channel.unary_stream(
+                '/stt.v1.SpeechToText/TranscribeWithProgress',
+                request_serializer=stt_dot_v1_dot_speech__pb2.TranscribeRequest.SerializeToString,
+                response_deserializer=stt_dot_v1_dot_speech__pb2.TranscribeWithProgressResponse.FromString,
+                _registered_method=True)
 
 
 class SpeechToTextServicer:
@@ -67,6 +72,18 @@ class SpeechToTextServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TranscribeWithProgress(self, request, context):
+        """Transcribe, for recordings that take longer than a person waits in silence:
+        says how far it is, and gives each segment once it is settled (routed, and
+        never changed afterwards), in order. A typical response sequence:
+        progress, progress, segments, progress, segments, result
+        A message comes every 5 s at least. The same admission, limits, errors and
+        trailing metadata as Transcribe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SpeechToTextServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +96,11 @@ def add_SpeechToTextServicer_to_server(servicer, server):
                     servicer.StreamTranscribe,
                     request_deserializer=stt_dot_v1_dot_speech__pb2.StreamTranscribeRequest.FromString,
                     response_serializer=stt_dot_v1_dot_speech__pb2.StreamTranscribeResponse.SerializeToString,
+            ),
+            'TranscribeWithProgress': grpc.unary_stream_rpc_method_handler(
+                    servicer.TranscribeWithProgress,
+                    request_deserializer=stt_dot_v1_dot_speech__pb2.TranscribeRequest.FromString,
+                    response_serializer=stt_dot_v1_dot_speech__pb2.TranscribeWithProgressResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +157,33 @@ class SpeechToText:
             '/stt.v1.SpeechToText/StreamTranscribe',
             stt_dot_v1_dot_speech__pb2.StreamTranscribeRequest.SerializeToString,
             stt_dot_v1_dot_speech__pb2.StreamTranscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TranscribeWithProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stt.v1.SpeechToText/TranscribeWithProgress',
+            stt_dot_v1_dot_speech__pb2.TranscribeRequest.SerializeToString,
+            stt_dot_v1_dot_speech__pb2.TranscribeWithProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,14 @@ class SpeechToTextStub:
     The stream has no length limit, and one utterance's final is sent exactly
     once, after routing: it never changes afterwards.
     """
+    TranscribeWithProgress: _grpc.UnaryStreamMultiCallable[_speech_pb2.TranscribeRequest, _speech_pb2.TranscribeWithProgressResponse]
+    """Transcribe, for recordings that take longer than a person waits in silence:
+    says how far it is, and gives each segment once it is settled (routed, and
+    never changed afterwards), in order. A typical response sequence:
+      progress, progress, segments, progress, segments, result
+    A message comes every 5 s at least. The same admission, limits, errors and
+    trailing metadata as Transcribe.
+    """
 
 @_typing.type_check_only
 class SpeechToTextAsyncStub(SpeechToTextStub):
@@ -57,6 +65,14 @@ class SpeechToTextAsyncStub(SpeechToTextStub):
       speech_event{STARTED}, interim, interim, speech_event{ENDED}, final
     The stream has no length limit, and one utterance's final is sent exactly
     once, after routing: it never changes afterwards.
+    """
+    TranscribeWithProgress: _aio.UnaryStreamMultiCallable[_speech_pb2.TranscribeRequest, _speech_pb2.TranscribeWithProgressResponse]  # type: ignore[assignment]
+    """Transcribe, for recordings that take longer than a person waits in silence:
+    says how far it is, and gives each segment once it is settled (routed, and
+    never changed afterwards), in order. A typical response sequence:
+      progress, progress, segments, progress, segments, result
+    A message comes every 5 s at least. The same admission, limits, errors and
+    trailing metadata as Transcribe.
     """
 
 class SpeechToTextServicer(metaclass=_abc_1.ABCMeta):
@@ -79,6 +95,20 @@ class SpeechToTextServicer(metaclass=_abc_1.ABCMeta):
           speech_event{STARTED}, interim, interim, speech_event{ENDED}, final
         The stream has no length limit, and one utterance's final is sent exactly
         once, after routing: it never changes afterwards.
+        """
+
+    @_abc_1.abstractmethod
+    def TranscribeWithProgress(
+        self,
+        request: _speech_pb2.TranscribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_speech_pb2.TranscribeWithProgressResponse], _abc.AsyncIterator[_speech_pb2.TranscribeWithProgressResponse]]:
+        """Transcribe, for recordings that take longer than a person waits in silence:
+        says how far it is, and gives each segment once it is settled (routed, and
+        never changed afterwards), in order. A typical response sequence:
+          progress, progress, segments, progress, segments, result
+        A message comes every 5 s at least. The same admission, limits, errors and
+        trailing metadata as Transcribe.
         """
 
 def add_SpeechToTextServicer_to_server(servicer: SpeechToTextServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

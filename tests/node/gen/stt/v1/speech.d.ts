@@ -41,8 +41,9 @@ export interface AudioFormat {
  */
 export interface TranscribeOptions {
     /**
-     * ISO 639-1 code as Whisper knows it ("en"). Set: the language is forced and
-     * the language check is off. Empty: detected.
+     * ISO 639-1 code as Whisper knows it ("en"), a locale of it ("en-US"), its
+     * English name, in any case. Set: the language is forced and the language
+     * check is off. Empty or "auto": detected, and a recording may have several.
      *
      * @generated from protobuf field: string language = 1
      */
@@ -75,6 +76,14 @@ export interface TranscribeOptions {
      * @generated from protobuf field: stt.v1.RoutingPolicy routing = 7
      */
     routing: RoutingPolicy;
+    /**
+     * Transcribes each channel by itself (a call recorded with one speaker a
+     * channel) instead of mixing them; segments then name their channel. Not for
+     * StreamTranscribe.
+     *
+     * @generated from protobuf field: bool separate_channels = 8
+     */
+    separateChannels: boolean;
 }
 /**
  * @generated from protobuf message stt.v1.TranscribeRequest
@@ -150,6 +159,20 @@ export interface Segment {
      * @generated from protobuf field: repeated stt.v1.Word words = 8
      */
     words: Word[];
+    /**
+     * 1 for the first; 0 where the channels were mixed. With separate_channels,
+     * segments are ordered by start, then channel.
+     *
+     * @generated from protobuf field: int32 channel = 9
+     */
+    channel: number;
+    /**
+     * ISO 639-1, where a recording changes its language; empty: that of the
+     * response.
+     *
+     * @generated from protobuf field: string language = 10
+     */
+    language: string;
 }
 /**
  * @generated from protobuf message stt.v1.Routing
@@ -230,6 +253,8 @@ export interface TranscribeResponse {
      */
     text: string;
     /**
+     * Of most of the speech, where a recording has several.
+     *
      * @generated from protobuf field: string language = 3
      */
     language: string;
@@ -253,6 +278,65 @@ export interface TranscribeResponse {
      * @generated from protobuf field: stt.v1.Timings timings = 8
      */
     timings?: Timings;
+}
+/**
+ * @generated from protobuf message stt.v1.Progress
+ */
+export interface Progress {
+    /**
+     * Of the decoded recording; unset until it is decoded. With separate_channels,
+     * of one channel.
+     *
+     * @generated from protobuf field: google.protobuf.Duration audio_duration = 1
+     */
+    audioDuration?: Duration;
+    /**
+     * How much of it is settled. Never falls.
+     *
+     * @generated from protobuf field: google.protobuf.Duration audio_settled = 2
+     */
+    audioSettled?: Duration;
+}
+/**
+ * @generated from protobuf message stt.v1.SettledSegments
+ */
+export interface SettledSegments {
+    /**
+     * @generated from protobuf field: repeated stt.v1.Segment segments = 1
+     */
+    segments: Segment[];
+}
+/**
+ * @generated from protobuf message stt.v1.TranscribeWithProgressResponse
+ */
+export interface TranscribeWithProgressResponse {
+    /**
+     * @generated from protobuf oneof: event
+     */
+    event: {
+        oneofKind: "progress";
+        /**
+         * @generated from protobuf field: stt.v1.Progress progress = 1
+         */
+        progress: Progress;
+    } | {
+        oneofKind: "segments";
+        /**
+         * @generated from protobuf field: stt.v1.SettledSegments segments = 2
+         */
+        segments: SettledSegments;
+    } | {
+        oneofKind: "result";
+        /**
+         * Last, once: whole, as Transcribe would have answered. Its segments are
+         * those that were sent, in the same order.
+         *
+         * @generated from protobuf field: stt.v1.TranscribeResponse result = 3
+         */
+        result: TranscribeResponse;
+    } | {
+        oneofKind: undefined;
+    };
 }
 /**
  * @generated from protobuf message stt.v1.StreamConfig
@@ -584,7 +668,13 @@ export declare enum AudioEncoding {
      *
      * @generated from protobuf enum value: AUDIO_ENCODING_MULAW = 2;
      */
-    MULAW = 2
+    MULAW = 2,
+    /**
+     * Headerless G.711 A-law.
+     *
+     * @generated from protobuf enum value: AUDIO_ENCODING_ALAW = 3;
+     */
+    ALAW = 3
 }
 /**
  * Why a request was, or would have been, sent to the fallback.
@@ -701,6 +791,36 @@ declare class TranscribeResponse$Type extends MessageType<TranscribeResponse> {
  * @generated MessageType for protobuf message stt.v1.TranscribeResponse
  */
 export declare const TranscribeResponse: TranscribeResponse$Type;
+declare class Progress$Type extends MessageType<Progress> {
+    constructor();
+    create(value?: PartialMessage<Progress>): Progress;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: Progress): Progress;
+    internalBinaryWrite(message: Progress, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
+}
+/**
+ * @generated MessageType for protobuf message stt.v1.Progress
+ */
+export declare const Progress: Progress$Type;
+declare class SettledSegments$Type extends MessageType<SettledSegments> {
+    constructor();
+    create(value?: PartialMessage<SettledSegments>): SettledSegments;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: SettledSegments): SettledSegments;
+    internalBinaryWrite(message: SettledSegments, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
+}
+/**
+ * @generated MessageType for protobuf message stt.v1.SettledSegments
+ */
+export declare const SettledSegments: SettledSegments$Type;
+declare class TranscribeWithProgressResponse$Type extends MessageType<TranscribeWithProgressResponse> {
+    constructor();
+    create(value?: PartialMessage<TranscribeWithProgressResponse>): TranscribeWithProgressResponse;
+    internalBinaryRead(reader: IBinaryReader, length: number, options: BinaryReadOptions, target?: TranscribeWithProgressResponse): TranscribeWithProgressResponse;
+    internalBinaryWrite(message: TranscribeWithProgressResponse, writer: IBinaryWriter, options: BinaryWriteOptions): IBinaryWriter;
+}
+/**
+ * @generated MessageType for protobuf message stt.v1.TranscribeWithProgressResponse
+ */
+export declare const TranscribeWithProgressResponse: TranscribeWithProgressResponse$Type;
 declare class StreamConfig$Type extends MessageType<StreamConfig> {
     constructor();
     create(value?: PartialMessage<StreamConfig>): StreamConfig;

@@ -16,6 +16,7 @@ import type { GetStatusResponse } from "./speech";
 import type { GetStatusRequest } from "./speech";
 import type { BinaryWriteOptions } from "@protobuf-ts/runtime";
 import type { BinaryReadOptions } from "@protobuf-ts/runtime";
+import type { TranscribeWithProgressResponse } from "./speech";
 import type { StreamTranscribeResponse } from "./speech";
 import type { StreamTranscribeRequest } from "./speech";
 import type { TranscribeResponse } from "./speech";
@@ -45,6 +46,18 @@ export interface ISpeechToTextClient {
      */
     streamTranscribe(metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientDuplexStream<StreamTranscribeRequest, StreamTranscribeResponse>;
     streamTranscribe(options?: grpc.CallOptions): grpc.ClientDuplexStream<StreamTranscribeRequest, StreamTranscribeResponse>;
+    /**
+     * Transcribe, for recordings that take longer than a person waits in silence:
+     * says how far it is, and gives each segment once it is settled (routed, and
+     * never changed afterwards), in order. A typical response sequence:
+     *   progress, progress, segments, progress, segments, result
+     * A message comes every 5 s at least. The same admission, limits, errors and
+     * trailing metadata as Transcribe.
+     *
+     * @generated from protobuf rpc: TranscribeWithProgress
+     */
+    transcribeWithProgress(input: TranscribeRequest, metadata?: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<TranscribeWithProgressResponse>;
+    transcribeWithProgress(input: TranscribeRequest, options?: grpc.CallOptions): grpc.ClientReadableStream<TranscribeWithProgressResponse>;
 }
 /**
  * @generated from protobuf service stt.v1.SpeechToText
@@ -68,6 +81,17 @@ export declare class SpeechToTextClient extends grpc.Client implements ISpeechTo
      * @generated from protobuf rpc: StreamTranscribe
      */
     streamTranscribe(metadata?: grpc.Metadata | grpc.CallOptions, options?: grpc.CallOptions): grpc.ClientDuplexStream<StreamTranscribeRequest, StreamTranscribeResponse>;
+    /**
+     * Transcribe, for recordings that take longer than a person waits in silence:
+     * says how far it is, and gives each segment once it is settled (routed, and
+     * never changed afterwards), in order. A typical response sequence:
+     *   progress, progress, segments, progress, segments, result
+     * A message comes every 5 s at least. The same admission, limits, errors and
+     * trailing metadata as Transcribe.
+     *
+     * @generated from protobuf rpc: TranscribeWithProgress
+     */
+    transcribeWithProgress(input: TranscribeRequest, metadata?: grpc.Metadata | grpc.CallOptions, options?: grpc.CallOptions): grpc.ClientReadableStream<TranscribeWithProgressResponse>;
 }
 /**
  * What an operator or the HTTP gateway asks of a running service. Needs no key.

@@ -54,6 +54,20 @@ class SpeechToTextClient extends grpc.Client {
         const method = speech_2.SpeechToText.methods[1];
         return this.makeBidiStreamRequest(`/${speech_2.SpeechToText.typeName}/${method.name}`, (value) => Buffer.from(method.I.toBinary(value, this._binaryOptions)), (value) => method.O.fromBinary(value, this._binaryOptions), metadata, options);
     }
+    /**
+     * Transcribe, for recordings that take longer than a person waits in silence:
+     * says how far it is, and gives each segment once it is settled (routed, and
+     * never changed afterwards), in order. A typical response sequence:
+     *   progress, progress, segments, progress, segments, result
+     * A message comes every 5 s at least. The same admission, limits, errors and
+     * trailing metadata as Transcribe.
+     *
+     * @generated from protobuf rpc: TranscribeWithProgress
+     */
+    transcribeWithProgress(input, metadata, options) {
+        const method = speech_2.SpeechToText.methods[2];
+        return this.makeServerStreamRequest(`/${speech_2.SpeechToText.typeName}/${method.name}`, (value) => Buffer.from(method.I.toBinary(value, this._binaryOptions)), (value) => method.O.fromBinary(value, this._binaryOptions), input, metadata, options);
+    }
 }
 exports.SpeechToTextClient = SpeechToTextClient;
 /**
