@@ -40,5 +40,5 @@ def test_only_the_names_that_the_contract_fixes_are_exceptions() -> None:
     rules = yaml.safe_load((ROOT / "buf.yaml").read_text())["lint"]
     assert rules["use"] == ["STANDARD"]
     names = ("SERVICE_SUFFIX", "RPC_REQUEST_RESPONSE_UNIQUE", "RPC_REQUEST_STANDARD_NAME")
-    assert rules["ignore_only"] == dict.fromkeys(names, ["protos/stt/v1/speech.proto"])
+    assert rules["ignore_only"] == {name: ["protos/stt/v1/speech.proto"] for name in names}
     assert set(rules) == {"use", "ignore_only"}
