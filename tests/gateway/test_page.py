@@ -125,9 +125,9 @@ async def test_a_final_tells_time_language_confidence_and_model(
         await transcribe(page)
         first, second = [await it.inner_text() for it in await page.locator("#finals li").all()]
     assert first.split("\n")[0] == "0:00" and second.split("\n")[0] == "1:08"  # after the first recording's 2.9 s
-    assert "German" in first and "50 %" in first and "whisper-tiny" in first and "second opinion" not in first
+    assert "German" in first and "50 %" in first and "whisper-tiny" in first and "larger model" not in first
     assert "81 %" in second and "whisper-medium" in second
-    assert "second opinion: unsure of the words, few words" in second
+    assert "larger model used: low confidence, few words" in second
 
 
 async def test_downloads_are_what_the_service_itself_would_write(
@@ -190,7 +190,7 @@ async def test_a_key_is_asked_for_used_and_forgotten_unless_told_otherwise(
     service.keys = frozenset({"s3cret"})
     async with open_page(url_of(gateway)) as page:
         await transcribe(page)
-        await expect(page.locator("#trouble-title")).to_have_text("The service asks for a key.")
+        await expect(page.locator("#trouble-title")).to_have_text("The service requires a key.")
         await expect(page.locator("#key")).to_be_focused()
         await page.keyboard.type("s3cret")
         await page.keyboard.press("Enter")
@@ -213,7 +213,7 @@ async def test_a_key_is_asked_for_used_and_forgotten_unless_told_otherwise(
 
 @pytest.mark.parametrize(
     ("type_", "title"),
-    [("overloaded", "The service is busy."), ("invalid_argument", "The service could not do that.")],
+    [("overloaded", "The service is busy."), ("invalid_argument", "The service rejected the request.")],
 )
 async def test_an_error_says_what_to_do(
     gateway: GatewayServer, service: ScriptedService, type_: str, title: str
