@@ -43,7 +43,7 @@ def read_terminal(master: int) -> bytes:
         seen += chunk
 
 
-async def test_ctrl_c_exits_with_130_cancels_the_call_and_leaves_no_file(file: Path, tmp_path: Path) -> None:
+async def test_ctrl_c_exits_with_130_and_cancels_the_call(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = Script(hold=asyncio.Event())
     async with serving(script) as served:
@@ -57,7 +57,7 @@ async def test_ctrl_c_exits_with_130_cancels_the_call_and_leaves_no_file(file: P
     assert not out.exists()
 
 
-async def test_ctrl_c_while_standard_input_is_read_exits_with_130() -> None:
+async def test_ctrl_c_while_reading_standard_input_exits_with_130() -> None:
     reading, writing = os.pipe()
     process = await stt("transcribe", "-", "--server", "127.0.0.1:1", stdin=reading)
     os.close(reading)
@@ -85,9 +85,7 @@ async def test_no_progress_bar_without_a_terminal(file: Path) -> None:
     assert (stdout, stderr) == (b"hello world\n", b"")
 
 
-async def test_a_progress_bar_on_a_terminal_leaves_standard_output_clean(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_progress_bar_leaves_standard_output_clean(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     master, terminal = pty.openpty()
     async with serving() as served:
@@ -102,7 +100,7 @@ async def test_a_progress_bar_on_a_terminal_leaves_standard_output_clean(
     assert b"hello world" not in shown
 
 
-async def test_a_reader_that_goes_away_ends_it_without_a_traceback(file: Path) -> None:
+async def test_a_broken_output_pipe_ends_the_command_quietly(file: Path) -> None:
     hold = asyncio.Event()
     script = Script(hold=hold)
     reading, writing = os.pipe()

@@ -30,7 +30,7 @@ async def written(process: Process, audio: bytes) -> None:
     await process.stdin.drain()
 
 
-async def test_what_is_piped_in_is_answered_before_the_pipe_ends() -> None:
+async def test_piped_audio_is_transcribed_before_the_pipe_ends() -> None:
     async with serving(Script(stream=Toy())) as served:
         process = await stt("stream", "-", "--rate", str(RATE), "--server", served.target, stdin=PIPE)
         assert process.stdout is not None
@@ -40,7 +40,7 @@ async def test_what_is_piped_in_is_answered_before_the_pipe_ends() -> None:
     assert (process.returncode, stdout, stderr) == (0, b"de\n", b"")
 
 
-async def test_ctrl_c_ends_the_audio_and_the_last_text_still_comes() -> None:
+async def test_ctrl_c_ends_the_audio_and_waits_for_the_last_text() -> None:
     toy = Toy()
     async with serving(Script(stream=toy)) as served:
         process = await stt("stream", "-", "--rate", str(RATE), "--server", served.target, stdin=PIPE)
@@ -55,7 +55,7 @@ async def test_ctrl_c_ends_the_audio_and_the_last_text_still_comes() -> None:
     assert toy.half_closed.is_set()
 
 
-async def test_a_second_ctrl_c_ends_it_at_once_with_130() -> None:
+async def test_a_second_ctrl_c_exits_immediately_with_130() -> None:
     heard = asyncio.Event()
 
     async def never_done(requests: Any, context: Any) -> AsyncIterator[speech_pb2.StreamTranscribeResponse]:
@@ -87,7 +87,7 @@ def terminal_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("terminal_kind")
-async def test_a_terminal_shows_firm_and_doubtful_text_apart_and_finals_with_their_judgement(tmp_path: Path) -> None:
+async def test_a_terminal_shows_stable_text_bold_and_finals_with_summary(tmp_path: Path) -> None:
     file = write_wav(tmp_path / "talk.wav", speech("abcdef"))
     master, terminal = pty.openpty()
     async with serving(Script(stream=Toy())) as served:
@@ -102,7 +102,7 @@ async def test_a_terminal_shows_firm_and_doubtful_text_apart_and_finals_with_the
 
 
 @pytest.mark.usefixtures("terminal_kind")
-async def test_what_goes_to_a_file_is_still_seen_on_the_terminal(tmp_path: Path) -> None:
+async def test_interims_are_shown_on_stderr_if_stdout_is_a_file(tmp_path: Path) -> None:
     file = write_wav(tmp_path / "talk.wav", speech("abcdef"))
     master, terminal = pty.openpty()
     async with serving(Script(stream=Toy())) as served:
@@ -140,7 +140,7 @@ async def test_enter_ends_the_utterance(tmp_path: Path) -> None:
     assert said != b"abcde\n"
 
 
-async def test_a_reader_that_goes_away_ends_it_without_a_traceback(tmp_path: Path) -> None:
+async def test_a_broken_output_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
     file = write_wav(tmp_path / "talk.wav", speech("ab       " * 40))
     reading, writing = os.pipe()
     async with serving(Script(stream=Toy())) as served:

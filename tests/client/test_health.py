@@ -54,7 +54,7 @@ async def watched(servicer: EndingHealth) -> list[bool]:
     return said
 
 
-async def test_a_server_that_ends_each_watch_is_asked_ever_more_slowly() -> None:
+async def test_a_server_that_ends_each_watch_is_retried_with_backoff() -> None:
     servicer = EndingHealth(enough=4)
     await watched(servicer)
     gaps = [later - earlier for earlier, later in zip(servicer.times, servicer.times[1:], strict=False)]
@@ -62,7 +62,7 @@ async def test_a_server_that_ends_each_watch_is_asked_ever_more_slowly() -> None
     assert gaps[2] > 0.39
 
 
-async def test_the_end_of_a_long_watch_alone_does_not_count_a_server_out(
+async def test_the_end_of_a_long_watch_does_not_change_health(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(health, "_STEADY_S", 0.0)

@@ -71,7 +71,7 @@ async def test_closing_ends_a_call_in_another_thread() -> None:
     assert "stt-client" not in {thread.name for thread in threading.enumerate()}
 
 
-async def test_a_hook_that_calls_its_client_is_told_so_instead_of_hanging() -> None:
+async def test_a_telemetry_hook_that_calls_its_client_gets_an_error() -> None:
     caught: list[Exception] = []
 
     def hook(record: CallRecord) -> None:

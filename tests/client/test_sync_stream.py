@@ -10,8 +10,7 @@ import pytest
 
 from stt_client import FLUSH, Final, Flush, StreamEvent, SyncSttClient
 from stt_client.errors import Cancelled
-from tests.client.test_stream import WAIT_S, finals
-from tests.client.toy_stream import FORMAT, Toy, speech
+from tests.client.toy_stream import FORMAT, WAIT_S, Toy, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
 
@@ -28,7 +27,7 @@ def audio(closed: threading.Event | None = None) -> Iterator[bytes | Flush]:
             closed.set()
 
 
-async def test_events_come_as_a_generator() -> None:
+async def test_events_are_yielded_by_a_generator() -> None:
     def use(target: str) -> list[StreamEvent]:
         with SyncSttClient(target) as client:
             return list(client.stream(audio(), encoding=FORMAT))
@@ -37,7 +36,7 @@ async def test_events_come_as_a_generator() -> None:
         assert finals(await asyncio.to_thread(use, served.target)) == ["ab", "cd"]
 
 
-async def test_closing_the_generator_cancels_the_call_and_closes_the_audio() -> None:
+async def test_closing_the_generator_cancels_the_call() -> None:
     closed = threading.Event()
 
     def use(target: str) -> None:

@@ -35,7 +35,7 @@ def credentials(pem: dict[str, Path], *, mutual: bool) -> grpc.ServerCredentials
     return grpc.ssl_server_credentials([(key, cert)], cert if mutual else None, mutual)
 
 
-async def test_grpcs_with_the_right_roots_connects(pem: dict[str, Path]) -> None:
+async def test_grpcs_with_trusted_roots_connects(pem: dict[str, Path]) -> None:
     async with serving(credentials=credentials(pem, mutual=False)) as served:
         tls = Tls(ca=pem["cert"].read_bytes())
         async with SttClient(f"grpcs://{served.target}", tls=tls) as client:
@@ -44,7 +44,7 @@ async def test_grpcs_with_the_right_roots_connects(pem: dict[str, Path]) -> None
             assert await client.health()
 
 
-async def test_an_untrusted_certificate_and_plain_text_are_refused(pem: dict[str, Path]) -> None:
+async def test_untrusted_certificates_and_plain_text_are_refused(pem: dict[str, Path]) -> None:
     async with serving(credentials=credentials(pem, mutual=False)) as served:
         for target, said in ((f"grpcs://{served.target}", "--ca FILE"), (served.target, "agree on TLS")):
             async with SttClient(target) as client:
@@ -52,7 +52,7 @@ async def test_an_untrusted_certificate_and_plain_text_are_refused(pem: dict[str
                     await client.transcribe(b"x")
 
 
-async def test_mutual_tls_takes_the_clients_certificate(pem: dict[str, Path], tmp_path: Path) -> None:
+async def test_mutual_tls_accepts_the_clients_certificate(pem: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "a.wav"
     file.write_bytes(b"RIFF")
     async with serving(credentials=credentials(pem, mutual=True)) as served:
@@ -64,7 +64,7 @@ async def test_mutual_tls_takes_the_clients_certificate(pem: dict[str, Path], tm
         assert await asyncio.to_thread(main, arguments) == 0
 
 
-def test_tls_options_that_can_not_work_say_what_to_give(
+def test_invalid_tls_options_are_explained(
     pem: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.key"

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protos.stt.v1 import speech_pb2
-from stt_client import AudioFormat
+from stt_client import AudioFormat, Final, Flush, StreamEvent
 from tests.support.contract_messages import duration, transcript
 
+WAIT_S = 20
+"""Timeout of waits that normally take milliseconds."""
 RATE = 8000
 FORMAT = AudioFormat("linear16", RATE)
 FRAME_S = 0.1
@@ -159,3 +161,28 @@ class Toy:
     async def _maybe_break(self, context: Any, sent: int, heard: int) -> None:
         if self.break_at is not None:
             await self.break_at(context, sent, heard)
+
+
+async def chunks(*parts: str | Flush, size: int = FRAME_BYTES) -> AsyncIterator[bytes | Flush]:
+    """What is said, in chunks of `size` bytes."""
+    for part in parts:
+        if isinstance(part, Flush):
+            yield part
+        else:
+            audio = speech(part)
+            for start in range(0, len(audio), size):
+                yield audio[start : start + size]
+
+
+async def endless(closed: asyncio.Event) -> AsyncIterator[bytes]:
+    """Audio that goes on until it is closed."""
+    try:
+        while True:
+            yield speech("a")
+            await asyncio.sleep(0)
+    finally:
+        closed.set()
+
+
+def finals(events: list[StreamEvent]) -> list[str]:
+    return [event.result.text for event in events if isinstance(event, Final)]
