@@ -31,12 +31,12 @@ def file(tmp_path: Path) -> Path:
 
 
 def read_terminal(master: int) -> bytes:
-    """All that was written to the terminal, once its other end is closed."""
+    """Read everything written to the terminal until its other end is closed."""
     seen = b""
     while True:
         try:
             chunk = os.read(master, 4096)
-        except OSError:  # Linux says EIO for the end of a terminal.
+        except OSError:  # EIO is the end of a terminal on Linux.
             return seen
         if not chunk:
             return seen
@@ -61,7 +61,7 @@ async def test_ctrl_c_while_reading_standard_input_exits_with_130() -> None:
     reading, writing = os.pipe()
     process = await stt("transcribe", "-", "--server", "127.0.0.1:1", stdin=reading)
     os.close(reading)
-    # A pipe holds 64 KiB: more than that is written only once somebody reads.
+    # A pipe buffers 64 KiB: the write returns only once the process reads.
     await asyncio.to_thread(os.write, writing, bytes(256 * 1024))
     process.send_signal(signal.SIGINT)
     _, stderr = await asyncio.wait_for(process.communicate(), WAIT_S)

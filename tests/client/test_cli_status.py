@@ -1,4 +1,4 @@
-"""`stt status`, run in a thread against a server in the test's own event loop."""
+"""`stt status`, run in a thread against a scripted server."""
 
 from __future__ import annotations
 

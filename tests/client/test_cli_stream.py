@@ -1,4 +1,4 @@
-"""`stt stream`, run in a thread against a server in the test's own event loop."""
+"""`stt stream`, run in a thread against a scripted server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protos.stt.v1 import speech_pb2
 from stt_client.cli import main
 from stt_client.cli.live_view import clock, summary
 from stt_client.convert import transcript_of
-from tests.client.toy_stream import RATE, Toy, speech
+from tests.client.letter_stream import RATE, Letters, speech
 from tests.support.contract_messages import transcript
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving, unused_port
@@ -41,16 +41,16 @@ def file(tmp_path: Path) -> Path:
 async def test_finals_are_printed_one_per_line_without_a_terminal(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toy = Toy()
-    async with serving(Script(stream=toy)) as served:
+    letters = Letters()
+    async with serving(Script(stream=letters)) as served:
         assert await stt(file, "--server", served.target) == 0
     assert capsys.readouterr() == ("abc\ndefg\n", "")
-    assert toy.received == [speech(" abc       defg")]
-    assert toy.configs[0].format.sample_rate_hertz == RATE
+    assert letters.received == [speech(" abc       defg")]
+    assert letters.configs[0].format.sample_rate_hertz == RATE
 
 
 async def test_json_is_one_event_per_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         assert await stt(file, "--json", "--server", served.target) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     kinds = [next(iter(event)) for event in events]
@@ -60,7 +60,7 @@ async def test_json_is_one_event_per_line(file: Path, capsys: pytest.CaptureFixt
 
 
 async def test_subtitles_are_printed_at_the_end(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         assert await stt(file, "--srt", "--server", served.target) == 0
         srt = capsys.readouterr().out
         assert await stt(file, "--vtt", "--server", served.target) == 0
@@ -70,13 +70,13 @@ async def test_subtitles_are_printed_at_the_end(file: Path, capsys: pytest.Captu
 
 
 async def test_options_reach_the_service(file: Path) -> None:
-    toy = Toy()
-    async with serving(Script(stream=toy)) as served:
+    letters = Letters()
+    async with serving(Script(stream=letters)) as served:
         options = ["--language", "de", "--candidate-languages", "de,fr", "--task", "translate", "--words"]
         more = ["--prompt", "Ahem.", "--hotwords", "Ada,Grace", "--routing", "primary", "--endpoint-silence", "0.9"]
         last = ["--no-interim", "--single-utterance", "--api-key", "k", "--timeout", "60"]
         assert await stt(file, "--server", served.target, *options, *more, *last) == 0
-    (config,) = toy.configs
+    (config,) = letters.configs
     assert config.options == speech_pb2.TranscribeOptions(
         language="de",
         candidate_languages=["de", "fr"],
@@ -108,16 +108,16 @@ async def test_an_unreachable_server_is_named(file: Path, capsys: pytest.Capture
 
 
 async def test_a_lost_connection_is_reported_and_reestablished(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    toy = Toy()
+    letters = Letters()
 
-    async def once(context: Any, sent: int, heard: int) -> None:
-        if len(toy.received) == 1 and sent == 3:
+    async def once(context: Any, sent: int, received: int) -> None:
+        if len(letters.received) == 1 and sent == 3:
             import grpc
 
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
-    toy.break_at = once
-    async with serving(Script(stream=toy)) as served:
+    letters.break_at = once
+    async with serving(Script(stream=letters)) as served:
         assert await stt(file, "--server", served.target) == 0
         out, err = capsys.readouterr()
         assert out == "abc\ndefg\n"
@@ -125,7 +125,7 @@ async def test_a_lost_connection_is_reported_and_reestablished(file: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "give a FILE, - for standard input, or --mic"),
         (["a.wav", "--mic"], "give a FILE, - for standard input, or --mic"),
@@ -138,19 +138,19 @@ async def test_a_lost_connection_is_reported_and_reestablished(file: Path, capsy
     ],
 )
 def test_invalid_usage_exits_with_2_and_a_message(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["stream", *arguments])
     assert caught.value.code == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_times_and_summaries_are_short() -> None:
     assert [clock(seconds) for seconds in (0.4, 67, 3723.9)] == ["0:00", "1:07", "1:02:03"]
-    said = transcript()
-    assert summary(transcript_of(said, {})) == "en tiny"
-    said.routing.fallback_confidence = 0.876
-    assert summary(transcript_of(said, {})) == "en 88% tiny"
-    said.routing.fallback_used = False
-    assert summary(transcript_of(said, {})) == "en 40%"
+    response = transcript()
+    assert summary(transcript_of(response, {})) == "en tiny"
+    response.routing.fallback_confidence = 0.876
+    assert summary(transcript_of(response, {})) == "en 88% tiny"
+    response.routing.fallback_used = False
+    assert summary(transcript_of(response, {})) == "en 40%"

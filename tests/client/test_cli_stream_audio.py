@@ -16,8 +16,8 @@ from stt_client.cli import build_parser, main
 from stt_client.cli.live_audio import Clock, LiveAudio, paced
 from stt_client.cli.stream import Controls, run_stream
 from stt_client.streaming.results import FLUSH
+from tests.client.letter_stream import FORMAT, FRAME_BYTES, RATE, Letters, speech
 from tests.client.test_cli_stream import stt, write_wav
-from tests.client.toy_stream import FORMAT, FRAME_BYTES, RATE, Toy, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
 from tests.support.speech import clip, samples_of, wav_of
@@ -31,13 +31,13 @@ def file(tmp_path: Path) -> Path:
 async def test_a_headerless_file_requires_only_its_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = tmp_path / "talk.raw"
     raw.write_bytes(speech("abc"))
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         assert await stt(raw, "--rate", str(RATE), "--server", served.target) == 0
     assert capsys.readouterr().out == "abc\n"
 
 
 async def test_pacing_compensates_for_the_time_of_sending(file: Path) -> None:
-    """Whatever sending takes is taken off the pauses: chunk after chunk is due at its place in the recording."""
+    """The time that sending takes is subtracted from the pauses."""
     now, slept = 100.0, []
 
     async def sleep(seconds: float) -> None:
@@ -65,11 +65,11 @@ async def test_realtime_paces_a_recording_by_its_sample_rate(file: Path) -> None
         nonlocal slept
         slept += seconds
 
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         arguments = build_parser().parse_args(["stream", str(file), "--realtime", "--server", served.target])
         frozen = Clock(lambda: 0.0, sleep)
         assert await run_stream(arguments, [served.target], frozen) == 0
-    # 15 chunks of 0.1 s on a clock that stands still: each waits for the whole time up to its end.
+    # 15 chunks of 0.1 s on a frozen clock: each waits for the whole time up to its end.
     assert slept == pytest.approx(sum(0.1 * count for count in range(1, 16)))
 
 
@@ -93,8 +93,8 @@ def test_a_missing_decoder_is_explained(
     file.write_bytes(b"ID3")
     with pytest.raises(SystemExit):
         main(["stream", str(file)])
-    said = capsys.readouterr().err
-    assert f"ffmpeg -v error -i {file} -f s16le -ac 1 -ar 16000 - | stt stream - --rate 16000" in said
+    error = capsys.readouterr().err
+    assert f"ffmpeg -v error -i {file} -f s16le -ac 1 -ar 16000 - | stt stream - --rate 16000" in error
 
 
 def test_a_file_that_is_not_audio_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,12 +107,12 @@ def test_a_file_that_is_not_audio_is_reported(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("rate", [96_000, 4000])
 async def test_wav_at_an_unsupported_rate_is_decoded_by_pyav(tmp_path: Path, rate: int) -> None:
-    heard = b""
+    received = b""
 
     async def listen(requests: Any, context: Any) -> AsyncGenerator[speech_pb2.StreamTranscribeResponse, None]:
-        nonlocal heard
+        nonlocal received
         async for request in requests:
-            heard += request.audio
+            received += request.audio
             if request.HasField("config"):
                 assert request.config.format.sample_rate_hertz == 16_000
         return
@@ -121,24 +121,24 @@ async def test_wav_at_an_unsupported_rate_is_decoded_by_pyav(tmp_path: Path, rat
     file = write_wav(tmp_path / "talk.wav", bytes(rate * 2), rate=rate)
     async with serving(Script(stream=listen)) as served:
         assert await stt(file, "--server", served.target) == 0
-    assert len(heard) == pytest.approx(32_000, abs=200)
+    assert len(received) == pytest.approx(32_000, abs=200)
 
 
 async def test_real_speech_is_sent_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "talk.wav"
     file.write_bytes(wav_of(samples_of(clip("en", "quick_brown_fox"))))
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     async def listen(requests: Any, context: Any) -> AsyncGenerator[speech_pb2.StreamTranscribeResponse, None]:
         async for request in requests:
-            heard.append(request.audio)
+            received.append(request.audio)
         return
         yield
 
     async with serving(Script(stream=listen)) as served:
         assert await stt(file, "--server", served.target) == 0
     with wave.open(str(file)) as whole:
-        assert b"".join(heard) == whole.readframes(whole.getnframes())
+        assert b"".join(received) == whole.readframes(whole.getnframes())
 
 
 async def test_controls_insert_a_flush_and_end_the_audio() -> None:
@@ -168,7 +168,7 @@ async def test_controls_insert_a_flush_and_end_the_audio() -> None:
 
 
 class Microphone:
-    """Stands in for the module `sounddevice`, which needs a device."""
+    """Replacement for the module `sounddevice`, which needs a device."""
 
     class PortAudioError(Exception):
         pass
@@ -210,17 +210,17 @@ SPOKEN = speech("abcd        ")
 async def test_the_microphone_uses_16_khz_or_its_default_rate(
     rates: tuple[int, ...], rate: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    microphone, toy = Microphone(rates=rates), Toy()
+    microphone, letters = Microphone(rates=rates), Letters()
     monkeypatch.setitem(sys.modules, "sounddevice", microphone)
-    async with serving(Script(stream=toy)) as served:
+    async with serving(Script(stream=letters)) as served:
         assert await stt("--mic", "--device", "Desk", "--single-utterance", "--server", served.target) == 0
     assert capsys.readouterr().out == "abcd\n"
-    assert toy.configs[0].format.sample_rate_hertz == rate
+    assert letters.configs[0].format.sample_rate_hertz == rate
     assert microphone.asked["device"] == "Desk"
 
 
 @pytest.mark.parametrize(
-    ("module", "says"),
+    ("module", "message"),
     [
         (None, "pip install 'stt-pair[mic]'"),
         (Microphone(inputs=0), "can't open microphone (No input device matching None). No microphone found."),
@@ -228,13 +228,13 @@ async def test_the_microphone_uses_16_khz_or_its_default_rate(
     ],
 )
 def test_a_missing_microphone_is_explained(
-    module: Microphone | None, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: Microphone | None, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     with pytest.raises(SystemExit) as caught:
         main(["stream", "--mic"])
     assert caught.value.code == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_unknown_device_lists_the_available_ones(

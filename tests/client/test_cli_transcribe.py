@@ -1,4 +1,4 @@
-"""`stt transcribe`, run in a thread against a server in the test's own event loop."""
+"""`stt transcribe`, run in a thread against a scripted server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def stt(*arguments: str | Path) -> int:
 
 
 def echo(request: speech_pb2.TranscribeRequest) -> str | Failure:
-    """The text is the audio's own bytes; `bad` is refused."""
+    """Answer with the bytes of the audio as text; reject `bad`."""
     if request.audio == b"bad":
         return Failure("unsupported_audio", "this is no audio")
     return f"said {request.audio.decode()}"
@@ -184,9 +184,9 @@ async def test_each_error_type_is_exit_status_1_and_one_line(
         assert await stt(folder / "a.wav", "--server", served.target) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    _, said, advice = err.partition("what went wrong.")
-    assert said
-    # The message of a service that can't be reached says itself where to look.
+    _, separator, advice = err.partition("what went wrong.")
+    assert separator
+    # The message about an unreachable service includes the advice.
     assert advice.strip() or type_ == "upstream_unavailable"
 
 

@@ -1,4 +1,4 @@
-"""The asyncio client against real servers."""
+"""Unary calls of `SttClient` against a scripted server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How failures reach the caller, and which of them gRPC retries."""
+"""Mapping of gRPC errors to exceptions, and the retry of UNAVAILABLE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs no server: targets, options, samples, durations, quantiles."""
+"""Targets, options, samples, durations and quantiles: no server needed."""
 
 from __future__ import annotations
 

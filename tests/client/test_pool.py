@@ -1,4 +1,4 @@
-"""The pool over real servers, one of which dies."""
+"""`SttPool` over scripted servers that fail, stop and return."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAIT_S = 20
 
 
 async def until_serving(pool: SttPool, *targets: str) -> None:
-    """Returns once the pool's health watches know exactly `targets` to be serving."""
+    """Wait until exactly `targets` are SERVING according to the pool."""
     pool._follow_health()
     await asyncio.wait_for(pool._until(lambda: set(pool.serving) == set(targets)), WAIT_S)
 
@@ -124,7 +124,7 @@ async def test_a_service_error_is_retried_on_another_service(type_: str) -> None
         pool = await stack.enter_async_context(SttPool([bad.target, good.target]))
         transcript = await pool.transcribe(b"x", request_id="same")
         assert transcript.request_id == "same"
-        # Twice: gRPC's own retry asked it again first.
+        # Twice: gRPC's own retry comes first.
         assert (len(bad.script.requests), len(good.script.requests)) == (2, 1)
         assert {call.metadata["x-req-id"] for call in bad.script.calls + good.script.calls} == {"same"}
 

@@ -1,4 +1,4 @@
-"""`SttClient.stream` against a real server that hears letters in the audio."""
+"""`SttClient.stream` against a scripted server that recognizes letters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from protos.stt.v1 import speech_pb2
 from stt_client import FLUSH, AudioFormat, CallRecord, Final, Interim, SpeechEvent, StreamEvent, SttClient
-from tests.client.toy_stream import FORMAT, FRAME_BYTES, WAIT_S, Toy, chunks, finals, speech
+from tests.client.letter_stream import FORMAT, FRAME_BYTES, WAIT_S, Letters, chunks, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
 
@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 
 async def test_events_are_typed_and_in_order() -> None:
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(chunks("  abcd       ef"), encoding=FORMAT)]
     first, second = [SpeechEvent, Interim, SpeechEvent, Final], [SpeechEvent, SpeechEvent, Final]
     assert [type(event) for event in events] == first + second
@@ -32,7 +32,7 @@ async def test_events_are_typed_and_in_order() -> None:
 
 
 async def test_events_as_dict_have_the_names_of_the_proto() -> None:
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(chunks("abc"), encoding=FORMAT)]
     started, interim, ended, final = [json.loads(json.dumps(event.as_dict())) for event in events]
     assert started == {"speech_event": {"type": "STARTED", "offset": 0.0}, "audio_processed": 0.1}
@@ -44,8 +44,8 @@ async def test_events_as_dict_have_the_names_of_the_proto() -> None:
 
 
 async def test_options_reach_the_service() -> None:
-    toy = Toy()
-    async with serving(Script(stream=toy)) as served, SttClient(served.target, api_key="k") as client:
+    letters = Letters()
+    async with serving(Script(stream=letters)) as served, SttClient(served.target, api_key="k") as client:
         stream = client.stream(
             chunks("a"),
             encoding=AudioFormat("linear16", 8000, 1),
@@ -59,7 +59,7 @@ async def test_options_reach_the_service() -> None:
             metadata=[("x-more", "yes")],
         )
         assert [event async for event in stream if isinstance(event, Interim)] == []
-    (config,) = toy.configs
+    (config,) = letters.configs
     assert config.options.language == "de"
     assert list(config.options.hotwords) == ["Ada"]
     assert config.options.routing == speech_pb2.ROUTING_POLICY_PRIMARY_ONLY
@@ -77,7 +77,7 @@ async def test_options_reach_the_service() -> None:
 
 
 async def test_a_stream_has_no_deadline_by_default() -> None:
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target, timeout=5) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target, timeout=5) as client:
         _ = [event async for event in client.stream(chunks("a"), encoding=FORMAT)]
         _ = [event async for event in client.stream(chunks("a"), encoding=FORMAT, timeout=30)]
     unlimited, limited = (call.time_remaining for call in served.script.streams)
@@ -86,7 +86,7 @@ async def test_a_stream_has_no_deadline_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"task": "sing"}, "invalid task 'sing': use transcribe or translate"),
         ({"endpoint_silence": 0.0}, "use seconds greater than 0"),
@@ -96,34 +96,34 @@ async def test_a_stream_has_no_deadline_by_default() -> None:
         ({"encoding": AudioFormat("mp3", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
     ],
 )
-def test_an_invalid_stream_option_is_rejected_immediately(options: dict[str, object], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_an_invalid_stream_option_is_rejected_immediately(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SttClient().stream(chunks("a"), **{"encoding": FORMAT, **options})  # type: ignore[arg-type]
 
 
 async def test_a_chunk_over_1_mib_is_split_into_messages() -> None:
-    toy = Toy()
+    letters = Letters()
     audio = speech("a" + " " * 700 + "b" + " " * 700)
     assert len(audio) > 2 * MIB
 
     async def at_once() -> AsyncIterator[bytes]:
         yield audio
 
-    async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=letters)) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(at_once(), encoding=FORMAT)]
     assert finals(events) == ["a", "b"]
-    assert toy.received == [audio]
-    assert toy.largest == MIB
+    assert letters.received == [audio]
+    assert letters.largest == MIB
 
 
 async def test_a_flush_ends_the_utterance() -> None:
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(chunks("ab", FLUSH, "cd"), encoding=FORMAT)]
     assert finals(events) == ["ab", "cd"]
 
 
 async def test_events_arrive_while_audio_is_being_sent() -> None:
-    """The audio waits for the event that its first part leads to: only sending beside receiving gets on."""
+    """The audio waits for an event that its first part causes, so that sending must not block receiving."""
     answered = asyncio.Event()
 
     async def conversation() -> AsyncIterator[bytes]:
@@ -132,7 +132,7 @@ async def test_events_arrive_while_audio_is_being_sent() -> None:
         yield speech("cd")
 
     seen: list[StreamEvent] = []
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target) as client:
         async for event in client.stream(conversation(), encoding=FORMAT):
             seen.append(event)
             if isinstance(event, Final):
@@ -142,7 +142,10 @@ async def test_events_arrive_while_audio_is_being_sent() -> None:
 
 async def test_a_stream_is_one_record() -> None:
     records: list[CallRecord] = []
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target, telemetry=records.append) as client:
+    async with (
+        serving(Script(stream=Letters())) as served,
+        SttClient(served.target, telemetry=records.append) as client,
+    ):
         _ = [event async for event in client.stream(chunks("ab", "c"), encoding=FORMAT, request_id="r1")]
         assert client.latency.count == 0
     (record,) = records
@@ -175,7 +178,7 @@ async def test_a_service_that_does_not_read_blocks_the_audio() -> None:
         task = asyncio.create_task(listen())
         await asyncio.wait_for(served.script.started.wait(), WAIT_S)
         seen = -1
-        while seen != pulled:  # until it stands still
+        while seen != pulled:  # Until it stops growing.
             seen = pulled
             await asyncio.sleep(0.2)
         assert pulled < 64

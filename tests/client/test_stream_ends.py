@@ -11,13 +11,13 @@ import pytest
 from protos.stt.v1 import speech_pb2
 from stt_client import CallRecord, SttClient
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
-from tests.client.toy_stream import FORMAT, WAIT_S, Toy, chunks, endless, finals, speech
+from tests.client.letter_stream import FORMAT, WAIT_S, Letters, chunks, endless, finals, speech
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving, unused_port
 
 
 async def test_an_error_of_the_audio_iterator_cancels_the_call() -> None:
-    script = Script(stream=Toy())
+    script = Script(stream=Letters())
     records: list[CallRecord] = []
 
     async def broken() -> AsyncIterator[bytes]:
@@ -35,13 +35,13 @@ async def test_a_chunk_that_is_not_bytes_is_a_type_error() -> None:
     async def numbers() -> AsyncIterator[bytes]:
         yield 320  # type: ignore[misc]
 
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target) as client:
         with pytest.raises(TypeError, match="of type int: audio must yield bytes or FLUSH"):
             _ = [event async for event in client.stream(numbers(), encoding=FORMAT)]
 
 
 async def test_closing_the_generator_cancels_the_call() -> None:
-    script = Script(stream=Toy())
+    script = Script(stream=Letters())
     closed = asyncio.Event()
     async with serving(script) as served, SttClient(served.target) as client:
         async with aclosing(client.stream(endless(closed), encoding=FORMAT)) as events:
@@ -52,8 +52,8 @@ async def test_closing_the_generator_cancels_the_call() -> None:
 
 
 async def test_cancelling_the_task_cancels_the_call_and_closes_the_audio() -> None:
-    toy = Toy()
-    script = Script(stream=toy)
+    letters = Letters()
+    script = Script(stream=letters)
     closed = asyncio.Event()
     async with serving(script) as served, SttClient(served.target) as client:
 
@@ -62,7 +62,7 @@ async def test_cancelling_the_task_cancels_the_call_and_closes_the_audio() -> No
                 pass
 
         task = asyncio.create_task(listen())
-        await asyncio.wait_for(toy.heard.wait(), WAIT_S)
+        await asyncio.wait_for(letters.got_audio.wait(), WAIT_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -71,9 +71,9 @@ async def test_cancelling_the_task_cancels_the_call_and_closes_the_audio() -> No
 
 
 async def test_closing_the_client_ends_its_streams() -> None:
-    toy = Toy()
+    letters = Letters()
     closed = asyncio.Event()
-    async with serving(Script(stream=toy)) as served:
+    async with serving(Script(stream=letters)) as served:
         client = SttClient(served.target)
 
         async def listen() -> None:
@@ -81,7 +81,7 @@ async def test_closing_the_client_ends_its_streams() -> None:
                 pass
 
         task = asyncio.create_task(listen())
-        await asyncio.wait_for(toy.heard.wait(), WAIT_S)
+        await asyncio.wait_for(letters.got_audio.wait(), WAIT_S)
         await client.close()
         with pytest.raises(Cancelled, match="the client was closed"):
             await asyncio.wait_for(task, WAIT_S)
@@ -98,7 +98,10 @@ async def test_single_utterance_ends_the_sending(resume: bool) -> None:
             yield chunk
 
     records: list[CallRecord] = []
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target, telemetry=records.append) as client:
+    async with (
+        serving(Script(stream=Letters())) as served,
+        SttClient(served.target, telemetry=records.append) as client,
+    ):
         stream = client.stream(talker(), encoding=FORMAT, single_utterance=True, resume=resume)
         events = [event async for event in stream]
     assert finals(events) == ["ab"]
@@ -144,7 +147,7 @@ async def test_an_unreachable_service_fails_before_audio_is_pulled(resume: bool)
 @pytest.mark.parametrize("resume", [False, True])
 async def test_a_timeout_ends_the_stream(resume: bool) -> None:
     closed = asyncio.Event()
-    async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=Letters())) as served, SttClient(served.target) as client:
         with pytest.raises(DeadlineExceeded):
             stream = client.stream(endless(closed), encoding=FORMAT, timeout=0.3, resume=resume)
             _ = [event async for event in stream]

@@ -1,4 +1,4 @@
-"""`resume`: whatever breaks, the caller sees what an unbroken stream would have said."""
+"""`resume`: lost connections don't change the events that the caller gets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from stt_client import FLUSH, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient
 from stt_client.errors import NotReady, UpstreamUnavailable
 from stt_client.streaming import resume
-from tests.client.toy_stream import FORMAT, FRAME_BYTES, WAIT_S, Toy, chunks, endless, finals, speech
+from tests.client.letter_stream import FORMAT, FRAME_BYTES, WAIT_S, Letters, chunks, endless, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving, start
 from tests.support.cut_proxy import cutting
 
-SAID = "  abcdefg       hijkl      mnopqrstuvwxyz          ABC       DEFGHIJ KLMNO       P"
+SPEECH = "  abcdefg       hijkl      mnopqrstuvwxyz          ABC       DEFGHIJ KLMNO       P"
 
 
 @pytest.fixture(autouse=True)
@@ -27,29 +27,29 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Breaks:
-    """Ends connections one after another: each entry says after how many events, or bytes, its connection goes."""
+    """Aborts connections one after another, each after a number of events sent or bytes received."""
 
     def __init__(self, *limits: tuple[str, int], status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         self._limits = list(limits)
         self._status = status
         self.broken = 0
 
-    async def __call__(self, context: Any, sent: int, heard: int) -> None:
+    async def __call__(self, context: Any, sent: int, received: int) -> None:
         if self.broken < len(self._limits):
             kind, limit = self._limits[self.broken]
-            if (sent if kind == "events" else heard) >= limit:
+            if (sent if kind == "events" else received) >= limit:
                 self.broken += 1
                 await context.abort(self._status, "Socket closed")
 
 
-async def collect(*parts: str | Flush, toy: Toy, size: int = FRAME_BYTES, **options: Any) -> list[StreamEvent]:
-    async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
+async def collect(*parts: str | Flush, letters: Letters, size: int = FRAME_BYTES, **options: Any) -> list[StreamEvent]:
+    async with serving(Script(stream=letters)) as served, SttClient(served.target) as client:
         stream = client.stream(chunks(*parts, size=size), encoding=FORMAT, resume=True, **options)
         return [event async for event in stream]
 
 
-def told(events: list[StreamEvent]) -> list[tuple[Any, ...]]:
-    """What must be the same however often the connection broke: all but interims."""
+def without_interims(events: list[StreamEvent]) -> list[tuple[Any, ...]]:
+    """Events that lost connections must not change: all but interims."""
     return [
         (event.type, event.offset)
         if isinstance(event, SpeechEvent)
@@ -60,13 +60,13 @@ def told(events: list[StreamEvent]) -> list[tuple[Any, ...]]:
 
 
 def check_interims(events: list[StreamEvent]) -> None:
-    """Stable text only grows, utterances are in order, and no time runs backwards."""
+    """Check that stable text only grows, utterances are in order and times don't decrease."""
     stable: dict[int, str] = {}
     finished = -1
-    heard = 0.0
+    processed = 0.0
     for event in events:
-        assert event.audio_processed >= heard
-        heard = event.audio_processed
+        assert event.audio_processed >= processed
+        processed = event.audio_processed
         if isinstance(event, Interim):
             assert event.utterance > finished
             assert event.stable_text.startswith(stable.get(event.utterance, ""))
@@ -80,78 +80,78 @@ def check_interims(events: list[StreamEvent]) -> None:
 @pytest.mark.parametrize("seed", range(60))
 async def test_lost_connections_lose_and_repeat_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    parts: list[str | Flush] = [SAID[:30], FLUSH, SAID[30:]] if seed % 2 else [SAID]
+    parts: list[str | Flush] = [SPEECH[:30], FLUSH, SPEECH[30:]] if seed % 2 else [SPEECH]
     size = rng.choice([1600, 371, 10_000, 40_001])
     late = rng.choice([0, 0, 9, 25])
-    whole = await collect(*parts, toy=Toy(late=late), size=size)
+    whole = await collect(*parts, letters=Letters(late=late), size=size)
     limits = [
         ("events", rng.randint(0, 12)) if rng.random() < 0.5 else ("bytes", rng.randint(0, 60 * FRAME_BYTES))
         for _ in range(rng.randint(1, 4))
     ]
     breaks = Breaks(*limits)
-    events = await collect(*parts, toy=Toy(late=late, break_at=breaks), size=size)
+    events = await collect(*parts, letters=Letters(late=late, break_at=breaks), size=size)
     assert breaks.broken > 0
-    assert told(events) == told(whole)
+    assert without_interims(events) == without_interims(whole)
     check_interims(events)
 
 
 async def test_only_audio_without_a_final_is_sent_again() -> None:
-    # The first connection breaks on the event after its first final; the second has what followed that utterance.
-    toy = Toy(break_at=Breaks(("events", 5)))
-    events = await collect("abcdef      ghi", toy=toy)
+    # The first connection is lost after its first final; the second gets the audio after that utterance.
+    letters = Letters(break_at=Breaks(("events", 5)))
+    events = await collect("abcdef      ghi", letters=letters)
     assert finals(events) == ["abcdef", "ghi"]
-    first, second = toy.received
+    first, second = letters.received
     assert first.startswith(speech("abcdef"))
     assert second == speech("   ghi")
 
 
 async def test_a_new_connection_is_half_closed_if_the_audio_has_ended() -> None:
-    toy = Toy()
+    letters = Letters()
 
-    async def break_once(context: Any, sent: int, heard: int) -> None:
-        if toy.half_closed.is_set() and len(toy.received) == 1:
+    async def break_once(context: Any, sent: int, received: int) -> None:
+        if letters.half_closed.is_set() and len(letters.received) == 1:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
-    toy.break_at = break_once
-    events = await collect("ab      cd", toy=toy)
+    letters.break_at = break_once
+    events = await collect("ab      cd", letters=letters)
     assert finals(events) == ["ab", "cd"]
     assert [event.type for event in events if isinstance(event, SpeechEvent)] == ["started", "ended"] * 2
-    assert len(toy.received) == 2
+    assert len(letters.received) == 2
 
 
 async def test_a_connection_lost_after_the_last_final_ends_the_stream() -> None:
-    toy = Toy()
+    letters = Letters()
 
-    async def break_late(context: Any, sent: int, heard: int) -> None:
+    async def break_late(context: Any, sent: int, received: int) -> None:
         if sent == 3:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
-    class Late(Toy):
+    class Late(Letters):
         async def __call__(self, requests: Any, context: Any) -> AsyncIterator[Any]:
             async for said in super().__call__(requests, context):
                 yield said
             await break_late(context, 3, 0)
 
-    toy = Late()
-    events = await collect("ab", toy=toy)
+    letters = Late()
+    events = await collect("ab", letters=letters)
     assert finals(events) == ["ab"]
-    assert len(toy.received) == 1
+    assert len(letters.received) == 1
 
 
 async def test_interims_resume_once_they_include_the_stable_text() -> None:
-    toy = Toy(break_at=Breaks(("events", 4)))
-    events = await collect("abcdefghijklmno", toy=toy)
+    letters = Letters(break_at=Breaks(("events", 4)))
+    events = await collect("abcdefghijklmno", letters=letters)
     shown = [(event.stable_text, event.unstable_text) for event in events if isinstance(event, Interim)]
     assert shown[:3] == [("a", "bc"), ("abcd", "ef"), ("abcdefg", "hi")]
-    # The second connection says "a|bc" and "abcd|ef" first, which would take words back.
+    # The second connection message "a|bc" and "abcd|ef" first, which would retract stable text.
     assert shown[3:] == [("abcdefg", "hi"), ("abcdefghij", "kl"), ("abcdefghijklm", "no")]
     assert finals(events) == ["abcdefghijklmno"]
 
 
 async def test_a_stream_survives_a_restart_of_its_service() -> None:
-    toy = Toy()
+    letters = Letters()
     records: list[CallRecord] = []
-    first = await start(Script(stream=toy))
+    first = await start(Script(stream=letters))
     killed = asyncio.Event()
 
     async def talk() -> AsyncIterator[bytes]:
@@ -166,7 +166,7 @@ async def test_a_stream_survives_a_restart_of_its_service() -> None:
             events.append(event)
             if isinstance(event, Final) and again is None:
                 await first.stop()
-                again = await start(Script(stream=Toy()), first.target)
+                again = await start(Script(stream=Letters()), first.target)
                 killed.set()
         assert again is not None
         await again.stop()
@@ -177,30 +177,30 @@ async def test_a_stream_survives_a_restart_of_its_service() -> None:
 
 
 async def test_without_resume_a_lost_connection_is_raised() -> None:
-    toy = Toy(break_at=Breaks(("events", 2)))
-    async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
+    letters = Letters(break_at=Breaks(("events", 2)))
+    async with serving(Script(stream=letters)) as served, SttClient(served.target) as client:
         with pytest.raises(UpstreamUnavailable, match="Socket closed"):
-            _ = [event async for event in client.stream(chunks(SAID), encoding=FORMAT)]
-    assert len(toy.received) == 1
+            _ = [event async for event in client.stream(chunks(SPEECH), encoding=FORMAT)]
+    assert len(letters.received) == 1
 
 
 async def test_attempts_without_progress_are_limited() -> None:
-    toy = Toy(break_at=Breaks(*[("bytes", 1)] * 1000))
+    letters = Letters(break_at=Breaks(*[("bytes", 1)] * 1000))
     closed = asyncio.Event()
-    async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=letters)) as served, SttClient(served.target) as client:
         with pytest.raises(UpstreamUnavailable):
             _ = [event async for event in client.stream(endless(closed), encoding=FORMAT, resume=True)]
-    assert len(toy.received) == 5
+    assert len(letters.received) == 5
     assert closed.is_set()
 
 
 async def test_each_final_counts_as_progress() -> None:
-    """Every connection breaks after its first final: many more than the attempts without progress."""
+    """Connections that each deliver one final may outnumber the attempts without progress."""
     said = "ab      " * 20
-    toy = Toy(break_at=Breaks(*[("events", 3)] * 1000))
-    events = await collect(said, toy=toy)
+    letters = Letters(break_at=Breaks(*[("events", 3)] * 1000))
+    events = await collect(said, letters=letters)
     assert finals(events) == ["ab"] * 20
-    assert len(toy.received) > 10
+    assert len(letters.received) > 10
 
 
 async def test_connection_errors_of_the_audio_iterator_are_raised() -> None:
@@ -208,16 +208,16 @@ async def test_connection_errors_of_the_audio_iterator_are_raised() -> None:
         yield speech("ab")
         raise NotReady("where the audio comes from")
 
-    toy = Toy()
-    async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
+    letters = Letters()
+    async with serving(Script(stream=letters)) as served, SttClient(served.target) as client:
         with pytest.raises(NotReady, match="where the audio comes from"):
             _ = [event async for event in client.stream(relayed(), encoding=FORMAT, resume=True)]
-    assert len(toy.received) == 1
+    assert len(letters.received) == 1
 
 
 async def test_cancelling_during_a_reconnect_pause_closes_the_audio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stt_client.streaming.stream.RESUME", resume.Backoff(first_s=3600, most_s=3600))
-    toy = Toy(break_at=Breaks(("bytes", 200 * FRAME_BYTES)))
+    letters = Letters(break_at=Breaks(("bytes", 200 * FRAME_BYTES)))
     closed = asyncio.Event()
     waiting = asyncio.Event()
     pause = resume.Attempts.pause
@@ -227,7 +227,7 @@ async def test_cancelling_during_a_reconnect_pause_closes_the_audio(monkeypatch:
         await pause(self, seconds, left)
 
     monkeypatch.setattr(resume.Attempts, "pause", noted)
-    async with serving(Script(stream=toy)) as served, SttClient(served.target) as client:
+    async with serving(Script(stream=letters)) as served, SttClient(served.target) as client:
 
         async def listen() -> None:
             _ = [event async for event in client.stream(endless(closed), encoding=FORMAT, resume=True)]
@@ -244,20 +244,20 @@ async def test_cancelling_during_a_reconnect_pause_closes_the_audio(monkeypatch:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("upwards", [True, False])
 async def test_connections_cut_by_the_network_are_reestablished(seed: int, upwards: bool) -> None:
-    """Cut after any byte on the way there, or back: in the middle of a message, or of what was not read yet."""
+    """Connections are cut after any byte in either direction, within a message or unread data."""
     rng = random.Random(seed)
     late = rng.choice([0, 9])
-    whole = await collect(SAID, toy=Toy(late=late))
-    sent = len(speech(SAID))
-    # Of what comes back, gRPC joins or parts its own messages as time allows: half of the usual is always there.
+    whole = await collect(SPEECH, letters=Letters(late=late))
+    sent = len(speech(SPEECH))
+    # The size of what comes back varies with how gRPC merges its frames: half of the usual size is always reached.
     limits = [rng.randint(200, sent if upwards else 1500) for _ in range(3)]
-    toy = Toy(late=late)
+    letters = Letters(late=late)
     async with (
-        serving(Script(stream=toy)) as served,
+        serving(Script(stream=letters)) as served,
         cutting(served.target, limits, upwards=upwards) as (proxy, target),
     ):
         async with SttClient(target) as client:
-            events = [event async for event in client.stream(chunks(SAID), encoding=FORMAT, resume=True)]
+            events = [event async for event in client.stream(chunks(SPEECH), encoding=FORMAT, resume=True)]
         assert proxy.cuts > 0
-    assert told(events) == told(whole)
+    assert without_interims(events) == without_interims(whole)
     check_interims(events)

@@ -1,4 +1,4 @@
-"""The blocking client, called from threads while the server runs in the test's own event loop."""
+"""`SyncSttClient` in threads, against a scripted server in the test's event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS and mTLS, with certificates made for the test."""
+"""TLS and mutual TLS, with generated certificates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs t
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A self-signed certificate for 127.0.0.1, good for either side."""
+    """Self-signed certificate for 127.0.0.1, for server and client."""
     folder = tmp_path_factory.mktemp("tls")
     paths = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -46,9 +46,9 @@ async def test_grpcs_with_trusted_roots_connects(pem: dict[str, Path]) -> None:
 
 async def test_untrusted_certificates_and_plain_text_are_refused(pem: dict[str, Path]) -> None:
     async with serving(credentials=credentials(pem, mutual=False)) as served:
-        for target, said in ((f"grpcs://{served.target}", "--ca FILE"), (served.target, "agree on TLS")):
+        for target, message in ((f"grpcs://{served.target}", "--ca FILE"), (served.target, "agree on TLS")):
             async with SttClient(target) as client:
-                with pytest.raises(UpstreamUnavailable, match=said):
+                with pytest.raises(UpstreamUnavailable, match=message):
                     await client.transcribe(b"x")
 
 
@@ -70,7 +70,7 @@ def test_invalid_tls_options_are_explained(
     other = tmp_path / "other.key"
     curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
     subprocess.run(["openssl", "genpkey", *curve, "-out", str(other)], check=True, capture_output=True)
-    for options, said in (
+    for options, message in (
         (["--server", "grpc://h:1", "--ca", str(pem["cert"])], "write grpcs://"),
         (["--cert", str(pem["cert"])], "--cert and --key must be given together"),
         (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the unencrypted private key of"),
@@ -78,4 +78,4 @@ def test_invalid_tls_options_are_explained(
         with pytest.raises(SystemExit) as caught:
             main(["status", *options])
         assert caught.value.code == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
