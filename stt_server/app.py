@@ -208,7 +208,7 @@ class Service:
         self.instruments.apply(settings)
         self._streams.limit = settings.max_streams
         if self._backend is not None:
-            self._backend.follow(settings, route)
+            self._backend.apply(settings, route)
 
     def renew_certificate(self, pems: ServerPems) -> bool:
         """Use `pems` for new connections, over HTTP and gRPC. Returns whether they differ from the current ones.
