@@ -1,4 +1,4 @@
-"""The client of the pair: `SttClient`, its blocking face, a pool over several services, and the `stt` command."""
+"""Client SDK: `SttClient` (asyncio), `SyncSttClient` (blocking), `SttPool` (several services), the `stt` command."""
 
 from stt_client.channel import Tls
 from stt_client.client import SttClient

@@ -1,4 +1,4 @@
-"""Whether a service is SERVING, as `grpc.health.v1` tells it: followed by a watch, never by polling."""
+"""Client of `grpc.health.v1`."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.2, 5.0
 _STEADY_S = 1.0
-"""A watch that lasted this long was a working one."""
+"""Seconds after which a watch that ends counts as having worked."""
 
 
 async def check(channel: grpc.aio.Channel, service: str, timeout: float) -> bool:
-    """One `Check`. Raises `grpc.aio.AioRpcError`."""
+    """Return whether `service` is SERVING. Raises grpc.aio.AioRpcError."""
     request = health_pb2.HealthCheckRequest(service=service)
     reply = await _stub(channel).Check(request, timeout=timeout)
     return bool(reply.status == SERVING)
 
 
 async def watch(channel: grpc.aio.Channel, service: str = "") -> AsyncGenerator[bool, None]:
-    """Whether the service is SERVING: now, and at each change, for ever.
+    """Yield whether `service` is SERVING: now, and at each change, until closed.
 
-    A service that can't be reached is not. The first attempt says so at once; after that the channel's own
-    reconnecting is waited for. A server without a health service counts as serving while it is connected.
+    An unreachable service is not SERVING: the first attempt reports that immediately, later ones wait for the channel
+    to reconnect. A server without a health service counts as SERVING while it is connected.
     """
     stub = _stub(channel)
     request = health_pb2.HealthCheckRequest(service=service)
     wait, pause = False, _FIRST_PAUSE_S
     while True:
-        started, heard = time.monotonic(), False
+        started, answered = time.monotonic(), False
         call = stub.Watch(request, wait_for_ready=wait)
         try:
             async for reply in call:
-                heard = True
+                answered = True
                 yield reply.status == SERVING
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                heard = True
+                answered = True
                 yield True
                 await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         finally:
             call.cancel()
-        if heard and time.monotonic() - started > _STEADY_S:
-            # Servers end old connections as a matter of course. Only if no new one can be had is this one out.
+        if answered and time.monotonic() - started > _STEADY_S:
+            # Servers end old connections routinely. Report a change only if reconnecting fails.
             wait, pause = False, _FIRST_PAUSE_S
             continue
         yield False
         if wait:
-            # It could be connected to, and yet the watch ended soon: don't spin against such a server.
+            # The server accepts connections but ends the watch early: back off.
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE_S)
         wait = True
 
 
 def _stub(channel: grpc.aio.Channel) -> Any:
-    # The stubs of the health service are typed for neither kind of channel.
+    # The health stubs are untyped.
     return health_pb2_grpc.HealthStub(channel)

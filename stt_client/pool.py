@@ -1,4 +1,4 @@
-"""`SttPool`: several services behind one `transcribe`."""
+"""`SttPool`: asyncio client of several services."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from stt_client.client import ClientOptions, Pairs, SttClient
-from stt_client.deadline import deadline_in, seconds_left
+from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
 from stt_client.results import Status, Transcript
+from stt_client.rpc import Pairs, deadline_in, seconds_left
 from stt_client.streaming.options import StreamOptions
 from stt_client.streaming.results import Flush, StreamEvent
-from stt_client.streaming.stream import PATIENCE_S, live
+from stt_client.streaming.stream import PATIENCE_S, Members, stream_events
 from stt_client.telemetry import LatencyStats
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-FIRST_WORD_S = 0.5
-"""How long the first call waits, at most, to hear from each service whether it is SERVING."""
+FIRST_STATE_S = 0.5
+"""Longest wait of the first call for the health of each service. Seconds."""
 
-AGAIN_S = 0.1
-"""From one round of attempts to the next, at least."""
+RETRY_PAUSE_S = 0.1
+"""Shortest pause between two rounds of attempts. Seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,31 +48,31 @@ _log = logging.getLogger(__name__)
 class _Member:
     client: SttClient
     serving: bool | None = None
-    """What its health watch said last; None: nothing yet."""
+    """Last state of its health watch; None: not known yet."""
     has_served: bool = False
     in_flight: int = 0
 
 
 class SttPool:
-    """Several services of the same kind, for one event loop.
+    """Client of several equivalent services, for one event loop.
 
-    A call goes to the one with the fewest calls in flight. One that can't be reached or isn't SERVING is left out,
-    and taken back when its health watch says so. A call that fails for a reason of the service alone (`ELSEWHERE`)
-    is tried on the others, within the call's timeout; the last error is raised. Where none can be reached or
-    is ready, but one has been before, the call waits up to `PATIENCE_S` for one to come back.
-    The telemetry hook hears of each attempt.
+    Each call goes to the service with the fewest calls in flight. A service that can't be reached or isn't SERVING is
+    skipped until its health watch reports SERVING again. A call that fails because of the service (`ELSEWHERE`) is
+    tried on the others, within the call's timeout; the last error is raised. If all are unreachable or not ready, and
+    one has been SERVING before, the call waits up to `PATIENCE_S` for one to come back.
+    The telemetry hook is called for each attempt.
 
     Args:
-        targets: as `SttClient` takes them; the same one twice counts once.
-        options: those of `SttClient`, for each.
+        targets: see `SttClient`; duplicates are ignored.
+        options: keyword arguments of `SttClient`, for each service.
 
     Raises:
-        ValueError: no target, or one that can't be used.
+        ValueError: `targets` is empty, or an argument is invalid.
     """
 
     def __init__(self, targets: Sequence[str], **options: Unpack[ClientOptions]) -> None:
         if isinstance(targets, str) or not targets:
-            raise ValueError("targets takes a sequence of at least one target")
+            raise ValueError("targets must be a non-empty sequence of strings")
         self._members = [_Member(SttClient(target, **options)) for target in dict.fromkeys(targets)]
         self._turn = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,7 +91,7 @@ class SttPool:
         await self.close()
 
     async def close(self) -> None:
-        """Cancels what is in flight and disconnects. Closing twice is fine."""
+        """Cancel calls in flight and disconnect. Idempotent."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -105,17 +105,17 @@ class SttPool:
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """The targets whose health watch said last that they are SERVING."""
+        """Targets that are SERVING according to their health watches."""
         return tuple(member.client.target for member in self._members if member.serving)
 
     async def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
-        """Transcribes one recording on one of the services; see `SttClient.transcribe`."""
+        """Transcribe one recording on one of the services; see `SttClient.transcribe`."""
         started = time.monotonic()
         first = self._members[0].client
         timeout = options.pop("timeout", ...)
         deadline = deadline_in(first.timeout if timeout is ... else timeout)
         metadata = options.pop("metadata", ())
-        # The same id for each attempt: they are one request to whoever reads the logs.
+        # All attempts share the id: in the logs they are one request.
         request_id = checked_request_id(options.pop("request_id", None))
         request = await prepare(audio, first.max_message_bytes, **cast(PrepareOptions, options))
 
@@ -129,33 +129,39 @@ class SttPool:
     def stream(
         self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
     ) -> AsyncGenerator[StreamEvent, None]:
-        """Transcribes live audio on one of the services; see `SttClient.stream`.
+        """Transcribe live audio on one of the services; see `SttClient.stream`.
 
-        One that can't be reached is left for another. With `resume`, so is one whose connection is lost.
+        If it can't be reached, another is tried; with `resume`, also if its connection is lost later.
         """
-        return live(_StreamMembers(self), audio, encoding, **options)
+        members = Members(len(self._members), self._reserved_for_stream, lambda: self.has_served)
+        return stream_events(members, audio, encoding, **options)
 
     async def status(self, *, metadata: Pairs = ()) -> Status:
-        """The status of one of the services; see `SttClient.status`."""
+        """Return the status of one of the services; see `SttClient.status`."""
         deadline = deadline_in(self._members[0].client.timeout)
         return await self._on_one(lambda client: client.status(metadata=metadata), deadline)
 
     @property
     def has_served(self) -> bool:
-        """Whether one of the services has ever been SERVING since the pool began to look."""
+        """Whether any of the services has been SERVING at some time."""
         return any(member.has_served for member in self._members)
 
     async def wait_ready(self, timeout: float | None = 60.0, *, at_least: int = 1) -> None:
-        """Returns once `at_least` so many services are SERVING.
+        """Wait until `at_least` services are SERVING.
+
+        Args:
+            timeout: seconds; None: no limit.
 
         Raises:
-            NotReady: they were not within `timeout` seconds.
+            NotReady: they were not within `timeout`.
         """
         self._follow_health()
         try:
             await asyncio.wait_for(self._until(lambda: len(self.serving) >= at_least), timeout)
         except asyncio.TimeoutError:
-            raise NotReady(f"{', '.join(self.targets)}: not {at_least} ready within {timeout:g} s") from None
+            raise NotReady(
+                f"{len(self.serving)} of {', '.join(self.targets)} ready within {timeout:g} s; needed {at_least}"
+            ) from None
 
     async def _on_one(self, call: Callable[[SttClient], Awaitable[_T]], deadline: float | None) -> _T:
         self._follow_health()
@@ -165,28 +171,27 @@ class SttPool:
             try:
                 return await self._on_each(call, deadline)
             except (UpstreamUnavailable, NotReady):
-                if not await self._one_is_back(deadline, patience):
+                if not await self._comes_back(deadline, patience):
                     raise
 
-    async def _one_is_back(self, *deadlines: float | None) -> bool:
-        """Whether one of the services says, before any of the deadlines, that it serves.
+    async def _comes_back(self, *deadlines: float | None) -> bool:
+        """Wait until one of the services is SERVING again; False if a deadline passes or none has ever been.
 
-        In a rolling restart the second one may stop before this pool has found the first one again. Where none has
-        ever served there is nothing to wait for.
+        In a rolling restart the second service may stop before this pool has noticed that the first one is back.
         """
         left = min(seconds for deadline in deadlines if (seconds := seconds_left(deadline)) is not None)
-        if left <= AGAIN_S or not self.has_served:
+        if left <= RETRY_PAUSE_S or not self.has_served:
             return False
-        await asyncio.sleep(AGAIN_S)  # a watch may be behind the times, and say of one that just refused that it serves
+        await asyncio.sleep(RETRY_PAUSE_S)  # A watch may still report SERVING for a service that has just refused.
         try:
-            await asyncio.wait_for(self._until(lambda: bool(self.serving)), left - AGAIN_S)
+            await asyncio.wait_for(self._until(lambda: bool(self.serving)), left - RETRY_PAUSE_S)
         except asyncio.TimeoutError:
             return False
         return True
 
     async def _on_each(self, call: Callable[[SttClient], Awaitable[_T]], deadline: float | None) -> _T:
-        """The call on one after another, until one takes it."""
-        # With all of them out, the watches may be behind the times: an attempt tells.
+        """Try the call on one service after another until one answers."""
+        # If none is SERVING the watches may be out of date: try all of them.
         left = [member for member in self._members if member.serving is not False] or list(self._members)
         while True:
             try:
@@ -196,11 +201,11 @@ class SttPool:
             except ELSEWHERE as error:
                 if not left or seconds_left(deadline) == 0:
                     raise
-                _log.info("%s: %s; trying another", member.client.target, error.type)
+                _log.info("trying another service: %s: %s", member.client.target, error.type)
 
     @contextmanager
     def _reserved(self, candidates: Sequence[_Member]) -> Iterator[_Member]:
-        """The least loaded of them, with one call more in flight."""
+        """Count one more call in flight at the least loaded of `candidates`."""
         member = self._least_loaded(candidates)
         member.in_flight += 1
         try:
@@ -209,7 +214,7 @@ class SttPool:
             member.in_flight -= 1
 
     @asynccontextmanager
-    async def _for_stream(self, failed: Collection[str], deadline: float | None) -> AsyncIterator[SttClient]:
+    async def _reserved_for_stream(self, failed: Collection[str], deadline: float | None) -> AsyncIterator[SttClient]:
         self._follow_health()
         await self._settle(deadline)
         left = [member for member in self._members if member.client.target not in failed]
@@ -229,22 +234,22 @@ class SttPool:
 
     def _follow_health(self) -> None:
         if self._closed:
-            raise RuntimeError("this pool is closed; make a new one")
+            raise RuntimeError("the pool is closed; create a new one")
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._follow(member)) for member in self._members]
 
     async def _follow(self, member: _Member) -> None:
         try:
-            async with aclosing(member.client.watch_health()) as verdicts:
-                async for serving in verdicts:
+            async with aclosing(member.client.watch_health()) as states:
+                async for serving in states:
                     await self._note(member, serving)
         except Exception:
-            _log.exception("The health watch of %s ended; it stays in the pool", member.client.target)
+            _log.exception("health watch failed: %s; it stays in the pool", member.client.target)
             await self._note(member, None)
 
     async def _note(self, member: _Member, serving: bool | None) -> None:
         if member.serving is not serving:
-            _log.info("%s is %s", member.client.target, "serving" if serving else "out")
+            _log.info("health changed: %s is %s", member.client.target, "serving" if serving else "not serving")
         async with self._changed:
             member.serving = serving
             member.has_served = member.has_served or serving is True
@@ -255,31 +260,13 @@ class SttPool:
             await self._changed.wait_for(condition)
 
     async def _settle(self, deadline: float | None) -> None:
-        """Once, before the first call: a moment to hear which services are there at all."""
+        """Before the first call, wait briefly for the health of each service."""
         if self._settled:
             return
         known = self._until(lambda: all(member.serving is not None for member in self._members))
         left = seconds_left(deadline)
         try:
-            await asyncio.wait_for(known, FIRST_WORD_S if left is None else min(FIRST_WORD_S, left))
+            await asyncio.wait_for(known, FIRST_STATE_S if left is None else min(FIRST_STATE_S, left))
         except asyncio.TimeoutError:
-            _log.info("Not all of %s have said whether they serve", ", ".join(self.targets))
+            _log.info("health not known yet: some of %s", ", ".join(self.targets))
         self._settled = True
-
-
-class _StreamMembers:
-    """The pool as streams see it."""
-
-    def __init__(self, pool: SttPool) -> None:
-        self._pool = pool
-
-    @property
-    def count(self) -> int:
-        return len(self._pool.targets)
-
-    @property
-    def have_served(self) -> bool:
-        return self._pool.has_served
-
-    def one(self, failed: Collection[str], deadline: float | None) -> AbstractAsyncContextManager[SttClient]:
-        return self._pool._for_stream(failed, deadline)

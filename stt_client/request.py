@@ -1,4 +1,4 @@
-"""From what callers have (a path, bytes, samples) and want (options) to the request message."""
+"""Request messages from audio (a path, bytes or samples) and options."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ ENCODINGS: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """What headerless audio doesn't say itself."""
+    """Format of headerless audio."""
 
     encoding: Literal["linear16", "mulaw"]
     """Signed 16-bit little-endian PCM, or G.711 mu-law."""
     sample_rate: int
     """Hertz, 4000 to 192000."""
     channels: int = 1
-    """Interleaved, 1 to 8; they are mixed to mono."""
+    """Interleaved channels, 1 to 8; mixed to mono by the service."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Audio in memory."""
+    """Decoded audio in memory."""
 
     array: NDArray[np.float32] | NDArray[np.int16]
-    """Shape (samples,) or (samples, channels). Floats lie in [-1, 1] and are clipped to it; int16 is sent as it is."""
+    """Shape (samples,) or (samples, channels). float32 in [-1, 1], clipped to that range, or int16, sent unchanged."""
     sample_rate: int
     """Hertz, 4000 to 192000."""
 
@@ -61,7 +61,7 @@ Audio = str | os.PathLike[str] | bytes | Samples
 
 
 class SpeechOptions(TypedDict, total=False):
-    """How to transcribe; what each means is said at `SttClient.transcribe`."""
+    """Options of speech recognition; see `SttClient.transcribe`."""
 
     language: str | None
     candidate_languages: Sequence[str]
@@ -73,13 +73,13 @@ class SpeechOptions(TypedDict, total=False):
 
 
 class PrepareOptions(SpeechOptions, total=False):
-    """The options that travel in the request message."""
+    """Options in the request message."""
 
     encoding: AudioFormat | None
 
 
 class CallOptions(PrepareOptions, total=False):
-    """All keyword arguments of `SttClient.transcribe`."""
+    """Keyword arguments of `SttClient.transcribe`."""
 
     timeout: float | EllipsisType | None
     request_id: str | None
@@ -89,17 +89,17 @@ class CallOptions(PrepareOptions, total=False):
 async def prepare(
     audio: Audio, max_bytes: int, *, encoding: AudioFormat | None = None, **speech: Unpack[SpeechOptions]
 ) -> speech_pb2.TranscribeRequest:
-    """The request message. Files are read, and samples converted, off the event loop.
+    """Build the request message. Reads files and converts samples in a thread.
 
     Raises:
-        ValueError: an option that isn't one; the message names what it takes.
+        ValueError: invalid option.
         OSError: the file can't be read (`FileNotFoundError`, `IsADirectoryError`, ...).
         PayloadTooLarge: the file is larger than `max_bytes`.
     """
     options = transcribe_options(**speech)
     if isinstance(audio, Samples):
         if encoding is not None:
-            raise ValueError("encoding describes headerless bytes; Samples bring their own sample rate")
+            raise ValueError("encoding applies to headerless bytes, not to Samples; leave it out")
         data, encoding = await asyncio.to_thread(_linear16, audio)
     elif isinstance(audio, str | os.PathLike):
         data = await asyncio.to_thread(_read, Path(audio), max_bytes)
@@ -118,7 +118,7 @@ def transcribe_options(
     word_timestamps: bool = False,
     routing: str = "auto",
 ) -> speech_pb2.TranscribeOptions:
-    """The options as a message. Raises ValueError: one that isn't one; the message names what it takes."""
+    """Build the options message. Raises ValueError: invalid option."""
     return speech_pb2.TranscribeOptions(
         language=language or "",
         candidate_languages=_strings("candidate_languages", candidate_languages),
@@ -131,33 +131,33 @@ def transcribe_options(
 
 
 def checked_request_id(request_id: str | None) -> str:
-    """The id to send: the one given, or a new one.
+    """Validate a request id; None: return a random one.
 
     Raises:
-        ValueError: the service would not keep it.
+        ValueError: the service would replace it.
     """
     if request_id is None:
         return new_request_id()
     if not is_request_id(request_id):
-        raise ValueError("request_id takes 1 to 64 of A-Z a-z 0-9 . _ -")
+        raise ValueError(f"invalid request_id {request_id!r}: use 1 to 64 characters of A-Z a-z 0-9 . _ -")
     return request_id
 
 
 def _choice(name: str, value: str, known: Mapping[str, Any]) -> Any:
     if value not in known:
-        raise ValueError(f"{name} takes {' or '.join(known)}, not {value!r}")
+        raise ValueError(f"invalid {name} {value!r}: use {' or '.join(known)}")
     return known[value]
 
 
 def _strings(name: str, values: Sequence[str]) -> list[str]:
-    # A string is a sequence of strings too: its letters would be sent one by one.
+    # A string is a sequence of strings, too: its characters would be sent one by one.
     if isinstance(values, str):
-        raise ValueError(f"{name} takes a sequence of strings, such as [{values!r}]")
+        raise ValueError(f"{name} must be a sequence of strings, such as [{values!r}]")
     return list(values)
 
 
 def format_of(encoding: AudioFormat | None) -> speech_pb2.AudioFormat | None:
-    """The format as a message. Raises ValueError: no such encoding."""
+    """Build the format message. Raises ValueError: unknown encoding."""
     if encoding is None:
         return None
     return speech_pb2.AudioFormat(
@@ -171,7 +171,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
-            raise PayloadTooLarge(f"{path.name} has {size} bytes; this client sends at most {max_bytes}")
+            raise PayloadTooLarge(f"{path.name} has {size} bytes; the limit of this client is {max_bytes}")
         return file.read()
 
 
@@ -180,12 +180,12 @@ def _linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
 
     array = np.asarray(samples.array)
     if array.ndim not in (1, 2):
-        raise ValueError(f"samples take the shape (samples,) or (samples, channels), not {array.shape}")
+        raise ValueError(f"invalid shape {array.shape} of samples: use (samples,) or (samples, channels)")
     if array.dtype.kind == "f":
-        # 32768 steps a unit, as decoders divide by it; 1.0 itself is one step too many and becomes 32767.
+        # Scaled by 32768, as decoders divide by it; 1.0 exceeds the range and becomes 32767.
         unit = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), -1.0, 1.0)
         array = np.minimum(np.rint(unit * 32768), 32767).astype(np.int16)
     elif array.dtype != np.int16:
-        raise ValueError(f"samples take float32 in [-1, 1] or int16, not {array.dtype}")
+        raise ValueError(f"invalid dtype {array.dtype} of samples: use float32 in [-1, 1] or int16")
     channels = array.shape[1] if array.ndim == 2 else 1
     return array.astype("<i2").tobytes(), AudioFormat("linear16", samples.sample_rate, channels)

@@ -1,14 +1,16 @@
-"""What a call returns: plain dataclasses, times in seconds."""
+"""Results of unary calls: plain dataclasses, times in seconds. `as_dict` gives the JSON of the REST interface."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Word:
+    """One word of a segment, with `word_timestamps` only."""
+
     start: float
     """Seconds from the start of the recording."""
     end: float
@@ -19,6 +21,8 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
+    """A stretch of speech, usually a sentence."""
+
     start: float
     """Seconds from the start of the recording."""
     end: float
@@ -26,45 +30,66 @@ class Segment:
     avg_logprob: float
     """Natural log, mean over the text's tokens."""
     no_speech_prob: float
+    """Probability that there is no speech, 0 to 1."""
     compression_ratio: float
+    """Over 2.4 suggests a repetition loop."""
     model: str
-    """The model whose text this is."""
+    """Model that produced the text."""
     words: tuple[Word, ...] = ()
-    """Only if asked for."""
+    """Empty without `word_timestamps`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the segment as JSON-serializable values."""
+        return {**vars(self), "words": [dict(vars(word)) for word in self.words]}
 
 
 @dataclass(frozen=True)
 class Routing:
+    """Which model answered, and why."""
+
     fallback_used: bool
     final_model: str
+    """Name of the model that produced the text."""
     confidence_below: bool
+    """Any confidence check fell below its threshold."""
     language_check_applicable: bool
+    """False if the caller forced the language."""
     reasons: tuple[str, ...] = ()
     """`low_logprob`, `low_language_probability`, `few_words`, `repetition`, `primary_error`, `requested`."""
     primary_confidence: float | None = None
-    """exp(mean token log-probability), 0 to 1; None where that model gave no text."""
+    """exp(mean token log-probability), 0 to 1; None if the primary produced no text."""
     fallback_confidence: float | None = None
+    """As `primary_confidence`, of the fallback."""
     fallback_error: str = ""
-    """Why the fallback was wanted and did not answer; empty otherwise."""
+    """Error type of a fallback that was wanted and failed; empty otherwise."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the routing as JSON-serializable values."""
+        return {**vars(self), "reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds."""
+    """Durations of the steps of one request, in seconds."""
 
     queue_wait: float
     primary_infer: float
     fallback_infer: float
     total: float
 
+    def as_dict(self) -> dict[str, float]:
+        """Return the timings in milliseconds, as `queue_wait_ms` and so on, rounded to the microsecond."""
+        return {f"{name}_ms": round(seconds * 1000, 3) for name, seconds in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Transcript:
-    """The answer to one `Transcribe`."""
+    """Answer of `Transcribe`."""
 
     request_id: str
     text: str
     language: str
+    """ISO 639-1 code."""
     language_probability: float | None
     """0 to 1; None if the caller forced the language."""
     audio_duration: float
@@ -76,47 +101,61 @@ class Transcript:
     """Trailing metadata of the call: lower-case names, such as `x-final-model`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As `POST /v1/transcribe` returns it in JSON."""
-        from stt_client.convert import transcript_json
-
-        return transcript_json(self)
+        """Return the JSON of `POST /v1/transcribe`: times in seconds, `timings` in milliseconds."""
+        return {
+            "request_id": self.request_id,
+            "text": self.text,
+            "language": self.language,
+            "language_probability": self.language_probability,
+            "audio_duration": self.audio_duration,
+            "segments": [segment.as_dict() for segment in self.segments],
+            "routing": self.routing.as_dict(),
+            "timings": self.timings.as_dict(),
+            "model": self.routing.final_model,
+        }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a service accepts."""
+    """Limits of a service."""
 
     max_upload_bytes: int
-    """Bytes of audio in one request."""
+    """Bytes of audio per request."""
     max_audio_duration: float
-    """Seconds, once decoded."""
+    """Seconds of decoded audio per request."""
     max_concurrency: int
     """Inferences at a time."""
     max_queue: int
-    """Requests that may wait for one."""
+    """Requests that may wait for an inference slot."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """The answer to `GetStatus`."""
+    """Answer of `GetStatus`."""
 
     service: str
     """`primary` or `fallback`."""
     model: str
     device: str
+    """`cpu` or `cuda`."""
     compute_type: str
+    """CTranslate2 compute type, such as `int8`."""
     server_commit: str
     uptime: float
     """Seconds."""
     limits: Limits
     snapshot: dict[str, Any]
-    """Counts and latency quantiles, as `GET /v1/metrics` shows them."""
+    """Counters and latency quantiles, as `GET /v1/metrics` returns them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as JSON-serializable values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The answer to `GetMetrics`."""
+    """Answer of `GetMetrics`."""
 
     exposition: str
-    """What a scrape of `/metrics` returns."""
+    """Prometheus text, as a scrape of `/metrics` returns it."""
     content_type: str

@@ -1,4 +1,4 @@
-"""Segments as subtitles: SubRip (SRT) and WebVTT."""
+"""Subtitles from segments: SubRip (SRT) and WebVTT."""
 
 from __future__ import annotations
 

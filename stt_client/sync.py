@@ -1,4 +1,4 @@
-"""`SyncSttClient`: the client for code that doesn't use asyncio."""
+"""`SyncSttClient`: blocking client of one service."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stt_client.client import ClientOptions, Pairs, SttClient
+from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import Cancelled
 from stt_client.request import Audio, AudioFormat, CallOptions
 from stt_client.results import Metrics, Status, Transcript
+from stt_client.rpc import Pairs
 from stt_client.streaming.options import StreamOptions
 from stt_client.streaming.results import Flush, StreamEvent
 from stt_client.telemetry import LatencyStats
@@ -25,10 +26,11 @@ _T = TypeVar("_T")
 
 
 class SyncSttClient:
-    """`SttClient` with blocking methods, for any number of threads.
+    """`SttClient` with blocking methods; thread-safe.
 
-    One private thread runs its event loop; the telemetry hook is called there, and so must not block, nor call this
-    client. Close it, or use it as a context manager. Arguments, results and errors are those of `SttClient`.
+    A private thread runs its event loop. The telemetry hook is called in that thread and must neither block nor call
+    this client. Close the client, or use it as a context manager. Arguments, results and errors are those of
+    `SttClient`.
     """
 
     def __init__(self, target: str = "localhost:50051", **options: Unpack[ClientOptions]) -> None:
@@ -62,9 +64,9 @@ class SyncSttClient:
     def stream(
         self, audio: Iterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
     ) -> Generator[StreamEvent, None, None]:
-        """See `SttClient.stream`. The audio is pulled in a thread of its own, and closed with the generator."""
-        events = self._client.stream(_pulled(audio), encoding=encoding, **options)
-        return self._each(events)
+        """See `SttClient.stream`. The audio iterator is read in a separate thread, and closed with the generator."""
+        events = self._client.stream(_read(audio), encoding=encoding, **options)
+        return self._iterate(events)
 
     def status(self, *, metadata: Pairs = ()) -> Status:
         """See `SttClient.status`."""
@@ -83,8 +85,8 @@ class SyncSttClient:
         return self._run(lambda: self._client.wait_ready(timeout))
 
     def close(self) -> None:
-        """Ends calls in flight, in other threads, with `Cancelled`; then disconnects. Closing twice is fine."""
-        self._not_from_the_loop()
+        """End calls in flight in other threads with `Cancelled`, and disconnect. Idempotent."""
+        self._check_thread()
         with self._lock:
             if self._closed:
                 return
@@ -95,11 +97,11 @@ class SyncSttClient:
         self._loop.close()
 
     def _run(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        self._not_from_the_loop()
-        # Under the lock: what is handed to a loop that has stopped is never run, and would be waited for in vain.
+        self._check_thread()
+        # Under the lock: a coroutine submitted to a stopped loop never runs, and waiting for it never ends.
         with self._lock:
             if self._closed:
-                raise RuntimeError("this client is closed; make a new one")
+                raise RuntimeError("the client is closed; create a new one")
             future = asyncio.run_coroutine_threadsafe(call(), self._loop)
         try:
             return future.result()
@@ -109,7 +111,7 @@ class SyncSttClient:
             future.cancel()
             raise
 
-    def _each(self, events: AsyncGenerator[StreamEvent, None]) -> Generator[StreamEvent, None, None]:
+    def _iterate(self, events: AsyncGenerator[StreamEvent, None]) -> Generator[StreamEvent, None, None]:
         async def next_event() -> StreamEvent | None:
             return await anext(events, None)
 
@@ -117,13 +119,13 @@ class SyncSttClient:
             while (event := self._run(next_event)) is not None:
                 yield event
         finally:
-            # A client that is closed has closed its streams.
+            # Closing the client has closed its streams.
             if not self._closed:
                 self._run(events.aclose)
 
-    def _not_from_the_loop(self) -> None:
+    def _check_thread(self) -> None:
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a telemetry hook can't call the client that called it")
+            raise RuntimeError("called from the client's own thread: a telemetry hook must not call its client")
 
     async def _shut_down(self) -> None:
         await self._client.close()
@@ -135,13 +137,13 @@ class SyncSttClient:
         await self._loop.shutdown_default_executor()
 
 
-async def _pulled(audio: Iterable[bytes | Flush]) -> AsyncGenerator[bytes | Flush, None]:
-    """The chunks of an iterable that may block."""
+async def _read(audio: Iterable[bytes | Flush]) -> AsyncGenerator[bytes | Flush, None]:
+    """Yield the chunks of an iterable that may block."""
     chunks = iter(audio)
     try:
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
             yield chunk
     finally:
-        # One that is blocked in its thread can't be closed from here.
+        # ValueError: the generator is still running, blocked in its thread, and can't be closed.
         with contextlib.suppress(ValueError):
             getattr(chunks, "close", lambda: None)()

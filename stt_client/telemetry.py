@@ -1,4 +1,4 @@
-"""What a client tells about its calls: a record for each, and the latencies of the latest ones."""
+"""Records of a client's calls, and statistics of their latencies."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from dataclasses import dataclass, field
 from stt_client.results import Transcript
 
 WINDOW = 1000
-"""Successful transcriptions that the quantiles are taken over."""
+"""Number of latest successful transcriptions that quantiles cover."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CallRecord:
-    """The outcome of one call."""
+    """Outcome of one call."""
 
     method: str
-    """Name of the RPC: `Transcribe`, `StreamTranscribe` (one for each connection), `GetStatus`,
-    `GetMetrics` or `CheckAdmission`."""
+    """RPC: `Transcribe`, `StreamTranscribe` (one record per connection), `GetStatus`, `GetMetrics` or
+    `CheckAdmission`."""
     target: str
     request_id: str
-    """Empty for calls that transcribe nothing."""
+    """Empty for calls other than transcriptions."""
     ok: bool
     error_type: str
-    """A type of the contract's error table; empty on success."""
+    """Error type, such as `rate_limited`; empty on success."""
     seconds: float
-    """From the call to its answer; the reading of a file is not in it."""
+    """Duration of the RPC, without reading the audio file."""
     audio_bytes: int
     """Bytes of audio sent."""
     transcript: Transcript | None = field(default=None, repr=False)
-    """On success of `Transcribe`. Not in the repr, which people log: it holds what was said."""
+    """Result of a successful `Transcribe`. Excluded from the repr, which is safe to log."""
 
 
 Telemetry = Callable[[CallRecord], None]
 
 
 def report(hook: Telemetry | None, record: CallRecord) -> None:
-    """Hands the record to the hook. A hook that raises is logged: it must not cost the caller an answer."""
+    """Call the hook. Its exceptions are logged and don't reach the caller of the client."""
     if hook is None:
         return
     try:
         hook(record)
     except Exception:
-        _log.exception("The telemetry hook failed on a call of %s", record.method)
+        _log.exception("telemetry hook failed: on a record of %s", record.method)
 
 
 class LatencyStats:
-    """Rolling latencies, in seconds, of the latest successful transcriptions. Thread-safe.
+    """Latencies of the latest successful transcriptions, in seconds. Thread-safe.
 
     Args:
-        window: how many of the latest count.
+        window: number of latest transcriptions to keep.
     """
 
     def __init__(self, window: int = WINDOW) -> None:
@@ -68,7 +68,7 @@ class LatencyStats:
 
     @property
     def count(self) -> int:
-        """How many latencies the quantiles are taken over."""
+        """Number of latencies that quantiles cover."""
         return len(self._seconds)
 
     @property
@@ -84,10 +84,10 @@ class LatencyStats:
         return self.quantile(0.99)
 
     def quantile(self, q: float) -> float | None:
-        """By nearest rank, so that it is a time that a call really took. None before the first call.
+        """Return a quantile by the nearest-rank method; None before the first transcription.
 
         Args:
-            q: over 0, up to 1.
+            q: greater than 0, at most 1.
         """
         with self._lock:
             ranked = sorted(self._seconds)

@@ -1,184 +1,217 @@
-"""The wiring: settings in, a ready service out. Entry points and tests use the same functions."""
+"""The wiring of a service: settings in, a ready server out. Entry points and tests use the same class."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
 
 from protos.stt.v1 import speech_pb2 as pb
-from protos.stt.v1 import speech_pb2_grpc
-from protos.stt.v1.wire import OPERATIONS_SERVICE, SPEECH_SERVICE
-from stt_server.admission.upload_budget import Room
+from stt_server.admission.upload_budget import UploadBudget
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits
 from stt_server.audio.vad import VoiceActivity
-from stt_server.backend import Route, Work, route_of, usable_cores
+from stt_server.backend import Backend, FallbackRoute, fallback_route
 from stt_server.config import Settings
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
-from stt_server.errors import EngineLost
-from stt_server.lifecycle.gateway import Gateway, address_of
-from stt_server.lifecycle.ports import listen, listen_for_gateway
+from stt_server.errors import EngineLost, NotReady
+from stt_server.lifecycle.gateway import Gateway, MakeGateway
+from stt_server.lifecycle.listening import listen, listen_for_gateway, start_gateway
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.lifecycle.readiness import Readiness
-from stt_server.observability.failure_metrics import FaultMetrics
-from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
-from stt_server.observability.metrics import Metrics
-from stt_server.observability.observer import Observer
-from stt_server.observability.reload_metrics import ReloadMetrics
-from stt_server.observability.snapshot import Snapshot
-from stt_server.observability.stream_metrics import StreamMetrics
-from stt_server.rpc.access_control import Guard
-from stt_server.rpc.convert import duration
+from stt_server.observability.instruments import Instruments
+from stt_server.rpc.access_control import AccessControl
 from stt_server.rpc.health import HealthServicer
 from stt_server.rpc.interceptors import SpeechInterceptor
-from stt_server.rpc.server_options import server_options
-from stt_server.rpc.servicers import OperationsServicer, SpeechServicer, status_response
-from stt_server.security.key_ring import KeyRing
-from stt_server.security.rate_limit import RateLimiter
+from stt_server.rpc.operations import OperationsServicer, status_response
+from stt_server.rpc.server import create_server
+from stt_server.rpc.speech import SpeechServicer
 from stt_server.security.tls import ServerCertificate, ServerPems, server_pems
+from stt_server.streaming.events import Message
 from stt_server.streaming.registry import Streams
 from stt_server.streaming.session import Limits, Session
 
 log = logging.getLogger(__name__)
 
+MAX_DECODERS = 8
+"""Decoder processes, at most one per core. Eight decode about a thousand times faster than speech; more would not help
+a container that is allowed fewer cores than it sees, and each takes 20 MiB."""
+
 NOTICE_SHARE = 1 / 60
-"""Of DRAIN_TIMEOUT_S, between NOT_SERVING and the first refusal: time for load balancers to see it."""
+"""Share of DRAIN_TIMEOUT_S between NOT_SERVING and the first refusal, for load balancers to notice."""
 
-SPEAKING_SHARE = 0.5
-"""Of DRAIN_TIMEOUT_S, in which those who speak may end their utterances."""
+UTTERANCE_SHARE = 0.5
+"""Share of DRAIN_TIMEOUT_S in which live streams may end their current utterance."""
 
-ENDING_S = 1.5
-"""Of DRAIN_TIMEOUT_S, and at most a quarter of it, kept for telling those who wait that it is over, and for ending."""
+CLEANUP_S = 1.5
+"""Part of DRAIN_TIMEOUT_S, at most a quarter of it, kept for sending errors to calls that are cut off, and for exit."""
 
-MOST_CHILDREN = 8
-"""That decode uploads, a core each: together some thousand times faster than speech. More would be no help where a
-container is allowed less than the cores that it sees, and each has 20 MiB of its own."""
-
-REFUSING_S = 0.5
-"""Longest wait until those who came too late have been told."""
+REFUSAL_S = 0.5
+"""Longest wait until calls that arrived too late have received their refusal. Seconds."""
 
 UNREAD_FACTOR = 2
-"""Of STREAM_IDLE_TIMEOUT_S, after which a stream is ended whose caller reads nothing: it may be busy with an event."""
+"""A stream ends if its caller reads no event for so many times STREAM_IDLE_TIMEOUT_S: it may be busy with an event."""
 
 
 class Service:
-    """One service of the pair: its gRPC server, and whatever it needs."""
+    """One service of the pair. Start it once; stop it also after a failed start."""
 
     def __init__(
-        self,
-        settings: Settings,
-        load: Callable[[Settings], Recognizer],
-        make_gateway: Callable[[str, Settings], Gateway] | None = None,
+        self, settings: Settings, load: Callable[[Settings], Recognizer], make_gateway: MakeGateway | None = None
     ) -> None:
         """
         Args:
             load: loads and warms the model; runs in a thread, for seconds.
-            make_gateway: makes the gateway in front of a gRPC target; None: without one.
+            make_gateway: None: without HTTP.
 
         Raises:
-            ConfigError: a PEM file of FALLBACK_* that can't be used.
+            ConfigError: a PEM file of TLS_* or FALLBACK_* can't be used.
         """
         self.settings = settings
-        self.route = route_of(settings)
+        self.route = fallback_route(settings)
         self.grpc_port = 0
+        """0 until the port is open."""
+        self.readiness = Readiness()
         self._load = load
         self._make_gateway = make_gateway if settings.http_port is not None else None
         self._gateway: Gateway | None = None
-        self._certificate: ServerCertificate | None = None
+        self._backend: Backend | None = None
+        self.instruments = Instruments(settings, self)
+        pems = server_pems(settings)
+        self._certificate = None if pems is None else ServerCertificate(pems)
         self._started = time.monotonic()
-        self._readiness = Readiness()
-        self._lost = asyncio.Event()
-        self._work: Work | None = None
-        self._stack = contextlib.AsyncExitStack()
-        self._ears = ThreadPoolExecutor(usable_cores(), thread_name_prefix="ears")
-        self._observe()
-        bounds = DecodeLimits(settings.max_audio_seconds, settings.max_upload_bytes)
-        self._children = DecoderPool(min(usable_cores(), MOST_CHILDREN), bounds, self._metrics.observe_death)
-        self._stack.push_async_callback(self._children.close)
+        self._model_lost = asyncio.Event()
+        self._model_health = ModelHealth(self.instruments.failures.engine_failed, self._lose_model)
+        self._vad_threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="vad")
+        limits = DecodeLimits(settings.max_audio_seconds, settings.max_upload_bytes)
+        metrics = self.instruments.metrics
+        self._decoders = DecoderPool(min(usable_cores(), MAX_DECODERS), limits, metrics.observe_death)
+        self._resources = contextlib.AsyncExitStack()
+        self._resources.push_async_callback(self._decoders.close)
+        self._streams = Streams(settings.max_streams, self.instruments.streams, self._vad_threads)
+        self._access = AccessControl(settings, self.readiness, lambda: self.backend.gate.check_admission())
         self._health = HealthServicer()
-        self._server = self._make_server()
+        self._server = self._create_server()
+
+    def _create_server(self) -> grpc.aio.Server:
+        settings, observer = self.settings, self.instruments.observer
+        speech = SpeechServicer(lambda: self.backend.pipeline, self._open_stream, settings.max_upload_bytes)
+        operations = OperationsServicer(
+            self._status, self.instruments.metrics.exposition, self._access, observer, settings.max_upload_bytes
+        )
+        interceptor = SpeechInterceptor(
+            self._access,
+            self.readiness,
+            UploadBudget(settings.max_upload_bytes),
+            observer,
+            settings.stream_idle_timeout_s * UNREAD_FACTOR,
+        )
+        return create_server(speech, operations, self._health, [interceptor], settings.max_upload_bytes)
+
+    @property
+    def backend(self) -> Backend:
+        """What answers admitted calls. Raises NotReady while the model is loading."""
+        if self._backend is None:
+            raise NotReady("the model is loading; retry later or use another server")
+        return self._backend
 
     @property
     def http_port(self) -> int | None:
+        """None: without HTTP, or not started."""
         return self._gateway.port if self._gateway else None
 
+    @property
+    def queue_depth(self) -> int:
+        """Requests waiting for an inference slot."""
+        return self._backend.gate.depth if self._backend else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests arrived and not yet answered."""
+        return self.readiness.in_flight
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until a request that arrived now would be recognized."""
+        return self._backend.gate.expected_wait if self._backend else 0.0
+
     async def start(self) -> None:
-        """Opens the ports, loads the model, and turns SERVING once it is warm.
+        """Open the ports, load the model, and turn SERVING once it is warm.
 
         Raises:
-            OSError: a port can't be had, or a child.
+            OSError: a port can't be opened, or a decoder process can't be started.
             Exception: what `load` raises.
         """
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        socket_target = self._bind()
-        await self._server.start()
-        if self._make_gateway is not None:
-            gateway = self._make_gateway(socket_target, self.settings)
-            try:
-                await gateway.start()
-            except OSError as error:
-                address = address_of(self.settings.host, self.settings.http_port or 0)
-                raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
-            self._gateway = gateway
+        await self._health.set_serving(False)
+        self.grpc_port = listen(self._server, self.settings, self._certificate)
+        if self._make_gateway is None:
+            await self._server.start()
+        else:
+            folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
+            target = listen_for_gateway(self._server, Path(folder))
+            await self._server.start()
+            self._gateway = await start_gateway(self._make_gateway(target, self.settings), self.settings)
+        self._backend = await self._load_backend()
+        self._resources.push_async_callback(self._backend.close)
+        self.readiness.state = "ready"
+        await self._health.set_serving(True)
+
+    async def _load_backend(self) -> Backend:
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(None, self._load, self.settings)
-        recognizer, _ = await asyncio.gather(loading, self._children.start())
-        await loop.run_in_executor(self._ears, VoiceActivity)  # loads its model, so that no first stream waits for it
-        self._work = Work(
-            self.settings, recognizer, self._children.decode, self.route, self._faults.circuit_moved, self._model_health
-        )
-        self._stack.push_async_callback(self._work.close)
-        self._readiness.state = "ready"
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        recognizer, _ = await asyncio.gather(loading, self._decoders.start())
+        await loop.run_in_executor(self._vad_threads, VoiceActivity)  # loads the model before the first stream needs it
+        circuit_moved = self.instruments.failures.circuit_moved
+        return Backend(self.settings, recognizer, self._decoders.decode, self.route, circuit_moved, self._model_health)
 
     async def stop(self) -> None:
-        """NOT_SERVING, then everything accepted is answered, for at most DRAIN_TIMEOUT_S seconds."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        until = time.monotonic() + self.settings.drain_timeout_s
+        """Turn NOT_SERVING, answer every admitted call within DRAIN_TIMEOUT_S, and release all resources."""
+        await self._health.set_serving(False)
+        timeout_s = self.settings.drain_timeout_s
+        deadline = time.monotonic() + timeout_s
         if self._gateway is not None:
             self._gateway.take_leave()
-        if self._readiness.ready:
-            await asyncio.sleep(self.settings.drain_timeout_s * NOTICE_SHARE)
-        self._readiness.state = "stopping"
-        self._streams.drain(self.settings.drain_timeout_s * SPEAKING_SHARE)
-        if cut_off := await self._readiness.drain(until - min(ENDING_S, self.settings.drain_timeout_s / 4)):
-            log.warning("stopped before %d calls were answered; they were told not_ready", cut_off)
+        if self.readiness.ready:
+            await asyncio.sleep(timeout_s * NOTICE_SHARE)
+        self.readiness.state = "stopping"
+        self._streams.drain(timeout_s * UTTERANCE_SHARE)
+        if cut_off := await self.readiness.drain(deadline - min(CLEANUP_S, timeout_s / 4)):
+            log.warning("drain timed out: %d calls were cut off with not_ready", cut_off)
         if self._gateway is not None:
-            await self._gateway.stop(max(0.1, until - time.monotonic()))
+            await self._gateway.stop(max(0.1, deadline - time.monotonic()))
         self._health.end_watches()
-        # It ends with the last refusal: callers who came in this moment are told not_ready rather than cut off.
-        await self._server.stop(REFUSING_S)
-        self._ears.shutdown(wait=False)
-        await self._stack.aclose()
+        # With a grace period, so that calls which arrive now receive their refusal.
+        await self._server.stop(REFUSAL_S)
+        self._vad_threads.shutdown(wait=False)
+        await self._resources.aclose()
 
-    def follow(self, settings: Settings, route: Route | None) -> None:
-        """Goes on with changed settings, which differ in live keys alone. Calls in flight keep what they began with.
+    def end_drain(self) -> None:
+        """End a running or later drain: calls that are not answered yet are cut off with an error."""
+        self.readiness.end_drain()
+
+    def apply(self, settings: Settings, route: FallbackRoute | None) -> None:
+        """Apply changed settings, which differ in live keys alone, to new calls.
 
         Args:
-            route: to the fallback.
+            route: None without a fallback.
         """
         self.settings, self.route = settings, route
-        self._guard.follow(settings)
-        self._metrics.set_key_names([key.name for key in settings.api_keys])
+        self._access.apply(settings)
+        self.instruments.apply(settings)
         self._streams.limit = settings.max_streams
-        if self._work is not None:
-            self._work.follow(settings, route)
+        if self._backend is not None:
+            self._backend.follow(settings, route)
 
     def renew_certificate(self, pems: ServerPems) -> bool:
-        """Shows `pems` to new connections, over HTTP and gRPC; whether they are new.
+        """Use `pems` for new connections, over HTTP and gRPC. Returns whether they differ from the current ones.
 
         Raises:
             OSError: the gateway can't use its files; nothing is changed.
@@ -190,127 +223,31 @@ class Service:
         self._certificate.renew(pems)
         return True
 
-    def hurry(self) -> None:
-        """Ends the drain: those whose answers aren't there are told so at once."""
-        self._readiness.hurry()
-
-    def _lose(self, error: EngineLost) -> None:
-        log.critical("the model is lost: %s", error.__cause__ or error)
-        self._lost.set()
-
-    async def losing_model(self) -> None:
-        """Returns once the service's own model works no more. Stop the service then, and end the process."""
-        await self._lost.wait()
-
     @property
-    def lost(self) -> EngineLost | None:
-        """Why the service's own model works no more; None while it does."""
+    def model_error(self) -> EngineLost | None:
+        """Why the service's own model has stopped working; None while it works."""
         return self._model_health.error
 
-    def _observe(self) -> None:
-        settings = self.settings
-        registry = CollectorRegistry()
-        self._metrics = Metrics(registry, [key.name for key in settings.api_keys])
-        self.reloads = ReloadMetrics(registry)
-        self._metrics.watch_queue(self._queue_depth, lambda: self._readiness.in_flight, self._expected_wait)
-        self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
-        self._gpu = self._find_gpu()
-        if self._gpu is not None:
-            registry.register(GpuCollector(self._gpu))
-        self._faults = FaultMetrics(registry)
-        self._watch = StreamMetrics(registry, self._metrics)
-        self._streams = Streams(settings.max_streams, self._watch)
-        self._model_health = ModelHealth(self._faults.engine_failed, self._lose)
-        self._observer = Observer(self._metrics, self._snapshot, logging.getLogger("stt.request"))
+    async def wait_model_lost(self) -> None:
+        """Wait until the service's own model has stopped working: stop the service then, and exit."""
+        await self._model_lost.wait()
 
-    def _find_gpu(self) -> Gpu | None:
-        if self.settings.device == "cpu":
-            return None
-        return Gpu(load_nvml(), self.settings.device_index, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    def _lose_model(self, error: EngineLost) -> None:
+        log.critical("model lost: %s", error.__cause__ or error)
+        self._model_lost.set()
 
-    def _queue_depth(self) -> int:
-        return self._work.gate.depth if self._work else 0
-
-    def _expected_wait(self) -> float:
-        return self._work.gate.expected_wait if self._work else 0.0
-
-    def _make_server(self) -> grpc.aio.Server:
-        settings = self.settings
-        limiter = RateLimiter(settings.rate_limit_rps, settings.rate_limit_burst)
-        guard = self._guard = Guard(self._readiness, KeyRing(settings.api_keys), limiter, settings.trusted_proxies)
-        room = Room(settings.max_upload_bytes)
-
-        def check_door() -> None:
-            self.work.gate.check_door()
-
-        unread_timeout_s = settings.stream_idle_timeout_s * UNREAD_FACTOR
-        server = grpc.aio.server(
-            interceptors=[
-                SpeechInterceptor(guard, self._readiness, self._observer, room, check_door, unread_timeout_s)
-            ],
-            options=server_options(settings.max_upload_bytes),
-        )
-        speech_pb2_grpc.add_SpeechToTextServicer_to_server(
-            SpeechServicer(lambda: self.work.pipeline, self._session, self._streams, settings.max_upload_bytes),
-            server,
-        )
-        speech_pb2_grpc.add_OperationsServicer_to_server(
-            OperationsServicer(
-                self._status,
-                self._metrics.exposition,
-                guard,
-                check_door,
-                self._observer,
-                settings.max_upload_bytes,
-            ),
-            server,
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = (SPEECH_SERVICE, OPERATIONS_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, server)
-        return server
-
-    def _bind(self) -> str:
-        """Opens the service's port, and the way in of its gateway, whose target it returns; empty without one."""
-        pems = server_pems(self.settings)
-        self._certificate = None if pems is None else ServerCertificate(pems)
-        self.grpc_port = listen(self._server, self.settings, self._certificate)
-        if self._make_gateway is None:
-            return ""
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
-        return listen_for_gateway(self._server, Path(folder))
-
-    def _session(self, request_id: str) -> Session:
-        """A new live stream."""
+    def _open_stream(
+        self, messages: AsyncIterator[Message], request_id: str
+    ) -> contextlib.AbstractAsyncContextManager[Session]:
         limits = Limits(self.settings.stream_idle_timeout_s, self.settings.max_upload_bytes)
-        return Session(self.work.live, limits, self._watch, self._ears, request_id)
-
-    @property
-    def work(self) -> Work:
-        """What answers; there once the service is ready."""
-        assert self._work is not None, "calls are let in only when ready"  # noqa: S101
-        return self._work
+        return self._streams.open(messages, self.backend.live, limits, request_id)
 
     def _status(self) -> pb.GetStatusResponse:
-        settings = self.settings
-        limits = pb.Limits(
-            max_upload_bytes=settings.max_upload_bytes,
-            max_audio_duration=duration(settings.max_audio_seconds),
-            max_concurrency=self._work.batcher.workers if self._work else 0,
-            max_queue=settings.max_queue,
-        )
+        backend = self._backend
         return status_response(
-            settings,
-            self._work.info if self._work else None,
-            time.monotonic() - self._started,
-            limits,
-            self._snapshot_now(),
+            self.settings,
+            None if backend is None else backend.info,
+            workers=0 if backend is None else backend.batcher.workers,
+            uptime_s=time.monotonic() - self._started,
+            snapshot=self.instruments.snapshot(),
         )
-
-    def _snapshot_now(self) -> dict[str, Any]:
-        gpu = self._gpu.read() if self._gpu else None
-        return self._snapshot.as_dict(self._queue_depth(), self._readiness.in_flight, gpu, self._faults.circuit)
-
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
-        for name in ("", SPEECH_SERVICE):
-            await self._health.set(name, status)

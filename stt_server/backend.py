@@ -1,37 +1,41 @@
-"""What answers once a model is there: gate, batcher, pipelines, and the way to the fallback."""
+"""What answers requests once the model is loaded: gate, batcher, pipelines and the connection to the fallback."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.gate import Gate
-from stt_server.admission.service_time import Load, Pace
+from stt_server.admission.service_time import Load, ServiceTime
 from stt_server.audio.mono import FloatArray
+from stt_server.audio.reader import AudioReader
 from stt_server.cascade.breaker import CircuitState
+from stt_server.cascade.cascade import Cascade, SingleModelCascade, TwoModelCascade
 from stt_server.cascade.circuit import Circuit
-from stt_server.cascade.hot_swap import ClosableFallback, Switch
-from stt_server.cascade.rules import live_rules_of, rules_of
+from stt_server.cascade.fallback import ClosableFallback
+from stt_server.cascade.hot_swap import HotSwap
+from stt_server.cascade.settings import stream_cascade_settings, upload_cascade_settings
 from stt_server.config import Settings
-from stt_server.engine.batcher import Batcher
+from stt_server.engine.batcher import Batcher, InferenceTimes
 from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
+from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.pipeline import Pipeline
 from stt_server.rpc.fallback_stub import FallbackStub
 from stt_server.security.tls import ChannelPems, Read, channel_pems
-from stt_server.streaming.recognition import Live
+from stt_server.streaming.recognition import StreamBackend
 
-FAIR_SHARE = 0.5
-"""Of FALLBACK_TIMEOUT_S: a call that was given less and was late says nothing of the fallback. Its caller was in a
-hurry, or a live stream was."""
+MIN_TIMEOUT_SHARE = 0.5
+"""Share of FALLBACK_TIMEOUT_S below which running into the timeout is no failure of the fallback: the caller or the
+live stream allowed too little."""
 
 
 @dataclass(frozen=True)
-class Route:
-    """What leads to the fallback; another one is another connection."""
+class FallbackRoute:
+    """Parameters of the connection to the fallback; a change of any needs a new connection."""
 
     target: str
     api_key: str = field(repr=False)
@@ -39,15 +43,19 @@ class Route:
     """None: without TLS."""
     max_upload_bytes: int
     timeout_s: float
-    """FALLBACK_TIMEOUT_S, by which the circuit breaker tells who was in a hurry."""
+    """FALLBACK_TIMEOUT_S, for the circuit breaker to distinguish a slow fallback from a short deadline."""
 
 
-def route_of(settings: Settings, read: Read = Path.read_bytes) -> Route | None:
-    """The way to the fallback; None where none is configured. Raises ConfigError for a bad file of FALLBACK_*."""
+def fallback_route(settings: Settings, read: Read = Path.read_bytes) -> FallbackRoute | None:
+    """The configured connection to the fallback; None without one.
+
+    Raises:
+        ConfigError: a PEM file of FALLBACK_* can't be used.
+    """
     if settings.fallback is None:
         return None
     pems = channel_pems(settings, read)
-    return Route(
+    return FallbackRoute(
         target=settings.fallback.target,
         api_key=settings.fallback_api_key,
         pems=pems,
@@ -56,82 +64,94 @@ def route_of(settings: Settings, read: Read = Path.read_bytes) -> Route | None:
     )
 
 
-class Work:
-    """Everything between an admitted call and its answer. Made in the event loop; close it there."""
+class Backend:
+    """Everything between an admitted call and its answer. Create and close it in the event loop."""
 
     def __init__(
         self,
         settings: Settings,
         recognizer: Recognizer,
         decode_file: Callable[[bytes], Awaitable[FloatArray]],
-        route: Route | None,
-        circuit_moved: Callable[[CircuitState | None], None] = lambda _: None,
+        route: FallbackRoute | None,
+        on_circuit_change: Callable[[CircuitState | None], None] = lambda _: None,
         health: ModelHealth | None = None,
     ) -> None:
         """
         Args:
-            decode_file: gives the samples of a file that may do harm to who decodes it.
-            route: to the fallback.
-            circuit_moved: told the state of the circuit to the fallback, and each time that it changes; None: there is
-                no fallback.
-            health: of the model, told what its inferences come to.
+            decode_file: decodes a container file in a sandbox.
+            route: None without a fallback.
+            on_circuit_change: called with the state of the fallback's circuit, now and at each change; None without a
+                fallback.
+            health: the model's, kept up to date with the results of its inferences.
         """
         cores = usable_cores()
         self.info = recognizer.info
         slots = settings.concurrency(recognizer.info.device == "cpu", cores)
-        pace = Pace()
-        self.gate = Gate(slots, settings.max_queue, pace)
-        self.batcher = Batcher(
-            recognizer,
-            slots,
-            settings.max_batch_size,
-            measured=lambda jobs, took: pace.observe(Load.of(job.chunk for job in jobs), took),
-            forecast=lambda jobs: pace.seconds(Load.of(job.chunk for job in jobs)),
-            health=health,
+        service_time = ServiceTime()
+        self.gate = Gate(slots, settings.max_queue, service_time)
+        times = InferenceTimes(
+            forecast=lambda jobs: service_time.seconds(Load.of(job.chunk for job in jobs)),
+            observe=lambda jobs, seconds: service_time.observe(Load.of(job.chunk for job in jobs), seconds),
         )
+        self.batcher = Batcher(recognizer, slots, settings.max_batch_size, times, health)
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._decode_file = decode_file
-        self._circuit_moved = circuit_moved
-        self._fallback = Switch()
-        self._route: Route | None = None
+        self._lengths = AudioLengthForecast()
+        self._on_circuit_change = on_circuit_change
+        self._fallback = HotSwap()
+        self._route: FallbackRoute | None = None
         self.pipeline, live = self._pipelines(settings, route)
-        self.live = Live(live, self.batcher, self.gate)
+        self.live = StreamBackend(live, self.batcher, self.gate)
 
-    def follow(self, settings: Settings, route: Route | None) -> None:
-        """From now on requests, and utterances of live streams, are answered by `settings`; those that have begun
-        keep to the rules that they began with."""
-        self.gate.allow(settings.max_queue)
+    def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
+        """Apply changed settings to new requests and utterances; work in progress keeps the old ones."""
+        self.gate.set_max_queue(settings.max_queue)
         self.pipeline, self.live.pipeline = self._pipelines(settings, route)
 
-    def _pipelines(self, settings: Settings, route: Route | None) -> tuple[Pipeline, Pipeline]:
-        """Of recordings, and of live streams."""
+    def _pipelines(self, settings: Settings, route: FallbackRoute | None) -> tuple[Pipeline, Pipeline]:
+        """Pipelines for uploads and for live streams."""
         if route != self._route:
-            self._turn_to(route)
-        parts = (self.info, self.batcher, self.gate, self._audio_threads, self._decode_file)
-        fallback = None if route is None else self._fallback
-        return Pipeline(*parts, rules_of(settings), fallback), Pipeline(*parts, live_rules_of(settings), fallback)
+            self._reconnect(route)
+        uploads, streams = self._cascades(settings)
+        audio = AudioReader(
+            self._audio_threads,
+            self._decode_file,
+            max_seconds=settings.max_audio_seconds,
+            vad_filter=settings.vad_filter,
+        )
+        parts = (self.info, self.batcher, self.gate, self._lengths, audio)
+        return Pipeline(*parts, uploads), Pipeline(*parts, streams)
 
-    def _turn_to(self, route: Route | None) -> None:
+    def _cascades(self, settings: Settings) -> tuple[Cascade, Cascade]:
+        """Cascades for uploads and for live streams."""
+        if settings.service == "fallback":
+            single = SingleModelCascade(self.info)
+            return single, single
+        fallback = None if self._route is None else self._fallback
+        uploads, streams = upload_cascade_settings(settings), stream_cascade_settings(settings)
+        return TwoModelCascade(self.info, uploads, fallback), TwoModelCascade(self.info, streams, fallback)
+
+    def _reconnect(self, route: FallbackRoute | None) -> None:
         self._route = route
         if route is None:
-            self._fallback.turn(None)
-            self._circuit_moved(None)
+            self._fallback.replace(None)
+            self._on_circuit_change(None)
             return
 
-        def moved(state: CircuitState) -> None:
-            if self._route is route:  # the state of a connection that calls in flight still hold is of no interest
-                self._circuit_moved(state)
+        def changed(state: CircuitState) -> None:
+            if self._route is route:  # ignore a replaced connection that calls in progress still hold
+                self._on_circuit_change(state)
 
-        self._fallback.turn(fallback_at(route, moved))
+        self._fallback.replace(_connect(route, changed))
 
     async def close(self) -> None:
-        """Starts nothing more, and lets go of the fallback."""
+        """Start no more work, and close the connection to the fallback."""
         await self._fallback.close()
         self._audio_threads.shutdown()
         self.batcher.close()
 
 
-def fallback_at(route: Route, moved: Callable[[CircuitState], None]) -> ClosableFallback:
+def _connect(route: FallbackRoute, on_change: Callable[[CircuitState], None]) -> ClosableFallback:
     """A new connection to the fallback, behind its circuit breaker."""
     stub = FallbackStub(
         route.target,
@@ -139,9 +159,4 @@ def fallback_at(route: Route, moved: Callable[[CircuitState], None]) -> Closable
         credentials=None if route.pems is None else route.pems.credentials(),
         max_upload_bytes=route.max_upload_bytes,
     )
-    return Circuit(stub, route.timeout_s * FAIR_SHARE, moved)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Circuit(stub, route.timeout_s * MIN_TIMEOUT_SHARE, on_change)

@@ -1,22 +1,21 @@
-"""What can go wrong with a request: raised where it is known, mapped to a status once, at the edge of `rpc`."""
+"""Errors of a request, raised where they are detected and mapped to a status once, in `rpc`."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
 Refused = Literal["queue_full", "deadline", "streams", "uploads"]
-"""Why a service that is busy refuses: too many wait, it can't be in time, too many live streams are open, what is being
-worked on is too large."""
+"""Why an overloaded service refuses: full queue, deadline that can't be met, live-stream limit, memory of uploads."""
 
 
 class SttError(Exception):
-    """A request that can't be answered.
+    """Base class of the errors that a caller gets.
 
-    The message goes to the caller: it says what to do, and holds no path, key or text of the recording.
+    The message is sent to the caller: it says what to do, and has no path, key or recognized text in it.
     """
 
     type: ClassVar[str]
-    """The row of `protos.stt.v1.errors.ERRORS`."""
+    """Key of the row of `protos.stt.v1.errors.ERRORS`."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -65,7 +64,7 @@ class DeadlineExceeded(SttError):
 
 
 class Abandoned(SttError):
-    """Work was given up in its middle: nobody waits for it any more."""
+    """Work was stopped midway because its caller was gone."""
 
     type = "cancelled"
 
@@ -79,7 +78,7 @@ class NotReady(SttError):
 
 
 class EngineError(SttError):
-    """The model failed on this recording. With a fallback, that answers instead."""
+    """The model failed on a recording; a fallback may answer instead."""
 
     type = "internal"
 
@@ -89,20 +88,20 @@ class OutOfMemory(EngineError):
 
 
 class DeviceFailed(EngineError):
-    """The GPU, or a library on it, failed; it may go on failing."""
+    """The GPU or one of its libraries failed, possibly for good."""
 
 
 class EngineBug(EngineError):
-    """An exception of the engine that nobody foresaw. Its cause is logged, and never told to the caller."""
+    """An unexpected exception in the engine. Its cause is logged, not sent to the caller."""
 
 
 class EngineLost(EngineError):
-    """The model doesn't work any more and won't again in this process, which must be started anew."""
+    """The model no longer works; the process has to be restarted."""
 
     type = "not_ready"
 
 
 class Internal(SttError):
-    """A bug. Its cause is logged, and never told to the caller."""
+    """A bug. Its cause is logged, not sent to the caller."""
 
     type = "internal"

@@ -1,68 +1,110 @@
-"""What a caller asks for, how far it got, and what came of it."""
+"""A request, its validation, the trace it leaves and the results it leads to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal
 
-from stt_server.audio import AudioFormat, Chunk
-from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
-from stt_server.errors import EngineError
-from stt_server.routing import Decision, Policy, Reason, Thresholds
+import numpy as np
 
-if TYPE_CHECKING:
-    # The name of the type alone: streams, which know jobs, know nothing of the protocol.
-    from protos.stt.v1.errors import FallbackCode
+from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
+from stt_server.errors import EngineError, InvalidArgument
+from stt_server.routing import Decision, Policy, Reason
 
-
-@dataclass(frozen=True)
-class Job:
-    """What a caller asks for."""
-
-    audio: bytes = field(repr=False)
-    """Empty for an utterance of a live stream, which is there as a chunk."""
-    format: AudioFormat
-    options: DecodeOptions
-    request_id: str
-    policy: Policy = "auto"
-    deadline: float | None = None
-    """On the pipeline's clock, in seconds; None: the caller waits as long as it takes."""
+MAX_PROMPT_CHARACTERS = 4000
+MAX_HOTWORDS = 200
+MAX_HOTWORD_CHARACTERS = 100
 
 
 @dataclass
-class Progress:
-    """How far a request got; filled in on the way, so that an error can tell as much as a success. Seconds."""
+class Trace:
+    """How far a request got and what each step took, in seconds; None: the step was not reached.
+
+    Filled in while the request is processed, so that an error is reported with as much detail as a success.
+    """
 
     queue_wait: float | None = None
     primary_infer: float | None = None
     fallback_infer: float | None = None
-    """On the primary: asking the fallback, with the way there and its queue. On the fallback: its inference."""
+    """On the primary: the call to the fallback, its network time and queue included. On the fallback: inference."""
     audio_seconds: float | None = None
     fallback_result: Literal["used", "skipped", "failed"] | None = None
-    """None: never got as far as a routing decision."""
+    """None: the request never reached a routing decision."""
     fallback_error: str = ""
     reasons: tuple[Reason, ...] = ()
     suppressed: tuple[str, ...] = ()
-    """Why texts of chunks were dropped as invented, one for each."""
+    """Why the texts of chunks were dropped as hallucinations, one entry per dropped text."""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What this service's own model made of a recording."""
+class Upload:
+    """Audio as received."""
 
-    chunks: tuple[Chunk, ...] = ()
+    data: bytes = field(repr=False)
+    format: AudioFormat
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller wants transcribed: an upload, an utterance of a live stream, or a chunk of either."""
+
+    source: Upload | Chunk
+    options: DecodeOptions
+    request_id: str
+    policy: Policy = "auto"
+    deadline: float | None = None
+    """Monotonic seconds; None: no deadline."""
+    trace: Trace = field(default_factory=Trace, compare=False)
+    """Shared by the requests that `dataclasses.replace` derives from this one."""
+
+    @property
+    def upload(self) -> Upload:
+        """The audio in a form that can be decoded or sent on: the upload itself, or the chunk as 16-bit samples."""
+        if isinstance(self.source, Upload):
+            return self.source
+        samples = (np.clip(self.source.samples, -1.0, 1.0) * 32767).astype("<i2")
+        return Upload(samples.tobytes(), AudioFormat("linear16", SAMPLE_RATE, 1))
+
+    @property
+    def start(self) -> float:
+        """Seconds from the start of the recording or stream to the start of the audio."""
+        return 0.0 if isinstance(self.source, Upload) else self.source.start
+
+
+def validate_options(options: DecodeOptions, model: ModelInfo) -> None:
+    """Check decode options against the model's languages and the length limits.
+
+    Raises:
+        InvalidArgument: names the option.
+    """
+    known = model.languages
+    for code in filter(None, [options.language, *options.candidate_languages]):
+        if code not in known:
+            hint = f"this model knows only {known[0]}" if len(known) == 1 else "use an ISO 639-1 code such as en"
+            raise InvalidArgument(f"unknown language {code[:20]!r}: {hint}")
+    if len(options.prompt) > MAX_PROMPT_CHARACTERS:
+        raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters")
+    if len(options.hotwords) > MAX_HOTWORDS or any(len(w) > MAX_HOTWORD_CHARACTERS for w in options.hotwords):
+        raise InvalidArgument(f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters")
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What this service's own model returned for the chunks of a request."""
+
+    chunks: tuple[Chunk, ...]
     hypotheses: tuple[Hypothesis, ...] = ()
-    """One for each chunk; none if the model failed, or was not asked."""
+    """One for each chunk; empty if the model failed."""
     failure: EngineError | None = None
-    asked: bool = True
-    """False where only the fallback's answer is wanted."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model made of a recording."""
+    """One model's text for a recording, or a merge of two models' texts."""
 
     model: str
+    """The model that most of the text is from."""
     segments: tuple[Segment, ...]
     text: str
     language: str
@@ -70,12 +112,12 @@ class Answer:
     confidence: float | None
     """exp(mean token log-probability), 0 to 1; None for an empty text."""
     segment_models: tuple[str, ...]
-    """Whose text each segment is."""
+    """The model of each segment."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The result, and how it was come by."""
+    """The answer that is returned, with the routing decision and both models' confidences."""
 
     answer: Answer
     audio_seconds: float
@@ -85,32 +127,3 @@ class Transcript:
     fallback_error: str = ""
     primary_confidence: float | None = None
     fallback_confidence: float | None = None
-
-
-class FallbackError(Exception):
-    """The fallback did not answer. `code` goes into `fallback_error`; `protos.stt.v1.errors.FALLBACK_CODES` has all."""
-
-    def __init__(self, code: FallbackCode) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class Fallback(Protocol):
-    """The larger model, elsewhere."""
-
-    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
-        """Raises: FallbackError."""
-        ...
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What configuration says of requests."""
-
-    max_audio_seconds: float
-    vad_filter: bool = True
-    thresholds: Thresholds | None = None
-    """None: never routes, as the fallback itself."""
-    fallback_timeout_s: float = 60.0
-    fallback_on_error: Literal["fail", "degrade"] = "fail"
-    final_choice: Literal["fallback", "best"] = "fallback"

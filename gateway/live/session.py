@@ -16,7 +16,6 @@ from gateway.http.headers import request_id_in
 from gateway.http.metadata import Metadata, call_metadata
 from gateway.live.config import LiveConfig, command_of, config_of
 from stt_client import FLUSH, Flush, SttClient
-from stt_client.convert import event_json
 
 MAX_AUDIO_BYTES = 1024 * 1024
 """Of one message."""
@@ -179,7 +178,7 @@ class LiveSession:
         async with aclosing(events):
             async for event in events:
                 self._socket.scope["state"]["told_by_service"] = True
-                await self._socket.send_text(json.dumps(event_json(event), ensure_ascii=False))
+                await self._socket.send_text(json.dumps(event.as_dict(), ensure_ascii=False))
 
     def _metadata(self, api_key: str | None) -> Metadata:
         metadata = call_metadata(self._socket)

@@ -19,7 +19,6 @@ from gateway.rest import openapi
 from gateway.rest.form import FIELDS, Order, ResponseFormat, order_of
 from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
-from stt_client.convert import transcript_json
 from stt_client.errors import SttError
 from stt_client.results import Transcript
 from stt_client.subtitles import to_srt, to_vtt
@@ -131,7 +130,7 @@ def _told(transcript: Transcript, response_format: ResponseFormat) -> Response:
         return Response(to_srt(transcript.segments), 200, headers, "application/x-subrip; charset=utf-8")
     if response_format == "vtt":
         return Response(to_vtt(transcript.segments), 200, headers, "text/vtt; charset=utf-8")
-    return JSONResponse(transcript_json(transcript), headers=headers)
+    return JSONResponse(transcript.as_dict(), headers=headers)
 
 
 async def _health(client: SttClient) -> Response:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from stt_client.convert import event_json
 from stt_client.results import Segment, Transcript
 from stt_client.streaming.results import Final, Interim, SpeechEvent, StreamEvent
 from stt_client.subtitles import to_srt, to_vtt
@@ -60,7 +59,7 @@ class View:
         if isinstance(event, Final):
             self._segments += event.result.segments
         if self._format == "json":
-            print(json.dumps(event_json(event), ensure_ascii=False), flush=True)
+            print(json.dumps(event.as_dict(), ensure_ascii=False), flush=True)
         elif self._format == "txt" and not self._on_terminal and isinstance(event, Final) and event.result.text:
             print(event.result.text, flush=True)
 

@@ -13,7 +13,7 @@ import grpc.aio
 
 from protos.stt.v1 import speech_pb2
 from stt_client.errors import Cancelled
-from stt_client.rpc_errors import error_of_rpc
+from stt_client.rpc import error_of_rpc
 from stt_client.streaming.audio_source import AudioSource
 from stt_client.streaming.results import Flush
 from stt_client.telemetry import CallRecord, Telemetry, report

@@ -1,4 +1,4 @@
-"""The options of a live stream, and the message that they become."""
+"""Options of a live stream, and the config message built from them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 ENDPOINT_SILENCE_S = 0.6
-"""What a service takes where it is told nothing."""
+"""Default of the service. Seconds."""
 
 
 class ConfigOptions(SpeechOptions, total=False):
-    """What the service is told first."""
+    """Options in the config message."""
 
     interim_results: bool
-    """Yield `Interim`s (the default)."""
+    """Yield `Interim` events (default: True)."""
     endpoint_silence: float | None
-    """Seconds of silence that end an utterance, 0.1 to 5; None: the service's own, 0.6."""
+    """Seconds of silence that end an utterance, 0.1 to 5; None: the service's default, 0.6."""
     single_utterance: bool
     """End after the first final (default: False)."""
 
 
 class StreamOptions(ConfigOptions, total=False):
-    """The keyword arguments of `SttClient.stream` beside `encoding`."""
+    """Keyword arguments of `SttClient.stream` besides `encoding`."""
 
     timeout: float | None
-    """Seconds that the whole stream may take; None, the default: no limit."""
+    """Timeout of the whole stream, in seconds (default: None, no limit)."""
     request_id: str | None
-    """1 to 64 of `A-Z a-z 0-9 . _ -`; None: a new one."""
+    """1 to 64 characters of `A-Z a-z 0-9 . _ -`; None: a random one."""
     metadata: Sequence[tuple[str, str]]
-    """Sent as it is; replaces what the client would send under the same name."""
+    """Additional request metadata; overrides the client's own entries of the same name."""
     resume: bool
-    """Reconnect when the connection is lost, and go on (default: False)."""
+    """Reconnect and continue when the connection is lost (default: False)."""
 
 
 def stream_config(
@@ -50,15 +50,15 @@ def stream_config(
     single_utterance: bool = False,
     **speech: Unpack[SpeechOptions],
 ) -> speech_pb2.StreamConfig:
-    """The first message of a stream.
+    """Build the config, the first message of a stream.
 
     Raises:
-        ValueError: an option that isn't one; the message names what it takes.
+        ValueError: invalid option.
     """
     silence = None
     if endpoint_silence is not None:
         if not (math.isfinite(endpoint_silence) and endpoint_silence > 0):
-            raise ValueError(f"endpoint_silence takes seconds over 0, not {endpoint_silence!r}")
+            raise ValueError(f"invalid endpoint_silence {endpoint_silence!r}: use seconds greater than 0")
         silence = Duration()
         silence.FromNanoseconds(round(endpoint_silence * 1e9))
     return speech_pb2.StreamConfig(

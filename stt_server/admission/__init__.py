@@ -1,1 +1,1 @@
-"""Whether a request may come in: the gate, forecasts of service time and audio length, the upload budget."""
+"""Admission of requests: gate, forecasts of service time and audio length, upload budget."""

@@ -1,54 +1,55 @@
-"""How much of a recording the model will have to hear, guessed before it is decoded."""
+"""Forecast how much speech is in an upload, before it is decoded."""
 
 from __future__ import annotations
 
 import struct
 
-from stt_server.admission.service_time import Faded, Load
+from stt_server.admission.service_time import DecayingSums, Load
 from stt_server.audio import MAX_CHUNK_SECONDS, AudioFormat
 from stt_server.audio.formats import sniff
+from stt_server.request import Upload
 
-_BYTES_A_SECOND = {"wav": 32_000, "flac": 16_000, "ogg": 4_000}
-_BYTES_A_SECOND_ELSE = 8_000
-"""Of speech as it is mostly sent; what is really sent tells better, soon."""
+_BYTES_PER_SECOND = {"wav": 32_000, "flac": 16_000, "ogg": 4_000}
+_DEFAULT_BYTES_PER_SECOND = 8_000
+"""Initial values, for speech as it is usually sent; measurements soon correct them."""
 
-_LEAST_BYTES_A_SECOND = 1_000
-"""Who claims fewer is told that it is no audio, once it is read, and not that there is no time for it."""
+_MIN_BYTES_PER_SECOND = 1_000
+"""Lower bit rates in a header are not believed: such a file is refused for what it is once decoded, not as too long."""
 
 _CHUNK_SECONDS = 9.0
-"""A recording that doesn't fit into one chunk is cut between sentences, into chunks of about so much."""
+"""Typical length of the chunks of a recording that doesn't fit into one: it is cut between sentences."""
 
 
-class Lengths:
-    """Guesses how much of a recording the model will have to hear, before it is decoded.
+class AudioLengthForecast:
+    """Estimates the model's load from an upload's size and format.
 
-    By its size, its format, and how much there was in those of its format before.
+    Learns, for each format, the ratio of speech found to the length that size alone suggests.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, Faded] = {}
-        """By format, of which there are few: seconds that the model heard, and seconds by size alone."""
+        self._seen: dict[str, DecayingSums] = {}
+        """By format: seconds of audio in chunks, and seconds by size."""
 
-    def guess(self, audio: bytes, format: AudioFormat) -> Load:
-        """What it may be."""
-        kind, by_size = _by_size(audio, format)
-        heard, sized = self._seen[kind].sums if kind in self._seen else (1.0, 1.0)
-        seconds = by_size * heard / sized
+    def estimate(self, upload: Upload) -> Load:
+        """The load that an upload is likely to be."""
+        format, by_size = _seconds_by_size(upload.data, upload.format)
+        found, expected = self._seen[format].sums if format in self._seen else (1.0, 1.0)
+        seconds = by_size * found / expected
         return Load(1.0 if seconds <= MAX_CHUNK_SECONDS else seconds / _CHUNK_SECONDS, seconds)
 
-    def learn(self, audio: bytes, format: AudioFormat, load: Load) -> None:
-        """Takes note of what it was."""
-        kind, by_size = _by_size(audio, format)
+    def learn(self, upload: Upload, load: Load) -> None:
+        """Record the load that an upload turned out to be."""
+        format, by_size = _seconds_by_size(upload.data, upload.format)
         if by_size:
-            self._seen.setdefault(kind, Faded(2)).add(load.seconds, by_size)
+            self._seen.setdefault(format, DecayingSums(2)).add(load.seconds, by_size)
 
 
-def _by_size(audio: bytes, format: AudioFormat) -> tuple[str, float]:
-    """A recording's format, and its length in seconds by its size."""
+def _seconds_by_size(audio: bytes, format: AudioFormat) -> tuple[str, float]:
+    """The name of an upload's format, and its length in seconds going by its size."""
     if format.encoding == "linear16":
-        return format.encoding, len(audio) / max(_LEAST_BYTES_A_SECOND, 2 * format.sample_rate * format.channels)
-    kind = format.encoding if format.encoding == "mulaw" else sniff(audio[:64]) or "unknown"
-    rate = _BYTES_A_SECOND.get(kind, _BYTES_A_SECOND_ELSE)
-    if kind == "wav" and audio[12:16] == b"fmt " and len(audio) >= 32:
-        rate = max(struct.unpack_from("<I", audio, 28)[0], _LEAST_BYTES_A_SECOND)  # it says so itself
-    return kind, len(audio) / rate
+        return format.encoding, len(audio) / max(_MIN_BYTES_PER_SECOND, 2 * format.sample_rate * format.channels)
+    name = format.encoding if format.encoding == "mulaw" else sniff(audio[:64]) or "unknown"
+    rate = _BYTES_PER_SECOND.get(name, _DEFAULT_BYTES_PER_SECOND)
+    if name == "wav" and audio[12:16] == b"fmt " and len(audio) >= 32:
+        rate = max(struct.unpack_from("<I", audio, 28)[0], _MIN_BYTES_PER_SECOND)  # the header's own byte rate
+    return name, len(audio) / rate

@@ -1,91 +1,95 @@
-"""What the messages of unary calls may hold together, from when they are read until they are answered."""
+"""Limits the memory of the messages of unary calls, from their arrival until the calls are answered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TypeVar
 
 from stt_server.errors import Overloaded
-from stt_server.rpc.messages import Parse, parsed_message, raw_message
 
-READ_AT_A_TIME = 16
-"""Messages that are read side by side; the others of a rush wait unread, where they hold next to nothing."""
+MAX_READERS = 16
+"""Messages read concurrently. The others stay unread, where they take hardly any memory."""
 
-LEFT_ALONE_S = 0.2
-"""A message that takes longer has a slow sender, or none. It is read beside the others and keeps none waiting."""
+SLOW_AFTER_S = 0.2
+"""A message that takes longer to arrive no longer counts against `MAX_READERS`: its sender is slow or stalled."""
 
-SLOW_AT_A_TIME = 128
-"""Of slow senders, the one who has been at it for the longest is cut off for one more."""
+MAX_SLOW_READERS = 128
+"""Slow senders read concurrently; one more cuts off the one that has been sending longest."""
 
 FULL_SIZE_MESSAGES = 32
-"""What messages hold from when they are read until they are answered: so many of the largest."""
+"""Memory limit of all messages held, in messages of the largest size."""
+
+T = TypeVar("T")
 
 
-class Room:
-    """For one thread (the event loop's)."""
+class UploadBudget:
+    """Caps the bytes held by unary calls in progress. Event loop only."""
 
-    def __init__(self, largest_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int) -> None:
         """
         Args:
-            largest_bytes: the largest message that is taken.
+            max_message_bytes: largest message that is accepted.
         """
-        self._limit = largest_bytes * FULL_SIZE_MESSAGES
+        self._limit = max_message_bytes * FULL_SIZE_MESSAGES
         self._held = 0
-        self._turns = asyncio.Semaphore(READ_AT_A_TIME)
+        self._readers = asyncio.Semaphore(MAX_READERS)
         self._slow: dict[_Reader, None] = {}
-        """Who has been at it for the longest comes first."""
+        """Slow readers, the longest-running first."""
 
     @asynccontextmanager
-    async def message(self, requests: AsyncIterator[bytes], parse: Parse) -> AsyncIterator[Any]:
-        """A call's one message, parsed; it counts for as long as the context lasts.
+    async def hold(self, read: Callable[[], Awaitable[bytes]], parse: Callable[[bytes], T]) -> AsyncIterator[T]:
+        """Read a message, parse it, and count its bytes until the context exits.
+
+        Args:
+            read: reads the message; called once fewer than `MAX_READERS` are being read.
 
         Raises:
-            Overloaded: messages hold all that they may, or this one came in slowly while many others did.
-            InvalidArgument, DeadlineExceeded: as `raw_message`.
+            Overloaded: the limit is reached, or the message arrived slowly while many others did.
+            Exception: what `read` and `parse` raise.
         """
-        raw = await self._read(requests)
+        raw = await self._read(read)
         size = len(raw)
         if self._held + size > self._limit:
-            raise Overloaded("larger uploads are being worked on than fit into memory; try again", "uploads")
-        request = parsed_message(raw, parse)
+            raise Overloaded("memory limit for uploads in progress reached; retry later", "uploads")
+        request = parse(raw)
         self._held += size
         try:
-            del raw  # it may be long until the answer, and many who wait for one
+            del raw  # else each waiting call would hold its message twice
             yield request
         finally:
             self._held -= size
 
-    async def _read(self, requests: AsyncIterator[bytes]) -> bytes:
-        await self._turns.acquire()
-        reader = _Reader(self._turns, self._slow)
-        reading = asyncio.ensure_future(raw_message(requests))
+    async def _read(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        await self._readers.acquire()
+        reader = _Reader(self._readers, self._slow)
+        task = asyncio.ensure_future(read())
         try:
-            await asyncio.wait((reading, reader.cut), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                raise Overloaded("the upload came in slowly, and others needed its room; try again", "uploads")
-            return reading.result()
+            await asyncio.wait((task, reader.cut), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Overloaded("the upload arrived too slowly while the server was busy; retry later", "uploads")
+            return task.result()
         finally:
-            reading.cancel()
+            task.cancel()
             reader.close()
 
 
 class _Reader:
-    """Has its turn until it is closed, or turns out to be slow."""
+    """Holds one of `MAX_READERS` until it is closed or turns slow."""
 
-    def __init__(self, turns: asyncio.Semaphore, slow: dict[_Reader, None]) -> None:
+    def __init__(self, readers: asyncio.Semaphore, slow: dict[_Reader, None]) -> None:
         loop = asyncio.get_running_loop()
         self.cut: asyncio.Future[None] = loop.create_future()
-        """Done once others need the room."""
-        self._turns = turns
+        """Done once the reader is cut off in favour of others."""
+        self._readers = readers
         self._slow = slow
-        self._alarm = loop.call_later(LEFT_ALONE_S, self._late)
+        self._timer = loop.call_later(SLOW_AFTER_S, self._turn_slow)
 
-    def _late(self) -> None:
-        self._turns.release()
+    def _turn_slow(self) -> None:
+        self._readers.release()
         self._slow[self] = None
-        if len(self._slow) > SLOW_AT_A_TIME:
+        if len(self._slow) > MAX_SLOW_READERS:
             next(iter(self._slow)).cut_off()
 
     def cut_off(self) -> None:
@@ -96,5 +100,5 @@ class _Reader:
         if self in self._slow:
             del self._slow[self]
         elif not self.cut.done():
-            self._alarm.cancel()
-            self._turns.release()
+            self._timer.cancel()
+            self._readers.release()

@@ -1,8 +1,7 @@
-"""Audio in: bytes -> mono float32 at 16 kHz, within limits; voice activity -> chunks of at most 30 s.
+"""Audio decoding and splitting: bytes -> mono float32 at 16 kHz -> chunks of at most 30 s.
 
-Everything named here is synchronous, keeps no state between calls, opens no file and no socket, and is safe to call
-from several threads: the caller runs it in an executor. `children` decodes the files of strangers, in processes of
-their own.
+Everything exported here is synchronous, stateless, opens no files or sockets, and is thread-safe: callers run it in an
+executor. `sandbox` decodes untrusted files in confined child processes.
 """
 
 from stt_server.audio.chunks import MAX_CHUNK_SECONDS, Chunk, split

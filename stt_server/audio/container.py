@@ -1,7 +1,7 @@
-"""Audio files: demuxed and decoded by FFmpeg through PyAV, inside a fence.
+"""Decodes audio files with FFmpeg, through PyAV, with restrictions.
 
-The file is hostile until it has been decoded. It reaches only the demuxer that its first bytes name, only audio
-decoders of a list, no protocol; it is decoded no further than the limit.
+Files are untrusted. Only the demuxer chosen by the first bytes, a list of audio decoders and no protocols are enabled,
+and decoding stops at the length limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stt_server.audio.formats import check_stated, sniff
 from stt_server.audio.mono import MonoSink
 from stt_server.errors import EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 
-_TAKEN = "WAV, FLAC, MP3, Ogg, MP4/M4A, WebM and ADTS AAC are taken"
+_SUPPORTED = "supported: WAV, FLAC, MP3, Ogg, MP4/M4A, WebM and ADTS AAC"
 
 _DECODERS = frozenset(
     {
@@ -40,108 +40,113 @@ _DECODERS = frozenset(
     | {"adpcm_ima_wav", "adpcm_ms", "gsm_ms", "pcm_alaw", "pcm_mulaw", "pcm_u8"}
     | {f"pcm_{sample}{order}" for sample in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")}
 )
-"""FFmpeg's decoders of speech as people record it. No video decoder runs, not even to probe."""
+"""FFmpeg decoders for usual recordings of speech. No video decoder runs, not even to probe."""
 
 _OPTIONS = {
     "format_whitelist": "wav,flac,mp3,ogg,mov,matroska,aac",
     "codec_whitelist": ",".join(sorted(_DECODERS)),
-    # No protocol of this name: whatever a file refers to, it can't be opened.
+    # There is no protocol of this name, so that references to other files or addresses can't be opened.
     "protocol_whitelist": "none",
 }
 
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
-"""Of FFmpeg's sample formats; the planar ones have a `p` behind."""
+"""NumPy types of FFmpeg's sample formats; planar formats have a `p` appended."""
 
 _SLACK_BYTES = 1 << 20
 
 
 def check_known(data: bytes) -> str:
-    """The FFmpeg demuxer for the file `data`.
+    """The name of the FFmpeg demuxer for the file `data`.
 
     Raises:
         EmptyAudio: 0 bytes.
-        UnsupportedAudio: not audio of a listed format, by its first bytes.
+        UnsupportedAudio: the first bytes are not those of a supported format.
     """
     if not data:
-        raise EmptyAudio("the recording has 0 bytes")
+        raise EmptyAudio("the recording is empty (0 bytes)")
     demuxer = sniff(data)
     if demuxer is None:
-        raise UnsupportedAudio(f"not an audio file that is known here; {_TAKEN}")
+        raise UnsupportedAudio(f"unrecognized audio format; {_SUPPORTED}")
     return demuxer
 
 
 def decode_container(data: bytes, sink: MonoSink) -> None:
-    """Gives the first audio stream of the file `data` to `sink`.
+    """Decode the first audio stream of the file `data` into `sink`.
 
-    Damaged packets are left out; a truncated file gives the audio it still holds.
+    Skips damaged packets. A truncated file yields the audio that it still contains.
 
     Raises:
         EmptyAudio: 0 bytes, or no samples.
-        UnsupportedAudio: not audio of a listed format, or nothing in it decodes.
+        UnsupportedAudio: not a supported format, or nothing in it could be decoded.
         InvalidArgument: sample rate or channels out of range.
         AudioTooLong: over the sink's limit; decoding stops there.
-        MemoryError: there isn't as much as the file asks for.
+        MemoryError: the file needs more memory than there is.
     """
     demuxer = check_known(data)
     try:
         _decode(data, demuxer, sink)
     except (SttError, MemoryError):
         raise
-    # PyAV meets damaged files with IndexError, ValueError, UnicodeDecodeError and all of FFmpeg's own errors. Their
-    # texts can hold internals, so that the caller gets ours.
+    # Damaged files make PyAV raise IndexError, ValueError, UnicodeDecodeError and any of FFmpeg's errors. Their texts
+    # may contain internals, so callers get ours.
     except Exception as error:
         raise undecodable() from error
 
 
 def undecodable() -> UnsupportedAudio:
-    """The error for a file on which a decoder gave up."""
-    return UnsupportedAudio(f"the file can't be decoded; {_TAKEN}")
+    """The error for a file that the decoder failed on."""
+    return UnsupportedAudio(f"the file can't be decoded; {_SUPPORTED}")
 
 
 def _decode(data: bytes, demuxer: str, sink: MonoSink) -> None:
-    # Tags are in whatever encoding their writer liked: they are not read, and must not matter.
+    # Tags may be in any encoding. They aren't read, so errors in them are ignored.
     with av.open(BytesIO(data), format=demuxer, options=_OPTIONS, metadata_errors="ignore") as container:
         stream = _first_audio_stream(container)
-        damaged = 0
-        for packet in _packets(container, stream, budget=2 * len(data) + _SLACK_BYTES):
-            try:
-                for frame in packet.decode():
-                    # Again, for HE-AAC and chained Ogg change as they go, and damage can say anything.
-                    check_stated(frame.sample_rate, frame.layout.nb_channels)
-                    if frame.samples:
-                        sink.add(_planar(frame), frame.sample_rate)
-            except av.error.MemoryError:
-                raise
-            except (av.error.FFmpegError, InvalidArgument):
-                damaged += 1
+        packets = _packets(container, stream, budget=2 * len(data) + _SLACK_BYTES)
+        damaged = sum(not _decode_packet(packet, sink) for packet in packets)
     sink.finish()
     if not sink.samples:
-        if damaged or stream.frames:  # there were to be some
-            raise UnsupportedAudio(f"nothing in the file can be decoded; {_TAKEN}")
-        raise EmptyAudio("the file holds no audio samples")
+        if damaged or stream.frames:
+            raise UnsupportedAudio(f"nothing in the file can be decoded; {_SUPPORTED}")
+        raise EmptyAudio("the file contains no audio samples")
+
+
+def _decode_packet(packet: av.Packet[av.AudioStream], sink: MonoSink) -> bool:
+    """Decode one packet into `sink`; False if it is damaged."""
+    try:
+        for frame in packet.decode():
+            # Checked for each frame: HE-AAC and chained Ogg change them midway, and so may damage.
+            check_stated(frame.sample_rate, frame.layout.nb_channels)
+            if frame.samples:
+                sink.add(_planar(frame), frame.sample_rate)
+    except av.error.MemoryError:
+        raise
+    except (av.error.FFmpegError, InvalidArgument):
+        return False
+    return True
 
 
 def _first_audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     if not container.streams.audio:
-        raise UnsupportedAudio(f"the file has no audio stream; {_TAKEN}")
+        raise UnsupportedAudio(f"the file has no audio stream; {_SUPPORTED}")
     stream = container.streams.audio[0]
     codec = stream.codec_context
     if codec is None or codec.name not in _DECODERS:
-        raise UnsupportedAudio(f"the file's audio is in a codec that is not taken; {_TAKEN}")
+        raise UnsupportedAudio(f"unsupported audio codec; {_SUPPORTED}")
     if not (codec.sample_rate and codec.layout.nb_channels):
-        raise UnsupportedAudio(f"the file breaks off before its audio can be made out; {_TAKEN}")
+        raise UnsupportedAudio(f"the file ends before its audio format is known; {_SUPPORTED}")
     check_stated(codec.sample_rate, codec.layout.nb_channels)
-    codec.thread_count = 1  # the caller decides how many recordings are decoded at a time
+    codec.thread_count = 1  # the caller controls parallelism
     return stream
 
 
 def _packets(
     container: av.container.InputContainer, stream: av.AudioStream, *, budget: int
 ) -> Iterator[av.Packet[av.AudioStream]]:
-    """The stream's packets, up to `budget` bytes, until the file ends or breaks off.
+    """Yield the stream's packets, up to `budget` bytes, until the file ends or is broken.
 
-    Packets lie side by side in an honest file. An index may name the same bytes a billion times, none of which need
-    decode to a sample: the budget ends that.
+    Packets of an intact file don't overlap. A hostile index may refer to the same bytes a billion times without
+    yielding a sample; the budget bounds that.
     """
     packets = container.demux(stream)
     while True:
@@ -155,15 +160,15 @@ def _packets(
             return
         budget -= max(packet.size, 1)
         if budget < 0:
-            raise UnsupportedAudio(f"the file's index is broken; {_TAKEN}")
+            raise UnsupportedAudio(f"the file's index is corrupt; {_SUPPORTED}")
         yield packet
 
 
 def _planar(frame: av.AudioFrame) -> npt.NDArray[Any]:
-    """The frame's samples, shaped (channels, n); good for as long as the frame is.
+    """The frame's samples with shape (channels, n), valid as long as the frame.
 
-    `AudioFrame.to_ndarray` would do, but takes a ninth plane for real in planar audio of 8 channels, where FFmpeg's
-    list of planes has no end mark, and reads wherever that points.
+    Replaces `AudioFrame.to_ndarray`, which reads a ninth plane, out of bounds, from planar audio of 8 channels: there,
+    FFmpeg's list of planes has no end mark.
     """
     channels = frame.layout.nb_channels
     dtype = _DTYPES[frame.format.name.removesuffix("p")]

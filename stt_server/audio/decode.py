@@ -1,45 +1,46 @@
-"""Bytes of a recording -> mono float32 at 16 kHz."""
+"""Decodes a whole recording to mono float32 at 16 kHz, in this process."""
 
 from __future__ import annotations
 
 from stt_server.audio.container import check_known, decode_container
 from stt_server.audio.formats import AudioFormat
 from stt_server.audio.headerless import decode_headerless
-from stt_server.audio.mono import FloatArray, MonoSink, Recording
+from stt_server.audio.mono import FloatArray, MonoSink, SampleBuffer
 from stt_server.audio.wav import read_wav
 
 
 def decode(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArray:
-    """`data` as mono samples at 16 kHz, full scale at 1 (lossy codecs may overshoot a little); channels are averaged,
-    and float samples that are no finite numbers become 0.
+    """Decode to mono samples at 16 kHz, full scale at 1 (lossy codecs may exceed it slightly).
 
-    For recordings of one's own: those of strangers are decoded in a child (`children.Children`).
+    Channels are averaged; NaN and infinite samples become 0.
+
+    For trusted files only: untrusted ones are decoded in a child process, by `sandbox.pool.DecoderPool`.
 
     Args:
-        data: a whole audio file, or headerless samples, as `format` says.
-        max_seconds: longest recording that is taken; decoding stops there, so that memory is bounded by it.
+        data: a whole audio file, or headerless samples, depending on `format`.
+        max_seconds: longest recording accepted; decoding stops there, which bounds memory.
 
     Raises:
         EmptyAudio: 0 bytes, or no samples.
-        UnsupportedAudio: not audio of a listed format, or nothing in it decodes.
-        InvalidArgument: sample rate or channels out of range, or headerless bytes that don't make whole samples.
+        UnsupportedAudio: not a supported audio format, or nothing in it could be decoded.
+        InvalidArgument: sample rate or channels out of range, or headerless bytes that aren't whole samples.
         AudioTooLong: over `max_seconds`.
     """
     audio = decode_plain(data, format, max_seconds=max_seconds)
     if audio is not None:
         return audio
-    recording = Recording()
-    decode_container(data, MonoSink(max_seconds, recording.add))
-    return recording.samples()
+    buffer = SampleBuffer()
+    decode_container(data, MonoSink(max_seconds, buffer.add))
+    return buffer.samples()
 
 
 def decode_plain(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArray | None:
-    """What `decode` gives, if no FFmpeg demuxer or decoder is needed: headerless audio and plain PCM WAV.
+    """Decode headerless audio or a plain PCM WAV file, without FFmpeg's demuxers and decoders.
 
-    None: it is a file for FFmpeg, by its first bytes. Raises as `decode` does.
+    Returns None for a file that needs FFmpeg, judged by its first bytes. Raises as `decode` does.
     """
-    recording = Recording()
-    sink = MonoSink(max_seconds, recording.add)
+    buffer = SampleBuffer()
+    sink = MonoSink(max_seconds, buffer.add)
     if format.encoding != "container":
         decode_headerless(data, format, sink, max_seconds=max_seconds)
     else:
@@ -48,4 +49,4 @@ def decode_plain(data: bytes, format: AudioFormat, *, max_seconds: float) -> Flo
             return None
         wav.feed(sink)
     sink.finish()
-    return recording.samples()
+    return buffer.samples()

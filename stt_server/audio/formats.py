@@ -1,4 +1,4 @@
-"""What audio may be: the formats that are taken, how each is recognized, and the limits on rates and channels."""
+"""Supported audio formats, their detection, and the limits on sample rates and channels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Literal
 from stt_server.errors import InvalidArgument
 
 SAMPLE_RATE = 16_000
-"""Hertz: what Whisper hears."""
+"""Whisper's sample rate in hertz."""
 
 MIN_RATE, MAX_RATE = 4_000, 192_000
-"""Hertz. Below, a few kilobytes claim to be hours; above, nobody records."""
+"""Hertz. With lower rates a few kilobytes could claim to be hours; higher ones aren't used for recording."""
 
 MAX_CHANNELS = 8
 
@@ -23,14 +23,14 @@ class AudioFormat:
     """How to read the bytes of a recording."""
 
     encoding: Literal["container", "linear16", "mulaw"] = "container"
-    """`container`: a file that names its own. Headerless: `linear16`, signed 16-bit little-endian; `mulaw`, G.711."""
+    """`container`: a file with its own header. Headerless: `linear16`, signed 16-bit little-endian; `mulaw`, G.711."""
     sample_rate: int = 0
-    """Hertz, 4000 to 192000; read only with a headerless encoding."""
+    """Hertz, 4000 to 192000; for headerless encodings only."""
     channels: int = 1
-    """Interleaved channels, 1 to 8; read only with a headerless encoding."""
+    """Interleaved channels, 1 to 8; for headerless encodings only."""
 
     def validate(self) -> None:
-        """Raises InvalidArgument, naming the field and its range, for a headerless format out of range."""
+        """Raise InvalidArgument, with the field and its range, if a headerless format is out of range."""
         if self.encoding == "container":
             return
         if not MIN_RATE <= self.sample_rate <= MAX_RATE:
@@ -42,18 +42,18 @@ class AudioFormat:
 
 
 def check_stated(rate: int, channels: int) -> None:
-    """Raises InvalidArgument for a rate or number of channels, as a file states them, that are out of range."""
+    """Raise InvalidArgument if the sample rate or the number of channels in a file's header is out of range."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise InvalidArgument(f"the file states an absurd sample rate, {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz is taken")
+        raise InvalidArgument(f"the file's sample rate is {rate} Hz; it must be {MIN_RATE} to {MAX_RATE} Hz")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise InvalidArgument(f"the file has {channels} channels; 1 to {MAX_CHANNELS} are taken")
+        raise InvalidArgument(f"the file has {channels} channels; it must have 1 to {MAX_CHANNELS}")
 
 
 def sniff(data: bytes) -> str | None:
-    """The FFmpeg demuxer for `data`, by its first bytes; None for anything that is not an audio format we take.
+    """The name of the FFmpeg demuxer for `data`, by its first bytes; None if the format isn't supported.
 
-    FFmpeg is told this name and probes nothing itself: a playlist (ffconcat, m3u8, MPD, SDP), whose demuxer would open
-    the files and addresses that it names, never reaches one.
+    FFmpeg uses this demuxer and probes nothing itself, so that playlists (ffconcat, m3u8, MPD, SDP) never reach a
+    demuxer that would open the files and addresses in them.
     """
     if data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE":
         return "wav"
@@ -63,12 +63,12 @@ def sniff(data: bytes) -> str | None:
         if data.startswith(magic):
             return demuxer
     if data.startswith(b"ID3"):
-        return _sniff_behind_id3(data)
+        return _sniff_after_id3(data)
     return _sniff_frame_sync(data)
 
 
-def _sniff_behind_id3(data: bytes) -> str | None:
-    """An ID3 tag mostly means MP3, but stands before FLAC and AAC too."""
+def _sniff_after_id3(data: bytes) -> str | None:
+    """The demuxer for a file that starts with an ID3 tag: usually MP3, but FLAC and AAC may have one too."""
     if len(data) < _ID3_HEADER_BYTES:
         return None
     size = 0
@@ -79,9 +79,9 @@ def _sniff_behind_id3(data: bytes) -> str | None:
 
 
 def _sniff_frame_sync(data: bytes) -> str | None:
-    """MPEG audio or ADTS by the first frame's header, whose reserved values are excluded.
+    """The demuxer for MPEG audio or ADTS, by the first frame's header without its reserved values.
 
-    Eleven set bits alone would let UTF-16 text through: its byte order mark FF FE is a sync word.
+    The eleven sync bits alone would match UTF-16 text, whose byte order mark is FF FE.
     """
     if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
         return None

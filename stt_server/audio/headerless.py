@@ -1,4 +1,4 @@
-"""Headerless audio: signed 16-bit PCM and G.711 mu-law."""
+"""Decodes headerless audio: signed 16-bit PCM and G.711 mu-law."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stt_server.audio.mono import MonoSink, too_long
 from stt_server.errors import EmptyAudio, InvalidArgument
 
 _BLOCK_SAMPLES = 1 << 20
-"""Converted at a time, per channel, to bound the copies."""
+"""Samples of each channel converted at a time, which bounds the copies."""
 
 
 def _mulaw_table() -> npt.NDArray[np.int16]:
-    """The 256 values of ITU-T G.711 mu-law, scaled to 16 bits as is usual: -32124 to 32124."""
+    """The 256 values of ITU-T G.711 mu-law, scaled to 16 bits as usual: -32124 to 32124."""
     code = ~np.arange(256, dtype=np.int32) & 0xFF
     magnitude = (((code & 0x0F) << 3) + 0x84 << (code >> 4 & 7)) - 0x84
     return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
@@ -27,21 +27,21 @@ MULAW_TO_LINEAR = _mulaw_table()
 
 
 def decode_headerless(data: bytes, format: AudioFormat, sink: MonoSink, *, max_seconds: float) -> None:
-    """Gives all of `data` to `sink`.
+    """Convert all of `data` and add it to `sink`.
 
     Raises:
-        InvalidArgument: the format is out of range, or the bytes don't make whole samples.
+        InvalidArgument: the format is out of range, or `data` doesn't hold whole samples.
         EmptyAudio: no bytes.
         AudioTooLong: over `max_seconds`.
     """
     format.validate()
     if not data:
-        raise EmptyAudio("the recording has 0 bytes")
+        raise EmptyAudio("the recording is empty (0 bytes)")
     sample_bytes = 2 if format.encoding == "linear16" else 1
     if len(data) % (sample_bytes * format.channels):
         raise InvalidArgument(
             f"{format.encoding} audio of {format.channels} channels must be a multiple of "
-            f"{sample_bytes * format.channels} bytes (bytes a sample * channels); got {len(data)} bytes"
+            f"{sample_bytes * format.channels} bytes (bytes per sample * channels); got {len(data)} bytes"
         )
     codes: npt.NDArray[Any] = np.frombuffer(data, dtype="<i2" if sample_bytes == 2 else np.uint8)
     interleaved = codes.reshape(-1, format.channels)

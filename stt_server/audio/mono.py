@@ -1,4 +1,4 @@
-"""The one way in for samples: mixed to mono, resampled to 16 kHz, counted against the limit as they come."""
+"""Mixes samples to mono, resamples them to 16 kHz and enforces the length limit, block by block."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from stt_server.errors import AudioTooLong
 FloatArray = npt.NDArray[np.float32]
 
 _BLOCK_SAMPLES = 1 << 15
-"""Resampled at a time: frames are often 20 ms, and each turn through the resampler has its price."""
+"""Samples resampled at a time. Frames are often 20 ms, and each call of the resampler has a cost."""
 
 _SLACK_SAMPLES = SAMPLE_RATE // 10
-"""A recording of exactly the limit comes out a little longer: lossy codecs fill up their last frame."""
+"""Allowed beyond the limit: lossy codecs fill up their last frame."""
 
-_LOUDEST = 32768.0
-"""Finite but monstrous float samples are cut here, so that no later sum or square overflows."""
+_MAX_MAGNITUDE = 32768.0
+"""Float samples are clipped to this magnitude, so that no later sum or square overflows."""
 
 
 def most_samples(max_seconds: float) -> int:
-    """Samples at 16 kHz that a recording of at most `max_seconds` may come out as."""
+    """Most samples at 16 kHz that a recording of `max_seconds` may have."""
     return math.ceil(max_seconds * SAMPLE_RATE) + _SLACK_SAMPLES
 
 
@@ -36,60 +36,59 @@ def too_long(max_seconds: float) -> AudioTooLong:
 
 
 class MonoSink:
-    """Takes blocks of samples at any rate, hands on one mono recording at 16 kHz, block by block.
+    """Converts blocks of samples at any rate to one mono recording at 16 kHz, block by block.
 
-    Holds about one second, whatever the input's rate: the memory of a hostile recording is bounded by the limit, not by
-    what it claims to hold.
+    Buffers about one second at any rate, so that the limit bounds memory, whatever a hostile file claims.
     """
 
     def __init__(self, max_seconds: float, give: Callable[[FloatArray], None]) -> None:
         """
         Args:
-            give: takes the blocks in order; none is longer than a few seconds, and each is the taker's own.
+            give: called with each block, in order. Blocks are at most a few seconds long and not reused.
         """
         self._max_seconds = max_seconds
         self._max_samples = most_samples(max_seconds)
         self._give = give
         self.samples = 0
-        """Handed on so far, at 16 kHz."""
-        self._waiting: list[FloatArray] = []
-        self._waiting_samples = 0
+        """Samples given so far, at 16 kHz."""
+        self._pending: list[FloatArray] = []
+        self._pending_samples = 0
         self._rate = SAMPLE_RATE
         self._resampler: av.AudioResampler | None = None
 
     def expect(self, frames: int, rate: int) -> None:
-        """Raises AudioTooLong if so many more samples a channel, at `rate` hertz, are over the limit."""
+        """Raise AudioTooLong if `frames` more samples per channel, at `rate` hertz, would exceed the limit."""
         if frames * SAMPLE_RATE > (self._max_samples - self.samples) * rate:
             raise too_long(self._max_seconds)
 
     def add(self, samples: npt.NDArray[Any], rate: int) -> None:
-        """Takes `samples`, shaped (channels, n), of any integer or float type, at `rate` hertz.
+        """Add `samples` of shape (channels, n), of any integer or float type, at `rate` hertz.
 
-        The rate may change from call to call. Raises AudioTooLong once more than the limit has come.
+        The rate may change between calls. Raises AudioTooLong once the limit is exceeded.
         """
         if rate != self._rate:
             self.finish()
             self._rate = rate
         mono = _to_float(samples).mean(axis=0, dtype=np.float32)
-        self._waiting.append(mono)
-        self._waiting_samples += len(mono)
-        if self._waiting_samples >= _BLOCK_SAMPLES:
-            self._resample_waiting()
+        self._pending.append(mono)
+        self._pending_samples += len(mono)
+        if self._pending_samples >= _BLOCK_SAMPLES:
+            self._resample_pending()
 
     def finish(self) -> None:
-        """Hands on what still waits."""
-        self._resample_waiting()
+        """Give the pending samples, including those inside the resampler."""
+        self._resample_pending()
         if self._resampler is not None:
             for frame in self._resampler.resample(None):
                 self._keep(frame.to_ndarray()[0])
             self._resampler = None
 
-    def _resample_waiting(self) -> None:
-        if not self._waiting:
+    def _resample_pending(self) -> None:
+        if not self._pending:
             return
-        block = np.concatenate(self._waiting)
-        self._waiting.clear()
-        self._waiting_samples = 0
+        block = np.concatenate(self._pending)
+        self._pending.clear()
+        self._pending_samples = 0
         if self._rate == SAMPLE_RATE:
             self._keep(block)
             return
@@ -107,31 +106,31 @@ class MonoSink:
         self._give(np.ascontiguousarray(block, dtype=np.float32))
 
 
-class Recording:
-    """Blocks of samples, joined."""
+class SampleBuffer:
+    """Joins blocks of samples into one recording."""
 
     def __init__(self) -> None:
-        # A bytearray grows in place; a list of arrays would be there twice while it is joined.
-        self._done = bytearray()
+        # A bytearray grows in place; joining a list of arrays would need twice the memory.
+        self._bytes = bytearray()
 
     def add(self, block: FloatArray) -> None:
-        """Whatever a `MonoSink` gives."""
-        self._done += block.data.cast("B") if len(block) else b""
+        """Append a block of a `MonoSink`."""
+        self._bytes += block.data.cast("B") if len(block) else b""
 
     def add_bytes(self, block: bytes | bytearray) -> None:
-        """A block of another process."""
-        self._done += block
+        """Append a block received from a child process."""
+        self._bytes += block
 
     def samples(self) -> FloatArray:
-        """Mono float32 at 16 kHz, possibly of no samples."""
-        return np.frombuffer(self._done, dtype=np.float32)
+        """All samples as mono float32 at 16 kHz; may be empty."""
+        return np.frombuffer(self._bytes, dtype=np.float32)
 
 
 def _to_float(samples: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
-    """Samples of any type as floats with full scale at 1; NaN and infinities become 0."""
+    """Convert samples of any type to floats with full scale at 1; NaN and infinities become 0."""
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128.0) / 128.0
     if np.issubdtype(samples.dtype, np.integer):
         return samples.astype(np.float32) / float(-np.iinfo(samples.dtype).min)
     finite: npt.NDArray[np.floating[Any]] = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
-    return finite.clip(-_LOUDEST, _LOUDEST)
+    return finite.clip(-_MAX_MAGNITUDE, _MAX_MAGNITUDE)

@@ -1,1 +1,1 @@
-"""Whose answer a request gets: settling, escalation to the fallback, merging, circuit breaker, hot swap."""
+"""Two models behind one answer: settling, escalation, merging, circuit breaker, hot swap of the fallback."""

@@ -1,34 +1,36 @@
-"""Asking the fallback: for a whole recording, or for those of its chunks that the primary was unsure of."""
+"""Judge a recognition, and escalate all of a request or its weak chunks to the fallback."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.audio import Chunk
+from stt_server.cascade.fallback import Fallback, FallbackError
+from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.text_checks import words_of
 from stt_server.engine.types import Hypothesis, Segment, confidence_of
 from stt_server.errors import DeadlineExceeded
-from stt_server.request import Answer, Fallback, FallbackError, Heard, Job, Progress, Rules
-from stt_server.routing import Decision, Reason, Signals, Thresholds, decide
+from stt_server.request import Answer, Recognition, Request
+from stt_server.routing import Decision, Policy, Reason, Signals, Thresholds, decide
 
-PARTS_AT_A_TIME = 4
-"""Chunks of one recording that the fallback is asked for side by side."""
+MAX_CONCURRENT_CHUNKS = 4
+"""Chunks of one recording that are with the fallback at a time."""
+
 DEGRADE_RESERVE_S = 0.1
-"""Of the caller's time, kept back from the fallback so that the primary's text still arrives."""
+"""Seconds of the caller's deadline withheld from the fallback, so that the primary's text still arrives in time."""
 
-UNHEARD_SHARE = 0.5
-"""Of the caller's time for the fallback, where the primary would have to begin once the fallback has failed."""
+UNRECOGNIZED_SHARE = 0.5
+"""Share of the remaining deadline given to the fallback if the primary would start only after the fallback failed."""
 
-_OF_ITS_CHUNKS = (Reason.LOW_LOGPROB, Reason.REPETITION)
-"""What a chunk can be doubted for by itself. Language and number of words are judged over the whole recording."""
+_CHUNK_REASONS = (Reason.LOW_LOGPROB, Reason.REPETITION)
+"""Reasons judged per chunk. Language and number of words are judged over the whole recording."""
 
 
 def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
-    """What a recording's hypotheses, or one chunk's, say of themselves. A dropped text is as good as silence."""
+    """Routing signals of a recording's hypotheses, or of one chunk's. A suppressed text counts as silence."""
     hypotheses = [hypothesis for hypothesis in hypotheses if hypothesis.suppressed is None]
     return Signals(
         speech=bool(hypotheses),
@@ -40,120 +42,135 @@ def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
     )
 
 
-def judge(heard: Heard, thresholds: Thresholds, job: Job, *, fallback_configured: bool) -> Decision:
-    """The decision on a recording. Of several chunks each is doubted by itself; language and words are of the whole."""
-    signals = signals_of(heard.hypotheses) if heard.asked and heard.failure is None else None
-    whole = decide(signals, thresholds, policy=job.policy, fallback_configured=fallback_configured)
-    if len(heard.hypotheses) < 2:
-        return whole
-    # A low mean of many chunks none of which is low by itself names nothing that is worth hearing again.
-    of_whole = set(whole.reasons).difference(_OF_ITS_CHUNKS)
-    of_chunks = {reason for index in range(len(heard.hypotheses)) for reason in _doubts(heard, index, thresholds)}
-    reasons = tuple(reason for reason in Reason if reason in of_whole | of_chunks)
-    return Decision(bool(reasons) and job.policy == "auto" and fallback_configured, reasons)
+def judge(
+    recognition: Recognition | None, thresholds: Thresholds, policy: Policy, *, fallback_configured: bool
+) -> Decision:
+    """Decide whether to escalate a recording.
 
+    Confidence and repetition are judged per chunk, language and number of words over the whole recording.
 
-def weak_chunks(heard: Heard, decision: Decision, thresholds: Thresholds) -> Mapping[int, Chunk]:
-    """The chunks of a long recording that only are worth the larger model, by their index.
-
-    Empty: the whole recording is, since it is one chunk, all of them are weak, or the doubt is of the whole.
+    Args:
+        recognition: None if the model was not run, as `policy` is `fallback`.
     """
-    if len(heard.hypotheses) < 2 or any(reason not in _OF_ITS_CHUNKS for reason in decision.reasons):
+    succeeded = recognition is not None and recognition.failure is None
+    hypotheses = recognition.hypotheses if recognition is not None else ()
+    signals = signals_of(hypotheses) if succeeded else None
+    whole = decide(signals, thresholds, policy=policy, fallback_configured=fallback_configured)
+    if len(hypotheses) < 2:
+        return whole
+    # A low mean over chunks none of which is low by itself names no chunk that is worth escalating.
+    reasons = set(whole.reasons).difference(_CHUNK_REASONS)
+    for hypothesis in hypotheses:
+        reasons.update(_chunk_reasons(hypothesis, thresholds))
+    ordered = tuple(reason for reason in Reason if reason in reasons)
+    return Decision(bool(ordered) and policy == "auto" and fallback_configured, ordered)
+
+
+def weak_chunks(recognition: Recognition | None, decision: Decision, thresholds: Thresholds) -> Mapping[int, Chunk]:
+    """The chunks that are to be escalated instead of the whole recording, by index.
+
+    Empty if the whole recording is to be escalated: it has one chunk, all of its chunks are weak, or the decision has
+    a reason that concerns the whole.
+    """
+    if recognition is None or len(recognition.hypotheses) < 2:
         return {}
-    weak = {i: chunk for i, chunk in enumerate(heard.chunks) if _doubts(heard, i, thresholds)}
-    return weak if len(weak) < len(heard.chunks) else {}
+    if any(reason not in _CHUNK_REASONS for reason in decision.reasons):
+        return {}
+    pairs = zip(recognition.chunks, recognition.hypotheses, strict=True)
+    weak = {i: chunk for i, (chunk, hypothesis) in enumerate(pairs) if _chunk_reasons(hypothesis, thresholds)}
+    return weak if len(weak) < len(recognition.chunks) else {}
 
 
-def _doubts(heard: Heard, index: int, thresholds: Thresholds) -> tuple[Reason, ...]:
-    """Why a chunk of a recording of several is doubted by itself."""
-    if len(heard.hypotheses) < 2:
-        return ()
-    reasons = decide(signals_of([heard.hypotheses[index]]), thresholds).reasons
-    return tuple(reason for reason in reasons if reason in _OF_ITS_CHUNKS)
+def _chunk_reasons(hypothesis: Hypothesis, thresholds: Thresholds) -> list[Reason]:
+    reasons = decide(signals_of([hypothesis]), thresholds).reasons
+    return [reason for reason in reasons if reason in _CHUNK_REASONS]
 
 
 class Escalation:
-    """The way to the fallback, with its deadlines."""
+    """Calls the fallback within the caller's deadline and the configured timeout."""
 
-    def __init__(self, fallback: Fallback, rules: Rules, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, fallback: Fallback, settings: CascadeSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._fallback = fallback
-        self._rules = rules
+        self._settings = settings
         self._clock = clock
 
-    async def whole(self, job: Job, progress: Progress, *, unheard: bool) -> Answer:
-        """The fallback's answer to the caller's own request.
+    async def whole(self, request: Request, *, unrecognized: bool) -> Answer:
+        """The fallback's answer to the whole request.
 
         Args:
-            unheard: this service's own model has not been asked yet, and would be if there is none.
+            unrecognized: the primary's model has not run, and will if the fallback fails.
 
         Raises:
-            FallbackError: there is none in time.
-            DeadlineExceeded: the caller's own time was up.
+            FallbackError: no answer in time.
+            DeadlineExceeded: the caller's own deadline passed.
         """
         started = self._clock()
         try:
-            return await self._ask(job, UNHEARD_SHARE if unheard else 1.0)
+            return await self._call(request, UNRECOGNIZED_SHARE if unrecognized else 1.0)
         finally:
-            progress.fallback_infer = self._clock() - started
+            request.trace.fallback_infer = self._clock() - started
 
-    async def parts(
-        self, job: Job, chunks: Mapping[int, Chunk], language: str, progress: Progress
+    async def chunks(
+        self, request: Request, chunks: Mapping[int, Chunk], language: str
     ) -> dict[int, Answer | FallbackError]:
-        """The fallback's answer to each of some chunks, with times in the recording; an error where there is none.
+        """The fallback's answer to each chunk, with times in the recording, or the error that it failed with.
 
         Args:
-            language: of the recording; a chunk of it is too short to tell again.
+            language: of the recording; a single chunk is too short to detect it again.
+
+        Raises:
+            DeadlineExceeded: the caller's own deadline passed.
         """
         started = self._clock()
-        room = asyncio.Semaphore(PARTS_AT_A_TIME)
+        options = replace(request.options, language=request.options.language or language or None)
+        slots = asyncio.Semaphore(MAX_CONCURRENT_CHUNKS)
 
-        async def ask(chunk: Chunk) -> Answer | FallbackError:
-            async with room:
+        async def escalate(chunk: Chunk) -> Answer | FallbackError:
+            async with slots:
                 try:
-                    return moved(await self._ask(job_of_chunk(job, chunk, language)), chunk.start)
+                    return await self._call(replace(request, source=chunk, options=options))
                 except FallbackError as error:
                     return error
 
         try:
-            answers = await asyncio.gather(*(ask(chunk) for chunk in chunks.values()))
+            answers = await asyncio.gather(*(escalate(chunk) for chunk in chunks.values()))
             return dict(zip(chunks, answers))
         finally:
-            progress.fallback_infer = self._clock() - started
+            request.trace.fallback_infer = self._clock() - started
 
-    async def _ask(self, job: Job, share: float = 1.0) -> Answer:
-        timeout = self._rules.fallback_timeout_s
-        if job.deadline is not None:
-            left = job.deadline - self._clock()
-            if self._rules.fallback_on_error == "degrade":
-                left = (left - DEGRADE_RESERVE_S) * share
-            timeout = min(timeout, left)
+    async def _call(self, request: Request, share: float = 1.0) -> Answer:
+        """The fallback's answer, with times in the recording that the request's audio is from."""
+        timeout = self._timeout(request.deadline, share)
         try:
             if timeout <= 0:
                 raise FallbackError("deadline_exceeded")
-            return await self._fallback.transcribe(job, timeout)
+            answer = await self._fallback.transcribe(request, timeout)
         except FallbackError as error:
-            self._tell_whose_time_was_up(error, timeout)
+            callers_deadline = error.code == "deadline_exceeded" and timeout < self._settings.fallback_timeout_s
+            if callers_deadline and self._settings.fallback_on_error == "fail":
+                raise DeadlineExceeded("deadline passed before the fallback answered; allow more time") from error
             raise
+        return _shifted(answer, request.start)
 
-    def _tell_whose_time_was_up(self, error: FallbackError, timeout: float) -> None:
-        """Raises DeadlineExceeded where it was the caller's and not the fallback's, and no other text will do."""
-        callers = error.code == "deadline_exceeded" and timeout < self._rules.fallback_timeout_s
-        if callers and self._rules.fallback_on_error == "fail":
-            raise DeadlineExceeded("the time allowed passed before the fallback had an answer") from error
-
-
-def job_of_chunk(job: Job, chunk: Chunk, language: str) -> Job:
-    """The job that asks for one chunk of a recording, as 16-bit samples."""
-    samples = (np.clip(chunk.samples, -1.0, 1.0) * 32767).astype("<i2")
-    options = replace(job.options, language=job.options.language or language or None)
-    return replace(job, audio=samples.tobytes(), format=AudioFormat("linear16", SAMPLE_RATE, 1), options=options)
+    def _timeout(self, deadline: float | None, share: float) -> float:
+        """Seconds the fallback may take."""
+        if deadline is None:
+            return self._settings.fallback_timeout_s
+        remaining = deadline - self._clock()
+        if self._settings.fallback_on_error == "degrade":
+            remaining = (remaining - DEGRADE_RESERVE_S) * share
+        return min(self._settings.fallback_timeout_s, remaining)
 
 
-def moved(answer: Answer, seconds: float) -> Answer:
-    """An answer with all of its times later by so many seconds."""
-    return replace(answer, segments=tuple(_later(segment, seconds) for segment in answer.segments))
+def _shifted(answer: Answer, seconds: float) -> Answer:
+    """Move all times of an answer `seconds` later."""
+    if not seconds:
+        return answer
+    return replace(answer, segments=tuple(_shifted_segment(segment, seconds) for segment in answer.segments))
 
 
-def _later(segment: Segment, seconds: float) -> Segment:
+def _shifted_segment(segment: Segment, seconds: float) -> Segment:
     words = tuple(replace(w, start=w.start + seconds, end=w.end + seconds) for w in segment.words)
     return replace(segment, start=segment.start + seconds, end=segment.end + seconds, words=words)

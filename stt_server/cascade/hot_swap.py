@@ -1,24 +1,18 @@
-"""The way to whichever fallback is configured now."""
+"""Replace the fallback while calls are in progress."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
-from stt_server.request import Answer, Fallback, FallbackError, Job
+from stt_server.cascade.fallback import ClosableFallback, FallbackError
+from stt_server.request import Answer, Request
 
-LATE_S = 600.0
-"""Requests that were let in while there was a fallback may ask for it so many seconds after there is none."""
-
-
-class ClosableFallback(Fallback, Protocol):
-    """A fallback that holds connections."""
-
-    async def close(self) -> None: ...
+LINGER_S = 600.0
+"""Seconds that the last fallback stays open once none is configured, for requests admitted before."""
 
 
-class _Line:
-    """One fallback, and how many wait for its answer."""
+class _Connection:
+    """One fallback, and the number of its calls in progress."""
 
     def __init__(self, fallback: ClosableFallback) -> None:
         self.fallback = fallback
@@ -26,50 +20,56 @@ class _Line:
         self.retired = False
 
 
-class Switch:
-    """A `Fallback` that can be another one from one call to the next: one that is replaced is closed once its calls
-    are done, and none of them fails. Use it in one event loop."""
+class HotSwap:
+    """A `Fallback` that passes each call to the current one of several; use it in one event loop.
+
+    A replaced fallback is closed once its calls have ended, so that none of them fails.
+    """
 
     def __init__(self) -> None:
-        self._line: _Line | None = None
+        self._current: _Connection | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
-    def turn(self, to: ClosableFallback | None) -> None:
-        """From now on `to` is asked; None: nobody, once the last requests that may still ask have."""
-        before = self._line
-        if to is not None:
-            self._line = _Line(to)
-        if before is not None and to is not None:
-            self._retire(before)
-        elif before is not None:
-            asyncio.get_running_loop().call_later(LATE_S, self._retire, before)
+    def replace(self, fallback: ClosableFallback | None) -> None:
+        """Send new calls to `fallback`; with None, keep the current one for another `LINGER_S` seconds."""
+        previous = self._current
+        if fallback is not None:
+            self._current = _Connection(fallback)
+        if previous is not None and fallback is not None:
+            self._retire(previous)
+        elif previous is not None:
+            asyncio.get_running_loop().call_later(LINGER_S, self._retire, previous)
 
-    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
-        """Raises: FallbackError."""
-        line = self._line
-        if line is None:
+    async def transcribe(self, request: Request, timeout_s: float) -> Answer:
+        """Call the current fallback.
+
+        Raises:
+            FallbackError: the fallback's own; `unavailable` if there is none.
+        """
+        connection = self._current
+        if connection is None:
             raise FallbackError("unavailable")
-        line.calls += 1
+        connection.calls += 1
         try:
-            return await line.fallback.transcribe(job, timeout_s)
+            return await connection.fallback.transcribe(request, timeout_s)
         finally:
-            line.calls -= 1
-            self._close_if_done(line)
+            connection.calls -= 1
+            self._close_if_done(connection)
 
     async def close(self) -> None:
-        """Lets go of every fallback, whatever is under way."""
-        if self._line is not None:
-            await self._line.fallback.close()
+        """Close every fallback, even with calls in progress."""
+        if self._current is not None:
+            await self._current.fallback.close()
         await asyncio.gather(*self._closing)
 
-    def _retire(self, line: _Line) -> None:
-        line.retired = True
-        if self._line is line:
-            self._line = None
-        self._close_if_done(line)
+    def _retire(self, connection: _Connection) -> None:
+        connection.retired = True
+        if self._current is connection:
+            self._current = None
+        self._close_if_done(connection)
 
-    def _close_if_done(self, line: _Line) -> None:
-        if line.retired and not line.calls:
-            task = asyncio.ensure_future(line.fallback.close())
+    def _close_if_done(self, connection: _Connection) -> None:
+        if connection.retired and not connection.calls:
+            task = asyncio.ensure_future(connection.fallback.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

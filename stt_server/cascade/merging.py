@@ -1,22 +1,23 @@
-"""From hypotheses to an answer, and from two models' answers to one. Pure."""
+"""Build an answer from hypotheses, and merge the answers of two models. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.text_checks import is_looped
 from stt_server.engine.types import Hypothesis, confidence_of, join_text
-from stt_server.request import Answer, Heard, Rules, Transcript
+from stt_server.request import Answer, Recognition, Transcript
 from stt_server.routing import Reason, better_founded
 
 
-def answer_of(model: str, hypotheses: Sequence[Hypothesis], language: str | None) -> Answer:
-    """What a model made of a recording.
+def answer_from(model: str, hypotheses: Sequence[Hypothesis], language: str | None) -> Answer:
+    """Join the hypotheses of a recording's chunks into one answer.
 
     Args:
-        hypotheses: of its chunks, in order.
-        language: that was asked for: of a recording without speech.
+        hypotheses: in the order of the chunks.
+        language: the requested language, used where there are no hypotheses.
     """
     segments = tuple(segment for hypothesis in hypotheses for segment in hypothesis.segments)
     return Answer(
@@ -30,46 +31,58 @@ def answer_of(model: str, hypotheses: Sequence[Hypothesis], language: str | None
     )
 
 
-def keeps_own(own: float | None, other: Answer, reasons: Sequence[Reason], rules: Rules) -> bool:
+def keeps_primary(
+    confidence: float | None, fallback: Answer, reasons: Sequence[Reason], settings: CascadeSettings
+) -> bool:
     """Whether the primary's text stands although the fallback has answered.
 
     Args:
-        own: the primary's confidence, 0 to 1; None of an empty text.
+        confidence: the primary's, 0 to 1; None for an empty text.
+        reasons: why the fallback was called.
     """
-    if rules.final_choice != "best" or Reason.REPETITION in reasons:
+    if settings.final_choice != "best" or Reason.REPETITION in reasons:
         return False
-    return better_founded(own, other.confidence, fallback_looped=is_looped(other.text)) == "primary"
+    return better_founded(confidence, fallback.confidence, fallback_looped=is_looped(fallback.text)) == "primary"
 
 
-def combined(model: str, heard: Heard, transcript: Transcript, given: Mapping[int, Answer], rules: Rules) -> Transcript:
-    """A long recording's transcript, with the fallback's text in the place of chunks.
+def merge(
+    primary: Transcript, recognition: Recognition, fallback: Mapping[int, Answer], settings: CascadeSettings
+) -> Transcript:
+    """Replace the text of a long recording's weak chunks with the fallback's.
 
     Args:
-        model: the primary's.
-        given: the fallback's answers, by the index of their chunk.
+        primary: the transcript of the primary's own answer.
+        fallback: the fallback's answers by chunk index.
     """
-    parts = [_part(model, hypothesis, given.get(index), rules) for index, hypothesis in enumerate(heard.hypotheses)]
-    sure = [(a.confidence, heard.chunks[i].duration) for i, a in given.items() if a.confidence is not None]
-    theirs = sum(heard.chunks[i].duration for i, part in enumerate(parts) if part is given.get(i))
-    everything = sum(chunk.duration for chunk in heard.chunks)
+    chunks, own_model = recognition.chunks, primary.answer.model
+    parts = [
+        _merge_chunk(own_model, hypothesis, fallback.get(index), settings)
+        for index, hypothesis in enumerate(recognition.hypotheses)
+    ]
+    replaced_seconds = sum(chunks[i].duration for i, part in enumerate(parts) if part is fallback.get(i))
+    mostly_fallback = 2 * replaced_seconds > sum(chunk.duration for chunk in chunks)
     answer = replace(
-        transcript.answer,
-        model=next(iter(given.values())).model if 2 * theirs > everything else model,
+        primary.answer,
+        model=next(iter(fallback.values())).model if mostly_fallback else own_model,
         segments=tuple(segment for part in parts for segment in part.segments),
         text=join_text(part.text for part in parts),
         segment_models=tuple(model for part in parts for model in part.segment_models),
     )
-    return replace(transcript, answer=answer, fallback_used=bool(given), fallback_confidence=_weighted(sure))
+    confidences = [(a.confidence, chunks[i].duration) for i, a in fallback.items() if a.confidence is not None]
+    return replace(
+        primary, answer=answer, fallback_used=bool(fallback), fallback_confidence=_weighted_mean(confidences)
+    )
 
 
-def _part(model: str, hypothesis: Hypothesis, given: Answer | None, rules: Rules) -> Answer:
-    """Whose text a chunk gets."""
-    own = answer_of(model, (hypothesis,), hypothesis.language)
+def _merge_chunk(model: str, hypothesis: Hypothesis, fallback: Answer | None, settings: CascadeSettings) -> Answer:
+    primary = answer_from(model, (hypothesis,), hypothesis.language)
+    if fallback is None:
+        return primary
     reasons = [Reason.REPETITION] if hypothesis.looped else []
-    return own if given is None or keeps_own(own.confidence, given, reasons, rules) else given
+    return primary if keeps_primary(primary.confidence, fallback, reasons, settings) else fallback
 
 
-def _weighted(values: Sequence[tuple[float, float]]) -> float | None:
-    """The mean of values, each with its weight; None of none."""
-    weight = sum(weight for _, weight in values)
-    return sum(value * weight for value, weight in values) / weight if weight else None
+def _weighted_mean(values: Sequence[tuple[float, float]]) -> float | None:
+    """Mean of (value, weight) pairs; None if empty."""
+    total = sum(weight for _, weight in values)
+    return sum(value * weight for value, weight in values) / total if total else None

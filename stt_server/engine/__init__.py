@@ -1,1 +1,1 @@
-"""The model: chunks in, hypotheses out. Knows no gRPC."""
+"""Recognition with a Whisper model: chunks in, hypotheses out. Independent of gRPC."""

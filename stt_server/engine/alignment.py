@@ -1,4 +1,4 @@
-"""How sure the model was of each token, and when each word was said."""
+"""Token log-probabilities and word times."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _LEAST_PROBABILITY = 1e-10
 def greedy_logprobs(
     logits: Sequence[ctranslate2.StorageView], sequence: Sequence[int], text_tokens: int
 ) -> list[float]:
-    """Each text token's natural log-probability among all text tokens, as `aligned_logprobs` gives it.
+    """Natural log-probability of each text token among all text tokens, from the decoder's logits.
 
-    Costs a fraction of the aligner's pass over the decoder. Of a beam search, the logits that CTranslate2 returns are
-    not those of the beam that won: for greedy decoding and sampling alone.
+    Costs a fraction of `aligned_logprobs`, but is valid for greedy decoding and sampling only: after a beam search
+    CTranslate2 doesn't return the logits of the winning beam.
 
     Args:
-        logits: one array for each decoded token, on the CPU.
-        sequence: the decoded tokens, timestamps among them.
-        text_tokens: ids below are text.
+        logits: one array for each decoded token, in host memory.
+        sequence: the decoded tokens, including timestamps.
+        text_tokens: ids below this one are text.
     """
     steps = [step for step, token in enumerate(sequence) if token < text_tokens]
     if not steps:
@@ -50,15 +50,15 @@ def aligned_logprobs(
     texts: Sequence[Sequence[int]],
     seconds: Sequence[float],
 ) -> list[list[float]]:
-    """Each text token's natural log-probability, for a batch of texts of one language and task.
+    """Natural log-probability of each text token, for a batch of texts of the same language and task.
 
-    `generate` scores timestamps too, which are unsure by nature and would drag a mean down. One pass of the aligner
-    over a finished text gives the probability of every text token, for beams as for greedy decoding.
+    `generate` scores timestamps too, whose probabilities are always low and would distort a mean. One pass of the
+    aligner over the finished text gives the probability of every text token, after any kind of decoding.
 
     Args:
-        encoded: the encoder's output, an item for each text.
-        texts: text tokens, none of them a timestamp; none empty.
-        seconds: of audio in each window.
+        encoded: the encoder's output, one item for each text.
+        texts: text tokens without timestamps; none empty.
+        seconds: seconds of audio in each window.
     """
     results = model.model.align(
         encoded, tokenizer.sot_sequence, [list(text) for text in texts], [_frames(value) for value in seconds]
@@ -73,7 +73,7 @@ def word_times(
     segments: Sequence[TimedTokens],
     seconds: float,
 ) -> list[list[Word]]:
-    """The words of each segment of one window, in seconds from its start."""
+    """The words of each segment of one window, with times in seconds from the start of the window."""
     tokens = [token for segment in segments for token in segment.tokens]
     alignment = model.find_alignment(tokenizer, [tokens], encoded, _frames(seconds))[0]
     merge_punctuations(alignment, _PREPENDED, _APPENDED)
@@ -90,5 +90,5 @@ def word_times(
 
 
 def _frames(seconds: float) -> int:
-    """Feature frames of so much audio; the aligner needs two at least."""
+    """Feature frames in `seconds` of audio; at least the two that the aligner needs."""
     return max(2, math.ceil(seconds * FRAMES_PER_SECOND))

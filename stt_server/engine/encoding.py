@@ -1,4 +1,4 @@
-"""Audio through the encoder, in windows that fit it."""
+"""Runs the encoder, on windows adapted to the audio."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Encoded:
-    """Audio after the encoder."""
+    """The encoder's output for one chunk."""
 
     output: FloatArray
-    """Shape (positions, width), on the host: 1 MiB for 10 s of Whisper base."""
+    """Shape (positions, width), in host memory: 1 MiB for 10 s with Whisper base."""
     seconds: float
-    """Of audio in the window."""
+    """Seconds of audio in the window."""
 
 
 class Encoder:
@@ -37,18 +37,18 @@ class Encoder:
         self.windows = Windows.of(width, rule)
 
     def steps(self, batch: Sequence[T]) -> list[Sequence[T]]:
-        """A batch in the parts that are encoded at a time."""
+        """Split a batch into the parts that are encoded together: one by one on a CPU, all at once on a GPU."""
         return [batch] if self._model.device != "cpu" else [[item] for item in batch]
 
     def encode(self, batch: Sequence[Samples], window: int, *, shortcut: bool) -> list[Encoded]:
-        """Encodes audio for a window of the decoder.
+        """Encode audio for a window of the decoder.
 
-        On a CPU one by one, for a batch gains the encoder nothing and costs it the cache. On a GPU all at once, and
-        in the whole window, since items of a batch are of one length.
+        A CPU encodes one by one, since batching gains the encoder nothing and costs it cache misses. A GPU encodes all
+        at once in the whole window, since the items of a batch must have the same length.
 
         Args:
             window: one of `windows.WINDOW_SECONDS`.
-            shortcut: on a CPU, hear little silence and repeat it, instead of hearing all of the window.
+            shortcut: on a CPU, encode little silence and repeat its output instead of encoding the whole window.
         """
         if not batch:
             return []
@@ -70,10 +70,10 @@ class Encoder:
         mel = np.concatenate([windows.features(extractor, samples, window) for samples in batch])
         output = self._model.encode(ctranslate2.StorageView.from_array(mel), to_cpu=False)
         if output.dtype != ctranslate2.DataType.float32:
-            output = output.to(ctranslate2.DataType.float32)  # numpy knows no bfloat16
+            output = output.to(ctranslate2.DataType.float32)  # numpy has no bfloat16
         return np.asarray(output.to_device(ctranslate2.Device.cpu))
 
 
 def as_batch(items: Sequence[Encoded]) -> ctranslate2.StorageView:
-    """Encoded audio of one window as CTranslate2 takes it; it moves it to the model's device by itself."""
+    """Stack outputs of the same window for CTranslate2, which moves them to the model's device itself."""
     return ctranslate2.StorageView.from_array(np.stack([item.output for item in items]))

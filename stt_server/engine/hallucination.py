@@ -1,42 +1,45 @@
-"""Texts that a model invents where nobody speaks: "Thank you.", "you", a song's "oh, oh, oh".
+"""Hallucinations: texts that a model makes up where there is no speech, such as "Thank you.", "you" or "oh, oh, oh".
 
-Voice activity detection keeps most of such audio away from the model, and misses whispers if it is too strict. So it
-lets through what may be speech, and the model itself is asked: how probable it holds that nobody speaks, how sure it
-is of its words, and whether they repeat themselves. Where the VAD was sure, only a plain case is dropped.
+Voice activity detection keeps most such audio away from the model. If it were stricter it would miss whispers, so it
+passes audio that may be speech, and the model's own output decides: its probability of no speech, the log-probability
+of its text, and whether the text loops. Where the VAD was certain, only clear cases are dropped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stt_server.engine import text_checks as guard
+from stt_server.engine.text_checks import is_looped, is_too_fast
+from stt_server.engine.types import Chunk, speech_seconds
 
 Reason = Literal["no_speech", "low_logprob", "loop", "too_fast"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
-MAX_DOUBT = 0.7
-"""For audio that may be speech.
+MAX_IMPLAUSIBILITY = 0.7
+"""Limit for audio that may be speech.
 
-Measured with Whisper base and tiny.en: a whisper and a falsetto score up to 0.34, and texts made of noise, hum, tones,
-clicks, breath and music 0.77 at least, unless they repeat themselves.
+Measured with Whisper base and tiny.en: a whisper and a falsetto score up to 0.34; texts made from noise, hum, tones,
+clicks, breath and music at least 0.77, unless they loop.
 """
 
 NO_SPEECH_PROBABILITY, NO_SPEECH_LOGPROB = 0.8, -1.5
-"""For audio that is speech for certain. openai/whisper's 0.6 and -1 would drop words that are cut off at both ends:
-6 of 69 blind snippets of 0.7 s. An unsure text is a matter for the fallback, as long as it may be one.
+"""Both limits must be crossed where speech is certain. openai/whisper's 0.6 and -1 would drop words that are cut off at
+both ends: 6 of 69 blind snippets of 0.7 s. An improbable text is escalated to the fallback instead.
 """
 
 LOOP_NO_SPEECH_PROBABILITY = 0.25
-"""A loop over certain speech is a model's failure, to be tried again elsewhere; over music it is an invention.
+"""Where speech is certain, a loop counts as a hallucination only above this probability of no speech. Below it, the
+model failed on real speech, and another model may do better.
 
-Measured: 100 real utterances have up to 0.32, almost all under 0.1; loops that were made of music 0.35 at least.
+Measured: 100 real utterances have up to 0.32, almost all under 0.1; loops made from music at least 0.35.
 """
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a text that a model made of a chunk."""
+class Evidence:
+    """The text of a chunk and what speaks for and against it."""
 
     text: str
     no_speech_prob: float
@@ -44,37 +47,41 @@ class Facts:
     mean_logprob: float
     """Natural, over the text tokens."""
     speech_seconds: float
-    """In which the VAD heard speech, or what may be speech."""
+    """Seconds in which the VAD detected speech or possible speech."""
     speech_certain: bool
-    """The VAD was sure of speech."""
+    """Whether the VAD was certain of speech."""
+
+    @classmethod
+    def of(cls, chunk: Chunk, text: str, no_speech_prob: float, logprobs: Sequence[float]) -> Evidence:
+        """
+        Args:
+            logprobs: natural log-probabilities of the text tokens.
+        """
+        mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
+        return cls(text, no_speech_prob, mean, speech_seconds(chunk), chunk.speech_certain)
 
 
-def doubt(no_speech_prob: float, mean_logprob: float) -> float:
-    """How little a text convinces: 0 for one beyond doubt, upwards without a bound.
+def implausibility(no_speech_prob: float, mean_logprob: float) -> float:
+    """Score from 0 (certain) upwards without a bound.
 
-    Neither number tells alone: noise has a low log-probability but so has a heavy accent, and a quiet voice a high
-    probability of no speech. A quarter weighs their usual ranges alike.
+    Neither number suffices alone: noise has a low log-probability but so has a strong accent, and a quiet voice has a
+    high probability of no speech. The factor of a quarter brings their usual ranges to the same scale.
     """
     return no_speech_prob - mean_logprob / 4
 
 
-def invented(facts: Facts) -> Reason | None:
-    """Why a text is to be dropped; None if it is to be kept, as an empty one always is."""
-    if not facts.text.strip():
+def hallucination_reason(evidence: Evidence) -> Reason | None:
+    """Why a text should be dropped; None to keep it. An empty text is always kept."""
+    if not evidence.text.strip():
         return None
-    looped = guard.is_looped(facts.text)
-    if facts.speech_certain:
-        return _invented_in_speech(facts, looped)
+    looped = is_looped(evidence.text)
+    if evidence.speech_certain:
+        if looped and evidence.no_speech_prob > LOOP_NO_SPEECH_PROBABILITY:
+            return "loop"
+        silent = evidence.no_speech_prob > NO_SPEECH_PROBABILITY and evidence.mean_logprob < NO_SPEECH_LOGPROB
+        return "no_speech" if silent else None
     if looped:
         return "loop"
-    if doubt(facts.no_speech_prob, facts.mean_logprob) > MAX_DOUBT:
-        return "no_speech" if facts.no_speech_prob >= 0.5 else "low_logprob"
-    return "too_fast" if guard.is_too_fast(facts.text, facts.speech_seconds) else None
-
-
-def _invented_in_speech(facts: Facts, looped: bool) -> Reason | None:
-    if looped and facts.no_speech_prob > LOOP_NO_SPEECH_PROBABILITY:
-        return "loop"
-    if facts.no_speech_prob > NO_SPEECH_PROBABILITY and facts.mean_logprob < NO_SPEECH_LOGPROB:
-        return "no_speech"
-    return None
+    if implausibility(evidence.no_speech_prob, evidence.mean_logprob) > MAX_IMPLAUSIBILITY:
+        return "no_speech" if evidence.no_speech_prob >= 0.5 else "low_logprob"
+    return "too_fast" if is_too_fast(evidence.text, evidence.speech_seconds) else None

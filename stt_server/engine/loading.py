@@ -18,20 +18,20 @@ from threadpoolctl import threadpool_limits
 from stt_server.engine.windows import WindowRule
 
 _REQUIRED = ("model.bin", "config.json", "tokenizer.json")
-"""Without the last one faster-whisper would ask the network for a tokenizer."""
+"""Without the last one faster-whisper would download a tokenizer."""
 
 NICENESS = 10
-"""More than the process's, for the threads that compute on a processor: those that answer callers need it for moments
-only, and would wait for their turn among them. Nine to one, in Linux's weights."""
+"""Added to the process's niceness for threads that compute on the CPU: threads that serve callers mustn't wait
+for them: those run only briefly. In Linux's weights, nine to one."""
 
 
 class ModelLoadError(Exception):
-    """A model that can't be used as configured: one line that says why and what to change."""
+    """The model can't be used as configured. The message is one line: what is wrong and what to change."""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to load and decode; see the configuration keys of the same names."""
+    """Options for loading and decoding; see the configuration keys of the same names."""
 
     path: Path
     name: str
@@ -40,27 +40,27 @@ class ModelOptions:
     compute_type: str = "default"
     cpu_threads: int = 1
     workers: int = 1
-    """Inferences that run side by side: CTranslate2's `inter_threads`."""
+    """Concurrent inferences: CTranslate2's `inter_threads`."""
     beam_size: int = 1
     encoder_window: WindowRule = "adaptive"
     temperatures: tuple[float, ...] = ()
-    """Tried in turn, once each, on a text that loops or is hopelessly unsure; none where a larger model is behind."""
+    """Tried in order, once each, on a text that loops or is too improbable; empty with a fallback behind this model."""
 
 
 def load(options: ModelOptions) -> WhisperModel:
-    """The model, its tokenizer and its feature extractor; takes seconds. From then on numpy uses one thread.
+    """Load the model, its tokenizer and its feature extractor. Takes seconds, and limits numpy to one thread.
 
     Raises:
-        ModelLoadError: there is no usable model, or not for this device.
+        ModelLoadError: the model is missing or damaged, or can't run on this device.
     """
     for required in _REQUIRED:
         if not (options.path / required).is_file():
             raise ModelLoadError(f"the model folder {options.path} has no {required}; fetch the model again")
-    # For features, numpy multiplies matrices so small that its own threads only spin, on cores that the workers need.
+    # The matrices of the features are so small that numpy's threads only spin, on cores that the workers need.
     threadpool_limits(limits=1, user_api="blas")
     try:
-        # In a thread of its own, since those that CTranslate2 starts are as nice as the one that they come from.
-        with ThreadPoolExecutor(1, "loading", _give_way if _computes_here(options) else None) as thread:
+        # In a separate thread: CTranslate2's threads inherit the niceness of the one that starts them.
+        with ThreadPoolExecutor(1, "loading", _lower_priority if _computes_on_cpu(options) else None) as thread:
             return thread.submit(_model, options).result()
     except (RuntimeError, ValueError, OSError) as error:
         where = f"the model in {options.path} can't be loaded on {options.device}"
@@ -80,22 +80,22 @@ def _model(options: ModelOptions) -> WhisperModel:
     )
 
 
-def _computes_here(options: ModelOptions) -> bool:
-    """Whether the processor computes. Threads that only feed a GPU had better not wait."""
+def _computes_on_cpu(options: ModelOptions) -> bool:
+    """Whether the CPU computes. Threads that only feed a GPU keep their priority."""
     return options.device == "cpu" or (options.device == "auto" and ctranslate2.get_cuda_device_count() == 0)
 
 
-def _give_way() -> None:
-    if sys.platform == "linux":  # where threads have a niceness each
+def _lower_priority() -> None:
+    if sys.platform == "linux":  # where each thread has its own niceness
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + NICENESS)
 
 
 @contextmanager
 def reporting_load_errors(options: ModelOptions) -> Iterator[None]:
-    """Around the first use of a model: files that can be read may still not belong together.
+    """Convert errors of the first use of a model: its files may be readable and still not fit together.
 
     Raises:
-        ModelLoadError: whatever goes wrong inside.
+        ModelLoadError: for any exception raised in the context.
     """
     try:
         yield

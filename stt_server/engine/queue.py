@@ -1,4 +1,4 @@
-"""What waits for a worker, and whose turn it is."""
+"""Chunks waiting for a worker, ordered by priority and shared fairly between requests."""
 
 from __future__ import annotations
 
@@ -13,107 +13,117 @@ from stt_server.engine.types import ChunkJob, Hypothesis
 
 
 class Priority(IntEnum):
-    """What is recognized first."""
+    """Lower values are recognized first."""
 
     ANSWER = 0
-    """Somebody waits for it."""
+    """A caller is waiting for the result."""
     SPECULATIVE = 1
-    """Begun before it is known to be needed."""
+    """Begun before it is sure that the utterance ended."""
     DRAFT = 2
-    """Soon out of date. Never fills the last worker, where there are two or more."""
+    """A draft of an unfinished utterance. With two workers or more, drafts never occupy the last one."""
 
 
 class Owner(Protocol):
-    """Whose chunk it is. Owners take turns; each is told how its chunks move, to account for time."""
+    """The request that a chunk belongs to. Owners take turns."""
 
     @property
     def deadline(self) -> float | None:
-        """Until when it waits, on the batcher's clock; None: as long as it takes."""
+        """Deadline on the batcher's clock, in seconds; None: no deadline."""
         ...
 
-    def adjust(self, *, waiting: int = 0, running: int = 0) -> None: ...
+    def adjust(self, *, waiting: int = 0, running: int = 0) -> None:
+        """Add to the counts of the owner's chunks that are waiting and running."""
+        ...
 
 
 @dataclass(eq=False)
 class Entry:
-    """A chunk that waits, or is being recognized."""
+    """A chunk that is waiting or being recognized."""
 
     job: ChunkJob
     group: Hashable
     owner: Owner
     result: asyncio.Future[Hypothesis] = field(repr=False)
 
-    def fail(self, error: Exception) -> None:
-        """Tells its caller, who may have left."""
-        if not self.result.done():
-            self.result.set_exception(error)
+    def settle(self, outcome: Hypothesis | BaseException) -> None:
+        """Set the result, unless it is set or cancelled already."""
+        if self.result.done():
+            return
+        if isinstance(outcome, Hypothesis):
+            self.result.set_result(outcome)
+        else:
+            self.result.set_exception(outcome)
 
 
-class Waiting:
-    """Chunks by priority and owner. All that waits of one owner is of one priority."""
+class ChunkQueue:
+    """Waiting chunks by priority and owner. All chunks of one owner have the same priority."""
 
     def __init__(self) -> None:
-        self._turns: dict[Priority, dict[Owner, deque[Entry]]] = {priority: {} for priority in Priority}
-        """Whose turn is next comes first."""
+        self._owners: dict[Priority, dict[Owner, deque[Entry]]] = {priority: {} for priority in Priority}
+        """In the order of their turns."""
 
     def __len__(self) -> int:
-        return sum(len(queue) for turns in self._turns.values() for queue in turns.values())
+        return sum(len(entries) for owners in self._owners.values() for entries in owners.values())
 
     @property
     def first_priority(self) -> Priority | None:
-        """The highest of which something waits."""
-        return next((priority for priority in Priority if self._turns[priority]), None)
+        """The most urgent priority with a waiting chunk; None if the queue is empty."""
+        return next((priority for priority in Priority if self._owners[priority]), None)
 
     def all(self) -> list[Entry]:
+        """Every waiting chunk, the most urgent priority first."""
         return [entry for priority in Priority for entry in self.of(priority)]
 
     def of(self, priority: Priority) -> list[Entry]:
-        """In the order of their owners' turns."""
-        return [entry for queue in self._turns[priority].values() for entry in queue]
+        """The waiting chunks of one priority, in the order of their owners' turns."""
+        return [entry for entries in self._owners[priority].values() for entry in entries]
 
     def next_group(self, priority: Priority) -> Hashable:
-        """Of the chunk whose turn it is; something of that priority has to wait."""
-        return next(iter(self._turns[priority].values()))[0].group
+        """The group of the next chunk of this priority. At least one must be waiting."""
+        return next(iter(self._owners[priority].values()))[0].group
 
     def add(self, entry: Entry, priority: Priority) -> None:
-        """Behind what else its owner waits for. The owner is not told."""
-        self._turns[priority].setdefault(entry.owner, deque()).append(entry)
+        """Append a chunk to its owner's. Does not adjust the owner's counts."""
+        self._owners[priority].setdefault(entry.owner, deque()).append(entry)
 
     def remove(self, entry: Entry) -> None:
-        """Takes it out, if it waits, and tells its owner."""
-        for turns in self._turns.values():
-            queue = turns.get(entry.owner)
-            if queue and entry in queue:
-                queue.remove(entry)
+        """Remove a chunk and adjust its owner's counts; no effect if it isn't waiting."""
+        for owners in self._owners.values():
+            entries = owners.get(entry.owner)
+            if entries and entry in entries:
+                entries.remove(entry)
                 entry.owner.adjust(waiting=-1)
-                if not queue:
-                    del turns[entry.owner]
+                if not entries:
+                    del owners[entry.owner]
 
     def promote(self, owner: Owner) -> None:
-        """Makes answers of what an owner waits for."""
+        """Raise the owner's waiting chunks to `Priority.ANSWER`."""
         for priority in (Priority.SPECULATIVE, Priority.DRAFT):
-            queue = self._turns[priority].pop(owner, None)
-            if queue is not None:
-                self._turns[Priority.ANSWER].setdefault(owner, deque()).extend(queue)
+            entries = self._owners[priority].pop(owner, None)
+            if entries is not None:
+                self._owners[Priority.ANSWER].setdefault(owner, deque()).extend(entries)
 
-    def renew(self, owner: Owner, job: ChunkJob, group: Hashable) -> bool:
-        """Puts a newer draft in the place of the one that an owner waits for. False: none waits any more."""
-        queue = self._turns[Priority.DRAFT].get(owner)
-        if not queue:
+    def replace_draft(self, owner: Owner, job: ChunkJob, group: Hashable) -> bool:
+        """Replace the owner's waiting draft in its place; False if none is waiting."""
+        entries = self._owners[Priority.DRAFT].get(owner)
+        if not entries:
             return False
-        queue[0].job, queue[0].group = replace(job, wanted=queue[0].job.wanted), group
+        entries[0].job, entries[0].group = replace(job, wanted=entries[0].job.wanted), group
         return True
 
     def take(self, priority: Priority, group: Hashable) -> Iterator[Entry]:
-        """Takes chunks of a group out, one of each owner at a time; who gave one goes to the end."""
-        turns = self._turns[priority]
+        """Remove and yield chunks of a group, one owner after another. An owner that gave one goes to the end.
+
+        Does not adjust the owners' counts.
+        """
+        owners = self._owners[priority]
         while True:
-            owner = next((o for o, queue in turns.items() if any(e.group == group for e in queue)), None)
+            owner = next((o for o, entries in owners.items() if any(e.group == group for e in entries)), None)
             if owner is None:
                 return
-            queue = turns.pop(owner)
-            entry = next(entry for entry in queue if entry.group == group)
-            queue.remove(entry)
-            if queue:
-                turns[owner] = queue
+            entries = owners.pop(owner)
+            entry = next(entry for entry in entries if entry.group == group)
+            entries.remove(entry)
+            if entries:
+                owners[owner] = entries
             yield entry

@@ -1,4 +1,4 @@
-"""Signs that a text is not what was said: loops, early stops, impossible rates of words."""
+"""Checks of a text alone: repetition loops, early stops, impossible word rates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Sequence
 
 MAX_COMPRESSION_RATIO = 2.4
-"""Text that zlib shrinks more than this is repetition (openai/whisper's `compression_ratio_threshold`)."""
+"""Text that zlib compresses more than this is repetitive: openai/whisper's `compression_ratio_threshold`."""
 MAX_WORDS_PER_SECOND = 6.0
 MAX_CHARACTERS_PER_SECOND = 12.0
-"""For scripts written without spaces, where a character counts as a word."""
+"""For scripts written without spaces, where each character counts as a word."""
 EARLY_STOP_SECONDS = 0.8
-"""The text may end this long before the last speech that voice activity detection heard."""
+"""Seconds that a text may end before the last detected speech does."""
 
 _LOOP_RUN = 3
 _SHORT_RUN_REPEATS = 5
@@ -20,11 +20,11 @@ _SHORT_RUN_REPEATS = 5
 _INSIDE_WORDS = "'’"
 
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-"""Unicode names of characters of scripts that put no spaces between words start with one of these."""
+"""Prefixes of the Unicode names of characters of scripts written without spaces."""
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of UTF-8 over bytes of its zlib compression."""
+    """Size in UTF-8 divided by the compressed size; 0 for an empty text."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
@@ -35,9 +35,9 @@ def is_unspaced(character: str) -> bool:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, without punctuation and case; in scripts written without spaces, its characters.
+    """Casefolded words without punctuation; in scripts written without spaces, single characters.
 
-    `1-2-3` is three words: Whisper writes down counting like that.
+    `1-2-3` is three words: Whisper writes counting like that.
     """
     words: list[str] = []
     letters = ""
@@ -52,10 +52,10 @@ def words_of(text: str) -> list[str]:
 
 
 def is_looped(text: str) -> bool:
-    """Whether a text repeats itself as no speaker does.
+    """Whether a text is a repetition loop.
 
-    True for a run of three words or more said twice in a row, a shorter run five times in a row, or a text that
-    compresses more than `MAX_COMPRESSION_RATIO` times.
+    True if a run of three words or more occurs twice in a row, or a shorter run five times in a row, or if the text
+    compresses more than `MAX_COMPRESSION_RATIO` times. In scripts written without spaces the limit is six characters.
     """
     words = words_of(text)
     if compression_ratio(text) > MAX_COMPRESSION_RATIO:
@@ -67,7 +67,7 @@ def is_looped(text: str) -> bool:
 
 
 def _repeats(words: Sequence[str], length: int, times: int) -> bool:
-    """Whether some run of `length` words stands `times` times in a row."""
+    """Whether a run of `length` words occurs `times` times in a row."""
     needed = length * (times - 1)
     matched = 0
     for earlier, later in zip(words, words[length:]):
@@ -78,16 +78,16 @@ def _repeats(words: Sequence[str], length: int, times: int) -> bool:
 
 
 def is_too_fast(text: str, seconds: float) -> bool:
-    """Whether nobody says `text` in `seconds` of speech."""
+    """Whether a text has more words than fit into `seconds` of speech."""
     words = words_of(text)
     if not words:
         return False
     unspaced = sum(is_unspaced(word[0]) for word in words)
     limit = MAX_CHARACTERS_PER_SECOND if unspaced * 2 > len(words) else MAX_WORDS_PER_SECOND
-    # A second of grace: voice activity detection trims the edges of very short clips.
+    # One second more: voice activity detection trims the edges of very short clips.
     return len(words) > limit * (seconds + 1.0)
 
 
 def stops_early(text_end: float, speech_end: float) -> bool:
-    """Whether a text ends too long before the speech does; both in seconds."""
+    """Whether a text ends over `EARLY_STOP_SECONDS` before the speech does; both in seconds."""
     return speech_end - text_end > EARLY_STOP_SECONDS

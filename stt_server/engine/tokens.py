@@ -1,4 +1,4 @@
-"""Tokens around one call of CTranslate2's `generate`: the prompt before it, the segments after it."""
+"""Converts between text and tokens: the prompt of CTranslate2's `generate`, and the segments in its output."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from faster_whisper.tokenizer import Tokenizer
 from stt_server.engine.types import DecodeOptions
 
 MAX_LENGTH = 448
-"""Tokens of Whisper's decoder, the prompt's included."""
+"""Most tokens in Whisper's decoder, including the prompt."""
 MAX_PROMPT_TOKENS = MAX_LENGTH // 2 - 1
 SECONDS_PER_TIMESTAMP = 0.02
 TOKENS_PER_SECOND = 25
 TOKENS_AT_LEAST = 16
 CONTEXT_TOKENS = 64
-"""Of what was said just before: all of these, or none, as CTranslate2 wants prompts of one length in a batch.
+"""Tokens of context, all of them or none: CTranslate2 needs prompts of the same length in a batch.
 
-Word error rates of live streams, of 1260 words and 3618, without and with them: base 13.7 and 13.3 %, tiny.en 9.0 and
-9.4 %. Of 16 or 32 tokens, a piece of a sentence, both models make more errors than without.
+Word error rates of live streams (1260 and 3618 words) without and with context: base 13.7 and 13.3 %, tiny.en 9.0 and
+9.4 %. With 16 or 32 tokens, which are less than a sentence, both models make more errors than without context.
 """
 
 
 @dataclass(frozen=True)
 class TimedTokens:
-    """The tokens of one segment, between two timestamps in seconds from the start of the window."""
+    """The text tokens of one segment, with its timestamps in seconds from the start of the window."""
 
     start: float
     end: float
@@ -34,7 +34,7 @@ class TimedTokens:
 
 
 def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, ...]:
-    """The tokens of what was said before the audio: hotwords, the prompt, the context; cut to `MAX_PROMPT_TOKENS`."""
+    """Tokens of hotwords, prompt and context, in this order, at most `MAX_PROMPT_TOKENS`."""
     earlier: list[int] = []
     context = tokenizer.encode(" " + options.context.strip())[-CONTEXT_TOKENS:] if options.context.strip() else []
     if len(context) < CONTEXT_TOKENS:
@@ -48,17 +48,17 @@ def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, .
 
 
 def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:
-    """The tokens before the text: what was said earlier, then language and task.
+    """The full prompt: earlier text, then language and task.
 
-    Timestamps are always decoded: on a shortened window, decoding without them makes Whisper loop.
+    Timestamps are always decoded: on a shortened window, Whisper loops without them.
     """
     return [*([tokenizer.sot_prev, *earlier] if earlier else []), *tokenizer.sot_sequence]
 
 
 def max_length(seconds: float, prompt: int) -> int:
-    """CTranslate2's `max_length` for so many seconds of audio after a prompt of so many tokens.
+    """CTranslate2's `max_length` for a window with `seconds` of audio and `prompt` tokens before the text.
 
-    A loop is cut where no speech could have got to: scripts that cost several tokens a letter stay under
+    Bounds a loop to more tokens than speech can have: even scripts with several tokens for each letter stay below
     `TOKENS_PER_SECOND`. CTranslate2 generates at most half of `max_length`.
     """
     wanted = math.ceil(TOKENS_AT_LEAST + seconds * TOKENS_PER_SECOND)
@@ -66,10 +66,10 @@ def max_length(seconds: float, prompt: int) -> int:
 
 
 def split_segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) -> list[TimedTokens]:
-    """Cuts decoded tokens at their timestamps.
+    """Split decoded tokens at their timestamps.
 
     Args:
-        window_end: seconds; the end of a segment whose closing timestamp is missing.
+        window_end: seconds; the end of a segment without a closing timestamp, and the latest end of any.
     """
     return [segment for segment in _segments(tokens, tokenizer, window_end) if segment.tokens]
 
@@ -90,7 +90,7 @@ def _segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) ->
 
 
 def by_segment(values: Sequence[float], segments: Sequence[TimedTokens]) -> list[list[float]]:
-    """A value for each token of some segments, segment by segment."""
+    """Split per-token values into one list for each segment."""
     position = 0
     parts = []
     for segment in segments:

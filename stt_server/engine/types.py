@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out of it. Times are seconds, log-probabilities natural."""
+"""The engine's inputs and outputs. Times are in seconds, log-probabilities are natural logarithms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Samples = npt.NDArray[np.float32]
 
 
 class Chunk(Protocol):
-    """At most 30 s of a recording: what `stt_server.audio.split` makes and what the engine recognizes."""
+    """At most 30 s of a recording, as `stt_server.audio.split` cuts it."""
 
     @property
     def samples(self) -> Samples: ...
@@ -28,33 +28,38 @@ class Chunk(Protocol):
 
     @property
     def speech(self) -> tuple[tuple[float, float], ...]:
-        """Spans in which speech was heard, in seconds from the start of the chunk."""
+        """Detected speech: (start, end) in seconds from the start of the chunk, in order."""
         ...
 
     @property
     def speech_certain(self) -> bool:
-        """Voice activity detection was sure; else the model itself decides whether anybody spoke."""
+        """Whether the VAD was certain of speech. If not, the model's own output decides whether there was any."""
         ...
 
 
 def speech_seconds(chunk: Chunk) -> float:
-    """How long speech was heard in a chunk."""
+    """Total duration of the detected speech."""
     return sum(end - start for start, end in chunk.speech)
+
+
+def speech_end(chunk: Chunk) -> float:
+    """End of the last detected speech, in seconds from the start of the chunk; 0 if there is none."""
+    return chunk.speech[-1][1] if chunk.speech else 0.0
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How a request wants its chunks decoded."""
+    """A request's options for decoding its chunks."""
 
     language: str | None = None
-    """ISO 639-1 code; None: detected."""
+    """ISO 639-1 code; None: detect it."""
     candidate_languages: tuple[str, ...] = ()
-    """Detection chooses among these; empty: among all that the model knows."""
+    """Codes to choose from when detecting; empty: all that the model supports."""
     task: Literal["transcribe", "translate"] = "transcribe"
     prompt: str = ""
     context: str = ""
-    """What was said just before the audio. Unlike the prompt it is no wish of the caller's: it is cut to a length that
-    other chunks have too, so that they can be recognized together."""
+    """Text recognized just before this audio. Unlike the caller's prompt it is cut to a fixed number of tokens, so that
+    chunks of different streams can share a batch."""
     hotwords: tuple[str, ...] = ()
     word_timestamps: bool = False
 
@@ -80,29 +85,29 @@ class Segment:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What one model made of one chunk. Times are from the start of the recording."""
+    """One model's result for one chunk. Times count from the start of the recording."""
 
     segments: tuple[Segment, ...]
     language: str
     language_probability: float | None
-    """0 to 1; None if the language was forced, or the model knows only one."""
+    """0 to 1; None if the language was given, or the model supports only one."""
     token_logprobs: tuple[float, ...]
-    """Of the text tokens, in order; never of timestamps."""
+    """Of the text tokens, in order, without timestamps."""
     looped: bool
-    """The text repeats itself, on the full window too."""
+    """Whether the text is a repetition loop, even on the full window."""
     suppressed: str | None = None
-    """Why a text was dropped as invented, of `invention.REASONS`; there are no segments then."""
+    """Why the text was dropped as a hallucination, one of `hallucination.REASONS`; there are no segments then."""
 
     @property
     def text(self) -> str:
-        """Whisper marks a word's start with a space, so segments join as they are."""
+        """Segments' texts joined as they are: Whisper starts each word with a space."""
         return "".join(segment.text for segment in self.segments).strip()
 
 
 def confidence_of(logprobs: Iterable[float]) -> float | None:
     """exp(mean log-probability) of text tokens, 0 to 1: the geometric mean of their probabilities.
 
-    None where there is no token, so nothing to be sure of.
+    None if there are no tokens.
     """
     values = list(logprobs)
     return math.exp(sum(values) / len(values)) if values else None
@@ -115,7 +120,7 @@ class ModelInfo:
     """`cpu` or `cuda`."""
     compute_type: str
     languages: tuple[str, ...] = field(repr=False)
-    """Codes that can be forced, sorted; just `en` for an English-only model."""
+    """Supported codes, sorted; just `en` for an English-only model."""
 
     @property
     def multilingual(self) -> bool:
@@ -124,50 +129,51 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """One chunk to be recognized."""
+    """A chunk to recognize, with its options."""
 
     chunk: Chunk
     options: DecodeOptions
     draft: bool = False
-    """Soon out of date: decoded once, whatever comes out."""
+    """A draft of an unfinished utterance: decoded only once, however good the result."""
     wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
-    """Whether somebody still waits for it; asked in any thread."""
+    """Whether a caller is still waiting for the result. May be called in any thread."""
 
 
 class Recognizer(Protocol):
-    """A loaded model. Its methods may be called from several threads at once."""
+    """A loaded model. Thread-safe."""
 
     @property
     def info(self) -> ModelInfo: ...
 
     def group_of(self, job: ChunkJob) -> Hashable:
-        """Jobs of one group can be recognized together."""
+        """Jobs of the same group can share a batch."""
         ...
 
     def batch_limit(self, group: Hashable) -> int:
-        """How many jobs of a group are worth recognizing together on this device, at least 1."""
+        """Most jobs of a group that are worth batching on this device, at least 1."""
         ...
 
     def recognize_batch(
         self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
     ) -> list[Hypothesis]:
-        """Recognizes jobs of one group; blocks.
+        """Recognize jobs of one group. Blocks.
 
         Args:
-            more: gives jobs of the same group that may join, until it gives none; a recognizer need not ask.
+            more: returns jobs of the same group that join the batch, and an empty list once there are no more. A
+                recognizer need not call it.
 
         Returns:
             A hypothesis for each job, then for each that joined, in order.
 
         Raises:
-            Abandoned: none of them is wanted any more.
-            Exception: whatever the model failed with; `failures.failure_of` knows what it means.
+            Abandoned: no caller is waiting for any of the jobs.
+            Exception: any error of the model; `health.failures.failure_of` classifies it.
         """
         ...
 
 
 def join_text(parts: Iterable[str]) -> str:
-    """Texts as one text: with a space between them, but for scripts that are written without."""
+    """Join texts with spaces, except between characters of scripts written without spaces."""
     joined = ""
     for part in filter(None, (part.strip() for part in parts)):
         spaced = joined and not (_stands_alone(joined[-1]) or _stands_alone(part[0]))
@@ -176,7 +182,7 @@ def join_text(parts: Iterable[str]) -> str:
 
 
 def _stands_alone(character: str) -> bool:
-    """Whether no space belongs beside a character: Chinese and Japanese with their punctuation, Thai and its kin."""
+    """Whether a character takes no space beside it: Chinese, Japanese, their punctuation, Thai, Lao, Myanmar, Khmer."""
     return (unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3") or (
         "\u0e00" <= character <= "\u0eff" or "\u1000" <= character <= "\u109f" or "\u1780" <= character <= "\u17ff"
     )

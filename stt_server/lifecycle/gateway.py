@@ -1,12 +1,15 @@
-"""The HTTP side of a service as the service sees it: made, and joined with it, by whoever starts both."""
+"""The gateway as a service sees it. The entry points bring the implementation, which the service may not import."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+from stt_server.config import Settings
 
 
 class Gateway(Protocol):
-    """The HTTP face of a service, made by whoever starts it."""
+    """The HTTP server in front of a service, in the same process."""
 
     @property
     def port(self) -> int: ...
@@ -16,14 +19,13 @@ class Gateway(Protocol):
     async def stop(self, grace_s: float) -> None: ...
 
     def take_leave(self) -> None:
-        """Tells callers with each answer that their next request belongs on another connection."""
+        """Close each connection after its current response, so that clients connect elsewhere."""
         ...
 
     def renew_certificate(self) -> None:
-        """Reads its TLS files again. Raises OSError, and goes on with what it has."""
+        """Load the TLS files again. Raises OSError and keeps the old ones if they can't be used."""
         ...
 
 
-def address_of(host: str, port: int) -> str:
-    """`host:port`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+MakeGateway = Callable[[str, Settings], Gateway]
+"""Makes the gateway in front of a gRPC target."""

@@ -1,4 +1,4 @@
-"""Starting, ready, stopping; and how many calls are being answered."""
+"""The state of a service, and the calls that it is answering."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 State = Literal["starting", "ready", "stopping", "stopped"]
+"""`stopped`: calls in progress are being cut off."""
 
-TELLING_S = 0.5
-"""Longest wait until those who are cut off have been told."""
+CUT_OFF_S = 0.5
+"""Longest wait until calls that were cut off have sent their errors. Seconds."""
 
 
 class Readiness:
-    """What a service is up to."""
+    """Gates and counts calls of SpeechToText. Event loop only."""
 
     def __init__(self) -> None:
         self.state: State = "starting"
         self.in_flight = 0
-        """Calls of SpeechToText that have been let in and are not answered yet."""
+        """Calls that arrived and are not answered yet."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._hurried = asyncio.Event()
+        self._drain_ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -32,9 +33,14 @@ class Readiness:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Counts a call for as long as the context lasts. The task that it is answered in is the call's own."""
+        """Count a call until the context exits. A drain that times out cancels the current task.
+
+        Raises:
+            RuntimeError: not called from a task.
+        """
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - calls are answered in tasks
+        if task is None:
+            raise RuntimeError("answering() needs a task to cancel")
         self.in_flight += 1
         self._tasks.add(task)
         self._idle.clear()
@@ -46,27 +52,30 @@ class Readiness:
             if self.in_flight == 0:
                 self._idle.set()
 
-    def hurry(self) -> None:
-        """Ends a drain: those whose answers aren't there are told so at once."""
-        self._hurried.set()
+    def end_drain(self) -> None:
+        """Make `drain` cut off at once what is in flight, now or when it begins."""
+        self._drain_ended.set()
 
-    async def drain(self, until: float) -> int:
-        """Waits until no call is in flight; at `until` (monotonic seconds), or when hurried, the rest is cut off.
+    async def drain(self, deadline: float) -> int:
+        """Wait until no call is in flight; at the deadline, or on `end_drain`, cut the others off.
+
+        Args:
+            deadline: monotonic seconds.
 
         Returns:
-            How many were cut off.
+            Number of calls that were cut off.
         """
-        ends = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(self._hurried.wait())]
-        left = max(0.0, until - time.monotonic())
+        ends = [asyncio.ensure_future(self._idle.wait()), asyncio.ensure_future(self._drain_ended.wait())]
+        left = max(0.0, deadline - time.monotonic())
         await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if cut_off := self._cut_off():
-            await asyncio.wait(ends[:1], timeout=TELLING_S)
+            await asyncio.wait(ends[:1], timeout=CUT_OFF_S)
         for end in ends:
             end.cancel()
         return cut_off
 
     def _cut_off(self) -> int:
-        """Ends the calls that are still being answered: they are cancelled while the state is `stopped`. How many."""
+        """Cancel all calls. They are answered with `not_ready`, because the state is `stopped`."""
         self.state = "stopped"
         tasks = list(self._tasks)
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Taking up a changed configuration, and replaced certificates, while the service runs."""
+"""Applies changes of the configuration file, and of the PEM files that it names, while the service runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stt_server.app import Service
-from stt_server.backend import Route, route_of
+from stt_server.backend import FallbackRoute, fallback_route
 from stt_server.config import ConfigError, Settings
 from stt_server.config.changes import Change, change, refuse_to_open, refuse_torn
 from stt_server.config.load import read, unreadable
@@ -20,7 +20,7 @@ from stt_server.config.watch import Look, Settling
 from stt_server.observability.logs import LEVELS, set_level
 from stt_server.security.tls import ServerPems, server_pems
 
-LOOK_EVERY_S = 0.25
+POLL_S = 0.25
 TLS_FILES = "the files of TLS_CERT, TLS_KEY and TLS_CLIENT_CA"
 FALLBACK_FILES = "the files of FALLBACK_CA, FALLBACK_CERT and FALLBACK_KEY"
 
@@ -29,153 +29,153 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """What the files of one look make, read and checked."""
+class _Candidate:
+    """A new configuration, read and validated, not applied yet."""
 
     change: Change
-    route: Route | None
+    route: FallbackRoute | None
     pems: ServerPems | None
-    """None: without TLS, or as they are."""
-    held: bytes
-    """By the file."""
+    """None: without TLS, or the files can't be used."""
+    data: bytes
+    """Content of the configuration file."""
     problems: tuple[str, ...]
-    """Of PEM files: what was taken up from them before stays, and the rest goes on. Without secrets."""
+    """PEM files that can't be used, without secrets. Their old content stays in use; the rest is applied."""
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What came of one offer."""
+class _Outcome:
+    """Result of one reading of the files."""
 
     problems: tuple[str, ...] = ()
-    taken: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    """Changed keys that need a restart."""
     warnings: tuple[str, ...] = ()
 
 
 class Reloader:
-    """Looks at a service's file and at the PEM files that it names, and has the service follow what changes.
+    """Watches the files of a service and applies what changes.
 
-    A file that the service could not start with changes nothing. It is looked at again until it can be taken up.
+    A file with which the service could not start changes nothing; it is read again until it can be applied.
     """
 
     def __init__(self, path: Path, service: Service) -> None:
         self._path = path
         self._service = service
         self._settling = Settling()
-        self._said = _Said()
-        self._held = b""
-        """By the file, when it was last taken up."""
-        self._hung_up = asyncio.Event()
-        # Of its own: a file system that doesn't answer holds up nobody else.
+        self._outcome = _Outcome()
+        self._applied_data = b""
+        """Content of the configuration file when it was last applied."""
+        self._requested = asyncio.Event()
+        # A thread of its own: a file system that hangs blocks nothing else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="configuration")
 
-    def hang_up(self) -> None:
-        """Has the files read at once, as SIGHUP asks."""
-        self._hung_up.set()
+    def reload_now(self) -> None:
+        """Read the files at once, as SIGHUP asks."""
+        self._requested.set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Watch until cancelled."""
         try:
-            # What changed between the start's own reading and this one is noticed here.
-            await self._take_up(Look(), quiet=True)
+            # Notices what changed since the start read the files.
+            await self._reload(Look(), quiet=True)
             while True:
-                await self._look(await self._pause())
+                await self._poll(requested=await self._wait())
         finally:
             self._thread.shutdown(wait=False)
 
-    async def _pause(self) -> bool:
-        """Returns when it is time for a look: whether somebody asked for it."""
+    async def _wait(self) -> bool:
+        """Wait for the next poll. Returns whether `reload_now` asked for it."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._hung_up.wait(), LOOK_EVERY_S)
-        asked = self._hung_up.is_set()
-        self._hung_up.clear()
-        return asked
+            await asyncio.wait_for(self._requested.wait(), POLL_S)
+        requested = self._requested.is_set()
+        self._requested.clear()
+        return requested
 
-    async def _look(self, asked: bool) -> None:
+    async def _poll(self, *, requested: bool) -> None:
         look = Look()
         await self._in_thread(lambda: look.glance(self._settling.paths))
-        if asked or self._settling.due(look.digests(), torn=look.ends_within_a_line(self._path)):
-            await self._take_up(look, quiet=False)
-        elif self._said.problems and self._settling.is_taken(look.digests()):
-            # What the file names may have come to be, although the file is the same.
-            await self._take_up(look, quiet=True)
+        if requested or self._settling.due(look.digests(), torn=look.ends_within_a_line(self._path)):
+            await self._reload(look, quiet=False)
+        elif self._outcome.problems and self._settling.is_taken(look.digests()):
+            # A path in the unchanged file may have become valid.
+            await self._reload(look, quiet=True)
 
-    async def _take_up(self, look: Look, *, quiet: bool) -> None:
-        """Has the service follow what was seen, and tells of it; `quiet`: only if there is news."""
+    async def _reload(self, look: Look, *, quiet: bool) -> None:
+        """Read and apply the files. `quiet`: log and count only what differs from the last outcome."""
         running = self._service.settings
         try:
-            offer = await self._in_thread(lambda: self._offer(look, running))
+            candidate = await self._in_thread(lambda: self._read(look, running))
         except ConfigError as error:
-            said = _Said((str(error),))
+            outcome = _Outcome((str(error),))
         else:
-            said = self._follow(offer)
+            outcome = self._apply(candidate)
         self._settling.take(look.digests())
-        before, self._said = self._said, said
-        if not quiet or said.taken or said.problems != before.problems:
-            self._count(said)
-            self._tell(said, running)
+        before, self._outcome = self._outcome, outcome
+        if not quiet or outcome.applied or outcome.problems != before.problems:
+            self._count(outcome)
+            self._log(outcome, running)
 
-    def _offer(self, look: Look, running: Settings) -> _Offer:
-        """Blocks. Raises ConfigError: the file is none that the service could start with."""
+    def _read(self, look: Look, running: Settings) -> _Candidate:
+        """Blocks. Raises ConfigError if the service could not start with the file."""
         try:
             data = look.read(self._path)
         except OSError as error:
             raise unreadable(self._path, error) from None
-        refuse_torn(self._held, data, source=str(self._path))
+        refuse_torn(self._applied_data, data, source=str(self._path))
         wanted = read(data, running.service, source=str(self._path))
         refuse_to_open(running, wanted, data, source=str(self._path))
-        to_be = change(running, wanted)
+        to_apply = change(running, wanted)
         problems = []
         route, pems = self._service.route, None
         try:
-            route = route_of(to_be.settings, look.read)
+            route = fallback_route(to_apply.settings, look.read)
         except ConfigError as error:
-            if to_be.names_fallback:
+            if to_apply.names_fallback:
                 raise
             problems.append(str(error))
         try:
             pems = server_pems(running, look.read)
         except ConfigError as error:
             problems.append(str(error))
-        return _Offer(to_be, route, pems, data, tuple(problems))
+        return _Candidate(to_apply, route, pems, data, tuple(problems))
 
-    def _follow(self, offer: _Offer) -> _Said:
-        """Has the service follow; what there is to say of it."""
-        self._held = offer.held
-        problems, taken = list(offer.problems), list(offer.change.taken)
-        if offer.route != self._service.route and not offer.change.names_fallback:
-            taken.append(FALLBACK_FILES)
-        self._service.follow(offer.change.settings, offer.route)
+    def _apply(self, candidate: _Candidate) -> _Outcome:
+        self._applied_data = candidate.data
+        problems, applied = list(candidate.problems), list(candidate.change.taken)
+        if candidate.route != self._service.route and not candidate.change.names_fallback:
+            applied.append(FALLBACK_FILES)
+        self._service.apply(candidate.change.settings, candidate.route)
         try:
-            if offer.pems is not None and self._service.renew_certificate(offer.pems):
-                taken.append(TLS_FILES)
+            if candidate.pems is not None and self._service.renew_certificate(candidate.pems):
+                applied.append(TLS_FILES)
         except OSError as error:
             problems.append(str(error))
-        return _Said(tuple(problems), tuple(taken), offer.change.waiting, offer.change.settings.warnings)
+        return _Outcome(tuple(problems), tuple(applied), candidate.change.waiting, candidate.change.settings.warnings)
 
-    def _count(self, said: _Said) -> None:
-        reloads = self._service.reloads
-        if said.taken or not said.problems:
-            reloads.read("applied" if said.taken else "unchanged", len(said.waiting))
-        if said.problems:
+    def _count(self, outcome: _Outcome) -> None:
+        reloads = self._service.instruments.reloads
+        if outcome.applied or not outcome.problems:
+            reloads.read("applied" if outcome.applied else "unchanged", len(outcome.waiting))
+        if outcome.problems:
             reloads.refused()
 
-    def _tell(self, said: _Said, before: Settings) -> None:
+    def _log(self, outcome: _Outcome, before: Settings) -> None:
         level = self._service.settings.log_level
         if level != before.log_level:
-            # What is said of the change itself is said by the more talkative of both.
+            # The change of the level itself is logged at the more verbose of the two.
             set_level(min(level, before.log_level, key=LEVELS.index))
-        if said.problems:
-            log.error("a changed configuration is not taken up: %s", "; ".join(said.problems))
-        if said.taken:
-            log.info("a changed configuration is taken up: %s", ", ".join(said.taken))
-        elif not said.problems:
-            log.info("the configuration was read again: nothing that could be taken up is new")
-        for warning in said.warnings:
+        if outcome.problems:
+            log.error("configuration not applied: %s", "; ".join(outcome.problems))
+        if outcome.applied:
+            log.info("configuration applied: %s", ", ".join(outcome.applied))
+        elif not outcome.problems:
+            log.info("configuration reloaded: no changes to apply")
+        for warning in outcome.warnings:
             if warning not in before.warnings:
                 log.warning(warning)
-        if said.waiting:
-            log.warning("changed keys that wait for a restart: %s", ", ".join(said.waiting))
+        if outcome.waiting:
+            log.warning("configuration: restart to apply changes of %s", ", ".join(outcome.waiting))
         if level != before.log_level:
             set_level(level)
 

@@ -9,191 +9,162 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
-from protos.stt.v1.wire import ReadyLine
+from protos.stt.v1.wire import ReadyLine, host_port
 from stt_server.app import Service
-from stt_server.backend import usable_cores
 from stt_server.config import ConfigError, Role, Settings, config_path, load
-from stt_server.engine.loading import ModelLoadError, ModelOptions, reporting_load_errors
+from stt_server.engine.loading import ModelLoadError
 from stt_server.engine.types import Recognizer
-from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import EngineLost
-from stt_server.lifecycle.gateway import Gateway, address_of
-from stt_server.lifecycle.process_limits import end_within, let_go_of_output, prepare
+from stt_server.lifecycle.gateway import MakeGateway
+from stt_server.lifecycle.process_limits import discard_unwritable_output, exit_within, set_process_limits
 from stt_server.lifecycle.reload import Reloader
+from stt_server.lifecycle.whisper import load_whisper
 from stt_server.observability.logs import configure
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
-FALLBACK_TEMPERATURES = (0.4, 0.8)
-"""The primary decodes once, as the fallback has the better answer; the fallback has nobody behind it."""
+EXIT_GRACE_S = 1.0
+"""From the end of the drain to a forced exit. Seconds."""
 
-LEAVING_S = 1.0
-"""After the drain, until whatever still runs ends with the process. Seconds."""
+LoadModel = Callable[[Settings], Recognizer]
 
 log = logging.getLogger(__name__)
 
 
-def run(
-    name: Role,
-    make_gateway: Callable[[str, Settings], Gateway],
-    load_model: Callable[[Settings], Recognizer] | None = None,
-) -> int:
-    """Serves until SIGTERM or SIGINT; the exit status. A second SIGINT ends the drain; more of SIGTERM change nothing.
+def run(role: Role, make_gateway: MakeGateway, load_model: LoadModel = load_whisper) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status.
 
-    0 after a drain, 1 where the machine is the cause (a port taken, a model lost), 2 where the configuration is.
+    0 after a drain; 1 if the system failed (a port is taken, the model is lost); 2 if the configuration is wrong.
 
     Args:
-        load_model: loads and warms the model; None: Whisper, as configured.
+        load_model: loads and warms the model.
     """
     parser = argparse.ArgumentParser(
-        prog=f"stt-{name}", description=f"The {name} speech-to-text service. CONFIG_PATH names its .env file."
+        prog=f"stt-{role}", description=f"The {role} speech-to-text service. CONFIG_PATH names its .env file."
     )
     parser.parse_args()
     try:
-        return _run(name, make_gateway, load_model or load_whisper)
+        return _run(role, make_gateway, load_model)
     finally:
-        let_go_of_output()
+        discard_unwritable_output()
 
 
-def _run(
-    name: Role, make_gateway: Callable[[str, Settings], Gateway], load_model: Callable[[Settings], Recognizer]
-) -> int:
+def _run(role: Role, make_gateway: MakeGateway, load_model: LoadModel) -> int:
     try:
-        path = config_path(name, os.environ)
-        settings = load(path, name)
+        path = config_path(role, os.environ)
+        settings = load(path, role)
         configure(settings.log_format, settings.log_level)
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the ready line says what its start would
-        prepare()
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start-up messages repeat the ready line
+        set_process_limits()
         for warning in settings.warnings:
             log.warning(warning)
         return asyncio.run(_serve(path, settings, make_gateway, load_model))
     except (ConfigError, ModelLoadError) as error:
-        return _complain(name, error, EXIT_CONFIGURATION)
+        return _fail(role, error, EXIT_CONFIGURATION)
     except EngineLost as error:
-        _complain(name, f"the model is lost, start it anew: {error.__cause__ or error}", EXIT_FAILED)
-        # At once: Python would wait for the threads of inferences that may hang, and free a model that can't be freed.
+        _fail(role, f"the model is lost; restart the service: {error.__cause__ or error}", EXIT_FAILED)
+        # Without cleanup: Python would wait for threads of hanging inferences and free a model that can't be freed.
         os._exit(EXIT_FAILED)
     except OSError as error:
-        return _complain(name, error, EXIT_FAILED)
+        return _fail(role, error, EXIT_FAILED)
 
 
-def _complain(name: Role, error: Exception | str, status: int) -> int:
-    log.debug("the start failed", exc_info=error if isinstance(error, Exception) else None)
-    with contextlib.suppress(OSError):  # a full disk hides the line, and must not change the status
-        print(f"stt-{name}: {error}", file=sys.stderr, flush=True)
+def _fail(role: Role, error: Exception | str, status: int) -> int:
+    log.debug("start failed", exc_info=error if isinstance(error, Exception) else None)
+    with contextlib.suppress(OSError):  # a full disk must not change the status
+        print(f"stt-{role}: {error}", file=sys.stderr, flush=True)
     return status
 
 
-async def _serve(
-    path: Path,
-    settings: Settings,
-    make_gateway: Callable[[str, Settings], Gateway],
-    load_model: Callable[[Settings], Recognizer],
-) -> int:
-    stop = asyncio.Event()
+async def _serve(path: Path, settings: Settings, make_gateway: MakeGateway, load_model: LoadModel) -> int:
     service = Service(settings, load_model, make_gateway)
     reloader = Reloader(path, service)
-    _hear_signals(service, stop, reloader)
-    watching: asyncio.Future[None] | None = None
+    stop = _handle_signals(service, reloader)
     try:
-        started = asyncio.ensure_future(service.start())
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if started.done():
-            await started
-            # Only now: of what stops a start, the one line of its end tells.
-            watching = asyncio.ensure_future(reloader.run())
-            watching.add_done_callback(_tell_of_end)
-            _say_ready(service)
-            losing = asyncio.ensure_future(service.losing_model())
-            await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
-            end_within(max(service.settings.drain_timeout_s, LEAVING_S), EXIT_FAILED if service.lost else 0)
-        else:
-            started.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await started
+        if await _start(service, stop):
+            # Reloading begins only now, so that a failed start prints one line and nothing else.
+            async with _reloading(reloader):
+                _print_ready_line(service)
+                await _wait_first(stop.wait(), service.wait_model_lost())
+                grace_s = max(service.settings.drain_timeout_s, EXIT_GRACE_S)
+                exit_within(grace_s, EXIT_FAILED if service.model_error else 0)
     finally:
-        if watching is not None:
-            watching.cancel()
         await service.stop()
-    if service.lost is not None:
-        raise service.lost
-    end_within(LEAVING_S, 0)
+    if service.model_error is not None:
+        raise service.model_error
+    exit_within(EXIT_GRACE_S, 0)
     return 0
 
 
-def _tell_of_end(watching: asyncio.Future[None]) -> None:
-    """The service goes on without being watched; that must not go unnoticed."""
-    if not watching.cancelled() and watching.exception() is not None:
-        log.error("changes of the configuration are no longer noticed: restart", exc_info=watching.exception())
+async def _start(service: Service, stop: asyncio.Event) -> bool:
+    """Start the service; False if `stop` was set first. Raises what the start raises."""
+    starting = asyncio.ensure_future(service.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done():
+        await starting
+        return True
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    return False
 
 
-def _hear_signals(service: Service, stop: asyncio.Event, reloader: Reloader) -> None:
-    """SIGTERM and SIGINT stop the service, SIGHUP has its file read.
+@contextlib.asynccontextmanager
+async def _reloading(reloader: Reloader) -> AsyncIterator[None]:
+    def log_failure(task: asyncio.Future[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("configuration watch failed: restart to apply further changes", exc_info=task.exception())
 
-    A second Ctrl-C is somebody who waits; supervisors and scripts repeat SIGTERM, or pass one on beside a Ctrl-C, and
-    don't mean that work be lost.
+    task = asyncio.ensure_future(reloader.run())
+    task.add_done_callback(log_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _wait_first(*events: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.ensure_future(event) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+def _handle_signals(service: Service, reloader: Reloader) -> asyncio.Event:
+    """Stop on SIGTERM and SIGINT, reload on SIGHUP. Returns the event that is set to stop.
+
+    A second SIGINT ends the drain: somebody is waiting at the terminal. A second SIGTERM doesn't, since supervisors
+    and scripts repeat it, or send it in addition to a Ctrl-C.
     """
+    stop = asyncio.Event()
     interrupted = False
 
     def interrupt() -> None:
         nonlocal interrupted
         if interrupted:
-            service.hurry()
+            service.end_drain()
         interrupted = True
         stop.set()
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
-    loop.add_signal_handler(signal.SIGHUP, reloader.hang_up)
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload_now)
+    return stop
 
 
-def _say_ready(service: Service) -> None:
-    try:
-        print(_ready_line(service), flush=True)
-    except OSError as error:
-        raise OSError(f"can't say on standard output that it is ready: {error.strerror}") from error
-
-
-def _ready_line(service: Service) -> ReadyLine:
+def _print_ready_line(service: Service) -> None:
     settings = service.settings
-    grpc = address_of(settings.host, service.grpc_port)
-    http = None if service.http_port is None else address_of(settings.host, service.http_port)
-    return ReadyLine(settings.service, grpc, http)
-
-
-def load_whisper(settings: Settings) -> Recognizer:
-    """Loads and warms the model; takes seconds.
-
-    Raises:
-        ModelLoadError: it can't be used as configured.
-    """
-    # What the concurrency is by default depends on the device, which CTranslate2 tells once the model is loaded.
-    on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda())
-    options = ModelOptions(
-        path=Path(settings.model_path),
-        name=settings.model_name,
-        device=settings.device,
-        device_index=settings.device_index,
-        compute_type=settings.compute_type,
-        cpu_threads=settings.cpu_threads,
-        workers=settings.concurrency(on_cpu, usable_cores()),
-        beam_size=settings.beam_size,
-        encoder_window=settings.encoder_window,
-        temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
-    )
-    with reporting_load_errors(options):
-        recognizer = WhisperRecognizer(options)
-        recognizer.warm_up()
-    return recognizer
-
-
-def _has_cuda() -> bool:
-    import ctranslate2
-
-    return bool(ctranslate2.get_cuda_device_count() > 0)
+    http = None if service.http_port is None else host_port(settings.host, service.http_port)
+    line = ReadyLine(settings.service, host_port(settings.host, service.grpc_port), http)
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise OSError(f"can't write the ready line to standard output: {error.strerror}") from error

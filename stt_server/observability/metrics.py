@@ -20,7 +20,7 @@ from stt_server.audio.sandbox.worker import EXIT_REASONS, ExitReason
 from stt_server.engine.hallucination import REASONS as SUPPRESSED_REASONS
 from stt_server.errors import Refused
 from stt_server.observability.call_record import STREAM, TRANSCRIBE, Call
-from stt_server.request import Progress
+from stt_server.request import Trace
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `Metrics.exposition`."""
@@ -154,17 +154,17 @@ class Metrics:
         """Adds audio of a live stream."""
         self._audio.inc(seconds)
 
-    def observe_utterance(self, progress: Progress) -> None:
+    def observe_utterance(self, trace: Trace) -> None:
         """Adds one utterance of a live stream to the metrics of models; `stt_fallback_total` counts requests alone."""
-        for reason in progress.reasons:
+        for reason in trace.reasons:
             self._reasons.labels(reason.value).inc()
-        for suppressed in progress.suppressed:
+        for suppressed in trace.suppressed:
             if suppressed in SUPPRESSED_REASONS:
                 self._suppressed.labels(suppressed).inc()
         for histogram, value in (
-            (self._primary_infer, progress.primary_infer),
-            (self._fallback_infer, progress.fallback_infer),
-            (self._queue_wait, progress.queue_wait),
+            (self._primary_infer, trace.primary_infer),
+            (self._fallback_infer, trace.fallback_infer),
+            (self._queue_wait, trace.queue_wait),
         ):
             if value is not None:
                 histogram.observe(value)

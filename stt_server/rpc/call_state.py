@@ -1,60 +1,65 @@
-"""One call as `rpc` sees it: who calls, how far it got, and what its trailing metadata says."""
+"""State of one call while it is processed, and the trailing metadata and log record made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from protos.stt.v1 import wire
-from protos.stt.v1.errors import ERROR_DOMAIN, ErrorKind, header_safe
+from protos.stt.v1.errors import ErrorKind, header_safe
 from stt_server.errors import Refused
-from stt_server.observability.call_record import Call, Endpoint
-from stt_server.request import Progress, Transcript
+from stt_server.observability.call_record import STREAM, TRANSCRIBE, Call, Endpoint
+from stt_server.request import Trace, Transcript
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 def request_id_of(metadata: Metadata) -> str:
-    """The caller's `x-req-id` if it is fit for a header and a log, else a new one."""
+    """The caller's `x-req-id` if it is well formed, else a new id."""
     given = values_of(metadata, wire.X_REQ_ID)
     return given[0] if given and wire.is_request_id(given[0]) else wire.new_request_id()
 
 
 def values_of(metadata: Metadata, name: str) -> list[str]:
-    """The values of a metadata entry, in order; names are lower case."""
+    """All values of a metadata key (lower case), in order."""
     return [value if isinstance(value, str) else value.decode("latin-1") for key, value in metadata if key == name]
 
 
 @dataclass
 class CallState:
-    """Filled in while a call is worked on."""
+    """Filled in while a call is processed."""
 
     method: str
-    """Full gRPC method name."""
+    """Full gRPC method name, such as `/stt.v1.SpeechToText/Transcribe`."""
     endpoint: Endpoint
     request_id: str
     started: float
     """Monotonic seconds."""
     key_name: str | None = None
     audio_bytes: int | None = None
-    progress: Progress = field(default_factory=Progress)
+    trace: Trace = field(default_factory=Trace)
     transcript: Transcript | None = None
     status: StatusCode = StatusCode.OK
     kind: ErrorKind | None = None
     message: str = ""
     refused: Refused | None = None
+    """Reason of an Overloaded."""
+
+    @classmethod
+    def begin(cls, method: str, metadata: Metadata, now: float) -> CallState:
+        """State of a call that arrived `now` (monotonic seconds)."""
+        endpoint = STREAM if method.endswith("StreamTranscribe") else TRANSCRIBE
+        return cls(method, endpoint, request_id_of(metadata), now)
 
     def fail(self, status: StatusCode, kind: ErrorKind | None, message: str = "") -> None:
         self.status, self.kind, self.message = status, kind, message
 
-    def story(self, now: float) -> Call:
-        """What is told to metrics, log and snapshot. `now`: monotonic seconds."""
-        progress, transcript = self.progress, self.transcript
+    def record(self, now: float) -> Call:
+        """Record for metrics, request log and snapshot. `now`: monotonic seconds."""
+        trace, transcript = self.trace, self.transcript
         return Call(
             endpoint=self.endpoint,
             method=self.method,
@@ -67,40 +72,40 @@ class CallState:
             refused=self.refused,
             error_message=header_safe(self.message),
             model=transcript.answer.model if transcript else None,
-            route_reasons=tuple(reason.value for reason in progress.reasons),
-            fallback_result=progress.fallback_result,
-            fallback_error=progress.fallback_error,
-            queue_wait=progress.queue_wait,
-            primary_infer=progress.primary_infer,
-            fallback_infer=progress.fallback_infer,
-            audio_seconds=progress.audio_seconds,
-            suppressed=progress.suppressed,
+            route_reasons=tuple(reason.value for reason in trace.reasons),
+            fallback_result=trace.fallback_result,
+            fallback_error=trace.fallback_error,
+            queue_wait=trace.queue_wait,
+            primary_infer=trace.primary_infer,
+            fallback_infer=trace.fallback_infer,
+            audio_seconds=trace.audio_seconds,
+            suppressed=trace.suppressed,
             audio_bytes=self.audio_bytes,
             language=transcript.answer.language if transcript else None,
         )
 
 
 current_call: ContextVar[CallState] = ContextVar("current_call")
-"""The call that the running task works on: set by the interceptor, read by the servicers."""
+"""The call that the running task processes: set by the interceptor, read by the servicers."""
 
 
 def trailing_metadata(call: CallState, now: float) -> list[tuple[str, str]]:
-    """What every answer tells of itself; the gateway mirrors it in headers. `now`: monotonic seconds."""
+    """Trailing metadata of every response; the gateway repeats it in headers. `now`: monotonic seconds."""
     entries = [(wire.X_REQ_ID, call.request_id), *_timings(call), (wire.X_TOTAL_MS, _ms(now - call.started))]
     if call.transcript is not None:
         entries += _routing(call.transcript)
-    if call.progress.fallback_error:
-        entries.append((wire.X_FALLBACK_ERROR, call.progress.fallback_error))
+    if call.trace.fallback_error:
+        entries.append((wire.X_FALLBACK_ERROR, call.trace.fallback_error))
     return entries
 
 
 def _timings(call: CallState) -> list[tuple[str, str]]:
-    """Every step's time; of an error, of those steps only that it got to."""
-    progress = call.progress
+    """Milliseconds of each step; for an error, only of the steps that were reached."""
+    trace = call.trace
     steps = (
-        (wire.X_QUEUE_WAIT_MS, progress.queue_wait),
-        (wire.X_PRIMARY_INFER_MS, progress.primary_infer),
-        (wire.X_FALLBACK_INFER_MS, progress.fallback_infer),
+        (wire.X_QUEUE_WAIT_MS, trace.queue_wait),
+        (wire.X_PRIMARY_INFER_MS, trace.primary_infer),
+        (wire.X_FALLBACK_INFER_MS, trace.fallback_infer),
     )
     answered = call.transcript is not None
     return [(name, _ms(seconds or 0.0)) for name, seconds in steps if seconds is not None or answered]
@@ -115,36 +120,6 @@ def _routing(transcript: Transcript) -> list[tuple[str, str]]:
         (wire.X_FINAL_MODEL, header_safe(transcript.answer.model)),
         (wire.X_ROUTE_REASON, reasons or "none"),
     ]
-
-
-def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -> list[tuple[str, str | bytes]]:
-    """What every error adds: its type, its message, when to retry, and the same as `google.rpc` details."""
-    wait = retry_after_s if retry_after_s is not None else kind.retry_after_s
-    entries: list[tuple[str, str | bytes]] = [
-        (wire.X_ERROR_TYPE, kind.type),
-        (wire.X_ERROR_MESSAGE, header_safe(message)),
-        (wire.GRPC_STATUS_DETAILS, _details(kind, message, wait)),
-    ]
-    if wait is not None and kind.tells_retry_after:
-        entries.append((wire.RETRY_AFTER_MS, str(max(1, round(wait * 1000)))))
-    if kind.pushed_back:
-        entries.append((wire.GRPC_RETRY_PUSHBACK, "-1"))
-    return entries
-
-
-def _details(kind: ErrorKind, message: str, wait: float | None) -> bytes:
-    details: Sequence[error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo]
-    details = [error_details_pb2.ErrorInfo(reason=kind.type.upper(), domain=ERROR_DOMAIN)]
-    if wait is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(wait * 1000))
-        details = [*details, error_details_pb2.RetryInfo(retry_delay=delay)]
-    status = status_pb2.Status(code=StatusCode[kind.status].value[0], message=header_safe(message))
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return bytes(status.SerializeToString())
 
 
 def _ms(seconds: float) -> str:

@@ -12,7 +12,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from stt_server.audio import AudioFormat
 from stt_server.engine.types import DecodeOptions, Segment, Word
 from stt_server.errors import InvalidArgument
-from stt_server.request import Answer, Job, Progress, Transcript
+from stt_server.request import Answer, Request, Trace, Transcript, Upload
 from stt_server.routing import Policy, Reason
 
 T = TypeVar("T")
@@ -36,16 +36,15 @@ _ENCODINGS = {int(wire): name for name, wire in _WIRE_ENCODINGS.items()}
 _REASONS = {reason: pb.RouteReason.Value(f"ROUTE_REASON_{reason.name}") for reason in Reason}
 
 
-def job_of(request: pb.TranscribeRequest, request_id: str, deadline: float | None) -> Job:
-    """The job that a request asks for.
+def request_of(message: pb.TranscribeRequest, request_id: str, deadline: float | None) -> Request:
+    """The request in a message.
 
     Raises:
         InvalidArgument: an enum value that this version doesn't know.
     """
-    options = request.options
-    return Job(
-        audio=request.audio,
-        format=format_of(request.format),
+    options = message.options
+    return Request(
+        source=Upload(message.audio, format_of(message.format)),
         options=options_of(options),
         request_id=request_id,
         policy=policy_of(options),
@@ -86,9 +85,9 @@ def _known(table: Mapping[int, T], value: int, field: str) -> T:
         raise InvalidArgument(f"{field}: unknown value {value}") from None
 
 
-def request_of(job: Job) -> pb.TranscribeRequest:
-    """The request with which the primary asks the fallback for the same job."""
-    options = job.options
+def message_of(request: Request) -> pb.TranscribeRequest:
+    """The message with which the primary passes a request on to the fallback."""
+    options, upload = request.options, request.upload
     return pb.TranscribeRequest(
         options=pb.TranscribeOptions(
             language=options.language or "",
@@ -99,16 +98,16 @@ def request_of(job: Job) -> pb.TranscribeRequest:
             word_timestamps=options.word_timestamps,
         ),
         format=pb.AudioFormat(
-            encoding=_WIRE_ENCODINGS[job.format.encoding],
-            sample_rate_hertz=job.format.sample_rate,
-            channel_count=job.format.channels,
+            encoding=_WIRE_ENCODINGS[upload.format.encoding],
+            sample_rate_hertz=upload.format.sample_rate,
+            channel_count=upload.format.channels,
         ),
-        audio=job.audio,
+        audio=upload.data,
     )
 
 
-def response_of(transcript: Transcript, progress: Progress, request_id: str, total_s: float) -> pb.TranscribeResponse:
-    """The response to a job; `total_s` in seconds."""
+def response_of(transcript: Transcript, trace: Trace, request_id: str, total_s: float) -> pb.TranscribeResponse:
+    """The response to a request; `total_s` in seconds."""
     answer = transcript.answer
     return pb.TranscribeResponse(
         request_id=request_id,
@@ -119,9 +118,9 @@ def response_of(transcript: Transcript, progress: Progress, request_id: str, tot
         segments=[_segment(s, model) for s, model in zip(answer.segments, answer.segment_models)],
         routing=_routing(transcript),
         timings=pb.Timings(
-            queue_wait=duration(progress.queue_wait or 0.0),
-            primary_infer=duration(progress.primary_infer or 0.0),
-            fallback_infer=duration(progress.fallback_infer or 0.0),
+            queue_wait=duration(trace.queue_wait or 0.0),
+            primary_infer=duration(trace.primary_infer or 0.0),
+            fallback_infer=duration(trace.fallback_infer or 0.0),
             total=duration(total_s),
         ),
     )

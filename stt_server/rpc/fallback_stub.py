@@ -1,4 +1,4 @@
-"""The primary's way to the fallback: a gRPC stub with a deadline and one retry."""
+"""Client of the fallback: a gRPC stub with a deadline and one retry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc, wire
 from protos.stt.v1.errors import FallbackCode, fallback_code_of
 from stt_server.cascade.breaker import Health
-from stt_server.request import Answer, FallbackError, Job
-from stt_server.rpc.convert import answer_of, request_of
+from stt_server.cascade.fallback import FallbackError
+from stt_server.request import Answer, Request
+from stt_server.rpc.convert import answer_of, message_of
 from stt_server.rpc.server_options import MESSAGE_SLACK_BYTES
 
 MAX_BACKOFF_S = 1
@@ -32,7 +33,7 @@ def channel_options(max_upload_bytes: int) -> list[tuple[str, Any]]:
 
 
 class FallbackStub:
-    """Asks the fallback. Close it when done."""
+    """Calls the fallback over gRPC. Close it when done."""
 
     def __init__(
         self,
@@ -45,8 +46,8 @@ class FallbackStub:
         """
         Args:
             target: any gRPC target.
-            api_key: sent as Bearer; empty: nothing is sent.
-            credentials: of TLS; None: in the clear.
+            api_key: sent as a Bearer token; empty: none is sent.
+            credentials: for TLS; None: plaintext.
         """
         self._target = target
         self._credentials = credentials
@@ -62,40 +63,40 @@ class FallbackStub:
         self._stub = speech_pb2_grpc.SpeechToTextStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
-    async def transcribe(self, job: Job, timeout_s: float) -> Answer:
-        """The fallback's answer to the same job, within `timeout_s` seconds.
+    async def transcribe(self, request: Request, timeout_s: float) -> Answer:
+        """Send a request to the fallback and return its answer, within `timeout_s` seconds.
 
         Raises:
-            FallbackError: with the fallback's error type, or what the transport says; `invalid_answer` for one that
-                can't be right.
+            FallbackError: its code is the fallback's error type, or follows from the transport's status;
+                `invalid_answer` for an answer that can't be right.
         """
-        metadata = (*self._key, (wire.X_REQ_ID, job.request_id))
+        metadata = (*self._key, (wire.X_REQ_ID, request.request_id))
         try:
             response: pb.TranscribeResponse = await self._stub.Transcribe(
-                request_of(job), timeout=timeout_s, metadata=metadata
+                message_of(request), timeout=timeout_s, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             raise FallbackError(_code_of(error)) from error
-        if not _sensible(response):
+        if not _is_valid(response):
             raise FallbackError("invalid_answer")
         return answer_of(response)
 
     async def health(self, timeout_s: float) -> Health:
-        """How the fallback is, by its own word. It needs no key, and costs no token of the rate limit."""
+        """Check the fallback's health. Needs no key, and takes no token of the rate limit."""
         request = health_pb2.HealthCheckRequest(service=wire.SPEECH_SERVICE)
         try:
             response = await self._health.Check(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return "silent"
-            # Who knows no health checks is there all the same.
+            # A server without the health service is up all the same.
             return "serving" if error.code() is grpc.StatusCode.UNIMPLEMENTED else "away"
         return "serving" if response.status == health_pb2.HealthCheckResponse.SERVING else "away"
 
     async def reconnect(self) -> None:
-        """Lets go of its connections, and of calls on them, for new ones.
+        """Replace the connections, ending the calls on them.
 
-        A connection through a network that lost packets for long is slow to notice that they pass again.
+        A connection that lost packets for long takes long to recover once they pass again.
         """
         old = self._channel
         self._connect()
@@ -106,15 +107,15 @@ class FallbackStub:
 
 
 def _code_of(error: grpc.aio.AioRpcError) -> FallbackCode:
-    """What goes into `fallback_error`: the fallback's own error type, else what the transport says."""
+    """The `fallback_error` code: the fallback's own error type, else derived from the status."""
     if "CLIENT: Received message larger" in (error.details() or ""):
-        return "invalid_answer"  # larger than any can be; gRPC on this side refuses it
-    said = [value for name, value in error.trailing_metadata() or () if name == wire.X_ERROR_TYPE]
-    return fallback_code_of(error.code().name, said[0] if said and isinstance(said[0], str) else "")
+        return "invalid_answer"  # refused by gRPC on this side: no valid answer is as large
+    types = [value for name, value in error.trailing_metadata() or () if name == wire.X_ERROR_TYPE]
+    return fallback_code_of(error.code().name, types[0] if types and isinstance(types[0], str) else "")
 
 
-def _sensible(response: pb.TranscribeResponse) -> bool:
-    """Whether it can be the answer of a service of ours: it names its model, and its numbers are in their ranges."""
+def _is_valid(response: pb.TranscribeResponse) -> bool:
+    """Whether a response names its model and all of its numbers are finite and in range."""
     probabilities = [word.probability for segment in response.segments for word in segment.words]
     if response.HasField("language_probability"):
         probabilities.append(response.language_probability)
@@ -125,5 +126,5 @@ def _sensible(response: pb.TranscribeResponse) -> bool:
         for segment in response.segments
         for number in (segment.avg_logprob, segment.no_speech_prob, segment.compression_ratio)
     ]
-    in_range = all(-0.001 <= probability <= 1.001 for probability in probabilities)  # NaN is in no range
+    in_range = all(-0.001 <= probability <= 1.001 for probability in probabilities)  # False for NaN
     return bool(response.routing.final_model) and in_range and all(map(math.isfinite, numbers))

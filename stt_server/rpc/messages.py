@@ -1,4 +1,4 @@
-"""Messages as strangers send them: read once their caller was let in, parsed where an error can still be told."""
+"""Reading and parsing of request messages. The interceptor reads raw bytes, so that a refusal needs no message."""
 
 from __future__ import annotations
 
@@ -12,43 +12,39 @@ from stt_server.errors import DeadlineExceeded, InvalidArgument
 
 Parse = Callable[[bytes], Any]
 
-UNSENT_TIMEOUT_S = 1800.0
-"""The longest that the one message of a unary call may take: 16 MiB at 10 KiB/s."""
+RECEIVE_TIMEOUT_S = 1800.0
+"""Longest time for the message of a unary call to arrive: 16 MiB at 10 KiB/s."""
 
 
-async def raw_message(requests: AsyncIterator[bytes]) -> bytes:
-    """The message of a unary call, before it is parsed.
+async def read_message(requests: AsyncIterator[bytes]) -> bytes:
+    """Read the message of a unary call, unparsed.
 
     Raises:
-        InvalidArgument: there is none.
-        DeadlineExceeded: it does not come.
+        InvalidArgument: the call ended without a message.
+        DeadlineExceeded: no message within `RECEIVE_TIMEOUT_S`.
     """
-    # Not wait_for(), which forgets that it was cancelled where the message comes in the same moment.
-    coming = asyncio.ensure_future(anext(aiter(requests)))
+    # wait_for() loses a cancellation that arrives together with the message.
+    reading = asyncio.ensure_future(anext(aiter(requests)))
     try:
-        await asyncio.wait((coming,), timeout=UNSENT_TIMEOUT_S)
-        if not coming.done():
-            raise DeadlineExceeded("the message came in too slowly")
-        return coming.result()
+        await asyncio.wait((reading,), timeout=RECEIVE_TIMEOUT_S)
+        if not reading.done():
+            raise DeadlineExceeded("the message took too long to arrive; check the connection or send less")
+        return reading.result()
     except StopAsyncIteration:
-        raise InvalidArgument("the call ended without a message") from None
+        raise InvalidArgument("the call ended without a message; send one request") from None
     finally:
-        coming.cancel()
+        reading.cancel()
 
 
-async def parsed(requests: AsyncIterator[bytes], parse: Parse) -> AsyncIterator[Any]:
-    """The messages of a stream.
-
-    Raises:
-        InvalidArgument: one is none.
-    """
+async def parse_messages(requests: AsyncIterator[bytes], parse: Parse) -> AsyncIterator[Any]:
+    """Parse the messages of a stream. Raises InvalidArgument, as `parse_message`."""
     async for raw in requests:
-        yield parsed_message(raw, parse)
+        yield parse_message(raw, parse)
 
 
-def parsed_message(raw: bytes, parse: Parse) -> Any:
-    """Raises InvalidArgument: it is none."""
+def parse_message(raw: bytes, parse: Parse) -> Any:
+    """Raises InvalidArgument if `raw` can't be parsed."""
     try:
         return parse(raw)
     except DecodeError:
-        raise InvalidArgument("the message can't be read; make it with the stubs of speech.proto") from None
+        raise InvalidArgument("the message can't be parsed; use stubs generated from speech.proto") from None

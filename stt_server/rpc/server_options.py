@@ -1,46 +1,46 @@
-"""Sizes and times of a gRPC server."""
+"""Limits of the gRPC server."""
 
 from __future__ import annotations
 
 from typing import Any
 
 MESSAGE_SLACK_BYTES = 4 * 1024 * 1024
-"""Over the upload limit, so that a request which is somewhat too large gets the contract's error instead of gRPC's."""
+"""Over the upload limit, so that a slightly too large request gets `payload_too_large` instead of gRPC's own error."""
 
-METADATA_BYTES = 16 * 1024
-"""Of a call's metadata, in all, as HTTP/2 counts it: gRPC refuses more with RESOURCE_EXHAUSTED, before we see any."""
+MAX_METADATA_BYTES = 16 * 1024
+"""All metadata of a call, in HTTP/2's accounting. gRPC refuses more with RESOURCE_EXHAUSTED before it calls us."""
 
-CALLS_PER_CONNECTION = 1024
-"""That a client may have open on one connection; its further ones wait on its side."""
+MAX_CALLS_PER_CONNECTION = 1024
+"""Open calls of one connection; the client's further calls wait on its side."""
 
-CONNECTIONS = 4096
-"""One more is closed as it opens."""
+MAX_CONNECTIONS = 4096
+"""One more is closed as soon as it opens."""
 
-CALLS_UNSEEN = 16384
-"""That have arrived and that no handler has taken over yet; gRPC cancels further ones. Those that their callers reset
-count until they are thrown out: with gRPC's own limit, 1000, one connection could have everybody's calls cancelled."""
+MAX_PENDING_CALLS = 16384
+"""Calls that arrived and that no handler has taken yet; gRPC cancels further ones. Calls that were reset count until
+they are discarded: with gRPC's default of 1000 a single connection could get everybody's calls cancelled."""
 
-HANDSHAKE_S = 15
-"""From the opening of a connection to its first words of HTTP/2."""
+HANDSHAKE_TIMEOUT_S = 15
+"""From accepting a connection to its HTTP/2 preface."""
 
 
 def server_options(max_upload_bytes: int) -> list[tuple[str, Any]]:
-    """Options of the server. `maximum_concurrent_rpcs` is left alone: it would refuse health checks of a busy one."""
-    largest = max_upload_bytes + MESSAGE_SLACK_BYTES
+    """Options of the server. `maximum_concurrent_rpcs` stays unset: it would refuse health checks under load."""
+    max_message_bytes = max_upload_bytes + MESSAGE_SLACK_BYTES
     return [
-        ("grpc.max_receive_message_length", largest),
-        ("grpc.max_send_message_length", largest),
-        # One number twice, here and below: between the two, chance decides; the more there is, the likelier a refusal.
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-        ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
-        ("grpc.server.max_pending_requests", CALLS_UNSEEN),
-        ("grpc.server.max_pending_requests_hard_limit", CALLS_UNSEEN),
-        ("grpc.max_allowed_incoming_connections", CONNECTIONS),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
-        # Two processes on one port would share its callers silently; the second must fail instead.
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # Equal soft and hard limits: between the two gRPC refuses at random, the likelier the more metadata there is.
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1000),
+        # A second process on the same port must fail; with SO_REUSEPORT the two would silently share its callers.
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 10000),
-        # Connections end after five minutes, calls on them don't: clients look names up again and find new pods.
+        # Ends connections, not calls, after five minutes: clients resolve names again and find new pods.
         ("grpc.max_connection_age_ms", 300000),
     ]

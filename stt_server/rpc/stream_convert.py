@@ -1,4 +1,4 @@
-"""Protobuf to a live session's messages, and its events to protobuf."""
+"""Conversion of a live session's messages and events from and to protobuf."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from stt_server.rpc.convert import duration, format_of, options_of, policy_of, r
 from stt_server.streaming.events import (
     ENDPOINT_SILENCE,
     Audio,
+    Empty,
+    Final,
     Flush,
     Interim,
     Message,
-    Nothing,
     Sent,
-    Speech,
+    SpeechStarted,
     StreamConfig,
 )
 
-_TYPES = {"started": pb.SpeechEvent.TYPE_STARTED, "ended": pb.SpeechEvent.TYPE_ENDED}
-
 
 async def messages_of(requests: AsyncIterator[pb.StreamTranscribeRequest]) -> AsyncIterator[Message]:
-    """A session's messages, from the wire's.
+    """Convert a caller's requests.
 
     Raises:
-        InvalidArgument: an enum value that this version doesn't know.
+        InvalidArgument: unknown enum value.
     """
     async for request in requests:
         yield _message(request)
@@ -37,7 +36,7 @@ def _message(request: pb.StreamTranscribeRequest) -> Message:
         return Audio(request.audio)
     if payload == "flush":
         return Flush()
-    return _config(request.config) if payload == "config" else Nothing()
+    return _config(request.config) if payload == "config" else Empty()
 
 
 def _config(config: pb.StreamConfig) -> StreamConfig:
@@ -52,11 +51,8 @@ def _config(config: pb.StreamConfig) -> StreamConfig:
 
 
 def event_of(sent: Sent, request_id: str) -> pb.StreamTranscribeResponse:
-    """An event as it goes over the wire."""
-    event, heard = sent.event, duration(sent.heard)
-    if isinstance(event, Speech):
-        spoken = pb.SpeechEvent(type=_TYPES[event.type], offset=duration(event.offset))
-        return pb.StreamTranscribeResponse(speech_event=spoken, audio_processed=heard)
+    """Convert an event; `request_id` goes into a final's result."""
+    event, processed = sent.event, duration(sent.audio_processed)
     if isinstance(event, Interim):
         interim = pb.Interim(
             utterance=event.utterance,
@@ -64,6 +60,11 @@ def event_of(sent: Sent, request_id: str) -> pb.StreamTranscribeResponse:
             unstable_text=event.unstable,
             language=event.language,
         )
-        return pb.StreamTranscribeResponse(interim=interim, audio_processed=heard)
-    result = response_of(event.transcript, event.progress, request_id, event.total)
-    return pb.StreamTranscribeResponse(final=pb.Final(utterance=event.utterance, result=result), audio_processed=heard)
+        return pb.StreamTranscribeResponse(interim=interim, audio_processed=processed)
+    if isinstance(event, Final):
+        result = response_of(event.transcript, event.trace, request_id, event.total)
+        final = pb.Final(utterance=event.utterance, result=result)
+        return pb.StreamTranscribeResponse(final=final, audio_processed=processed)
+    type_ = pb.SpeechEvent.TYPE_STARTED if isinstance(event, SpeechStarted) else pb.SpeechEvent.TYPE_ENDED
+    speech = pb.SpeechEvent(type=type_, offset=duration(event.offset))
+    return pb.StreamTranscribeResponse(speech_event=speech, audio_processed=processed)

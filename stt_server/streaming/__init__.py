@@ -1,7 +1,7 @@
-"""A live session: bytes as they come -> events. Knows no gRPC, no protobuf, no Prometheus.
+"""Live streams: bytes as they arrive -> events. Knows no gRPC, protobuf or Prometheus.
 
-    wire bytes -> intake (samples) -> activity (probabilities) -> endpointing (utterances)
-    an utterance -> drafts -> agreement (stable prefixes) -> interims; and at its end a final
+    bytes -> resampling (samples) -> voice activity (probabilities) -> endpointing (events)
+    an utterance -> drafts -> agreement (stable prefixes) -> interims; when it has ended, a final
 
-`session` holds it together for one stream, `registry` knows all streams of a service.
+`registry` opens and drains all streams of a service. `session` runs one stream, from its config to its last event.
 """

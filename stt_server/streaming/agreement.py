@@ -1,6 +1,6 @@
-"""Stable prefixes: what two hypotheses in a row agree on stays.
+"""Stable prefixes of successive hypotheses: words that two hypotheses in a row share do not change any more.
 
-Local agreement (LocalAgreement-2): Liu et al. 2020, "Low-latency sequence-to-sequence speech recognition and
+LocalAgreement-2: Liu et al. 2020, "Low-latency sequence-to-sequence speech recognition and
 translation by partial hypothesis selection"; used for Whisper by Macháček et al. 2023, "Turning Whisper into real-time
 transcription system".
 """
@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from stt_server.engine.text_checks import is_unspaced
 
 _ANCHOR = 3
-"""Words before a place in one text that find the same place in another one."""
+"""Words in a row that align the stable text with a new hypothesis, and the largest shift between them in words."""
 
 
 class Agreement:
-    """The text of one utterance as it grows."""
+    """Splits the text of one utterance into a stable and an unstable part."""
 
     def __init__(self) -> None:
         self.stable = ""
-        """Only ever grows."""
+        """Only grows."""
         self.unstable = ""
-        """What the latest hypothesis says behind it, with the space between them."""
+        """The rest of the latest hypothesis, including the space before it."""
         self._stable_words: list[str] = []
         self._previous: list[str] = []
 
@@ -32,61 +32,64 @@ class Agreement:
         return len(self._stable_words)
 
     def add(self, text: str) -> bool:
-        """Takes the next hypothesis of the whole utterance. Whether stable or unstable text changed."""
+        """Add a hypothesis of the whole utterance; return whether the stable or the unstable text changed."""
         before = (self.stable, self.unstable)
         words = split_words(text)
         agreed = _common(self._previous, words)
         self._previous = words
-        place = _place_of(self._stable_words, words)
-        rest = self._mark_behind_stable(words, place) + "".join(words[place:])
-        if agreed > place:
-            fresh = words[place:agreed]
+        start = _align(self._stable_words, words)
+        rest = self._punctuation_after_stable(words, start) + "".join(words[start:])
+        if agreed > start:
+            fresh = words[start:agreed]
             if agreed == len(words):
-                # What is said next decides whether this was the end of a sentence.
-                fresh[-1] = _without_end_mark(fresh[-1])
+                # Whether the sentence ends here depends on the next words.
+                fresh[-1] = _strip_punctuation(fresh[-1])
             grown = len(rest) - len("".join(words[agreed:])) - (len(words[agreed - 1]) - len(fresh[-1]))
             self._stable_words += fresh
             self.stable, rest = self.stable + rest[:grown], rest[grown:]
         self.unstable = rest
         return (self.stable, self.unstable) != before
 
-    def _mark_behind_stable(self, words: Sequence[str], place: int) -> str:
-        """The punctuation that the last stable word has in a hypothesis and not in the stable text."""
-        if not place or not self._stable_words:
+    def _punctuation_after_stable(self, words: Sequence[str], start: int) -> str:
+        """Punctuation that the last stable word has in the hypothesis but not in the stable text."""
+        if not start or not self._stable_words:
             return ""
-        shown, said = self._stable_words[-1].strip(), words[place - 1].strip()
-        return said[len(shown) :] if said.startswith(shown) else ""
+        stable, word = self._stable_words[-1].strip(), words[start - 1].strip()
+        return word[len(stable) :] if word.startswith(stable) else ""
 
 
 def split_words(text: str) -> list[str]:
-    """A text cut into words, each with the space before it and its punctuation; where words aren't spaced, into
-    characters. Joined again they are the text, without space at its end."""
+    """Split a text into words, and scripts without spaces into characters.
+
+    Each word keeps the space before it and its punctuation, so that joining them gives the text without outer spaces.
+    """
     words: list[str] = []
     for character in text.strip():
-        begins = character.isspace() or (is_unspaced(character) and _key(character)) or _hyphenates(words, character)
-        if not words or (begins and not words[-1].isspace()) or (words and _ends_unspaced(words[-1], character)):
+        begins = character.isspace() or (is_unspaced(character) and _key(character)) or _is_hyphen(words, character)
+        if not words or (begins and not words[-1].isspace()) or (words and _follows_unspaced(words[-1], character)):
             words.append(character)
         else:
             words[-1] += character
     return words
 
 
-def _hyphenates(words: Sequence[str], character: str) -> bool:
-    """Whether a hyphen joins what follows to a word: Whisper writes down counting as `1-2-3`."""
+def _is_hyphen(words: Sequence[str], character: str) -> bool:
+    """Whether a hyphen follows a word directly: Whisper writes counting as `1-2-3`."""
     return character == "-" and bool(words) and words[-1][-1].isalnum()
 
 
-def _ends_unspaced(word: str, character: str) -> bool:
-    """Whether a spaced word begins right behind an unspaced one."""
+def _follows_unspaced(word: str, character: str) -> bool:
+    """Whether a word starts directly after a character of a script without spaces."""
     return is_unspaced(word.strip()[:1] or " ") and bool(_key(character))
 
 
 def _key(word: str) -> str:
-    """A word without case and punctuation; empty for punctuation."""
+    """The word in lower case without punctuation; empty for punctuation alone."""
     return "".join(c for c in word.casefold() if c.isalnum() or unicodedata.category(c).startswith("M"))
 
 
-def _without_end_mark(word: str) -> str:
+def _strip_punctuation(word: str) -> str:
+    """Remove punctuation from the end of a word."""
     end = len(word)
     while end > 1 and unicodedata.category(word[end - 1]) == "Po" and _key(word[: end - 1]):
         end -= 1
@@ -94,7 +97,7 @@ def _without_end_mark(word: str) -> str:
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many words two texts have in common from their beginning."""
+    """Length of the common prefix of two texts in words, ignoring case and punctuation."""
     count = 0
     for a, b in zip(one, other):
         if (_key(a) or a.strip()) != (_key(b) or b.strip()):
@@ -103,13 +106,15 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-def _place_of(stable: Sequence[str], words: Sequence[str]) -> int:
-    """How many of `words` the stable ones stand for. A hypothesis may have changed its mind about words that are
-    stable, and count one more or less of them: their last words tell the place."""
+def _align(stable: Sequence[str], words: Sequence[str]) -> int:
+    """Number of `words` that correspond to the stable ones.
+
+    A hypothesis may contradict stable words and have more or fewer of them; the last stable words align the two.
+    """
     for length in range(min(_ANCHOR, len(stable)), 0, -1):
         tail = [_key(word) for word in stable[-length:]]
-        ends = [end for end in range(length, len(words) + 1) if [_key(w) for w in words[end - length : end]] == tail]
-        near = [end for end in ends if abs(end - len(stable)) <= _ANCHOR]
+        matches = [end for end in range(length, len(words) + 1) if [_key(w) for w in words[end - length : end]] == tail]
+        near = [end for end in matches if abs(end - len(stable)) <= _ANCHOR]
         if near:
             return min(near, key=lambda end: abs(end - len(stable)))
     return min(len(stable), len(words))

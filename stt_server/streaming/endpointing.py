@@ -1,10 +1,9 @@
-"""Where utterances begin and end: one probability of speech after the other in, utterances out."""
+"""Finds where utterances start and end: a probability of speech per window in, speech events out."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +21,14 @@ from stt_server.audio.vad import (
     WINDOW,
     speech_spans,
 )
+from stt_server.streaming.events import (
+    WINDOW_SECONDS,
+    PossibleSpeech,
+    SpeechEnded,
+    SpeechEvent,
+    SpeechStarted,
+    UtteranceBounds,
+)
 
 
 def _windows(seconds: float) -> int:
@@ -29,72 +36,33 @@ def _windows(seconds: float) -> int:
 
 
 PAD = _windows(0.4)
-"""Kept before an utterance, as before a recording's speech: first sounds are heard late."""
+"""Windows kept before an utterance, as in recordings: VAD detects first sounds late."""
 
 TAIL = _windows(0.3)
-"""Kept behind it. With less than before a recording's pause, recognition can begin while an endpoint silence lasts: an
-utterance is the same whether or not it does."""
+"""Windows kept after an utterance: fewer than in recordings, so that a speculative recognition during the endpoint
+silence gets exactly the audio of the final one."""
 
 FAINT_PAD = _windows(1.0)
-"""Kept around what may be speech, of which the VAD hears the loudest part at best."""
+"""Windows kept around possible speech, of which VAD detects the loudest part at best."""
 
 LONGEST = _windows(28.0)
-"""An utterance is cut by here: Whisper hears 30 s, and finishes a text better with silence behind it."""
+"""Longest utterance, in windows: Whisper takes 30 s, and completes a text better if silence follows."""
 
 _SOONEST_QUIET = _windows(20.0)
-"""Where endless speech without a pause may be cut, from its start."""
+"""Earliest cut of speech without a pause, in windows from its start."""
 
 _CERTAIN_WITHIN = _windows(0.7)
-"""The windows that make speech certain lie this close together: clicks are sure now and then, speech all along."""
+"""Windows within which speech must become certain: clicks have single certain windows, speech has many in a row."""
 
 _SAME_START = _windows(0.5)
-"""Sounds before a longer gap don't belong to the speech that begins."""
+"""Longest gap in windows between a sound and the speech that it belongs to."""
 
 _FAINT_SILENCE = _windows(2.0)
-"""What may be speech is over after this."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """An utterance, in windows from the start of the stream."""
-
-    start: int
-    end: int
-    """With padding."""
-    speech: tuple[tuple[int, int], ...]
-    certain: bool
-
-    @property
-    def speech_end(self) -> int:
-        return self.speech[-1][1] if self.speech else self.end
-
-
-@dataclass(frozen=True)
-class Started:
-    """Somebody speaks for certain, and has since `at`."""
-
-    at: int
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The utterance that started is over."""
-
-    piece: Piece
-
-
-@dataclass(frozen=True)
-class Perhaps:
-    """Something is over that may have been speech; the model has to decide."""
-
-    piece: Piece
-
-
-Mark = Started | Ended | Perhaps
+"""Windows of silence after which possible speech has ended."""
 
 
 class Endpointer:
-    """Finds utterances. Keeps the probabilities of the current one, and of a second before it."""
+    """Finds utterances. Keeps the probabilities of the current one and of one second before it."""
 
     def __init__(self, endpoint_silence: float) -> None:
         """
@@ -103,22 +71,22 @@ class Endpointer:
         """
         self._endpoint = _windows(endpoint_silence)
         self._now = 0
-        """Windows heard."""
+        """Windows processed."""
         self._probabilities: deque[float] = deque()
         self._loudness: deque[float] = deque()
         self._floor = 0
-        """Windows before belong to earlier utterances."""
+        """End of the last utterance: earlier windows belong to it."""
         self._began: int | None = None
-        """Where a sound began that may become an utterance."""
+        """Start of a sound that may become an utterance."""
         self._start: int | None = None
-        """Where the current utterance's speech began; None: nobody speaks for certain."""
+        """Start of the current utterance's speech; None outside of utterances."""
         self._speaking = False
         self._last = 0
-        """Behind the last window with speech, or with what may be speech while there is no utterance."""
+        """End of the last speech; outside of utterances, of the last possible speech."""
 
     @property
     def kept_from(self) -> int:
-        """No earlier window is needed any more."""
+        """First window that is still needed."""
         return self._now - len(self._probabilities)
 
     @property
@@ -126,13 +94,8 @@ class Endpointer:
         return self._start is not None
 
     @property
-    def in_doubt(self) -> bool:
-        """A sound goes on that may become an utterance."""
-        return self._start is None and self._began is not None
-
-    @property
     def last_speech(self) -> int:
-        """Behind the last window with speech in the current utterance."""
+        """End of the current utterance's last speech, in windows of the stream."""
         return self._last
 
     @property
@@ -140,28 +103,34 @@ class Endpointer:
         """Windows since the last speech of the current utterance."""
         return self._now - self._last
 
-    def push(self, probability: float, loudness: float) -> list[Mark]:
-        """Takes the next window.
+    @property
+    def _seconds(self) -> float:
+        """Length of the processed stream."""
+        return self._now * WINDOW_SECONDS
+
+    def push(self, probability: float, loudness: float) -> list[SpeechEvent]:
+        """Process the next window.
 
         Args:
-            loudness: its root mean square.
+            probability: of speech, 0 to 1.
+            loudness: root mean square of the samples.
         """
         self._probabilities.append(probability)
         self._loudness.append(loudness)
         self._now += 1
-        return self._waiting(probability) if self._start is None else self._within(probability)
+        return self._outside(probability) if self._start is None else self._inside(probability)
 
-    def flush(self) -> list[Mark]:
-        """Ends what goes on now."""
+    def flush(self) -> list[SpeechEvent]:
+        """End the current utterance, or possible speech, at once."""
         if self._start is not None:
-            return [self._end(self._last)]
+            return [self._end()]
         return self._give_up() if self._began is not None else []
 
-    def so_far(self) -> Piece | None:
-        """The current utterance as if it ended here; None where there is none."""
-        return None if self._start is None else self._piece(min(self._now, self._last + TAIL))
+    def so_far(self) -> UtteranceBounds | None:
+        """The current utterance as if it ended here; None outside of one."""
+        return None if self._start is None else self._bounds(min(self._now, self._last + TAIL))
 
-    def _waiting(self, probability: float) -> list[Mark]:
+    def _outside(self, probability: float) -> list[SpeechEvent]:
         if probability >= (FAINT_SILENCE_PROBABILITY if self._speaking else FAINT_PROBABILITY):
             self._speaking = True
             self._last = self._now
@@ -173,7 +142,7 @@ class Endpointer:
             self._forget(self._now - FAINT_PAD)
             return []
         if probability >= CERTAIN_PROBABILITY and self._is_certain():
-            return self._started()
+            return self._start_utterance()
         if self.silence >= max(_FAINT_SILENCE, self._endpoint) or self._now - self._began >= LONGEST:
             return self._give_up()
         return []
@@ -183,8 +152,8 @@ class Endpointer:
         sure = sum(p >= CERTAIN_PROBABILITY for p in self._since(begin))
         return sure >= CERTAIN_WINDOWS
 
-    def _started(self) -> list[Mark]:
-        """Speech is certain; it began where this stretch of it did. What was before may have been speech too."""
+    def _start_utterance(self) -> list[SpeechEvent]:
+        """Start an utterance at the beginning of this run of speech; sounds before it are possible speech."""
         began = self._began or 0
         spans = self._spans(began, self._now)
         start = spans[-1][0]
@@ -192,33 +161,36 @@ class Endpointer:
             if start - end > _SAME_START:
                 break
             start = first
-        before = self._perhaps(began, max(began, start - PAD))
+        before = self._possible_speech(began, max(began, start - PAD))
         self._begin(start)
-        return [*before, Started(start)]
+        return [*before, SpeechStarted(start * WINDOW_SECONDS)]
 
     def _begin(self, start: int) -> None:
         self._start, self._began = start, None
         self._speaking, self._last = True, self._now
         self._forget(max(self._floor, start - PAD))
 
-    def _within(self, probability: float) -> list[Mark]:
+    def _inside(self, probability: float) -> list[SpeechEvent]:
         self._speaking = probability >= (SILENCE_PROBABILITY if self._speaking else SPEECH_PROBABILITY)
         if self._speaking:
             self._last = self._now
         if self.silence >= self._endpoint:
-            return [self._end(self._last)]
+            return [self._end()]
         if self._now - self.kept_from >= LONGEST:
             return self._cut()
         return []
 
-    def _end(self, speech_end: int) -> Ended:
-        """Ends the utterance behind its last speech."""
-        piece = self._piece(min(self._now, speech_end + TAIL))
-        self._over(piece.end)
-        return Ended(piece)
+    def _end(self) -> SpeechEnded:
+        """End the utterance after its last speech."""
+        bounds = self._bounds(min(self._now, self._last + TAIL))
+        self._floor = bounds.end
+        self._start = self._began = None
+        self._speaking = False
+        self._forget(bounds.end)
+        return SpeechEnded(bounds, self._seconds)
 
-    def _cut(self) -> list[Mark]:
-        """Ends an utterance that is too long at the best place, and goes on with the next one."""
+    def _cut(self) -> list[SpeechEvent]:
+        """Cut an utterance that is too long at the best place, and start the next one there."""
         first = self.kept_from
         probabilities = np.array(self._probabilities, dtype=np.float32)
         spans = speech_spans(probabilities, len(probabilities) * WINDOW)
@@ -230,46 +202,43 @@ class Endpointer:
             cut = first + _SOONEST_QUIET + quietest_window(loudness[_SOONEST_QUIET:], probabilities[_SOONEST_QUIET:])
         last = self._last
         speaking = self._speaking
-        ended = self._piece(cut)
+        ended = self._bounds(cut)
         self._floor = cut
         rest = [begin for begin, end in self._spans(cut, self._now) if end > cut]
-        self._begin(max(cut, rest[0]) if rest else cut)
+        start = max(cut, rest[0]) if rest else cut
+        self._begin(start)
         self._last, self._speaking = max(last, cut), speaking
-        return [Ended(ended), Started(self._start or 0)]
+        return [SpeechEnded(ended, self._seconds), SpeechStarted(start * WINDOW_SECONDS)]
 
-    def _give_up(self) -> list[Mark]:
-        """What was heard is not certainly speech."""
-        found = self._perhaps(self._began or 0, self._now)
+    def _give_up(self) -> list[SpeechEvent]:
+        """End a sound that has not become certain speech."""
+        found = self._possible_speech(self._began or 0, self._now)
         self._began, self._speaking = None, False
         self._forget(self._now - FAINT_PAD)
         return found
 
-    def _perhaps(self, begin: int, end: int) -> list[Mark]:
-        """What may be speech between two windows."""
-        heard = self._between(begin, end)
-        spans = speech_spans(heard, len(heard) * WINDOW, FAINT_PROBABILITY, FAINT_SILENCE_PROBABILITY)
+    def _possible_speech(self, begin: int, end: int) -> list[SpeechEvent]:
+        """Possible speech between two windows, if any."""
+        probabilities = self._between(begin, end)
+        spans = speech_spans(probabilities, len(probabilities) * WINDOW, FAINT_PROBABILITY, FAINT_SILENCE_PROBABILITY)
         speech = tuple((begin + a // WINDOW, begin + b // WINDOW) for a, b in spans)
         if not speech or not may_be_speech(self._between(speech[0][0], speech[-1][1])):
             return []
         start = max(self.kept_from, self._floor, speech[0][0] - FAINT_PAD)
         self._floor = min(end, speech[-1][1] + FAINT_PAD)
-        return [Perhaps(Piece(start, self._floor, speech, certain=False))]
+        bounds = UtteranceBounds(start, self._floor, speech, certain=False)
+        return [PossibleSpeech(bounds, self._seconds)]
 
-    def _over(self, end: int) -> None:
-        self._floor = end
-        self._start = self._began = None
-        self._speaking = False
-        self._forget(end)
-
-    def _piece(self, end: int) -> Piece:
-        """The current utterance up to a window."""
+    def _bounds(self, end: int) -> UtteranceBounds:
+        """Bounds of the current utterance up to a window."""
         start = self.kept_from
-        return Piece(start, end, tuple(self._spans(self._start or 0, end)) or ((start, end),), certain=True)
+        return UtteranceBounds(start, end, tuple(self._spans(self._start or 0, end)) or ((start, end),), certain=True)
 
     def _spans(self, begin: int, end: int) -> list[tuple[int, int]]:
-        """Stretches of speech from one window to another."""
-        heard = self._between(begin, end)
-        return [(begin + a // WINDOW, begin + b // WINDOW) for a, b in speech_spans(heard, len(heard) * WINDOW)]
+        """Spans of speech between two windows."""
+        probabilities = self._between(begin, end)
+        spans = speech_spans(probabilities, len(probabilities) * WINDOW)
+        return [(begin + a // WINDOW, begin + b // WINDOW) for a, b in spans]
 
     def _between(self, begin: int, end: int) -> FloatArray:
         return np.array(self._since(begin)[: end - begin], dtype=np.float32)
@@ -279,7 +248,7 @@ class Endpointer:
         return kept[max(0, window - self.kept_from) :]
 
     def _forget(self, before: int) -> None:
-        """Drops what was heard before a window."""
+        """Drop the probabilities before a window."""
         before = max(before, self._floor) if self._start is None else before
         while self._probabilities and self.kept_from < before:
             self._probabilities.popleft()

@@ -1,24 +1,28 @@
-"""What comes into a live session, and what comes out. Times are seconds from the start of the stream."""
+"""Messages into a live session, and events out of it. Times are seconds from the start of the stream."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
-from stt_server.audio import AudioFormat
+from stt_server.audio import SAMPLE_RATE, AudioFormat
+from stt_server.audio.vad import WINDOW
 from stt_server.engine.types import DecodeOptions
 from stt_server.errors import InvalidArgument
-from stt_server.request import Progress, Transcript
+from stt_server.request import Trace, Transcript
 from stt_server.routing import Policy
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
-"""Hertz of live audio."""
+"""Accepted sample rates, in Hz."""
 
 MAX_AUDIO_MESSAGE = 1 << 20
-"""Bytes."""
+"""Largest audio message, in bytes."""
 
 MIN_ENDPOINT_SILENCE, MAX_ENDPOINT_SILENCE, ENDPOINT_SILENCE = 0.1, 5.0, 0.6
-"""Seconds: range and default."""
+"""Range and default of the silence that ends an utterance, in seconds."""
+
+WINDOW_SECONDS = WINDOW / SAMPLE_RATE
+"""Length of a window of voice activity detection: 0.032 s."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,18 @@ class StreamConfig:
     single_utterance: bool = False
 
     def validate(self) -> None:
-        """Raises InvalidArgument, naming the field and its range."""
+        """Raise InvalidArgument with the field's name and range if a value is not accepted."""
         if self.format.encoding == "container":
-            raise InvalidArgument("format.encoding: a stream is headerless; say LINEAR16 or MULAW")
+            raise InvalidArgument("format.encoding: streams carry headerless audio; expected LINEAR16 or MULAW")
         if not MIN_RATE <= self.format.sample_rate <= MAX_RATE:
             raise InvalidArgument(
-                f"format.sample_rate_hertz: a stream needs {MIN_RATE} to {MAX_RATE}, not {self.format.sample_rate}"
+                f"format.sample_rate_hertz: expected {MIN_RATE} to {MAX_RATE}, got {self.format.sample_rate}"
             )
         self.format.validate()
         if not MIN_ENDPOINT_SILENCE <= self.endpoint_silence <= MAX_ENDPOINT_SILENCE:
             raise InvalidArgument(
-                f"endpoint_silence: {MIN_ENDPOINT_SILENCE:g} to {MAX_ENDPOINT_SILENCE:g} s, "
-                f"not {self.endpoint_silence:g}"
+                f"endpoint_silence: expected {MIN_ENDPOINT_SILENCE:g} to {MAX_ENDPOINT_SILENCE:g} s, "
+                f"got {self.endpoint_silence:g}"
             )
 
 
@@ -55,33 +59,75 @@ class Audio:
 
 @dataclass(frozen=True)
 class Flush:
-    """Ends the current utterance now."""
+    """Ends the current utterance at once."""
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """A message without a payload, which breaks the rules."""
+class Empty:
+    """A message without a payload; always rejected."""
 
 
-Message = StreamConfig | Audio | Flush | Nothing
+Message = StreamConfig | Audio | Flush | Empty
 
 
 @dataclass(frozen=True)
-class Speech:
-    """Speech began, or it ended."""
+class UtteranceBounds:
+    """Where an utterance lies in the stream, in VAD windows from the stream's start. Ends are exclusive."""
 
-    type: Literal["started", "ended"]
+    start: int
+    """With padding before the first speech."""
+    end: int
+    """With padding after the last speech."""
+    speech: tuple[tuple[int, int], ...]
+    """Spans of speech, in order; at least one."""
+    certain: bool
+    """False if only the model can decide whether this is speech."""
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """Speech is certain, and began at `offset`."""
+
     offset: float
+
+
+@dataclass(frozen=True)
+class SpeechEnded:
+    """The current utterance has ended."""
+
+    bounds: UtteranceBounds
+    noticed_at: float
+    """Length of the stream that had been processed when the end was noticed."""
+
+    @property
+    def offset(self) -> float:
+        return self.bounds.speech[-1][1] * WINDOW_SECONDS
+
+
+@dataclass(frozen=True)
+class PossibleSpeech:
+    """A sound has ended that may have been speech, such as a whisper; the model decides. Never sent to the caller."""
+
+    bounds: UtteranceBounds
+    noticed_at: float
+    """Length of the stream that had been processed when the end was noticed."""
+
+    @property
+    def started(self) -> float:
+        return self.bounds.speech[0][0] * WINDOW_SECONDS
+
+
+SpeechEvent = SpeechStarted | SpeechEnded | PossibleSpeech
 
 
 @dataclass(frozen=True)
 class Interim:
     utterance: int
-    """From 0."""
+    """Counts from 0."""
     stable: str
-    """Only ever grows within an utterance."""
+    """Only grows within an utterance."""
     unstable: str
-    """May still change. Follows `stable` as it stands, with the space between them in it."""
+    """May still change. Follows `stable` directly; includes the space between them."""
     language: str
 
 
@@ -89,52 +135,52 @@ class Interim:
 class Final:
     utterance: int
     transcript: Transcript
-    progress: Progress
+    trace: Trace
     total: float
-    """Seconds from the end of the utterance being noticed to its final."""
+    """Seconds from the notice of the utterance's end to its final."""
 
 
-Event = Speech | Interim | Final
+Event = SpeechStarted | SpeechEnded | Interim | Final
 
 
 @dataclass(frozen=True)
 class Sent:
-    """An event on its way out."""
+    """An event as the caller receives it."""
 
     event: Event
-    heard: float
-    """How much of the stream had been heard by then."""
+    audio_processed: float
+    """Length of the stream that had been processed when the event was sent."""
 
 
-class Watch(Protocol):
-    """Is told how live streams are doing, in seconds of the service's clock."""
+class StreamObserver(Protocol):
+    """Receives measurements of all live streams. Delays are in seconds of real time."""
 
     def opened(self) -> None: ...
 
     def closed(self) -> None: ...
 
-    def heard(self, seconds: float) -> None:
-        """So much more audio has been heard."""
+    def audio_processed(self, seconds: float) -> None:
+        """Count audio that has passed voice activity detection."""
         ...
 
-    def interim(self, lag: float, first_after: float | None) -> None:
-        """An interim was sent.
+    def interim_sent(self, lag: float, first_after: float | None) -> None:
+        """Record an interim.
 
         Args:
-            lag: the age of the newest audio in it.
-            first_after: of an utterance's first one: since the arrival of the audio in which speech began.
+            lag: age of the newest audio in it.
+            first_after: for an utterance's first interim, the time since the audio arrived in which speech began.
         """
         ...
 
-    def thinned(self) -> None:
-        """An interim was left out."""
+    def interim_thinned(self) -> None:
+        """Count an interim that was skipped or replaced by a newer one."""
         ...
 
-    def final(self, final: Final, after_speech: float, after_endpoint: float) -> None:
-        """A final was sent.
+    def final_sent(self, final: Final, after_speech: float, after_endpoint: float) -> None:
+        """Record a final.
 
         Args:
-            after_speech: since the arrival of the last audio with speech in it.
-            after_endpoint: since the arrival of the audio that ended the utterance.
+            after_speech: time since the utterance's last speech arrived.
+            after_endpoint: time since the audio arrived that ended the utterance.
         """
         ...

@@ -1,86 +1,124 @@
-"""Messages as they come: the rules of a stream, its flow control, its idle timeout."""
+"""Messages of one stream as they arrive: the protocol's rules, flow control and idle timeout."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from stt_server.errors import DeadlineExceeded, InvalidArgument, SttError
-from stt_server.streaming.events import MAX_AUDIO_MESSAGE, Audio, Flush, Message, Nothing, StreamConfig
+from stt_server.streaming.events import MAX_AUDIO_MESSAGE, Audio, Empty, Flush, Message, StreamConfig
 
 _PENDING_SECONDS = 1.0
-"""Of audio not heard yet; no message is read while there is more."""
+"""Unprocessed audio above which no further message is read, in seconds."""
 
 _ARRIVAL_SECONDS = 0.02
-"""Arrivals nearer to each other than this are one."""
+"""Messages that arrive within this many seconds count as one arrival."""
 
 _ARRIVALS = 4096
-"""Remembered: over a minute of messages of 20 ms."""
+"""Arrivals remembered: over a minute of 20 ms messages."""
 
 
 @dataclass(frozen=True)
 class End:
-    """Nothing more is to be heard."""
+    """The end of the input."""
 
     error: SttError | None = None
-    """What the stream ends with, once its last final is sent."""
+    """Status of the stream, after its last final; None for OK."""
 
 
 @dataclass(frozen=True)
 class Drain:
-    """The service is stopping: the stream is to end as soon as nobody speaks."""
+    """The service has begun to stop."""
 
 
 Item = bytes | Flush | Drain | End
 
 
-class Inbox:
-    """What one caller sends."""
+async def read_config(messages: AsyncIterator[Message], idle_timeout_s: float) -> StreamConfig:
+    """Read the first message.
 
-    def __init__(self, messages: AsyncIterator[Message], idle_timeout_s: float, clock: Callable[[], float]) -> None:
+    Raises:
+        InvalidArgument: it is not a config, or the stream ended without a message.
+        DeadlineExceeded: none arrived within `idle_timeout_s` seconds.
+    """
+    message = await _next_message(messages, idle_timeout_s)
+    if isinstance(message, StreamConfig):
+        return message
+    if isinstance(message, End):
+        raise message.error or InvalidArgument("the stream ended before its first message; send a config first")
+    raise InvalidArgument("the first message must be a config")
+
+
+async def _next_message(messages: AsyncIterator[Message], idle_timeout_s: float) -> Message | End:
+    try:
+        message = await asyncio.wait_for(anext(messages, None), idle_timeout_s)
+    except asyncio.TimeoutError:
+        return End(
+            DeadlineExceeded(
+                f"no message received for {idle_timeout_s:g} s; send audio (silence too), or close the stream"
+            )
+        )
+    return End() if message is None else message
+
+
+class Arrivals:
+    """When each part of a stream's audio arrived."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._bytes = 0
+        self._arrivals: deque[tuple[float, float]] = deque(maxlen=_ARRIVALS)
+        """(seconds of audio received, monotonic time), in order."""
+
+    def add(self, size: int) -> None:
+        """Record that `size` bytes have just arrived."""
+        self._bytes += size
+        received, now = self._bytes / self._bytes_per_second, time.monotonic()
+        if self._arrivals and now - self._arrivals[-1][1] < _ARRIVAL_SECONDS:
+            self._arrivals[-1] = (received, self._arrivals[-1][1])
+        else:
+            self._arrivals.append((received, now))
+
+    def time_of(self, seconds: float) -> float:
+        """Monotonic time at which the audio up to `seconds` of the stream had arrived."""
+        found = self._arrivals[-1][1] if self._arrivals else time.monotonic()
+        for received, when in reversed(self._arrivals):
+            if received < seconds:
+                break
+            found = when
+        return found
+
+
+class Inbox:
+    """The messages after the config, as a queue. The reader is paused while too much audio is unprocessed."""
+
+    def __init__(self, messages: AsyncIterator[Message], bytes_per_second: int, idle_timeout_s: float) -> None:
         """
         Args:
-            idle_timeout_s: seconds without a message that end the stream.
+            messages: all messages after the config.
+            bytes_per_second: of the stream's audio format.
+            idle_timeout_s: seconds without a message after which the stream ends.
         """
+        self.arrivals = Arrivals(bytes_per_second)
         self._messages = messages
         self._idle_timeout_s = idle_timeout_s
-        self._clock = clock
         self._items: deque[Item | SttError] = deque()
         self._changed = asyncio.Event()
         self._pending = 0
-        """Bytes of audio in `items`."""
-        self._pending_limit = MAX_AUDIO_MESSAGE
-        self._bytes = 0
-        self._bytes_per_second = 1
-        self._arrivals: deque[tuple[float, float]] = deque(maxlen=_ARRIVALS)
-        """Seconds of the stream that had come, and when."""
+        """Bytes of audio in `_items`."""
+        self._pending_limit = int(_PENDING_SECONDS * bytes_per_second)
 
     @property
     def empty(self) -> bool:
         return not self._items
 
-    async def config(self) -> StreamConfig:
-        """The first message.
-
-        Raises:
-            InvalidArgument: it isn't a config, or there is none.
-            DeadlineExceeded: it does not come.
-        """
-        message = await self._next()
-        if isinstance(message, StreamConfig):
-            return message
-        if isinstance(message, End):
-            raise message.error or InvalidArgument("the stream ended without a message; send a config first")
-        raise InvalidArgument("the first message must carry the config")
-
-    async def read(self, bytes_per_second: int) -> None:
-        """Reads all messages behind the config, no faster than they are taken."""
-        self._bytes_per_second = bytes_per_second
-        self._pending_limit = int(_PENDING_SECONDS * bytes_per_second)
+    async def read(self) -> None:
+        """Read messages until the stream ends or breaks a rule."""
         while True:
-            message = await self._next()
+            message = await _next_message(self._messages, self._idle_timeout_s)
             try:
                 self._accept(message)
             except SttError as error:
@@ -91,11 +129,11 @@ class Inbox:
             while self._pending > self._pending_limit:
                 await self._wait()
 
-    async def take(self, most: int) -> Item:
-        """The next thing to do: up to `most` bytes of audio that came in a row, or something else.
+    async def take(self, max_bytes: int) -> Item:
+        """Return the next item; consecutive audio is joined, up to `max_bytes`.
 
         Raises:
-            InvalidArgument: a message broke the rules.
+            InvalidArgument: a message broke a rule.
         """
         while not self._items:
             await self._wait()
@@ -103,69 +141,45 @@ class Inbox:
         if isinstance(item, SttError):
             raise item
         if not isinstance(item, bytes):
-            return self._items.popleft()  # type: ignore[return-value]
+            self._items.popleft()
+            return item
         parts: list[bytes] = []
         size = 0
-        while self._items and size < most and isinstance(part := self._items[0], bytes):
+        while self._items and size < max_bytes and isinstance(part := self._items[0], bytes):
             self._items.popleft()
-            if size + len(part) > most:
-                self._items.appendleft(part[most - size :])
-                part = part[: most - size]
+            if size + len(part) > max_bytes:
+                self._items.appendleft(part[max_bytes - size :])
+                part = part[: max_bytes - size]
             parts.append(part)
             size += len(part)
         self._pending -= size
         self._changed.set()
         return b"".join(parts)
 
-    def interrupt(self, item: Drain | End, *, at_once: bool) -> None:
-        """Adds something that the caller did not say: behind what came so far, or before it."""
-        if at_once:
-            self._items.appendleft(item)
-        else:
-            self._items.append(item)
-        self._changed.set()
+    def drain(self) -> None:
+        """Add a `Drain` behind everything received so far."""
+        self._put(Drain())
 
-    def arrived(self, seconds: float) -> float:
-        """When the audio up to `seconds` of the stream had come, on the clock."""
-        for until, when in reversed(self._arrivals):
-            if until < seconds:
-                break
-            found = when
-        else:
-            return self._arrivals[0][1] if self._arrivals else self._clock()
-        return found if self._arrivals[-1][0] >= seconds else self._arrivals[-1][1]
+    def end_now(self, error: SttError) -> None:
+        """End the input before everything that is still queued."""
+        self._items.appendleft(End(error))
+        self._changed.set()
 
     def _accept(self, message: Message | End) -> None:
         if isinstance(message, StreamConfig):
-            raise InvalidArgument("config: only the first message carries it")
-        if isinstance(message, Nothing):
-            raise InvalidArgument("a message carries audio or a flush; one had neither")
+            raise InvalidArgument("config: allowed in the first message only")
+        if isinstance(message, Empty):
+            raise InvalidArgument("a message has neither audio nor flush; send one of them")
         if not isinstance(message, Audio):
             self._put(message)
             return
         size = len(message.data)
         if size > MAX_AUDIO_MESSAGE:
-            raise InvalidArgument(f"audio: at most {MAX_AUDIO_MESSAGE} bytes a message, not {size}")
+            raise InvalidArgument(f"audio: a message may hold at most {MAX_AUDIO_MESSAGE} bytes, got {size}; split it")
         if size:
-            self._bytes += size
             self._pending += size
-            self._note_arrival()
+            self.arrivals.add(size)
             self._put(message.data)
-
-    def _note_arrival(self) -> None:
-        until, now = self._bytes / self._bytes_per_second, self._clock()
-        if self._arrivals and now - self._arrivals[-1][1] < _ARRIVAL_SECONDS:
-            self._arrivals[-1] = (until, self._arrivals[-1][1])
-        else:
-            self._arrivals.append((until, now))
-
-    async def _next(self) -> Message | End:
-        try:
-            message = await asyncio.wait_for(anext(self._messages, None), self._idle_timeout_s)
-        except asyncio.TimeoutError:
-            said = f"nothing was sent for {self._idle_timeout_s:g} s; send audio, silence too, or end the stream"
-            return End(DeadlineExceeded(said))
-        return End() if message is None else message
 
     def _put(self, item: Item | SttError) -> None:
         self._items.append(item)

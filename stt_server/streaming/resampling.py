@@ -1,4 +1,4 @@
-"""Wire bytes -> mono float32 at 16 kHz, as they come."""
+"""Headerless audio -> mono float32 at 16 kHz, incrementally."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from stt_server.audio.headerless import MULAW_TO_LINEAR
 from stt_server.audio.mono import FloatArray
 
 _BLOCKS_PER_SECOND = 50
-"""The resampler gets whole blocks of 20 ms, so that its output can't depend on how the bytes were cut."""
+"""The resampler only gets whole blocks of 20 ms, so that its output is independent of message boundaries."""
 
 _FULL_SCALE = 32768.0
 
 
-class Intake:
-    """The samples of one stream. The same bytes give the same samples however they are cut into messages."""
+class StreamResampler:
+    """Decodes one stream. The same bytes give the same samples, wherever message boundaries are."""
 
     def __init__(self, format: AudioFormat) -> None:
         """
         Args:
-            format: headerless and valid.
+            format: headerless and validated.
         """
         self._mulaw = format.encoding == "mulaw"
         self._channels = format.channels
         self._frame_bytes = format.channels * (1 if self._mulaw else 2)
         self._rate = format.sample_rate
         self._bytes = bytearray()
-        """Less than a block."""
+        """The last, incomplete block."""
         self._resampler: av.AudioResampler | None = None
         if self._rate != SAMPLE_RATE:
             self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
@@ -41,7 +41,7 @@ class Intake:
         return self._frame_bytes * self._rate
 
     def add(self, data: bytes) -> FloatArray:
-        """The samples that have become whole."""
+        """Decode all complete blocks."""
         self._bytes += data
         block = self._rate // _BLOCKS_PER_SECOND * self._frame_bytes
         whole = len(self._bytes) // block * block
@@ -50,7 +50,7 @@ class Intake:
         return _joined(blocks)
 
     def finish(self) -> FloatArray:
-        """The last samples. Bytes that make no whole sample are left out: they can't be heard."""
+        """Decode the last samples; an incomplete one at the end is dropped."""
         whole = len(self._bytes) // self._frame_bytes * self._frame_bytes
         rest = self._mono(bytes(self._bytes[:whole]))
         self._bytes.clear()
@@ -67,7 +67,7 @@ class Intake:
         return mixed
 
     def _resampled(self, mono: FloatArray) -> FloatArray:
-        """The resampler keeps its filter's memory from block to block, so that no border can be heard."""
+        """Resample a block; the filter's state carries over, so that block boundaries are inaudible."""
         if self._resampler is None:
             return mono
         frame = av.AudioFrame.from_ndarray(mono[np.newaxis], format="fltp", layout="mono")

@@ -1,215 +1,192 @@
-"""One utterance while it lasts: when it is drafted, when its recognition begins, what its interims say."""
+"""One utterance of a live stream until it ends: drafts, speculative recognition, interims."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+import time
+from dataclasses import dataclass
 
-from stt_server.audio import Chunk
-from stt_server.engine.types import DecodeOptions, Hypothesis, join_text
+from stt_server.engine.types import Hypothesis, join_text
 from stt_server.errors import EngineError
-from stt_server.request import Heard, Progress, Transcript
 from stt_server.streaming.agreement import Agreement, split_words
-from stt_server.streaming.events import Interim
-from stt_server.streaming.segmenter import TAIL_SECONDS, Ear, SpeechEnded
+from stt_server.streaming.events import Interim, SpeechEnded
+from stt_server.streaming.outbox import Outbox
+from stt_server.streaming.recognition import Draft, StreamRecognizer, UtteranceRecognition
+from stt_server.streaming.segmenter import TAIL_SECONDS, UtteranceSegmenter
+from stt_server.streaming.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 FIRST_DRAFT_SECONDS = 0.4
-"""Of speech before the first draft: less is seldom a word."""
+"""Seconds of speech before the first draft: less is seldom a word."""
+
 DRAFT_SECONDS = 0.5
-"""Of new speech between two drafts."""
+"""Seconds of new speech between two drafts."""
+
 LONG_SECONDS = 10.0
-"""A longer utterance is not drafted from its beginning, but from the last sentence that is stable."""
+"""Seconds of speech above which drafts no longer start at the utterance's beginning, but after a stable sentence."""
 
 
-class Draft(Protocol):
-    """A recognition whose result is soon out of date."""
+@dataclass(frozen=True)
+class _Speculation:
+    """A recognition begun in a silence that may turn out to be a pause."""
 
-    def renew(self, chunk: Chunk, options: DecodeOptions) -> bool:
-        """Takes newer audio if the recognition has not begun; whether it has not."""
-        ...
+    recognition: UtteranceRecognition
+    speech_end: float
+    """Seconds of the stream. If speech goes on after it, the recognition is out of date."""
+    interim: asyncio.Task[None]
 
-    def cancel(self) -> None: ...
-
-    async def result(self) -> Hypothesis:
-        """Raises EngineError."""
-        ...
-
-
-class Hearing(Protocol):
-    """The recognition of a whole utterance."""
-
-    @property
-    def progress(self) -> Progress: ...
-
-    def cancel(self) -> None: ...
-
-    async def heard(self) -> Heard:
-        """The own model's part, without anybody waiting for it."""
-        ...
-
-    async def transcript(self) -> Transcript:
-        """The answer. Raises SttError."""
-        ...
-
-
-class Recognition(Protocol):
-    """The engine behind one stream, with its options."""
-
-    def draft(self, chunk: Chunk, options: DecodeOptions) -> Draft: ...
-
-    def hear(self, chunk: Chunk, *, ahead: bool) -> Hearing: ...
+    def cancel(self) -> None:
+        self.interim.cancel()
+        self.recognition.cancel()
 
 
 class Utterance:
-    """What is being said."""
+    """The utterance in progress."""
 
     def __init__(
         self,
         number: int,
         started: float,
-        recognition: Recognition,
-        options: DecodeOptions,
-        show: Callable[[Interim, float], None] | None,
-        thinned: Callable[[], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        clock: Callable[[], float],
+        recognizer: StreamRecognizer,
+        outbox: Outbox,
+        tasks: Tasks,
+        interim_results: bool,
     ) -> None:
         """
         Args:
-            number: from 0.
+            number: counts from 0.
             started: where speech began, in seconds of the stream.
-            options: of drafts.
-            show: is given each interim, and up to where it has heard, in seconds of the stream; None: no interims.
-            thinned: is told of each interim that is left out.
-            spawn: runs a part of the session; a bug in it ends the stream.
+            outbox: receives the interims.
+            tasks: run the drafts; their failure ends the stream.
         """
-        self.number = number
-        self.started = started
-        self.shown = 0
-        """Interims."""
-        self._recognition = recognition
-        self._options = options
-        self._show = show
-        self._thinned = thinned
-        self._spawn = spawn
-        self._clock = clock
+        self._number = number
+        self._started = started
+        self._recognizer = recognizer
+        self._outbox = outbox
+        self._tasks = tasks
+        self._interim_results = interim_results
         self._agreement = Agreement()
         self._over = False
-        self._drafts: asyncio.Task[None] | None = None
         self._draft: Draft | None = None
+        self._drafting: asyncio.Task[None] | None = None
         self._drafted = started
-        """Speech up to here is in a draft."""
-        self._shown_until = 0.0
-        self._not_before = 0.0
-        """The next draft, on the clock."""
-        self._anchor, self._anchored = 0.0, ""
-        """Drafts begin here, in seconds of the stream; the stable text before."""
-        self._ahead: Hearing | None = None
-        self._ahead_speech = 0.0
-        self._aheads: asyncio.Task[None] | None = None
+        """End of the speech that has been drafted."""
+        self._next_draft = 0.0
+        """Earliest monotonic time of the next draft."""
+        self._covered = 0.0
+        """End of the speech that the latest interim covers."""
+        self._first_interim = True
+        self._anchor, self._anchor_text = 0.0, ""
+        """Where drafts start, in seconds of the stream, and the stable text before it."""
+        self._speculation: _Speculation | None = None
 
-    def consider(self, ear: Ear) -> None:
-        """Begins what is worth beginning now that the ear has heard all that came."""
-        if ear.silence >= TAIL_SECONDS:
-            self._hear_ahead(ear)
-        elif self._show is not None:
-            self._consider_draft(ear)
+    def advance(self, segmenter: UtteranceSegmenter) -> None:
+        """Start a draft or a speculative recognition if one is due. Call when all received audio is processed."""
+        if segmenter.silence >= TAIL_SECONDS:
+            self._speculate(segmenter)
+        elif self._interim_results:
+            self._advance_draft(segmenter)
 
-    def end(self, ended: SpeechEnded) -> Hearing:
-        """The utterance is over: its recognition, which may have begun already. Nothing is shown from now on."""
+    def end(self, ended: SpeechEnded) -> UtteranceRecognition | None:
+        """End the utterance; no more interims follow. Return its speculative recognition if that was right."""
         self._over = True
         self._drop_draft()
-        if self._aheads is not None:
-            self._aheads.cancel()
-        if self._ahead is not None:
-            if self._ahead_speech == ended.offset:
-                return self._ahead
-            self._ahead.cancel()
-        return self._recognition.hear(ended.chunk, ahead=False)
+        speculation = self._speculation
+        if speculation is None:
+            return None
+        speculation.interim.cancel()
+        if speculation.speech_end == ended.offset:
+            return speculation.recognition
+        speculation.recognition.cancel()
+        return None
 
     def cancel(self) -> None:
-        """Drops everything."""
+        """Drop all work."""
         self._over = True
         self._drop_draft()
-        for work in (self._aheads, self._ahead):
-            if work is not None:
-                work.cancel()
+        if self._speculation is not None:
+            self._speculation.cancel()
 
-    def _hear_ahead(self, ear: Ear) -> None:
-        if self._ahead is not None and self._ahead_speech == ear.last_speech:
+    def _speculate(self, segmenter: UtteranceSegmenter) -> None:
+        current, speech_end = self._speculation, segmenter.last_speech
+        if current is not None and (current.speech_end == speech_end or not current.interim.done()):
             return
-        if self._aheads is not None and not self._aheads.done():
-            return
-        chunk = ear.so_far()
+        chunk = segmenter.chunk_so_far()
         if chunk is not None:
             self._drop_draft()
-            self._ahead, self._ahead_speech = self._recognition.hear(chunk, ahead=True), ear.last_speech
-            self._aheads = self._spawn(self._show_ahead(self._ahead, ear.last_speech))
+            recognition = self._recognizer.recognize(chunk, speculative=True)
+            interim = self._tasks.spawn(self._send_speculative(recognition, speech_end))
+            self._speculation = _Speculation(recognition, speech_end, interim)
 
-    async def _show_ahead(self, hearing: Hearing, until: float) -> None:
-        heard = await hearing.heard()
-        if heard.hypotheses:
-            self._say(heard.hypotheses[0], until, whole=True)
+    async def _send_speculative(self, recognition: UtteranceRecognition, until: float) -> None:
+        hypothesis = await recognition.hypothesis()
+        if hypothesis is not None:
+            self._send(hypothesis, until, hypothesis.text)
 
-    def _consider_draft(self, ear: Ear) -> None:
-        fresh = ear.last_speech - self._drafted
-        if fresh < (DRAFT_SECONDS if self._drafted > self.started else FIRST_DRAFT_SECONDS):
+    def _advance_draft(self, segmenter: UtteranceSegmenter) -> None:
+        new_speech = segmenter.last_speech - self._drafted
+        if new_speech < (DRAFT_SECONDS if self._drafted > self._started else FIRST_DRAFT_SECONDS):
             return
-        if self._draft is None and self._clock() < self._not_before:
+        if self._draft is None and time.monotonic() < self._next_draft:
             return
-        chunk = ear.so_far(self._anchor)
+        chunk = segmenter.chunk_so_far(self._anchor)
         if chunk is None:
             return
         if self._draft is None:
-            self._draft = self._recognition.draft(chunk, self._options)
-            self._drafts = self._spawn(self._finish_draft(self._draft))
-            self._drafted = ear.last_speech
-        elif self._draft.renew(chunk, self._options):
-            self._thinned()
-            self._drafted = ear.last_speech
+            self._draft = self._recognizer.draft(chunk)
+            self._drafting = self._tasks.spawn(self._finish_draft(self._draft))
+            self._drafted = segmenter.last_speech
+        elif self._draft.renew(chunk):
+            self._outbox.skip_interim()
+            self._drafted = segmenter.last_speech
 
     async def _finish_draft(self, draft: Draft) -> None:
-        began = self._clock()
+        began = time.monotonic()
         try:
             hypothesis = await draft.result()
         except EngineError as error:
-            log.debug("a draft failed", exc_info=error)
+            log.debug("draft failed", exc_info=error)
             return
         finally:
             self._draft = None
-            # A draft that took long was a large one, or had to wait: the stream makes do with fewer.
-            self._not_before = self._clock() + (self._clock() - began)
-        self._say(hypothesis, self._drafted, whole=False)
-
-    def _say(self, hypothesis: Hypothesis, until: float, *, whole: bool) -> None:
-        if self._over or self._show is None or until < self._shown_until or hypothesis.looped or not hypothesis.text:
-            return
-        self._shown_until = until
-        text = hypothesis.text if whole else join_text([self._anchored, hypothesis.text])
-        if self._agreement.add(text):
-            self.shown += 1
-            self._show(
-                Interim(self.number, self._agreement.stable, self._agreement.unstable, hypothesis.language), until
-            )
-        if not whole and until - max(self.started, self._anchor) > LONG_SECONDS:
+            # A slow draft was long or queued: draft less often, so that the lag doesn't grow.
+            self._next_draft = time.monotonic() + (time.monotonic() - began)
+        until = self._drafted
+        used = self._send(hypothesis, until, join_text([self._anchor_text, hypothesis.text]))
+        if used and until - max(self._started, self._anchor) > LONG_SECONDS:
             self._move_anchor(hypothesis)
 
+    def _send(self, hypothesis: Hypothesis, until: float, text: str) -> bool:
+        """Send an interim if it changes the text. False if the hypothesis is unusable or out of date.
+
+        Args:
+            until: end of the speech that it covers, in seconds of the stream.
+            text: of the whole utterance.
+        """
+        outdated = self._over or until < self._covered
+        if outdated or not self._interim_results or hypothesis.looped or not hypothesis.text:
+            return False
+        self._covered = until
+        if self._agreement.add(text):
+            interim = Interim(self._number, self._agreement.stable, self._agreement.unstable, hypothesis.language)
+            self._outbox.put_interim(interim, until, self._started if self._first_interim else None)
+            self._first_interim = False
+        return True
+
     def _move_anchor(self, hypothesis: Hypothesis) -> None:
-        """Behind the last segment all of whose words are stable."""
-        text = self._anchored
+        """Move the start of drafts after the last segment of which all words are stable."""
+        text = self._anchor_text
         for segment in hypothesis.segments[:-1]:
             text = join_text([text, segment.text])
             if len(split_words(text)) > self._agreement.stable_words:
                 return
-            self._anchor, self._anchored = segment.end, text
+            self._anchor, self._anchor_text = segment.end, text
 
     def _drop_draft(self) -> None:
-        if self._draft is not None and self._drafts is not None:
-            self._thinned()
+        if self._draft is not None and self._drafting is not None:
+            self._outbox.skip_interim()
             self._draft.cancel()
-            self._drafts.cancel()
+            self._drafting.cancel()
             self._draft = None

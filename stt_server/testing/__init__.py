@@ -1,1 +1,1 @@
-"""Services with a scripted model, in this process or as real processes. For tests and buildscripts only."""
+"""Shared by tests and buildscripts, not for production: scripted model, child processes, load generator, recordings."""

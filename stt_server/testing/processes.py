@@ -1,155 +1,192 @@
-"""Services as child processes: their configuration files, ports, ready lines, logs and their end."""
+"""Launcher of child processes that print a ready line: services and gateways."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 from protos.stt.v1.wire import ReadyLine
 
-READY_TIMEOUT_S = 300.0
-"""A medium model from a slow disk, on a slow machine."""
-
-STOP_TIMEOUT_S = 20.0
-"""Longer than the DRAIN_TIMEOUT_S of the configurations that this writes."""
-
 HOST = "127.0.0.1"
+READY_TIMEOUT_S = 300.0
+"""Long enough for a medium model from a slow disk on a slow machine."""
+STOP_TIMEOUT_S = 60.0
+"""Longer than DRAIN_TIMEOUT_S in the configurations of tests and buildscripts."""
+_LOG_TAIL_LINES = 12
 
 
-class RunError(Exception):
-    """The pair can't be started or has stopped; the message is what the terminal shows."""
+class ProcessError(Exception):
+    """A child process did not get ready, or ended. The message has the last lines of its log."""
 
 
-@dataclass(frozen=True)
-class Ready:
-    """What a service's ready line says."""
+class ChildProcess:
+    """A command as a child process: waits for its ready line, and appends its standard error to a log file.
 
-    grpc: str
-    """`host:port`."""
-    http: str
+    Methods block; a caller in an event loop wraps those that take long in `asyncio.to_thread`.
 
+    Args:
+        name: for messages.
+        log: receives standard error.
+        environ: all of the environment; None: inherited.
+        cwd: None: inherited.
+        new_session: keep Ctrl-C in the terminal from reaching the process.
+    """
 
-def choose_port(wanted: int, say: Callable[[str], None]) -> int:
-    """`wanted` if nobody listens there; else 0, which lets the service take a free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        new_session: bool = False,
+    ) -> None:
+        self.name = name
+        self.command = tuple(command)
+        self.log = log
+        self.environ = environ
+        self.cwd = cwd
+        self.new_session = new_session
+        self.output: list[str] = []
+        """Lines of standard output since the last start."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._ready: Future[ReadyLine] = Future()
+
+    def start(self) -> ReadyLine:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            ProcessError: it ended first, or did not get ready in time.
+        """
+        self.spawn()
+        return self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start the process without waiting for its ready line."""
+        self.output = []
+        self._ready = Future()
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603
+                self.command,
+                env=self.environ,
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=self.new_session,
+            )
+        self._process = process
+        self._reader = threading.Thread(target=self._read_output, args=(process, self._ready), daemon=True)
+        self._reader.start()
+
+    def _read_output(self, process: subprocess.Popen[bytes], ready: Future[ReadyLine]) -> None:
+        """Read standard output until its end; runs in a thread."""
+        assert process.stdout is not None  # noqa: S101
+        with process.stdout:
+            for line in process.stdout:
+                self.output.append(line.decode(errors="replace").rstrip("\n"))
+                with contextlib.suppress(ValueError):  # any other line, such as one of a wrapper command
+                    if not ready.done():
+                        ready.set_result(ReadyLine.parse(self.output[-1]))
+        if not ready.done():
+            ready.set_exception(self.failure(f"ended with status {process.wait()} before it was ready"))
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> ReadyLine:
+        """Wait for the ready line on standard output.
+
+        Raises:
+            ProcessError: the process ended first, or the timeout is over.
+        """
         try:
-            probe.bind((HOST, wanted))
-        except OSError:
-            say(f"port {wanted} is taken; taking a free one.")
-            return 0
-    return wanted
+            return self._ready.result(timeout_s)
+        except FutureTimeoutError:
+            raise self.failure(f"was not ready after {timeout_s:.0f} s") from None
 
-
-def write_config(path: Path, settings: Mapping[str, str | int | float]) -> None:
-    """Writes an .env file that its owner alone may read: there are keys in it."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    lines = [f'{key}="{value}"\n' if " " in str(value) else f"{key}={value}\n" for key, value in settings.items()]
-    path.write_text("# Written by buildscripts/run, anew each time.\n" + "".join(lines))
-
-
-@dataclass
-class ServiceProcess:
-    """`stt-primary` or `stt-fallback` as a child; its standard output and error go to a log file."""
-
-    name: str
-    """The command: `stt-primary` or `stt-fallback`."""
-    config: Path
-    log: Path
-    command: Sequence[str] = ()
-    """What to run where it is not the command of that name."""
-    environ: Mapping[str, str] = field(default_factory=dict)
-    """Over what this process has."""
-    _process: asyncio.subprocess.Process | None = None
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    def failure(self, what: str) -> ProcessError:
+        """Error about this process, with the end of its log."""
+        tail = self.log_text().splitlines()[-_LOG_TAIL_LINES:]
+        return ProcessError("\n".join([f"{self.name} {what}. Last lines of {self.log}:", *(f"  {t}" for t in tail)]))
 
     @property
     def pid(self) -> int:
-        """Of the process, which has been started."""
-        assert self._process is not None  # noqa: S101
-        return self._process.pid
+        return self._started().pid
 
-    async def start(self) -> Ready:
-        """Starts it and waits until it serves.
-
-        Raises:
-            RunError: it ended, or it did not get ready within `READY_TIMEOUT_S`.
-        """
-        command = self.command or (str(Path(sys.executable).with_name(self.name)),)
-        with self.log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "CONFIG_PATH": str(self.config), **self.environ},
-                start_new_session=True,  # Ctrl-C is ours to pass on: the primary first, then its fallback
-            )
-        try:
-            line = await asyncio.wait_for(self._ready_line(self._process), READY_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise self._error(f"{self.name} was not ready after {READY_TIMEOUT_S:.0f} s") from None
-        self._tasks.append(asyncio.create_task(self._keep_output(self._process)))
-        ready = ReadyLine.parse(line)
-        return Ready(ready.grpc or "", ready.http or "off")
-
-    async def _ready_line(self, process: asyncio.subprocess.Process) -> str:
-        assert process.stdout is not None  # noqa: S101
-        while line := await process.stdout.readline():
-            self._append(line)
-            if line.startswith(b"ready "):
-                return line.decode().strip()
-        raise self._error(f"{self.name} ended with status {await process.wait()} before it was ready")
-
-    async def _keep_output(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101
-        while output := await process.stdout.read(1 << 16):
-            self._append(output)
-
-    def _append(self, output: bytes) -> None:
-        with self.log.open("ab") as log:
-            log.write(output)
-
-    def _error(self, what: str) -> RunError:
-        tail = self.log.read_text(errors="replace").splitlines()[-12:]
-        return RunError("\n".join([f"{what}. The end of {self.log}:", *(f"  {line}" for line in tail)]))
-
-    async def ended(self) -> RunError:
-        """Waits until it ends by itself; what to say then."""
-        assert self._process is not None  # noqa: S101
-        status = await self._process.wait()
-        return self._error(f"{self.name} ended with status {status}")
+    @property
+    def running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
-        """A signal: SIGHUP, SIGSTOP, SIGCONT, ... One that has ended gets none."""
-        assert self._process is not None  # noqa: S101
+        """Send a signal; ignored if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            self._started().send_signal(number)
 
-    async def kill(self) -> None:
-        """SIGKILL, and waits for its end."""
-        assert self._process is not None  # noqa: S101
-        self.send(signal.SIGKILL)
-        await self._process.wait()
-        await asyncio.gather(*self._tasks)
+    def wait(self, timeout_s: float | None = STOP_TIMEOUT_S) -> int:
+        """Wait for the end of the process; return its exit status.
 
-    async def stop(self) -> int:
-        """Asks it to finish what is in flight and to end; its exit status. One that takes too long is killed."""
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        status = self._started().wait(timeout_s)
+        self._join_reader()
+        return status
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Send SIGTERM and wait; return the exit status. Sends SIGKILL after `timeout_s`.
+
+        Returns 0 if the process was never started.
+        """
         if self._process is None:
             return 0
-        if self._process.returncode is None:
-            self.send(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)
-        except asyncio.TimeoutError:
+            return self.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.wait()
+
+    def ended(self) -> ProcessError:
+        """Wait, however long, until the process ends by itself; return the error to raise."""
+        return self.failure(f"ended with status {self.wait(None)}")
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait. Does nothing if the process has ended or was never started."""
+        if self._process is not None:
             self._process.kill()
-        await asyncio.gather(*self._tasks)
-        return await self._process.wait()
+            self._process.wait()
+            self._join_reader()
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self._process
+
+    def _join_reader(self) -> None:
+        # Descendants that outlive the process by a moment hold its standard output open.
+        if self._reader is not None:
+            self._reader.join(timeout=5)
+
+
+def installed_command(name: str) -> str:
+    """Path of a console script of this virtual environment, such as `stt-primary`."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def free_port() -> int:
+    """A free TCP port of 127.0.0.1, for a server whose port must be known before it listens."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        return int(taken.getsockname()[1])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from buildscripts.lib.audit import KNOWN_HOLE, pins_of
-from tests.support.services import ROOT
+from stt_server.testing.paths import ROOT
 
 
 @dataclass

@@ -17,10 +17,11 @@ from buildscripts.lib.bench import engine as bench_engine
 from buildscripts.lib.bench import profile as bench_profile
 from buildscripts.lib.bench import service as bench_service
 from buildscripts.lib.bench.mixes import choose
-from buildscripts.lib.bench.report import Spread, accuracy, percentile, ratios
+from buildscripts.lib.bench.report import Spread, accuracy, ratios
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import Clip, CorpusError, joined, load, word_errors
-from tests.support.services import MODELS, SAMPLES
+from stt_server.testing.load import percentile
+from stt_server.testing.paths import MODELS, SAMPLES
 
 TINY = str(MODELS / "whisper-tiny.en-ct2")
 
@@ -222,10 +223,10 @@ def test_processor_time_of_a_process_is_known() -> None:
 
 def test_a_plot_is_a_png_file(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from buildscripts.lib.bench.plot import plot
+    from buildscripts.lib.bench.plots import plot_speed
 
     found = [a_measurement(name, 1, wall, callers) for name, wall in (("ours", 1), ("best", 4)) for callers in (1, 8)]
-    plot([*found, replace(found[0], round=2)], ("ours",), "title", tmp_path / "a.png")
+    plot_speed([*found, replace(found[0], round=2)], ("ours",), "title", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

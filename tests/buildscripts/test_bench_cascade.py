@@ -26,7 +26,7 @@ from buildscripts.lib.bench.cascade_curve import (
     oracle,
     thresholds,
 )
-from buildscripts.lib.bench.cascade_plot import plot
+from buildscripts.lib.bench.plots import plot_cascade
 from buildscripts.lib.load.corpus import Clip
 from stt_server.engine.types import Samples
 
@@ -179,7 +179,7 @@ def test_answers_are_kept_and_only_new_clips_are_heard(tmp_path: Path) -> None:
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    plot({"mean": FOUR, "combined": FOUR}, tmp_path / "curve.png", "made up")
+    plot_cascade({"mean": FOUR, "combined": FOUR}, tmp_path / "curve.png", "made up")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -22,10 +22,11 @@ from buildscripts.lib.bench.live_load import (
     live_recordings,
     spoken,
 )
-from buildscripts.lib.bench.live_report import LiveMeasurement, error_rate, greatest, plot_live
+from buildscripts.lib.bench.live_report import LiveMeasurement, error_rate, greatest
+from buildscripts.lib.bench.plots import plot_live
 from buildscripts.lib.load.closed_loop import Recording
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
-from tests.support.services import MODELS, SAMPLES
+from stt_server.testing.paths import MODELS, SAMPLES
 
 TINY = str(MODELS / "whisper-tiny.en-ct2")
 

@@ -17,7 +17,7 @@ from buildscripts.lib.chaos.faults import FAULTS
 from buildscripts.lib.chaos.ledger import GRACE_S, Entry, Harm, Ledger, Window, breach_of
 from buildscripts.lib.chaos.stage import Stage
 from buildscripts.lib.load.recordings import Spoken
-from tests.support.services import ROOT
+from stt_server.testing.paths import ROOT
 
 KILLED = Harm(down=frozenset({"a"}), cuts=True)
 POISONED = Harm(down=frozenset({"a"}), silences=True)

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from buildscripts.lib.models.pins import ROOT
+from buildscripts.lib.run.demo import RunError
 from buildscripts.lib.run.pair import arguments as parse
-from buildscripts.lib.run.pair import claimed, configs, get_models
-from stt_server.testing.processes import HOST, RunError, ServiceProcess, choose_port
+from buildscripts.lib.run.pair import choose_port, claimed, configs, get_models
+from stt_server.testing.processes import HOST, ProcessError
+from stt_server.testing.services import installed_service
 
 RUN = ROOT / "buildscripts" / "run"
 # The environment that the tests run in is set up already.
@@ -124,7 +126,7 @@ def test_a_taken_port_is_said_and_replaced_by_a_free_one() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert choose_port(port, said.append) == 0
-    assert said == [f"port {port} is taken; taking a free one."]
+    assert said == [f"port {port} is taken; using a free one."]
     assert choose_port(port, said.append) == port
 
 
@@ -135,14 +137,14 @@ def test_a_second_run_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
         pass
 
 
-async def test_a_service_that_ends_before_it_is_ready_shows_its_last_words(
+def test_a_service_that_ends_before_it_is_ready_shows_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = tmp_path / "stt-broken"
-    command.write_text("#!/bin/sh\necho 'stt-broken: no such key' >&2\nexit 2\n")
+    command = tmp_path / "stt-primary"
+    command.write_text("#!/bin/sh\necho 'stt-primary: no such key' >&2\nexit 2\n")
     command.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    service = ServiceProcess("stt-broken", tmp_path / "broken.env", tmp_path / "broken.log")
-    with pytest.raises(RunError, match=r"(?s)stt-broken ended with status 2 before it was ready.*no such key"):
-        await service.start()
-    assert await service.stop() == 2
+    service = installed_service("primary", tmp_path / "broken.env", tmp_path / "broken.log")
+    with pytest.raises(ProcessError, match=r"(?s)stt-primary ended with status 2 before it was ready.*no such key"):
+        service.start()
+    assert service.stop() == 2

@@ -13,7 +13,7 @@ from buildscripts.lib.load.recordings import Spoken, is_answer
 from buildscripts.lib.soak import service as soak_service
 from buildscripts.lib.soak.growth import Sample, growth_table, memory_slope, what_grew
 from buildscripts.lib.soak.live import Part, main, table, verdict
-from tests.support.services import MODELS, ROOT
+from stt_server.testing.paths import MODELS, ROOT
 
 TINY = MODELS / "whisper-tiny.en-ct2"
 CALM = Sample(0.0, Usage(500.0, 400.0, 18, 20, 2, 60.0), 480.0, 3)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripted_client_service import Script, serving
+from tests.support.contract_script import Script
+from tests.support.contract_service import serving
 
 WAIT_S = 30
 

@@ -10,7 +10,9 @@ import sys
 import pytest
 
 from stt_client.cli import main
-from tests.support.scripted_client_service import SNAPSHOT, Failure, Script, serving
+from tests.support.contract_messages import SNAPSHOT
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 
 
 async def stt(*arguments: str) -> int:

@@ -21,7 +21,9 @@ from stt_client.convert import transcript_of
 from stt_client.streaming.results import FLUSH
 from tests.client.test_client import unused_port
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, RATE, Toy, speech
-from tests.support.scripted_client_service import Failure, Script, response, serving
+from tests.support.contract_messages import transcript
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 from tests.support.speech import clip, samples_of, wav_of
 
 
@@ -93,8 +95,8 @@ async def test_options_reach_the_service(file: Path) -> None:
     )
     assert config.endpoint_silence.ToMilliseconds() == 900
     assert (config.interim_results, config.single_utterance) == (False, True)
-    assert served.script.metadata[0]["authorization"] == "Bearer k"
-    (remaining,) = served.script.time_remaining
+    assert served.script.streams[0].metadata["authorization"] == "Bearer k"
+    remaining = served.script.streams[0].time_remaining
     assert remaining is not None and remaining < 61
 
 
@@ -107,7 +109,7 @@ async def test_a_headerless_file_needs_only_its_rate(tmp_path: Path, capsys: pyt
 
 
 async def test_a_failure_says_why_and_keeps_what_was_said(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Script(always=Failure("unauthenticated", "no such key"))) as served:
+    async with serving(Script(failure=Failure("unauthenticated", "no such key"))) as served:
         assert await stt(file, "--server", served.target) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -373,7 +375,7 @@ def test_another_device_is_answered_with_those_there_are(
 
 def test_times_and_judgements_are_short() -> None:
     assert [clock(seconds) for seconds in (0.4, 67, 3723.9)] == ["0:00", "1:07", "1:02:03"]
-    said = response()
+    said = transcript()
     assert judgement(transcript_of(said, {})) == "en tiny"
     said.routing.fallback_confidence = 0.876
     assert judgement(transcript_of(said, {})) == "en 88% tiny"

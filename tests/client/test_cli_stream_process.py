@@ -18,7 +18,8 @@ from protos.stt.v1 import speech_pb2
 from tests.client.test_cli_process import WAIT_S, read_terminal, stt
 from tests.client.test_cli_stream import write_wav
 from tests.client.toy_stream import RATE, Toy, speech
-from tests.support.scripted_client_service import Script, serving
+from tests.support.contract_script import Script
+from tests.support.contract_service import serving
 
 NOTE = b"stt: waiting for the last text; Ctrl-C again to end at once\n"
 

@@ -16,7 +16,9 @@ from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
 from stt_client.cli import main
 from stt_client.cli.advice import ADVICE
-from tests.support.scripted_client_service import Failure, Script, serving
+from tests.support.contract_messages import transcript
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 
 JSON_KEYS = {
     "request_id",
@@ -54,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def test_one_file_prints_its_text_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder / "a.wav", "--server", served.target) == 0
     assert capsys.readouterr() == ("said a\n", "")
 
@@ -75,8 +77,8 @@ async def test_options_reach_the_service(folder: Path, monkeypatch: pytest.Monke
         word_timestamps=True,
         routing=speech_pb2.ROUTING_POLICY_PRIMARY_ONLY,
     )
-    assert [seen["authorization"] for seen in served.script.metadata] == ["Bearer from-env", "Bearer given"]
-    remaining = served.script.time_remaining[0]
+    assert [call.metadata["authorization"] for call in served.script.calls] == ["Bearer from-env", "Bearer given"]
+    remaining = served.script.calls[0].time_remaining
     assert remaining is not None
     assert 5 < remaining < 7.1, "gRPC rounds deadlines up"
 
@@ -84,7 +86,7 @@ async def test_options_reach_the_service(folder: Path, monkeypatch: pytest.Monke
 async def test_a_folder_is_walked_in_order_and_each_text_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder, "--server", served.target) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{folder}/a.wav: said a",
@@ -102,7 +104,7 @@ async def test_results_come_in_the_order_of_input_however_long_each_takes(
         await b_done.wait() if request.audio == b"a" else b_done.set()
         return str(echo(request))
 
-    async with serving(Script(answer=answer)) as served:
+    async with serving(Script(reply=answer)) as served:
         assert await stt(folder / "a.wav", folder / "b.MP3", "--server", served.target) == 0
     assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["said a", "said b"]
 
@@ -116,15 +118,15 @@ async def test_jobs_bound_how_many_run_at_a_time(given: list[str], most: int, tm
     script = Script()
 
     async def answer(request: speech_pb2.TranscribeRequest) -> str:
-        if script.now == most:
+        if script.in_flight == most:
             full.set()
         await full.wait()
         return "x"
 
-    script.answer = answer
+    script.reply = answer
     async with serving(script) as served:
         assert await stt(*files, "--server", served.target, *given) == 0
-    assert script.peak == most
+    assert script.peak_in_flight == most
 
 
 async def test_several_servers_share_the_work(folder: Path) -> None:
@@ -136,7 +138,7 @@ async def test_several_servers_share_the_work(folder: Path) -> None:
 
 
 async def test_json_of_one_file_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Script(text="übung 你好")) as served:
+    async with serving(Script(response=transcript("übung 你好"))) as served:
         assert await stt(folder / "a.wav", "--json", "--server", served.target) == 0
     out = capsys.readouterr().out
     assert "übung 你好" in out
@@ -144,7 +146,7 @@ async def test_json_of_one_file_is_one_object(folder: Path, capsys: pytest.Captu
 
 
 async def test_json_of_several_files_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder, "--json", "--server", served.target) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["text"] for line in lines] == ["said a", "said b", "said c"]
@@ -166,7 +168,7 @@ async def test_a_file_that_fails_says_why_and_the_others_go_on(
 ) -> None:
     bad, missing = folder / "bad.wav", folder / "missing.wav"
     bad.write_bytes(b"bad")
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(missing, bad, folder / "a.wav", "--server", served.target) == 1
     out, err = capsys.readouterr()
     assert out == f"{folder}/a.wav: said a\n"
@@ -188,7 +190,7 @@ async def test_a_file_that_fails_says_why_and_the_others_go_on(
 async def test_a_failure_says_what_to_do(
     type_: str, advice: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serving(Script(always=Failure(type_))) as served:
+    async with serving(Script(failure=Failure(type_))) as served:
         assert await stt(folder / "a.wav", "--server", served.target) == 1
     assert advice in capsys.readouterr().err
 
@@ -197,7 +199,7 @@ async def test_a_failure_says_what_to_do(
 async def test_each_row_of_the_error_table_is_status_1_and_one_line(
     type_: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serving(Script(always=Failure(type_, "what went wrong"))) as served:
+    async with serving(Script(failure=Failure(type_, "what went wrong"))) as served:
         assert await stt(folder / "a.wav", "--server", served.target) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -227,7 +229,7 @@ async def test_output_writes_each_format_into_the_folder_and_prints_where(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "deep" / "out"
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder, "--output", out, "--json", "--srt", "--vtt", "--server", served.target) == 0
     stems = ("a", "b", "sub/c")
     expected = [f"{stem}.{suffix}" for stem in stems for suffix in ("json", "srt", "vtt")]
@@ -238,7 +240,7 @@ async def test_output_writes_each_format_into_the_folder_and_prints_where(
 
 
 async def test_beside_writes_next_to_the_recording(folder: Path) -> None:
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder / "sub" / "c.flac", "--beside", "--server", served.target) == 0
     assert (folder / "sub" / "c.txt").read_text("utf-8") == "said c\n"
 
@@ -247,7 +249,7 @@ async def test_results_of_the_same_stem_keep_apart_and_inputs_are_never_written_
     for name in ("x.wav", "x.mp3", "y.txt"):
         (tmp_path / name).write_bytes(name.encode())
     files = [tmp_path / name for name in ("x.wav", "x.mp3", "y.txt")]
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(*files, "--beside", "--server", served.target) == 0
     assert (tmp_path / "x.wav.txt").read_text() == "said x.wav\n"
     assert (tmp_path / "x.mp3.txt").read_text() == "said x.mp3\n"
@@ -266,7 +268,7 @@ async def test_a_failed_write_leaves_the_old_file_and_nothing_half_written(
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr(os, "replace", full)
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder / "a.wav", "--output", out, "--server", served.target) == 1
     assert [path.name for path in out.iterdir()] == ["a.txt"]
     assert (out / "a.txt").read_text() == "old"
@@ -290,7 +292,7 @@ async def test_standard_input_is_read_as_bytes(
 async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serving(Script(answer=echo)) as served:
+    async with serving(Script(reply=echo)) as served:
         assert await stt(folder, "--raw-rate", "16000", "--server", served.target) == 0
     assert capsys.readouterr().out == f"{folder}/e.pcm: said e\n"
     assert served.script.requests[0].format.encoding == speech_pb2.AUDIO_ENCODING_LINEAR16
@@ -302,7 +304,7 @@ async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
         ([], "required"),
         (["x.wav", "--task", "sing"], "invalid choice"),
         (["x.wav", "--server", "http://localhost:8081"], "write grpc://HOST:PORT"),
-        (["x.wav", "--ca", __file__], "holds no certificate in PEM"),
+        (["x.wav", "--ca", __file__], "contains no certificate in PEM format"),
         (["x.wav", "--cert", __file__], "together"),
         (["x.wav", "--ca", "/no/such.pem"], "--ca: can't read /no/such.pem"),
         (["x.wav", "--api-key", "a\nb"], "printable ASCII"),

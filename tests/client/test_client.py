@@ -22,7 +22,9 @@ from stt_client.errors import (
     PayloadTooLarge,
     UpstreamUnavailable,
 )
-from tests.support.scripted_client_service import SNAPSHOT, Failure, Script, serving, start
+from tests.support.contract_messages import SNAPSHOT
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving, start
 
 MIB = 1024 * 1024
 
@@ -113,7 +115,7 @@ async def test_a_request_id_is_made_and_sent() -> None:
     async with serving() as served, SttClient(served.target) as client:
         first = await client.transcribe(b"x")
         second = await client.transcribe(b"x")
-    sent = [metadata["x-req-id"] for metadata in served.script.metadata]
+    sent = [call.metadata["x-req-id"] for call in served.script.calls]
     assert sent == [first.request_id, second.request_id]
     assert len(set(sent)) == 2
     assert len(sent[0]) == 32
@@ -122,13 +124,13 @@ async def test_a_request_id_is_made_and_sent() -> None:
 async def test_a_given_request_id_is_kept() -> None:
     async with serving() as served, SttClient(served.target) as client:
         transcript = await client.transcribe(b"x", request_id="order-66")
-    assert transcript.request_id == served.script.metadata[0]["x-req-id"] == "order-66"
+    assert transcript.request_id == served.script.calls[0].metadata["x-req-id"] == "order-66"
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "line\nbreak", "x" * 65, "é"])
 async def test_a_request_id_that_the_service_would_drop_is_refused(bad: str) -> None:
     async with SttClient() as client:
-        with pytest.raises(ValueError, match="request_id takes"):
+        with pytest.raises(ValueError, match="invalid request_id"):
             await client.transcribe(b"x", request_id=bad)
 
 
@@ -136,8 +138,8 @@ async def test_the_key_is_sent_as_bearer() -> None:
     async with serving() as served, SttClient(served.target, api_key="secret") as client:
         await client.transcribe(b"x")
         await client.status()
-    assert served.script.metadata[0]["authorization"] == "Bearer secret"
-    assert served.script.status_metadata[0]["authorization"] == "Bearer secret"
+    assert served.script.calls[0].metadata["authorization"] == "Bearer secret"
+    assert served.script.status_calls[0]["authorization"] == "Bearer secret"
 
 
 async def test_extra_metadata_passes_and_overrides() -> None:
@@ -149,17 +151,17 @@ async def test_extra_metadata_passes_and_overrides() -> None:
     ):
         await client.transcribe(b"x", metadata=extra)
         await client.status(metadata=[("authorization", "Bearer theirs"), ("x-more", "yes")])
-    seen = served.script.metadata[0]
+    seen = served.script.calls[0].metadata
     assert {name: seen[name] for name, _ in extra} == dict(extra)
-    assert served.script.status_metadata[0]["authorization"] == "Bearer theirs"
-    assert served.script.status_metadata[0]["x-more"] == "yes"
+    assert served.script.status_calls[0]["authorization"] == "Bearer theirs"
+    assert served.script.status_calls[0]["x-more"] == "yes"
     assert records[0].request_id == "theirs"
 
 
 async def test_check_admission_gives_the_upload_limit_or_the_refusal() -> None:
     async with serving() as served, SttClient(served.target, api_key="ours") as client:
         assert await client.check_admission(metadata=[("x-forwarded-for", "10.0.0.9")]) == 16 * 1024 * 1024
-        sent = served.script.admission_metadata[0]
+        sent = served.script.admission_checks[0]
         assert (sent["authorization"], sent["x-forwarded-for"]) == ("Bearer ours", "10.0.0.9")
         served.script.status_failure = Failure("overloaded", "try later")
         with pytest.raises(Overloaded):
@@ -225,7 +227,7 @@ async def test_wait_ready_outlasts_a_server_that_is_not_yet_there() -> None:
         waiting = asyncio.create_task(client.wait_ready(20))
         with pytest.raises(UpstreamUnavailable):
             await client.transcribe(b"x")
-        served = await start(port=port)
+        served = await start(address=f"127.0.0.1:{port}")
         await waiting
         await served.stop()
 
@@ -243,7 +245,7 @@ async def test_the_deadline_reaches_the_server_and_ends_the_call() -> None:
         with pytest.raises(DeadlineExceeded, match="no answer from"):
             await client.transcribe(b"x", timeout=0.2)
         await asyncio.wait_for(script.cancelled.wait(), 10)
-    remaining = script.time_remaining[0]
+    remaining = script.calls[0].time_remaining
     assert remaining is not None
     assert 0 < remaining <= 0.2
 
@@ -252,7 +254,7 @@ async def test_the_clients_timeout_counts_unless_the_call_says_otherwise() -> No
     async with serving() as served, SttClient(served.target, timeout=30) as client:
         await client.transcribe(b"x")
         await client.transcribe(b"x", timeout=None)
-    first, second = served.script.time_remaining
+    first, second = (call.time_remaining for call in served.script.calls)
     assert first is not None
     assert 25 < first < 31, "gRPC rounds deadlines up"
     assert second is None

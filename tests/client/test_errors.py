@@ -8,7 +8,8 @@ import pytest
 from protos.stt.v1.errors import ERRORS
 from stt_client import SttClient, errors
 from stt_client.channel import Tls
-from tests.support.scripted_client_service import Failure, Script, serving
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 
 MIB = 1024 * 1024
 CLASSES = {cls.type: cls for cls in errors.SttError.__subclasses__()}
@@ -24,9 +25,9 @@ def test_those_worth_trying_elsewhere_are_the_tables() -> None:
 
 @pytest.mark.parametrize("type_", ERRORS)
 async def test_the_trailer_names_the_error(type_: str) -> None:
-    trailers = (("retry-after-ms", "2500"), ("x-fallback-error", "deadline_exceeded"))
+    trailers = {"retry-after-ms": "2500", "x-fallback-error": "deadline_exceeded"}
     failure = Failure(type_, "what went wrong", trailers=trailers)
-    async with serving(Script(always=failure)) as served, SttClient(served.target) as client:
+    async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.SttError) as caught:
             await client.transcribe(b"x", request_id="abc")
     error = caught.value
@@ -53,8 +54,8 @@ async def test_the_trailer_names_the_error(type_: str) -> None:
     ],
 )
 async def test_a_status_without_trailers_is_told_apart_by_its_code(status: str, class_: type[errors.SttError]) -> None:
-    failure = Failure(status=status, message="bare")
-    async with serving(Script(always=failure)) as served, SttClient(served.target) as client:
+    failure = Failure(status=grpc.StatusCode[status], message="bare")
+    async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.SttError) as caught:
             await client.transcribe(b"x")
     assert type(caught.value) is class_
@@ -62,9 +63,9 @@ async def test_a_status_without_trailers_is_told_apart_by_its_code(status: str, 
 
 
 async def test_a_type_of_a_later_version_is_internal_and_keeps_its_message() -> None:
-    trailers = (("x-error-type", "invented"), ("x-error-message", "later on"))
-    failure = Failure(status="ABORTED", message="details", trailers=trailers)
-    async with serving(Script(always=failure)) as served, SttClient(served.target) as client:
+    trailers = {"x-error-type": "invented", "x-error-message": "later on"}
+    failure = Failure(status=grpc.StatusCode.ABORTED, message="details", trailers=trailers)
+    async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.Internal, match="later on"):
             await client.transcribe(b"x")
 
@@ -82,7 +83,7 @@ async def test_a_server_of_another_kind_is_said_to_be_one() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with SttClient(f"127.0.0.1:{port}") as client:
-        with pytest.raises(errors.Internal, match="doesn't offer this method"):
+        with pytest.raises(errors.Internal, match="gRPC server without this method"):
             await client.transcribe(b"x")
     await server.stop(None)
 
@@ -106,11 +107,11 @@ async def test_unavailable_is_retried_once_however_large_the_request(size: int) 
         served.script.fail(Failure("not_ready"))
         assert (await client.transcribe(bytes(size))).text == "hello world"
     assert [len(request.audio) for request in served.script.requests] == [size, size]
-    assert len({metadata["x-req-id"] for metadata in served.script.metadata}) == 1
+    assert len({call.metadata["x-req-id"] for call in served.script.calls}) == 1
 
 
 async def test_a_second_unavailable_is_not_retried() -> None:
-    async with serving(Script(always=Failure("overloaded"))) as served, SttClient(served.target) as client:
+    async with serving(Script(failure=Failure("overloaded"))) as served, SttClient(served.target) as client:
         with pytest.raises(errors.Overloaded):
             await client.transcribe(b"x")
     assert len(served.script.requests) == 2
@@ -118,15 +119,15 @@ async def test_a_second_unavailable_is_not_retried() -> None:
 
 @pytest.mark.parametrize("type_", [t for t, kind in ERRORS.items() if kind.status not in ("UNAVAILABLE", "")])
 async def test_other_statuses_are_not_retried(type_: str) -> None:
-    async with serving(Script(always=Failure(type_))) as served, SttClient(served.target) as client:
+    async with serving(Script(failure=Failure(type_))) as served, SttClient(served.target) as client:
         with pytest.raises(errors.SttError):
             await client.transcribe(b"x")
     assert len(served.script.requests) == 1
 
 
 async def test_a_server_that_says_so_is_not_asked_again() -> None:
-    failure = Failure("overloaded", trailers=(("grpc-retry-pushback-ms", "-1"),))
-    async with serving(Script(always=failure)) as served, SttClient(served.target) as client:
+    failure = Failure("overloaded", trailers={"grpc-retry-pushback-ms": "-1"})
+    async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.Overloaded):
             await client.transcribe(b"x")
     assert len(served.script.requests) == 1

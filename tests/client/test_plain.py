@@ -16,7 +16,7 @@ from stt_client import LatencyStats, Samples, SttClient, SttPool, Tls
 from stt_client.channel import Target, channel_options, parse_target
 from stt_client.convert import reason_of, seconds_of, transcript_of
 from stt_client.request import AudioFormat, prepare
-from tests.support.scripted_client_service import response
+from tests.support.contract_messages import transcript as transcript_message
 
 MIB = 1024 * 1024
 
@@ -90,11 +90,11 @@ def test_the_addresses_of_a_dns_name_take_turns() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "sing"}, "task takes transcribe or translate, not 'sing'"),
-        ({"routing": "both"}, "routing takes auto or primary or fallback, not 'both'"),
-        ({"hotwords": "Ada"}, "hotwords takes a sequence"),
-        ({"candidate_languages": "en"}, "candidate_languages takes a sequence"),
-        ({"encoding": AudioFormat("opus", 8000)}, "encoding takes linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"task": "sing"}, "invalid task 'sing': use transcribe or translate"),
+        ({"routing": "both"}, "invalid routing 'both': use auto or primary or fallback"),
+        ({"hotwords": "Ada"}, "hotwords must be a sequence"),
+        ({"candidate_languages": "en"}, "candidate_languages must be a sequence"),
+        ({"encoding": AudioFormat("opus", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
     ],
 )
 async def test_an_unknown_option_is_a_value_error_that_names_what_it_takes(
@@ -118,12 +118,12 @@ async def test_int16_samples_are_sent_as_they_are_and_strange_floats_are_clipped
 async def test_samples_of_another_kind_are_refused(
     array: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> None:
-    with pytest.raises(ValueError, match="samples take"):
+    with pytest.raises(ValueError, match="of samples: use"):
         await prepare(Samples(array, 16000), MIB)
 
 
 async def test_samples_bring_their_own_format() -> None:
-    with pytest.raises(ValueError, match="Samples bring"):
+    with pytest.raises(ValueError, match="not to Samples"):
         await prepare(Samples(np.zeros(4, np.float32), 16000), MIB, encoding=AudioFormat("linear16", 8000))
 
 
@@ -141,7 +141,7 @@ def test_durations_keep_their_microseconds(duration: Duration, seconds: float) -
 
 
 def test_a_transcript_has_the_shape_of_the_rest_json() -> None:
-    transcript = transcript_of(response("hello world", "abc"), {})
+    transcript = transcript_of(transcript_message("hello world", request_id="abc"), {})
     as_json = json.loads(json.dumps(transcript.as_dict()))
     assert as_json == {
         "request_id": "abc",
@@ -185,7 +185,7 @@ def test_a_transcript_has_the_shape_of_the_rest_json() -> None:
 
 
 def test_a_forced_language_has_no_probability() -> None:
-    message = response()
+    message = transcript_message()
     message.ClearField("language_probability")
     assert transcript_of(message, {}).as_dict()["language_probability"] is None
 
@@ -211,7 +211,7 @@ def test_quantiles_are_times_that_calls_took_over_a_rolling_window() -> None:
 
 
 def test_a_pool_takes_at_least_one_target() -> None:
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="non-empty"):
         SttPool([])
     with pytest.raises(ValueError, match="sequence"):
         SttPool("localhost:1")

@@ -18,7 +18,8 @@ from stt_client.errors import (
     UpstreamUnavailable,
 )
 from stt_client.streaming.stream import PATIENCE_S
-from tests.support.scripted_client_service import Failure, Script, Served, serving, start
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import ContractService, serving, start
 
 WAIT_S = 20
 
@@ -29,7 +30,7 @@ async def until_serving(pool: SttPool, *targets: str) -> None:
     await asyncio.wait_for(pool._until(lambda: set(pool.serving) == set(targets)), WAIT_S)
 
 
-async def servers(stack: AsyncExitStack, count: int, **options: object) -> list[Served]:
+async def servers(stack: AsyncExitStack, count: int, **options: object) -> list[ContractService]:
     return [await stack.enter_async_context(serving(Script(**options))) for _ in range(count)]  # type: ignore[arg-type]
 
 
@@ -107,7 +108,7 @@ async def test_one_that_dies_is_taken_back_after_a_restart_on_the_same_port() ->
         for _ in range(2):
             await pool.transcribe(b"x")
         assert len(other.script.requests) == 2
-        again = await start(port=dying.port)
+        again = await start(address=dying.target)
         stack.push_async_callback(again.stop)
         await until_serving(pool, again.target, other.target)
         for _ in range(2):
@@ -119,19 +120,19 @@ async def test_one_that_dies_is_taken_back_after_a_restart_on_the_same_port() ->
 async def test_a_failure_of_the_service_is_tried_on_another(type_: str) -> None:
     async with AsyncExitStack() as stack:
         bad, good = await servers(stack, 2)
-        bad.script.always = Failure(type_)
+        bad.script.failure = Failure(type_)
         pool = await stack.enter_async_context(SttPool([bad.target, good.target]))
         transcript = await pool.transcribe(b"x", request_id="same")
         assert transcript.request_id == "same"
         # Twice: gRPC's own retry asked it again first.
         assert (len(bad.script.requests), len(good.script.requests)) == (2, 1)
-        assert {metadata["x-req-id"] for metadata in bad.script.metadata + good.script.metadata} == {"same"}
+        assert {call.metadata["x-req-id"] for call in bad.script.calls + good.script.calls} == {"same"}
 
 
 @pytest.mark.parametrize("type_", [type_ for type_, kind in ERRORS.items() if kind.retry != "elsewhere"])
 async def test_a_failure_of_the_request_is_not_tried_on_another(type_: str) -> None:
     async with AsyncExitStack() as stack:
-        two = await servers(stack, 2, always=Failure(type_))
+        two = await servers(stack, 2, failure=Failure(type_))
         pool = await stack.enter_async_context(SttPool([served.target for served in two]))
         with pytest.raises(SttError) as caught:
             await pool.transcribe(b"x")
@@ -142,8 +143,8 @@ async def test_a_failure_of_the_request_is_not_tried_on_another(type_: str) -> N
 async def test_each_is_tried_once_and_the_last_error_is_raised() -> None:
     async with AsyncExitStack() as stack:
         first, second = await servers(stack, 2)
-        first.script.always = Failure("not_ready")
-        second.script.always = Failure("overloaded")
+        first.script.failure = Failure("not_ready")
+        second.script.failure = Failure("overloaded")
         pool = await stack.enter_async_context(SttPool([first.target, second.target]))
         with pytest.raises(Overloaded):
             await pool.transcribe(b"x")
@@ -157,12 +158,12 @@ async def test_a_call_that_finds_all_away_for_a_moment_waits_for_one_to_come_bac
         pool = await stack.enter_async_context(SttPool([stopping.target, restarting.target]))
         await until_serving(pool, stopping.target, restarting.target)
         await restarting.stop()
-        stopping.script.always = Failure("not_ready")
+        stopping.script.failure = Failure("not_ready")
         await stopping.set_serving(False)
         await until_serving(pool)
         call = asyncio.create_task(pool.transcribe(b"x"))
         await asyncio.wait_for(stopping.script.started.wait(), WAIT_S)
-        again = await start(port=restarting.port)
+        again = await start(address=restarting.target)
         stack.push_async_callback(again.stop)
         assert (await asyncio.wait_for(call, WAIT_S)).text == "hello world"
         assert len(again.script.requests) == 1
@@ -173,7 +174,7 @@ async def test_a_call_that_waits_for_one_to_come_back_ends_in_its_time() -> None
         (stopping,) = await servers(stack, 1)
         pool = await stack.enter_async_context(SttPool([stopping.target]))
         await until_serving(pool, stopping.target)
-        stopping.script.always = Failure("not_ready")
+        stopping.script.failure = Failure("not_ready")
         await stopping.set_serving(False)
         with pytest.raises(NotReady):
             await asyncio.wait_for(pool.transcribe(b"x", timeout=1.0), PATIENCE_S)
@@ -200,12 +201,12 @@ async def test_with_nobody_there_the_error_says_so() -> None:
 async def test_the_timeout_covers_all_attempts() -> None:
     async with AsyncExitStack() as stack:
         failing, slow = await servers(stack, 2)
-        failing.script.always = Failure("overloaded")
+        failing.script.failure = Failure("overloaded")
         slow.script.hold = asyncio.Event()
         pool = await stack.enter_async_context(SttPool([failing.target, slow.target]))
         with pytest.raises(DeadlineExceeded):
             await pool.transcribe(b"x", timeout=1.0)
-        remaining = slow.script.time_remaining[0]
+        remaining = slow.script.calls[0].time_remaining
         assert remaining is not None
         assert remaining < 1.0
 
@@ -225,7 +226,7 @@ async def test_status_comes_from_one_that_answers() -> None:
 
 async def test_bad_input_reaches_no_server() -> None:
     async with serving() as served, SttPool([served.target]) as pool:
-        with pytest.raises(ValueError, match="task takes"):
+        with pytest.raises(ValueError, match="invalid task"):
             await pool.transcribe(b"x", task="sing")
     assert served.script.requests == []
 
@@ -233,7 +234,7 @@ async def test_bad_input_reaches_no_server() -> None:
 async def test_wait_ready_of_a_pool_counts_its_targets() -> None:
     async with serving() as served, SttPool([served.target, "127.0.0.1:1"]) as pool:
         await pool.wait_ready(WAIT_S)
-        with pytest.raises(NotReady, match="not 2 ready"):
+        with pytest.raises(NotReady, match="needed 2"):
             await pool.wait_ready(0.1, at_least=2)
 
 
@@ -250,8 +251,8 @@ async def test_closing_ends_the_watches_and_refuses_more_calls() -> None:
 
 
 async def test_a_key_is_passed_to_each() -> None:
-    failing = Script(always=Failure("invalid_argument"))
+    failing = Script(failure=Failure("invalid_argument"))
     async with serving(failing) as served, SttPool([served.target], api_key="k") as pool:
         with pytest.raises(InvalidArgument):
             await pool.transcribe(b"x")
-    assert served.script.metadata[0]["authorization"] == "Bearer k"
+    assert served.script.calls[0].metadata["authorization"] == "Bearer k"

@@ -11,11 +11,11 @@ import pytest
 
 from protos.stt.v1 import speech_pb2
 from stt_client import FLUSH, AudioFormat, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient
-from stt_client.convert import event_json
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
 from tests.client.test_client import unused_port
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, Toy, speech
-from tests.support.scripted_client_service import Failure, Script, serving
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 
 WAIT_S = 20
 MIB = 1024 * 1024
@@ -63,7 +63,7 @@ async def test_events_come_typed_and_in_order() -> None:
 async def test_an_event_as_json_has_the_protos_names() -> None:
     async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
         events = [event async for event in client.stream(chunks("abc"), encoding=FORMAT)]
-    started, interim, ended, final = [json.loads(json.dumps(event_json(event))) for event in events]
+    started, interim, ended, final = [json.loads(json.dumps(event.as_dict())) for event in events]
     assert started == {"speech_event": {"type": "STARTED", "offset": 0.0}, "audio_processed": 0.1}
     assert interim["interim"] == {"utterance": 0, "stable_text": "a", "unstable_text": "bc", "language": ""}
     assert ended["speech_event"]["type"] == "ENDED"
@@ -97,15 +97,19 @@ async def test_options_reach_the_service() -> None:
     )
     assert config.endpoint_silence.ToMilliseconds() == 250
     assert (config.interim_results, config.single_utterance) == (False, True)
-    (metadata,) = served.script.metadata
-    assert (metadata["authorization"], metadata["x-req-id"], metadata["x-more"]) == ("Bearer k", "live-1", "yes")
+    (call,) = served.script.streams
+    assert (call.metadata["authorization"], call.metadata["x-req-id"], call.metadata["x-more"]) == (
+        "Bearer k",
+        "live-1",
+        "yes",
+    )
 
 
 async def test_there_is_no_time_limit_unless_one_is_given() -> None:
     async with serving(Script(stream=Toy())) as served, SttClient(served.target, timeout=5) as client:
         _ = [event async for event in client.stream(chunks("a"), encoding=FORMAT)]
         _ = [event async for event in client.stream(chunks("a"), encoding=FORMAT, timeout=30)]
-    unlimited, limited = served.script.time_remaining
+    unlimited, limited = (call.time_remaining for call in served.script.streams)
     assert unlimited is None or unlimited > 1e6
     assert limited is not None and 25 < limited < 31
 
@@ -113,12 +117,12 @@ async def test_there_is_no_time_limit_unless_one_is_given() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"task": "sing"}, "task takes transcribe or translate"),
-        ({"endpoint_silence": 0.0}, "endpoint_silence takes seconds over 0"),
-        ({"endpoint_silence": float("nan")}, "endpoint_silence takes seconds over 0"),
-        ({"hotwords": "Ada"}, "hotwords takes a sequence of strings"),
-        ({"request_id": "a b"}, "request_id takes"),
-        ({"encoding": AudioFormat("mp3", 8000)}, "encoding takes linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"task": "sing"}, "invalid task 'sing': use transcribe or translate"),
+        ({"endpoint_silence": 0.0}, "use seconds greater than 0"),
+        ({"endpoint_silence": float("nan")}, "use seconds greater than 0"),
+        ({"hotwords": "Ada"}, "hotwords must be a sequence of strings"),
+        ({"request_id": "a b"}, "invalid request_id"),
+        ({"encoding": AudioFormat("mp3", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
     ],
 )
 def test_an_option_that_is_none_is_said_at_once(options: dict[str, object], says: str) -> None:
@@ -266,13 +270,13 @@ async def test_a_stream_is_one_record() -> None:
 
 @pytest.mark.parametrize("resume", [False, True])
 async def test_an_error_of_the_request_is_raised_by_its_type(resume: bool) -> None:
-    script = Script(always=Failure("invalid_argument", "no such language"))
+    script = Script(failure=Failure("invalid_argument", "no such language"))
     records: list[CallRecord] = []
     async with serving(script) as served, SttClient(served.target, telemetry=records.append) as client:
         with pytest.raises(InvalidArgument, match="no such language"):
             _ = [event async for event in client.stream(chunks("ab"), encoding=FORMAT, resume=resume)]
     assert [record.error_type for record in records] == ["invalid_argument"]
-    assert len(script.metadata) == 1
+    assert len(script.streams) == 1
 
 
 async def test_an_unexpected_error_of_the_service_is_internal() -> None:

@@ -17,8 +17,9 @@ from stt_client.streaming import resume
 from stt_client.streaming.audio_source import AudioSource
 from tests.client.test_stream import WAIT_S, chunks, endless, finals
 from tests.client.toy_stream import FORMAT, FRAME_BYTES, RATE, Toy, speech
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving, start
 from tests.support.cut_proxy import cutting
-from tests.support.scripted_client_service import Failure, Script, serving, start
 from tests.support.services import until
 
 SAID = "  abcdefg       hijkl      mnopqrstuvwxyz          ABC       DEFGHIJ KLMNO       P"
@@ -173,7 +174,7 @@ async def test_a_service_that_is_killed_and_comes_back_is_found_again() -> None:
             events.append(event)
             if isinstance(event, Final) and again is None:
                 await first.stop()
-                again = await start(Script(stream=Toy()), port=first.port)
+                again = await start(Script(stream=Toy()), first.target)
                 killed.set()
         assert again is not None
         await again.stop()
@@ -196,12 +197,12 @@ async def test_a_pool_goes_on_at_another_member() -> None:
 async def test_a_pool_leaves_a_member_that_is_not_ready_for_another() -> None:
     async with AsyncExitStack() as stack:
         toy = Toy()
-        draining = await stack.enter_async_context(serving(Script(always=Failure("not_ready", "draining"))))
+        draining = await stack.enter_async_context(serving(Script(failure=Failure("not_ready", "draining"))))
         living = await stack.enter_async_context(serving(Script(stream=toy)))
         pool = await stack.enter_async_context(SttPool([draining.target, living.target]))
         events = [event async for event in pool.stream(chunks("ab"), encoding=FORMAT, resume=True)]
     assert finals(events) == ["ab"]
-    assert len(draining.script.metadata) == 1
+    assert len(draining.script.streams) == 1
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -225,12 +226,12 @@ async def test_a_stream_that_finds_all_of_a_pool_away_for_a_moment_waits_for_one
         pool = await stack.enter_async_context(SttPool([stopping.target, restarting.target]))
         await pool.wait_ready(WAIT_S, at_least=2)
         await restarting.stop()
-        stopping.script.always = Failure("not_ready")
+        stopping.script.failure = Failure("not_ready")
         await stopping.set_serving(False)
         stream = pool.stream(chunks("ab"), encoding=FORMAT, resume=True)
         said = asyncio.create_task(collected(stream))
-        await until(lambda: stopping.script.metadata)
-        again = await start(Script(stream=Toy()), port=restarting.port)
+        await until(lambda: stopping.script.streams)
+        again = await start(Script(stream=Toy()), restarting.target)
         stack.push_async_callback(again.stop)
         assert finals(await asyncio.wait_for(said, WAIT_S)) == ["ab"]
 

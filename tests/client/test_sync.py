@@ -10,7 +10,8 @@ import pytest
 
 from stt_client import CallRecord, SyncSttClient
 from stt_client.errors import Cancelled, InvalidArgument
-from tests.support.scripted_client_service import Failure, Script, serving
+from tests.support.contract_script import Failure, Script
+from tests.support.contract_service import serving
 
 WAIT_S = 20
 
@@ -29,7 +30,7 @@ async def test_every_method_answers() -> None:
     async with serving() as served:
         await asyncio.to_thread(use, served.target)
     assert served.script.requests[0].options.language == "en"
-    assert served.script.metadata[0]["authorization"] == "Bearer k"
+    assert served.script.calls[0].metadata["authorization"] == "Bearer k"
 
 
 async def test_many_threads_share_one_client() -> None:
@@ -46,7 +47,7 @@ async def test_many_threads_share_one_client() -> None:
 
 
 async def test_errors_are_those_of_the_asyncio_client() -> None:
-    async with serving(Script(always=Failure("invalid_argument", "no such language"))) as served:
+    async with serving(Script(failure=Failure("invalid_argument", "no such language"))) as served:
         client = SyncSttClient(served.target)
         with pytest.raises(InvalidArgument, match="no such language"):
             await asyncio.to_thread(client.transcribe, b"x")

@@ -12,7 +12,8 @@ from stt_client import FLUSH, Final, Flush, StreamEvent, SyncSttClient
 from stt_client.errors import Cancelled
 from tests.client.test_stream import WAIT_S, finals
 from tests.client.toy_stream import FORMAT, Toy, speech
-from tests.support.scripted_client_service import Script, serving
+from tests.support.contract_script import Script
+from tests.support.contract_service import serving
 
 
 def audio(closed: threading.Event | None = None) -> Iterator[bytes | Flush]:

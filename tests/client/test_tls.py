@@ -13,7 +13,7 @@ import pytest
 from stt_client import SttClient, Tls
 from stt_client.cli import main
 from stt_client.errors import UpstreamUnavailable
-from tests.support.scripted_client_service import serving
+from tests.support.contract_service import serving
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 
@@ -72,8 +72,8 @@ def test_tls_options_that_can_not_work_say_what_to_give(
     subprocess.run(["openssl", "genpkey", *curve, "-out", str(other)], check=True, capture_output=True)
     for options, said in (
         (["--server", "grpc://h:1", "--ca", str(pem["cert"])], "write grpcs://"),
-        (["--cert", str(pem["cert"])], "--cert and --key go together"),
-        (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the private key of"),
+        (["--cert", str(pem["cert"])], "--cert and --key must be given together"),
+        (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the unencrypted private key of"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["status", *options])

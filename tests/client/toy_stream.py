@@ -12,11 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-
 from protos.stt.v1 import speech_pb2
 from stt_client import AudioFormat
-from tests.support.scripted_client_service import response
+from tests.support.contract_messages import duration, transcript
 
 RATE = 8000
 FORMAT = AudioFormat("linear16", RATE)
@@ -34,12 +32,6 @@ def speech(text: str) -> bytes:
     return b"".join(
         bytes(FRAME_BYTES) if letter == " " else bytes((ord(letter), _MARK)) * (FRAME_BYTES // 2) for letter in text
     )
-
-
-def duration(seconds: float) -> Duration:
-    found = Duration()
-    found.FromNanoseconds(round(seconds * 1e9))
-    return found
 
 
 @dataclass
@@ -100,7 +92,7 @@ class Ear:
             return
         end = self.heard - self.silent
         yield self._speech("TYPE_ENDED", end)
-        result = response(self.letters)
+        result = transcript(self.letters)
         result.audio_duration.CopyFrom(duration((end - self.start) * FRAME_S))
         segment = result.segments[0]
         segment.start.CopyFrom(duration(self.start * FRAME_S))

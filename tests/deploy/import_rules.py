@@ -101,6 +101,7 @@ def violations(texts: Mapping[str, tuple[str, bool]]) -> list[str]:
     found = [line for name in modules for line in _direction(name, imports[name])]
     found += [line for name in modules if _within(name, LOWEST) for line in _purity(name, imports)]
     found += [line for module in modules.values() for line in _effects(module)]
+    found += _circles(imports)
     return sorted(set(found))
 
 
@@ -163,6 +164,29 @@ def _purity(name: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
             elif other not in way:
                 way[other] = f"{way[current]} -> {other}"
                 waiting.append(other)
+
+
+def _circles(imports: Mapping[str, set[str]]) -> Iterator[str]:
+    """Modules that import each other, lazy imports included."""
+    for name in imports:
+        path = _path_to(name, imports)
+        # Each circle once: from the module whose name comes first.
+        if path and name == min(path):
+            yield f"import circle: {' -> '.join([*path, name])}"
+
+
+def _path_to(name: str, imports: Mapping[str, set[str]]) -> list[str]:
+    """A shortest chain of imports that leads from `name` back to it; empty if there is none."""
+    reached = {name: [name]}
+    waiting = [name]
+    for current in waiting:
+        for other in sorted(imports[current] & imports.keys()):
+            if other == name:
+                return reached[current]
+            if other not in reached:
+                reached[other] = [*reached[current], other]
+                waiting.append(other)
+    return []
 
 
 def _effects(module: Module) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The Dockerfiles and buildscripts/images: what they promise, read from the files; the build tool is a stand-in."""
+"""The Dockerfiles against the code, and buildscripts/images with stand-ins for the build tools."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from stt_server.config import KEYS, Role
+from stt_server.config import Role
+from stt_server.testing.paths import ROOT
+from tests.support.config_files import default_of
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES: tuple[Role, ...] = ("primary", "fallback")
 
 
@@ -22,78 +23,44 @@ def text_of(service: str) -> str:
 
 
 def instructions(service: str) -> list[tuple[str, str]]:
-    """Name and arguments of each instruction, lines joined and comments left out."""
+    """Name and arguments of each instruction, with continued lines joined and comments removed."""
     lines = [line for line in text_of(service).splitlines() if line and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in joined.splitlines())]
 
 
 def final_stage(service: str) -> dict[str, str]:
-    """The last instruction of each name after the last FROM."""
+    """Last instruction of each name after the last FROM."""
     found = instructions(service)
     start = max(index for index, (name, _) in enumerate(found) if name == "FROM")
     return dict(found[start:])
 
 
-def default_of(key: str, service: Role) -> str:
-    return next(each.default_for(service) or "" for each in KEYS if each.name == key)
-
-
-def test_the_two_differ_in_name_and_ports_alone() -> None:
+def test_dockerfiles_differ_only_in_service_and_ports() -> None:
     primary, fallback = (text_of(service).splitlines()[6:] for service in SERVICES)
     same = [line.replace("primary", "fallback").replace("50051", "50052").replace("8081", "8082") for line in primary]
     assert same == fallback
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_base_image_is_an_argument_with_a_cuda_12_and_cudnn_default(service: Role) -> None:
-    found = instructions(service)
-    assert found[0][0] == "ARG"
-    assert re.fullmatch(r"BASE_IMAGE=nvidia/cuda:12\.\d+\.\d+-cudnn-runtime-ubuntu\d\d\.04", found[0][1])
-    assert [rest for name, rest in found if name == "FROM"] == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_versions_come_from_the_constraints(service: Role) -> None:
-    pip = [rest for name, rest in instructions(service) if name == "RUN" and "pip install" in rest]
-    assert '-c constraints.txt ".[server]"' in pip[0]
-    assert "--no-deps" in pip[1]
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_it_runs_as_a_numbered_user_and_execs_the_service(service: Role) -> None:
-    stage = final_stage(service)
-    user, _, group = stage["USER"].partition(":")
-    assert int(user) > 0
-    assert int(group) > 0
-    # The JSON form: no shell between the runtime's SIGTERM and the service.
-    assert json.loads(stage["ENTRYPOINT"]) == [f"/opt/stt/venv/bin/stt-{service}"]
-    assert "CMD" not in stage
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_ports_and_configuration_are_the_contract_s(service: Role) -> None:
+def test_image_fits_the_service(service: Role) -> None:
     stage = final_stage(service)
     assert stage["EXPOSE"].split() == [default_of("GRPC_PORT", service), default_of("HTTP_PORT", service)]
-    assert f"CONFIG_PATH=/config/stt_{service}.env" in stage["ENV"]
+    # The JSON form: no shell between the runtime's SIGTERM and the service.
+    assert json.loads(stage["ENTRYPOINT"]) == [f"/opt/stt/venv/bin/stt-{service}"]
     assert f"stt-{service} = stt_server.{service}:main" in (ROOT / "setup.cfg").read_text()
+    _, _, health_check = stage["HEALTHCHECK"].partition("CMD ")
+    assert json.loads(health_check)[1:] == ["-m", "stt_server.healthcheck", "--service", service]
+    assert 0 not in map(int, stage["USER"].split(":")), "the service must not run as root"
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_health_check_is_our_own_code(service: Role) -> None:
-    _, _, command = final_stage(service)["HEALTHCHECK"].partition("CMD ")
-    assert json.loads(command)[1:] == ["-m", "stt_server.healthcheck", "--service", service]
-    assert "curl" not in " ".join(rest for _, rest in instructions(service))
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_what_is_copied_exists_and_is_let_through(service: Role) -> None:
+def test_copied_files_exist_and_pass_dockerignore(service: Role) -> None:
     copied = [rest.split()[:-1] for name, rest in instructions(service) if name == "COPY" and "--from" not in rest]
     names = {name for names in copied for name in names}
-    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert names == let_through
-    missing = [name for name in names if not (ROOT / name).exists()]
-    assert missing == []
+    passed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert names == passed
+    assert [name for name in names if not (ROOT / name).exists()] == []
 
 
 STAND_IN = """#!/bin/sh
@@ -103,7 +70,7 @@ printf '%s\\n' "{name} $*" >> "{log}"
 
 
 def build(folder: Path, tools: dict[str, int], *args: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Runs buildscripts/images where only the stand-ins `tools` (name -> status of `info`) are installed."""
+    """Run buildscripts/images with only the stand-ins `tools` (name -> exit status of `info`) installed."""
     log = folder / "log"
     log.touch()
     for name, info in tools.items():
@@ -118,7 +85,7 @@ def build(folder: Path, tools: dict[str, int], *args: str) -> tuple[subprocess.C
     return done, log.read_text().splitlines()
 
 
-def test_it_builds_both_with_docker_where_the_daemon_answers(tmp_path: Path) -> None:
+def test_docker_builds_both_images(tmp_path: Path) -> None:
     done, calls = build(tmp_path, {"docker": 0, "buildah": 0}, "--tag", "v1")
     assert done.returncode == 0, done.stderr
     assert [re.sub(r"COMMIT=\S+", "COMMIT=x", call) for call in calls] == [
@@ -127,7 +94,7 @@ def test_it_builds_both_with_docker_where_the_daemon_answers(tmp_path: Path) -> 
     ]
 
 
-def test_it_takes_buildah_where_the_docker_daemon_does_not_answer(tmp_path: Path) -> None:
+def test_buildah_is_used_if_the_docker_daemon_is_down(tmp_path: Path) -> None:
     args = ["primary", "--tag", "v1", "--isolation", "chroot", "--base-image", "debian:bookworm-slim"]
     done, calls = build(tmp_path, {"docker": 1, "buildah": 0}, *args)
     assert done.returncode == 0, done.stderr
@@ -136,7 +103,7 @@ def test_it_takes_buildah_where_the_docker_daemon_does_not_answer(tmp_path: Path
     assert "--build-arg BASE_IMAGE=debian:bookworm-slim --format docker --isolation chroot" in call
 
 
-def test_it_pushes_under_the_registry_s_name(tmp_path: Path) -> None:
+def test_images_are_pushed_to_the_registry(tmp_path: Path) -> None:
     done, calls = build(
         tmp_path,
         {"podman": 0},
@@ -155,7 +122,7 @@ def test_it_pushes_under_the_registry_s_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tools", "args", "said"),
+    ("tools", "args", "message"),
     [
         ({}, [], "none of docker, podman and buildah works here"),
         ({"docker": 1}, ["--tool", "docker"], "docker does not work here"),
@@ -164,15 +131,15 @@ def test_it_pushes_under_the_registry_s_name(tmp_path: Path) -> None:
         ({"docker": 0}, ["--tag"], "--tag takes a value"),
     ],
 )
-def test_it_fails_with_a_sentence(tmp_path: Path, tools: dict[str, int], args: list[str], said: str) -> None:
+def test_unusable_arguments_are_reported(tmp_path: Path, tools: dict[str, int], args: list[str], message: str) -> None:
     done, calls = build(tmp_path, tools, *args)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert calls == []
 
 
-def test_every_file_that_the_code_needs_is_installed_with_it() -> None:
-    """An editable install has them all; the images' install has what [options.package_data] names."""
+def test_package_data_names_every_data_file() -> None:
+    """An editable install has all files; the images have those that [options.package_data] names."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     # A pattern is relative to a package's folder, and `*` stays within one folder.

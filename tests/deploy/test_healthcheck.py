@@ -9,17 +9,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2
 
 from stt_server.config import config_path
 from stt_server.healthcheck import Unhealthy, endpoint_of, main
-from tests.support.scripted_deploy_service import Request, Response, Scripted, answer, serving
-
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-async def at_once(request: Request) -> Response:
-    return answer(request)
+from tests.support.contract_script import Script
+from tests.support.contract_service import serving
 
 
 def env_file(folder: Path, *lines: str, name: str = "stt_primary.env") -> Path:
@@ -33,37 +27,38 @@ async def run(file: Path, *args: str) -> int:
 
 
 async def test_a_serving_service_is_healthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Scripted(at_once, key="a-key-that-health-does-not-need")) as port:
+    async with serving(Script(keys={"a-key-that-health-does-not-need"})) as service:
         # No model is there: the check must not look for one.
-        file = env_file(tmp_path, "CT2_SMALL_PATH=/nowhere", f"GRPC_PORT={port}", "API_KEYS=abc")
+        file = env_file(tmp_path, "CT2_SMALL_PATH=/nowhere", f"GRPC_PORT={service.port}", "API_KEYS=abc")
         assert await run(file) == 0
-    assert capsys.readouterr().out == f"SERVING: 127.0.0.1:{port}\n"
+    assert capsys.readouterr().out == f"SERVING: 127.0.0.1:{service.port}\n"
 
 
 async def test_a_service_that_is_loading_or_draining_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Scripted(at_once), status=NOT_SERVING) as port:
-        assert await run(env_file(tmp_path, f"GRPC_PORT={port}")) == 1
-    assert capsys.readouterr().out == f"unhealthy: 127.0.0.1:{port}: NOT_SERVING\n"
+    async with serving() as service:
+        await service.set_serving(False)
+        assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}")) == 1
+    assert capsys.readouterr().out == f"unhealthy: 127.0.0.1:{service.port}: NOT_SERVING\n"
 
 
 async def test_nobody_at_the_port_is_unhealthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Scripted(at_once)) as port:
+    async with serving() as service:
         pass
-    assert await run(env_file(tmp_path, f"GRPC_PORT={port}")) == 1
+    assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}")) == 1
     assert "no answer: UNAVAILABLE" in capsys.readouterr().out
 
 
 async def test_an_unknown_health_name_is_unhealthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Scripted(at_once)) as port:
-        assert await run(env_file(tmp_path, f"GRPC_PORT={port}"), "--name", "nobody") == 1
+    async with serving() as service:
+        assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}"), "--name", "nobody") == 1
     assert "NOT_FOUND" in capsys.readouterr().out
 
 
 async def test_a_mistake_elsewhere_in_the_file_does_not_make_a_running_service_unhealthy(
     tmp_path: Path,
 ) -> None:
-    async with serving(Scripted(at_once)) as port:
-        file = env_file(tmp_path, f"GRPC_PORT={port}", "MAX_CONCURRENCY=many", "NO_SUCH_KEY=1")
+    async with serving() as service:
+        file = env_file(tmp_path, f"GRPC_PORT={service.port}", "MAX_CONCURRENCY=many", "NO_SUCH_KEY=1")
         assert await run(file) == 0
 
 
@@ -104,8 +99,8 @@ def test_an_address_to_listen_on_is_the_address_to_ask(tmp_path: Path) -> None:
 
 
 async def test_it_runs_as_a_module_and_finds_the_file_by_config_path(tmp_path: Path) -> None:
-    async with serving(Scripted(at_once)) as port:
-        file = env_file(tmp_path, f"GRPC_PORT={port}")
+    async with serving() as service:
+        file = env_file(tmp_path, f"GRPC_PORT={service.port}")
         assert config_path("primary", {"CONFIG_PATH": str(file)}) == file
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -115,7 +110,7 @@ async def test_it_runs_as_a_module_and_finds_the_file_by_config_path(tmp_path: P
             stdout=asyncio.subprocess.PIPE,
         )
         out, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert (process.returncode, out.decode()) == (0, f"SERVING: 127.0.0.1:{port}\n")
+    assert (process.returncode, out.decode()) == (0, f"SERVING: 127.0.0.1:{service.port}\n")
 
 
 def authority_and_certificate(folder: Path) -> None:
@@ -135,13 +130,13 @@ async def test_tls_is_checked_against_the_certificate_on_disk(tmp_path: Path, mu
     ca = (tmp_path / "ca.pem").read_bytes()
     credentials = grpc.ssl_server_credentials(pair, ca if mutual else None, require_client_auth=mutual)
     files = [f"TLS_CERT={tmp_path / 'cert.pem'}", f"TLS_KEY={tmp_path / 'key.pem'}"]
-    async with serving(Scripted(at_once), credentials=credentials) as port:
+    async with serving(credentials=credentials) as service:
         if mutual:
             files.append(f"TLS_CLIENT_CA={tmp_path / 'ca.pem'}")
-        assert await run(env_file(tmp_path, f"GRPC_PORT={port}", *files)) == 0
+        assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}", *files)) == 0
         another = tmp_path / "another"
         another.mkdir()
         await asyncio.to_thread(authority_and_certificate, another)
         files[0] = f"TLS_CERT={another / 'cert.pem'}"
         files[1] = f"TLS_KEY={another / 'key.pem'}"
-        assert await run(env_file(tmp_path, f"GRPC_PORT={port}", *files)) == 1
+        assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}", *files)) == 1

@@ -46,7 +46,7 @@ def test_the_entry_points_may_join_service_and_gateway(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("stt_server.engine.whisper", "from stt_server.pipeline import Job"),
+        ("stt_server.engine.whisper", "from stt_server.pipeline import Pipeline"),
         ("stt_server.audio.decode", "from stt_server import pipeline"),
         ("stt_server.audio.decode", "from .. import rpc"),
         ("stt_server.routing", "import stt_server.rpc.convert"),
@@ -84,6 +84,22 @@ def test_knowing_it_through_another_module_is_caught() -> None:
         ("stt_server.helpers", "import grpc"),
     )
     assert found == ["stt_server.engine.whisper knows grpc (through stt_server.engine.whisper -> stt_server.helpers)"]
+
+
+@pytest.mark.parametrize("late", ["from gateway.c import x", "def later():\n    from gateway.c import x"])
+def test_an_import_circle_is_caught(late: str) -> None:
+    modules = [
+        ("gateway.a", "import gateway.b"),
+        ("gateway.b", late),
+        ("gateway.c", "import gateway.a"),
+        ("gateway", ""),
+    ]
+    assert broken(*modules) == ["import circle: gateway.a -> gateway.b -> gateway.c -> gateway.a"]
+
+
+def test_an_import_for_type_checkers_makes_no_circle() -> None:
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import gateway.a"
+    assert broken(("gateway.a", "import gateway.b"), ("gateway.b", for_types)) == []
 
 
 @pytest.mark.parametrize(
@@ -127,7 +143,7 @@ def test_what_happens_only_when_called_is_no_violation(text: str) -> None:
 def test_relative_imports_of_a_package_are_resolved() -> None:
     texts = {
         "stt_server.engine": ("from . import whisper", True),
-        "stt_server.engine.whisper": ("from ..pipeline import Job", False),
+        "stt_server.engine.whisper": ("from ..pipeline import Pipeline", False),
         "stt_server.pipeline": ("", False),
     }
     assert violations(texts) == [

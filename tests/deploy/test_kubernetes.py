@@ -1,4 +1,4 @@
-"""deploy/kubernetes: valid documents whose names, ports, labels and configuration fit together."""
+"""deploy/kubernetes: valid documents with consistent names, ports, labels and configuration."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from stt_server.config import KEYS, ConfigError, Role, Settings, parse
+from stt_server.config import ConfigError, Role, Settings, parse
+from stt_server.testing.paths import ROOT
+from stt_server.testing.services import make_model_folder
+from tests.support.config_files import default_of
 
-ROOT = Path(__file__).resolve().parent.parent.parent / "deploy" / "kubernetes"
+KUBERNETES = ROOT / "deploy" / "kubernetes"
 SERVICES: tuple[Role, ...] = ("primary", "fallback")
 VERSIONS = ("1.31", "1.34")
-"""The oldest with all that the files use, and a recent one."""
+"""Oldest supported version (it has all fields in use), and a recent one."""
 OVERLAYS = (".", "base", "cpu")
 
 Document = dict[str, Any]
@@ -30,12 +33,14 @@ def documents(path: Path) -> list[Document]:
 
 
 def kustomization(folder: str) -> Document:
-    (document,) = documents(ROOT / folder / "kustomization.yaml")
+    (document,) = documents(KUBERNETES / folder / "kustomization.yaml")
     return document
 
 
 def resources() -> list[Document]:
-    return [document for name in kustomization("base")["resources"] for document in documents(ROOT / "base" / name)]
+    return [
+        document for name in kustomization("base")["resources"] for document in documents(KUBERNETES / "base" / name)
+    ]
 
 
 def one(kind: str, service: str) -> Document:
@@ -54,17 +59,11 @@ def container(service: str) -> Document:
     return found
 
 
-def default_of(key: str, service: Role) -> str:
-    return next(each.default_for(service) or "" for each in KEYS if each.name == key)
-
-
 def settings(text: str, service: Role, folder: Path) -> Settings:
-    """What the service makes of a file, with the model's folder moved to where there is one."""
-    moved = re.sub(r"=/models/", f"={folder}/", text)
-    name = re.findall(r"^CT2_\w+_PATH=/models/(\S+)$", text, re.MULTILINE)
-    (folder / name[0]).mkdir(parents=True, exist_ok=True)
-    (folder / name[0] / "model.bin").touch()
-    return parse(moved, service)
+    """Parse a configuration file with its model below `folder`."""
+    (name,) = re.findall(r"^CT2_\w+_PATH=/models/(\S+)$", text, re.MULTILINE)
+    make_model_folder(folder / name)
+    return parse(text.replace("=/models/", f"={folder}/"), service)
 
 
 @pytest.fixture(params=SERVICES)
@@ -73,7 +72,7 @@ def service(request: pytest.FixtureRequest) -> Role:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_document_is_valid(version: str) -> None:
+def test_documents_are_valid(version: str) -> None:
     kinds = [document["kind"] for document in resources()]
     assert set(kinds) == {
         "Namespace",
@@ -87,13 +86,6 @@ def test_every_document_is_valid(version: str) -> None:
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_a_misspelt_field_is_not_valid() -> None:
-    broken = one("Deployment", "primary")
-    broken["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
-
-
 def files_named_in(folder: str) -> Iterator[str]:
     named: Mapping[str, Any] = kustomization(folder)
     yield from (name for name in named.get("resources", []) if name.endswith(".yaml"))
@@ -103,12 +95,12 @@ def files_named_in(folder: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("folder", ["base", "keys", "cpu"])
-def test_every_file_is_listed_and_every_listed_file_is_there(folder: str) -> None:
-    there = {str(path.relative_to(ROOT / folder)) for path in (ROOT / folder).rglob("*.*")}
+def test_kustomizations_list_every_file(folder: str) -> None:
+    there = {str(path.relative_to(KUBERNETES / folder)) for path in (KUBERNETES / folder).rglob("*.*")}
     assert set(files_named_in(folder)) == there - {"kustomization.yaml"}
 
 
-def test_ports_are_the_contract_s(service: Role) -> None:
+def test_ports_are_the_defaults(service: Role) -> None:
     grpc, http = int(default_of("GRPC_PORT", service)), int(default_of("HTTP_PORT", service))
     ports = {port["name"]: port["containerPort"] for port in container(service)["ports"]}
     assert ports == {"grpc": grpc, "http": http}
@@ -124,7 +116,7 @@ def test_selectors_match_the_pods(service: Role) -> None:
     assert one("NetworkPolicy", service)["spec"]["podSelector"]["matchLabels"] == labels
 
 
-def test_probes_ask_the_grpc_health_service(service: Role) -> None:
+def test_probes_use_the_grpc_health_service(service: Role) -> None:
     port = int(default_of("GRPC_PORT", service))
     probes = {kind: container(service)[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")}
     assert probes == {
@@ -134,30 +126,17 @@ def test_probes_ask_the_grpc_health_service(service: Role) -> None:
     }
 
 
-def test_a_slow_model_has_time_to_load(service: Role) -> None:
-    startup = container(service)["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
-
-
-def test_a_changed_configuration_reaches_the_pod(service: Role) -> None:
-    (mount,) = (each for each in container(service)["volumeMounts"] if each["name"] == "config")
-    assert "subPath" not in mount, "the kubelet never updates such a file"
-
-
-def test_there_is_time_to_drain(service: Role, tmp_path: Path) -> None:
+def test_grace_period_exceeds_the_drain_timeout(service: Role, tmp_path: Path) -> None:
     sleeps = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    text = (ROOT / "base" / "config" / f"stt_{service}.env").read_text()
+    text = (KUBERNETES / "base" / "config" / f"stt_{service}.env").read_text()
     drain = settings(text, service, tmp_path).drain_timeout_s
     assert pod(service)["spec"]["terminationGracePeriodSeconds"] > sleeps + drain
 
 
-def test_it_may_do_no_more_than_it_needs(service: Role) -> None:
+def test_pod_is_hardened(service: Role) -> None:
     of_pod, of_container = pod(service)["spec"]["securityContext"], container(service)["securityContext"]
     assert of_pod["runAsNonRoot"] is True
-    assert (
-        f"USER {of_pod['runAsUser']}:{of_pod['runAsGroup']}\n"
-        in (ROOT.parent.parent / f"Dockerfile.{service}").read_text()
-    )
+    assert f"USER {of_pod['runAsUser']}:{of_pod['runAsGroup']}\n" in (ROOT / f"Dockerfile.{service}").read_text()
     assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
     assert of_container == {
         "allowPrivilegeEscalation": False,
@@ -172,38 +151,14 @@ def test_it_may_do_no_more_than_it_needs(service: Role) -> None:
     assert {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod(service)["spec"]) == set()
 
 
-def test_the_namespace_refuses_pods_that_ask_for_more() -> None:
-    (namespace,) = (each for each in resources() if each["kind"] == "Namespace")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-
-
-@pytest.mark.parametrize("folder", ["base", "cpu"])
-def test_memory_and_processors_are_bounded_with_room_for_the_decoding_children(service: Role, folder: str) -> None:
-    if folder == "base":
-        given = container(service)["resources"]
-    else:
-        (changes,) = yaml.safe_load_all((ROOT / "cpu" / "no-gpu.yaml").read_text())
-        (given,) = (change["value"] for change in changes if change["path"].endswith("/resources"))
-    assert {"cpu", "memory"} <= set(given["requests"])
-    limits = given["limits"]
-    assert float(limits["cpu"]) >= 1
-    # Eight children with the largest upload and the longest recording in each of them, beside the starter models.
-    assert int(limits["memory"].removesuffix("Gi")) >= 3
-
-
-def test_every_pod_is_behind_a_network_policy_for_both_directions() -> None:
+def test_network_policies_cover_all_pods() -> None:
     policies = [each["spec"] for each in resources() if each["kind"] == "NetworkPolicy"]
     chosen = [policy["podSelector"]["matchLabels"] for policy in policies]
     assert all(pod(service)["metadata"]["labels"] in chosen for service in SERVICES)
     assert all(set(policy["policyTypes"]) == {"Ingress", "Egress"} for policy in policies)
 
 
-def test_a_pod_has_one_gpu(service: Role) -> None:
-    of = container(service)["resources"]
-    assert of["limits"]["nvidia.com/gpu"] == of["requests"]["nvidia.com/gpu"] == 1
-
-
-def test_only_the_primary_and_prometheus_reach_the_fallback() -> None:
+def test_fallback_admits_primary_and_prometheus() -> None:
     policy = one("NetworkPolicy", "fallback")["spec"]
     from_primary, from_prometheus = policy["ingress"]
     assert from_primary == {
@@ -214,7 +169,7 @@ def test_only_the_primary_and_prometheus_reach_the_fallback() -> None:
     assert policy["egress"] == []
 
 
-def test_the_primary_reaches_the_fallback_and_names_alone() -> None:
+def test_primary_may_connect_to_fallback_and_dns() -> None:
     to_fallback, to_dns = one("NetworkPolicy", "primary")["spec"]["egress"]
     assert to_fallback == {
         "to": [{"podSelector": {"matchLabels": pod("fallback")["metadata"]["labels"]}}],
@@ -224,13 +179,13 @@ def test_the_primary_reaches_the_fallback_and_names_alone() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base", "cpu"])
-def test_the_configuration_is_one_that_the_service_takes(folder: str, service: Role, tmp_path: Path) -> None:
-    found = settings((ROOT / folder / "config" / f"stt_{service}.env").read_text(), service, tmp_path)
+def test_configuration_is_accepted_by_the_service(folder: str, service: Role, tmp_path: Path) -> None:
+    found = settings((KUBERNETES / folder / "config" / f"stt_{service}.env").read_text(), service, tmp_path)
     assert found.warnings == ()
     assert found.grpc_port == int(default_of("GRPC_PORT", service))
     assert found.api_keys == ()
     if service == "primary":
-        # Headless, so that this name is every fallback pod.
+        # Headless: the name resolves to every fallback pod.
         headless = one("Service", "fallback")
         assert headless["spec"]["clusterIP"] == "None"
         assert found.fallback is not None
@@ -238,27 +193,27 @@ def test_the_configuration_is_one_that_the_service_takes(folder: str, service: R
 
 
 def with_keys(service: Role) -> str:
-    return (ROOT / "keys" / "config" / f"stt_{service}.env").read_text()
+    return (KUBERNETES / "keys" / "config" / f"stt_{service}.env").read_text()
 
 
-def test_the_example_without_its_keys_filled_in_stops_the_start(service: Role, tmp_path: Path) -> None:
+def test_placeholder_keys_are_refused(service: Role, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="API_KEY"):
         settings(with_keys(service), service, tmp_path)
 
 
-def test_with_keys_it_is_the_same_configuration_and_the_keys(service: Role, tmp_path: Path) -> None:
+def test_keys_variant_only_adds_keys(service: Role, tmp_path: Path) -> None:
     filled = re.sub(r"<[^>]*>", "0123456789abcdef", with_keys(service))
     found = settings(filled, service, tmp_path)
     assert [key.key for key in found.api_keys] == ["0123456789abcdef"]
     assert found.warnings == ()
-    plain = (ROOT / "base" / "config" / f"stt_{service}.env").read_text()
+    plain = (KUBERNETES / "base" / "config" / f"stt_{service}.env").read_text()
     assert filled.splitlines()[1 : len(plain.splitlines())] == plain.splitlines()[1:]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which renders kustomizations, is not installed")
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_what_kustomize_renders_is_valid_and_complete(overlay: str) -> None:
-    command = ["kubectl", "kustomize", str(ROOT / overlay)]
+def test_rendered_overlays_are_valid(overlay: str) -> None:
+    command = ["kubectl", "kustomize", str(KUBERNETES / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     rendered = [document for document in yaml.safe_load_all(done.stdout) if document]

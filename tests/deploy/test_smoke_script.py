@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests import smoke_test_stt as smoke
-from tests.support.scripted_deploy_service import Request, Response, Scripted, answer, serving
+from tests.support.contract_messages import transcript
+from tests.support.contract_script import Request, Response, Script
+from tests.support.contract_service import serving
 
 RATE = 8000
 
@@ -42,12 +44,15 @@ def seconds_of(audio: bytes) -> float:
         return float(file.getnframes() / file.getframerate())
 
 
-async def kept(request: Request) -> Response:
-    return answer(request)
+def routed(request: Request, *, fallback_used: bool = False) -> Response:
+    """Response in the requested language, whose check is off where the language is forced."""
+    response = transcript(language=request.options.language or "en", fallback_used=fallback_used)
+    response.routing.language_check_applicable = not request.options.language
+    return response
 
 
-async def half_escalated(request: Request) -> Response:
-    return answer(request, fallback_used=bool(request.options.language))
+def escalated_if_forced(request: Request) -> Response:
+    return routed(request, fallback_used=bool(request.options.language))
 
 
 async def run(port: int, *args: object) -> int:
@@ -58,10 +63,10 @@ async def run(port: int, *args: object) -> int:
 async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
     audio: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    servicer = Scripted(kept, key="secret-key")
-    async with serving(servicer) as port:
-        assert await run(port, "--audio", audio, "--api-key", "secret-key", "--long-seconds", 5) == 0
-    sent = [(request.options.language, seconds_of(request.audio)) for request in servicer.requests]
+    script = Script(reply=routed, keys={"secret-key"})
+    async with serving(script) as service:
+        assert await run(service.port, "--audio", audio, "--api-key", "secret-key", "--long-seconds", 5) == 0
+    sent = [(request.options.language, seconds_of(request.audio)) for request in script.requests]
     # three.wav's folder names no language, so it isn't forced.
     short = [("en", 1.0), ("", 1.0), ("en", 0.5), ("", 0.5), ("", 0.25)]
     assert sent[:5] == short
@@ -80,44 +85,44 @@ async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
 
 async def test_more_fallbacks_than_the_bound_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ("--audio", audio / "en", "--long-seconds", 0)
-    async with serving(Scripted(half_escalated)) as port:
-        assert await run(port, *args, "--max-fallback-rate", 0.49) == 1
+    async with serving(Script(reply=escalated_if_forced)) as service:
+        assert await run(service.port, *args, "--max-fallback-rate", 0.49) == 1
         assert "OVER  fallback rate 50.0%, at most 49.0%" in capsys.readouterr().out
-        assert await run(port, *args, "--max-fallback-rate", 0.5) == 0
+        assert await run(service.port, *args, "--max-fallback-rate", 0.5) == 0
 
 
 async def test_a_p95_over_the_bound_fails(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Scripted(kept)) as port:
-        assert await run(port, "--audio", audio, "--long-seconds", 0, "--max-p95", 0) == 1
+    async with serving(Script(reply=routed)) as service:
+        assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95", 0) == 1
         assert "OVER  p95 of short clips" in capsys.readouterr().out
-        assert await run(port, "--audio", audio, "--long-seconds", 0, "--max-p95", 60) == 0
+        assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95", 60) == 0
 
 
 async def test_a_bound_on_what_was_not_measured_does_not_hold(audio: Path) -> None:
-    async with serving(Scripted(kept)) as port:
-        assert await run(port, "--audio", audio, "--long-seconds", 0, "--max-p95-long", 60) == 1
+    async with serving(Script(reply=routed)) as service:
+        assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95-long", 60) == 1
 
 
 async def test_failed_calls_are_named_and_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with serving(Scripted(kept, key="secret-key")) as port:
+    async with serving(Script(reply=routed, keys={"secret-key"})) as service:
         args = ("--audio", audio / "en" / "one.wav", "--language", "en", "--api-key", "wrong")
-        assert await run(port, *args, "--long-seconds", 0) == 1
+        assert await run(service.port, *args, "--long-seconds", 0) == 1
         out = capsys.readouterr().out
-        assert "one.wav (short, forced): unauthenticated: no key [scripted]" in out
+        assert "one.wav (short, forced): unauthenticated: no key [" in out
         assert "OVER  2 failed, at most 0 may" in out
-        assert await run(port, *args, "--long-seconds", 0, "--max-errors", 2) == 0
+        assert await run(service.port, *args, "--long-seconds", 0, "--max-errors", 2) == 0
 
 
 async def test_an_answer_in_another_language_than_the_forced_one_fails(
     audio: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def deaf(request: Request) -> Response:
-        response = answer(request)
+    def always_german(request: Request) -> Response:
+        response = routed(request)
         response.language = "de"
         return response
 
-    async with serving(Scripted(deaf)) as port:
-        assert await run(port, "--audio", audio / "en", "--long-seconds", 0) == 1
+    async with serving(Script(reply=always_german)) as service:
+        assert await run(service.port, "--audio", audio / "en", "--long-seconds", 0) == 1
     assert "forced to en, and the answer says de" in capsys.readouterr().out
 
 
@@ -133,12 +138,12 @@ async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(aud
             two_are_here.set()
         await asyncio.wait_for(two_are_here.wait(), 30)
         now -= 1
-        return answer(request)
+        return routed(request)
 
-    servicer = Scripted(counted)
-    async with serving(servicer) as port:
-        assert await run(port, "--audio", audio, "--requests", 20, "--concurrency", 2) == 0
-    assert (len(servicer.requests), most) == (20, 2)
+    script = Script(reply=counted)
+    async with serving(script) as service:
+        assert await run(service.port, "--audio", audio, "--requests", 20, "--concurrency", 2) == 0
+    assert (len(script.requests), most) == (20, 2)
 
 
 async def test_it_needs_recordings_that_it_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,12 +154,12 @@ async def test_it_needs_recordings_that_it_can_read(tmp_path: Path, capsys: pyte
 
 
 async def test_it_runs_as_a_script_and_says_when_nobody_answers(audio: Path) -> None:
-    async with serving(Scripted(kept)) as port:
+    async with serving(Script(reply=routed)) as service:
         pass
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         smoke.__file__,
-        *("--server", f"127.0.0.1:{port}", "--audio", str(audio)),
+        *("--server", f"127.0.0.1:{service.port}", "--audio", str(audio)),
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)

@@ -17,10 +17,11 @@ from google.protobuf.text_format import MessageToString
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess
 from tests.faults.callers import PATIENCE_S, post, rest, say, socket_to, streaming
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import SPEECH, speech
+from tests.support.services import speech
 from tests.support.speech import samples_of
 
 CALLER_KEY = "caller+7f3a/9c2e=5b81~d046"
@@ -191,7 +192,7 @@ class Busy:
             options = pb.TranscribeOptions(prompt=PROMPT, hotwords=[HOTWORD])
             async with streaming(self.primary, metadata, options=options) as caller:
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it may be refused by then
-                    await caller.say(samples)
+                    await caller.send_audio(samples)
                     await caller.call.done_writing()
                 try:
                     self.heard.answers.extend(map(MessageToString, await caller.rest()))

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from protos.stt.v1 import speech_pb2_grpc
-from tests.support.service_processes import ServiceProcess
+from stt_server.testing.services import ServiceProcess
 from tests.support.services import speech
 from tests.support.speech import RATE, Samples
 from tests.support.streams import Caller, config, pcm

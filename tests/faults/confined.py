@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from stt_server.testing.paths import MODELS, ROOT
 from tests.support.needs import lacking
-from tests.support.services import MODELS, ROOT
 
 USER = 10001
 

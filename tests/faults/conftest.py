@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.hostile import KEY
-from tests.support.service_processes import ServiceProcess, running
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import ROOT, speech
+from stt_server.testing.paths import ROOT
+from stt_server.testing.services import ServiceProcess
+from tests.support.services import speech
 
 if TYPE_CHECKING:
     from typing_extensions import Self

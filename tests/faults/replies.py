@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import httpx
 
 from stt_client import SttClient, SttError
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import SPEECH
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.services import ServiceProcess
 
 
 @dataclass(frozen=True)

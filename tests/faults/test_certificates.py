@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.scripted_model import Script
 from tests.faults.steady import PATIENCE_S, Steady, by_grpc, by_rest
 from tests.faults.tls_house import THEIRS, House, house
 from tests.support.certificates import Pair, authority, signed
@@ -155,7 +155,7 @@ async def _lets_in(home: House, port: int, client: Pair) -> bool:
 
 
 async def _gateway_renewed(home: House) -> bool:
-    return (home.folder / "gateway.log").read_text().count("the TLS files were read again") >= 2
+    return (home.folder / "gateway" / "stderr.log").read_text().count("the TLS files were read again") >= 2
 
 
 async def test_the_primarys_own_certificate_is_rotated_under_load(home: House) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from stt_client import SttClient
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.audio_samples import encode
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import http, post
 from tests.faults.confined import USER, confinement
 from tests.faults.test_starting import refused
-from tests.support.audio_samples import encode
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import SPEECH
 from tests.support.speech import RATE, samples_of, words
 
 FOX = "the quick brown fox jumps over the lazy dog"

@@ -15,12 +15,12 @@ import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import ROOT, SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.network import Cable, cable, why_not
 from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
 from tests.support.needs import lacking
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import ROOT, SPEECH
 from tests.support.speech import samples_of
 from tests.support.streams import FLUSH, Caller, config
 
@@ -124,7 +124,7 @@ async def test_a_stopped_fallback_costs_nobody_the_timeout(pair: Trio) -> None:
     try:
         await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
         await pair.refused_at_once()
-        assert "circuit to the fallback is open: it answers no health check" in pair.fail.log_text()
+        assert "circuit to the fallback is open: health checks time out" in pair.fail.log_text()
         final = await final_of(pair.degrade)
         assert (final.text, final.routing.fallback_error) == (SMALL, "circuit_open")
     finally:
@@ -138,7 +138,7 @@ async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
     async with primary.channel() as channel:
         caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe())
         await caller.send(config(interim_results=False))
-        await caller.say(samples_of(SPEECH))
+        await caller.send_audio(samples_of(SPEECH))
         await caller.send(FLUSH)
         final = (await caller.next("final")).final.result
         caller.call.cancel()

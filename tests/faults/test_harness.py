@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from stt_client import SttClient
-from stt_server.testing.scripted_service import Script
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import SPEECH
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 
 
 async def test_a_scripted_pair_answers_routes_and_ends(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio.sandbox.worker import DecodeLimits
-from stt_server.testing.scripted_service import Script
-from tests.support import hostile_files as hostile
-from tests.support.audio_samples import chirp, encode, wav_header
-from tests.support.service_processes import ServiceProcess, running
+from stt_server.testing import hostile_files as hostile
+from stt_server.testing.audio_samples import chirp, encode, wav_header
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 
 MAX_SECONDS = 1800
 """Half the default, to save time: what a bomb costs grows with it."""

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from stt_server.testing.services import ServiceProcess
 from tests.faults.hostile import FORM, form, header_of, part, post, status_of, told
-from tests.support.service_processes import ServiceProcess
 from tests.support.services import speech
 
 BODY = form(part("audio", b"RIFF", '; filename="a.wav"'))

@@ -14,7 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
-from stt_server.rpc.server_options import METADATA_BYTES
+from stt_server.rpc.server_options import MAX_METADATA_BYTES
+from stt_server.testing.services import UNLIMITED, ServiceProcess
 from tests.faults.hostile import (
     DATA,
     END_STREAM,
@@ -32,8 +33,7 @@ from tests.faults.hostile import (
     frame,
     peak_mib,
 )
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import LARGE, speech
+from tests.support.services import speech
 
 TRANSCRIBE = "/stt.v1.SpeechToText/Transcribe"
 BEARER = (b"authorization", b"Bearer " + KEY.encode())
@@ -41,7 +41,7 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 
 @pytest.fixture
 def channel(besieged: ServiceProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(besieged.target, options=LARGE) as found:
+    with grpc.insecure_channel(besieged.target, options=UNLIMITED) as found:
         yield found
 
 
@@ -201,9 +201,9 @@ def test_bytes_that_are_no_request_are_refused(channel: grpc.Channel, raw: bytes
 def test_metadata_up_to_its_limit_is_taken_and_over_it_refused(stub: Any) -> None:
     request = pb.TranscribeRequest(audio=speech())
     for _ in range(4):  # by chance would do neither each time
-        near = (*LET_IN, ("x-near", "n" * (METADATA_BYTES - 1500)))
+        near = (*LET_IN, ("x-near", "n" * (MAX_METADATA_BYTES - 1500)))
         assert stub.Transcribe(request, metadata=near, timeout=PATIENCE_S).text
-        for over in (("x-over", "o" * METADATA_BYTES),), tuple((f"x-{n}", "o") for n in range(600)):
+        for over in (("x-over", "o" * MAX_METADATA_BYTES),), tuple((f"x-{n}", "o") for n in range(600)):
             error: Any = failure(
                 lambda over=over: stub.Transcribe(request, metadata=(*LET_IN, *over), timeout=PATIENCE_S)
             )

@@ -12,6 +12,8 @@ from functools import cache
 import pytest
 
 from stt_client import SyncSttClient
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.services import ServiceProcess
 from tests.faults.hostile import (
     BEARER,
     CLOSE,
@@ -32,8 +34,7 @@ from tests.faults.hostile import (
     status_of,
     told,
 )
-from tests.support.service_processes import ServiceProcess
-from tests.support.services import SPEECH, speech
+from tests.support.services import speech
 
 BODY = form(part("audio", b"RIFF", '; filename="a.wav"'))
 """Let in, it is a 415."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from stt_server.testing.services import ServiceProcess
 from tests.faults.hostile import (
     CONTINUATION,
     DATA,
@@ -31,7 +32,6 @@ from tests.faults.hostile import (
     peak_mib,
     status_of,
 )
-from tests.support.service_processes import ServiceProcess
 
 BEARER = (b"authorization", b"Bearer " + KEY.encode())
 OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
+from stt_server.testing.services import ServiceProcess
 from tests.faults.hostile import BEARER, KEY, Wire, head, http, status_of, told
-from tests.support.service_processes import ServiceProcess
 
 
 def handshake(*lines: str) -> bytes:

@@ -22,7 +22,9 @@ from stt_server.observability import failure_metrics as faults
 from stt_server.observability import metrics
 from stt_server.observability import reload_metrics as reloads
 from stt_server.observability import stream_metrics as streams
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import ROOT, SPEECH
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.busy import (
     CALLER_KEY,
     FALLBACK_KEY,
@@ -36,8 +38,6 @@ from tests.faults.busy import (
     Busy,
     forms,
 )
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import ROOT, SPEECH
 
 INTERNALS = re.compile(r"Traceback|site-packages|\.py\b|/tmp/|/proc/|0x[0-9a-f]{8}")
 Series = set[tuple[str, tuple[tuple[str, str], ...]]]

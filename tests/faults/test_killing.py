@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import ROOT
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import PATIENCE_S
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import ROOT
 from tests.support.speech import clip, samples_of, silence, wav_of
 
 

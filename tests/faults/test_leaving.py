@@ -19,9 +19,9 @@ from websockets.asyncio.client import connect
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1.speech_pb2_grpc import SpeechToTextStub
 from stt_client import SttClient
+from stt_server.testing.paths import ROOT, SAMPLES, TINY
+from stt_server.testing.services import ServiceProcess, running
 from tests.support.needs import lacking
-from tests.support.service_processes import TINY, ServiceProcess, running
-from tests.support.services import ROOT, SAMPLES
 from tests.support.speech import samples_of, silence, wav_of
 
 pytestmark = pytest.mark.model

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stt_server.testing.scripted_service import Script
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import ROOT
+from stt_server.testing.paths import ROOT
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 
 KEY = "the-key-of-the-schema-tester"
 EXAMPLES = os.environ.get("STT_OPENAPI_EXAMPLES", "25")

@@ -15,12 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, offer
 from stt_client import SttClient
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.load import Grpc, Rest, Tally, offer
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import PATIENCE_S, until_in_flight
 from tests.faults.hostile import FORM, head, header_of, status_of
-from tests.support.service_processes import ServiceProcess, running
 from tests.support.speech import silence, wav_of
 
 INFERENCE_S, SLOTS, MAX_QUEUE = 0.5, 2, 16
@@ -80,12 +80,12 @@ async def measure(primary: ServiceProcess) -> Overload:
     """Offer half the capacity, ten times the capacity, and half of it again."""
     wav = wav_of(silence(0.5))
     async with SttClient(primary.target) as client, primary.channel() as channel:
-        clients = (Grpc(channel, wav), rest := Rest(primary.http_port, wav))
-        before = Tally(await offer(clients, CAPACITY / 2, 2, TIMEOUTS))
+        transports = (Grpc(channel, wav), rest := Rest(primary.http_port, wav))
+        before = Tally(await offer(transports, CAPACITY / 2, 2, TIMEOUTS))
         resident = primary.resident_mib()
         async with polled_health(client, primary.url) as health:
-            during = Tally(await offer(clients, 10 * CAPACITY, SECONDS, TIMEOUTS))
-        after = Tally(await offer(clients, CAPACITY / 2, 2, TIMEOUTS))
+            during = Tally(await offer(transports, 10 * CAPACITY, SECONDS, TIMEOUTS))
+        after = Tally(await offer(transports, CAPACITY / 2, 2, TIMEOUTS))
         rest.close()
         left = [await metric(client, name) for name in ("stt_queue_depth", "stt_in_flight")]
         refusals = [
@@ -112,7 +112,7 @@ def test_every_request_is_answered_or_refused(overload: Overload) -> None:
     assert not during.failed
     assert len(during.answered) + len(during.late) + len(during.refused) == 10 * CAPACITY * SECONDS
     for outcomes in (during.answered, during.refused):
-        assert {outcome.way for outcome in outcomes} == {"grpc", "rest"}
+        assert {outcome.transport for outcome in outcomes} == {"grpc", "rest"}
 
 
 def test_admitted_requests_are_answered_in_time(overload: Overload) -> None:

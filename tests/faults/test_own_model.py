@@ -13,10 +13,10 @@ import pytest
 
 from stt_client import SttClient
 from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE
-from stt_server.testing.scripted_service import Failure, Script
+from stt_server.testing.scripted_model import Failure, Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import NOT_SERVING, SERVING, http, until_in_flight, watched
 from tests.faults.replies import WAYS, Reply
-from tests.support.service_processes import ServiceProcess, running
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 
@@ -112,7 +112,7 @@ async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_t
     assert MEDIUM in {reply.text for reply in replies}
     assert await asyncio.to_thread(primary.wait) == 1
     last = primary.log_text().splitlines()[-1]
-    assert last.startswith("stt-primary: the model is lost, start it anew: ")
+    assert last.startswith("stt-primary: the model is lost; restart the service: ")
     assert "Traceback" not in primary.log_text()
     primary.restart()
     assert {reply.http for reply in await asked(primary)} == {200}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, Way, offer
-from stt_server.testing.scripted_service import Script
-from tests.support.service_processes import ServiceProcess, running
+from stt_server.testing.load import Grpc, Rest, Tally, Transport, offer
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.support.speech import silence, wav_of
 
 BURST = 60
@@ -32,7 +32,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 
 
 @pytest.mark.parametrize(
-    ("bucket", "ways", "said"),
+    ("bucket", "transports", "metadata"),
     [
         ("address", ["grpc"], ("x-forwarded-for", "203.0.113.1")),
         ("address", ["rest"], ("x-forwarded-for", "203.0.113.2")),
@@ -42,14 +42,14 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
     ids=["over gRPC", "over REST", "over both", "with a key, over both"],
 )
 async def test_exactly_a_burst_is_let_in(
-    limited: dict[str, ServiceProcess], bucket: str, ways: list[str], said: tuple[str, str]
+    limited: dict[str, ServiceProcess], bucket: str, transports: list[str], metadata: tuple[str, str]
 ) -> None:
     service = limited[bucket]
     wav = wav_of(silence(0.1))
     async with service.channel() as channel:
-        rest = Rest(service.http_port, wav, [said])
-        made: dict[str, Way] = {"grpc": Grpc(channel, wav, [said]), "rest": rest}
-        tally = Tally(await offer([made[name] for name in ways], 1e6, CALLERS / 1e6, [30.0]))
+        rest = Rest(service.http_port, wav, [metadata])
+        made: dict[str, Transport] = {"grpc": Grpc(channel, wav, [metadata]), "rest": rest}
+        tally = Tally(await offer([made[name] for name in transports], 1e6, CALLERS / 1e6, [30.0]))
         rest.close()
     assert Counter(outcome.error for outcome in tally.outcomes) == {"": BURST, "rate_limited": CALLERS - BURST}
     waits = [outcome.retry_after_s or 0.0 for outcome in tally.outcomes if outcome.error]

@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from protos.stt.v1 import speech_pb2_grpc
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.network import connections
 from tests.faults.steady import NO_RETRY, PATIENCE_S, WAV, Steady, by_grpc, by_rest
 from tests.support.observing import eventually
-from tests.support.service_processes import ServiceProcess, running
 from tests.support.services import transcribe
 
 FIRST = "the first fallback says"
@@ -179,7 +179,7 @@ async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
     primary: ServiceProcess, broken: bytes | None, said: str
 ) -> None:
     refused, applied = await reloads(primary, "refused"), await reloads(primary, "applied")
-    told = len(lines(primary, "is not taken up"))
+    told = len(lines(primary, "configuration not applied"))
     text = primary.config.read_bytes()
     changed = text + b"RATE_LIMIT_BURST=1\n"
     if broken is None:
@@ -192,7 +192,7 @@ async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
     assert await reloads(primary, "refused") == refused + 1
     assert await reloads(primary, "applied") == applied
     assert await metric(primary, "stt_config_last_reload_successful") == 0
-    new = lines(primary, "is not taken up")[told:]
+    new = lines(primary, "configuration not applied")[told:]
     assert [line["level"] for line in new] == ["ERROR"]
     assert said in new[0]["message"]
     assert str(primary.config) in new[0]["message"]
@@ -209,7 +209,7 @@ async def test_a_file_that_lost_its_keys_opens_nothing(primary: ServiceProcess) 
     primary.config.write_text(without)
     await eventually(lambda: metric(primary, "stt_config_last_reload_successful"), 0)
     assert await error_type(primary) == "unauthenticated"
-    assert "API_KEYS: is gone" in lines(primary, "is not taken up")[-1]["message"]
+    assert "API_KEYS: is gone" in lines(primary, "configuration not applied")[-1]["message"]
     primary.write_config(API_KEYS="")
     await eventually(lambda: error_type(primary), "")
 

@@ -17,13 +17,12 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_client import SttPool
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import UNLIMITED, GatewayProcess, ServiceProcess, running
 from tests.faults.callers import PATIENCE_S, http, post
 from tests.faults.network import connections
-from tests.support.gateway_processes import GatewayProcess
 from tests.support.observing import eventually
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import LARGE, speech
+from tests.support.services import speech
 
 SMALL, LARGER = "the smaller model says", "the larger model says"
 NOTICED_S = 40.0
@@ -54,10 +53,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         primaries = tuple(ServiceProcess("primary", folder / f"primary{n}", keys, unsure) for n in (1, 2))
         with running(*primaries):
             gateway = GatewayProcess(folder / "gateway", several(primaries))
-            try:
-                yield House(primaries, fallbacks, gateway.start())
-            finally:
-                gateway.kill()
+            with running(gateway):
+                yield House(primaries, fallbacks, gateway)
 
 
 class Load:
@@ -104,7 +101,11 @@ async def loaded(house: House) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]
             }
         ],
     }
-    options = [*LARGE, ("grpc.service_config", json.dumps(config)), ("grpc.max_reconnect_backoff_ms", 2000)]
+    options = [
+        *UNLIMITED,
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
     async with (
         SttPool([process.target for process in house.primaries]) as pool,
         grpc.aio.insecure_channel(several(house.primaries), options=options) as channel,

@@ -18,11 +18,12 @@ from stt_client import SttClient
 from stt_client.errors import NotReady, SttError
 from stt_server.config import parse
 from stt_server.engine.loading import ModelLoadError
-from stt_server.lifecycle.run import load_whisper
-from stt_server.testing.scripted_service import Script
+from stt_server.lifecycle.whisper import load_whisper
+from stt_server.testing.paths import ROOT, SPEECH, TINY
+from stt_server.testing.scripted_model import Failure, Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.support.needs import lacking
-from tests.support.service_processes import TINY, ServiceProcess, running
-from tests.support.services import ROOT, SPEECH, settings_text
+from tests.support.services import settings_text
 
 
 def in_shell(setting: str) -> tuple[str, ...]:
@@ -39,8 +40,7 @@ def refused(process: ServiceProcess, status: int, *said: str) -> None:
     process.spawn()
     try:
         assert process.wait() == status, process.log_text()
-        assert process._process is not None and process._process.stdout is not None
-        assert process._process.stdout.read() == ""
+        assert process.output == []
         (line,) = process.log_text().splitlines()
         assert line.startswith(f"stt-{process.service}: ")
         assert [text for text in said if text not in line] == [], line
@@ -172,7 +172,8 @@ async def test_a_service_whose_log_cannot_be_written_goes_on_serving(tmp_path: P
     with running(process):
         async with SttClient(process.target) as client:
             # Three failures in a row at most: of more, the service would ask whether its model is any use.
-            for error in ("", "bug", "", "bug", ""):
+            errors: tuple[Failure, ...] = ("", "bug", "", "bug", "")
+            for error in errors:
                 process.act(Script(error=error))
                 for _ in range(3):
                     try:

@@ -13,7 +13,10 @@ import pytest
 
 from stt_client import SttClient
 from stt_client.errors import NotReady
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.processes import free_port
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import (
     NOT_SERVING,
     SERVING,
@@ -27,8 +30,6 @@ from tests.faults.callers import (
     until_started,
     watched,
 )
-from tests.support.service_processes import ServiceProcess, free_port, running
-from tests.support.services import SPEECH
 from tests.support.speech import samples_of
 from tests.support.streams import finals
 
@@ -49,7 +50,7 @@ async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their
         async with SttClient(process.target) as client, http(process) as rest_client, watched(process) as states:
             assert await anext(states) == SERVING
             async with streaming(process) as one, socket_to(process) as socket:
-                await one.say(speech)
+                await one.send_audio(speech)
                 await say(socket, speech)
                 await one.next("started")
                 await until_started(socket)
@@ -77,7 +78,7 @@ async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their
                 # The watch is open until here, and holds nobody.
                 assert await asyncio.to_thread(process.wait) == 0
         assert time.monotonic() - began < ENDING_S
-    assert "stopped before" not in process.log_text()
+    assert "drain timed out" not in process.log_text()
 
 
 @pytest.mark.parametrize("how", ["it takes longer than DRAIN_TIMEOUT_S", "Ctrl-C is pressed again"])
@@ -92,7 +93,7 @@ async def test_what_cannot_be_answered_in_time_is_told_so(tmp_path: Path, how: s
             streaming(process, single_utterance=True) as live,
             socket_to(process) as socket,
         ):
-            await live.say(samples_of(SPEECH))
+            await live.send_audio(samples_of(SPEECH))
             await live.call.done_writing()
             await say(socket, samples_of(SPEECH))
             await socket.send('{"end": {}}')
@@ -117,7 +118,7 @@ async def test_what_cannot_be_answered_in_time_is_told_so(tmp_path: Path, how: s
             # The inference goes on in its thread: it holds nobody either.
             assert await asyncio.to_thread(process.wait) == 0
         assert time.monotonic() - began < (0 if hurried else drain_s) + ENDING_S
-    assert "stopped before 4 calls were answered" in process.log_text()
+    assert "drain timed out: 4 calls were cut off" in process.log_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -15,12 +15,12 @@ from stt_client import SttClient, Tls
 from stt_client.cli import main
 from stt_client.errors import Unauthenticated, UpstreamUnavailable
 from stt_server import healthcheck
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import Script
 from tests.faults.steady import WAV
 from tests.faults.tls_house import KEY, THEIRS, House, house
 from tests.support.certificates import Pair, authority, signed
 from tests.support.observing import eventually
-from tests.support.services import SPEECH
 
 OWN = "the quick brown fox jumps over the lazy dog"
 WITHOUT_A_CERTIFICATE = (httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)

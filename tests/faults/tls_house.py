@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +10,10 @@ from pathlib import Path
 
 import grpc
 
-from protos.stt.v1.wire import ReadyLine
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import GatewayProcess, ServiceProcess, running
 from tests.faults.steady import NO_RETRY
 from tests.support.certificates import Pair, authority, signed
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import ROOT
 
 KEY = "a-key-0123456789"
 THEIRS = "the fallback says"
@@ -115,25 +111,9 @@ def house(folder: Path) -> Iterator[House]:
             shown = Mounted(
                 folder / "gateway-tls", own | {"client.pem": pairs["client"].cert, "client.key": pairs["client"].key}
             )
-            with _gateway(folder, f"grpcs://localhost:{primary.grpc_port}", ca, shown) as port:
-                yield House(folder, ca, pairs["client"], primary, mounted, fallback, port, shown)
-
-
-@contextmanager
-def _gateway(folder: Path, target: str, ca: Pair, files: Mounted) -> Iterator[int]:
-    """`stt-gateway` in front of `target`; its port. Its log is `gateway.log`."""
-    to_service = ("--ca", str(ca.cert), "--cert", str(files["client.pem"]), "--key", str(files["client.key"]))
-    to_callers = ("--tls-cert", str(files["server.pem"]), "--tls-key", str(files["server.key"]))
-    command = [sys.executable, "-m", "gateway", "--target", target, "--host", "127.0.0.1", "--port", "0"]
-    with (folder / "gateway.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, *to_service, *to_callers], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, (folder / "gateway.log").read_text()
-        yield ReadyLine.parse(line).http_port
-    finally:
-        process.kill()
-        process.communicate()
+            to_service = ("--ca", ca.cert, "--cert", shown["client.pem"], "--key", shown["client.key"])
+            to_callers = ("--tls-cert", shown["server.pem"], "--tls-key", shown["server.key"])
+            arguments = tuple(map(str, (*to_service, *to_callers)))
+            gateway = GatewayProcess(folder / "gateway", f"grpcs://localhost:{primary.grpc_port}", arguments)
+            with running(gateway):
+                yield House(folder, ca, pairs["client"], primary, mounted, fallback, gateway.port, shown)

@@ -18,6 +18,7 @@ from gateway.http.errors import Refusal
 from gateway.http.protocol import GatewayProtocol
 from gateway.http.server import GatewayOptions, GatewayServer
 from gateway.http.uploads import FULL_SIZE_UPLOADS, LEFT_ALONE_S, Uploads
+from tests.support.clock import ManualClock
 from tests.support.live_caller import PATIENCE_S
 from tests.support.raw_http import Answer, head, read_answer
 from tests.support.scripted_gateway_service import ScriptedService
@@ -136,16 +137,8 @@ async def test_one_over_the_spare_ones_is_closed_as_it_opens(small: SmallGateway
     assert (await get(small, "/v1/health")).status_code == 200
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 async def test_bodies_hold_so_much_together_and_the_slowest_is_cut() -> None:
-    clock = Clock()
+    clock = ManualClock()
     them = Uploads(clock)
     with them.reading() as fast, them.reading() as slow:
         them.add(slow, 10, 1000)

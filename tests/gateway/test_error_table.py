@@ -18,7 +18,7 @@ from gateway.options import GatewayOptions
 from protos.stt.v1.errors import ERRORS
 from stt_server.app import Service
 from stt_server.errors import EngineError, OutOfMemory
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.scripted_model import Script, ScriptedModel
 from tests.support.services import failure, running, speech, stub_of, transcribe, until
 
 
@@ -63,7 +63,7 @@ ELSEWHERE = {"cancelled", "upstream_unavailable"}
 @contextlib.asynccontextmanager
 async def staged(scenario: Scenario, folder: Path) -> AsyncIterator[tuple[Service, Any, httpx.AsyncClient]]:
     """The service of a scenario, brought to the point where the next request runs into the row."""
-    model = ScriptedRecognizer(scenario.script)
+    model = ScriptedModel(scenario.script)
     async with contextlib.AsyncExitStack() as stack:
         service = await stack.enter_async_context(running(folder, model=model, HTTP_PORT=0, **scenario.keys))
         stub = await stack.enter_async_context(stub_of(service))
@@ -78,7 +78,7 @@ async def staged(scenario: Scenario, folder: Path) -> AsyncIterator[tuple[Servic
             stack.callback(holder.cancel)
             await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         if scenario.starting:
-            service._readiness.state = "starting"
+            service.readiness.state = "starting"
         yield service, stub, rest
 
 
@@ -134,7 +134,7 @@ async def test_a_caller_who_went_away_is_told_as_cancelled_however_it_came(tmp_p
     async with staged(Scenario(held=True), tmp_path) as (service, stub, rest):
         for number, request in enumerate((transcribe(stub), post(rest, Scenario())), start=1):
             call = asyncio.ensure_future(request)
-            await until(lambda: service._readiness.in_flight == 1)
+            await until(lambda: service.readiness.in_flight == 1)
             call.cancel()
             await until(lambda wanted=number: _counted(service, "cancelled") == wanted)  # type: ignore[misc]
 
@@ -168,4 +168,4 @@ def test_every_status_of_the_table_is_one_of_grpc() -> None:
 
 
 def _counted(service: Service, type_: str) -> int:
-    return int(service._snapshot_now()["requests"]["errors"].get(type_, 0))
+    return int(service.instruments.snapshot()["requests"]["errors"].get(type_, 0))

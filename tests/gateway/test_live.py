@@ -19,6 +19,7 @@ from gateway.live.config import FIELDS
 from gateway.live.endpoint import CLOSE_CODES
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
+from stt_server.testing.paths import ROOT
 from tests.support.live_caller import (
     CONFIG,
     END,
@@ -33,7 +34,6 @@ from tests.support.live_caller import (
     streaming,
 )
 from tests.support.scripted_gateway_service import Failure, ScriptedService
-from tests.support.services import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -126,7 +126,7 @@ async def test_the_service_may_end_it_first(gateway: GatewayServer, service: Scr
         ({"endpoint_silence": "1"}, "endpoint_silence takes a number of seconds"),
         ({"endpoint_silence": float("nan")}, "endpoint_silence takes a number of seconds"),
         ({"endpoint_silence": 10**400}, "endpoint_silence takes a number of seconds"),
-        ({"endpoint_silence": -1}, "endpoint_silence takes seconds over 0"),
+        ({"endpoint_silence": -1}, "use seconds greater than 0"),
         ({"language": 7}, "language takes a text"),
         ({"prompt": "\ud800"}, "prompt takes a text"),
         ({"hotwords": "one"}, "hotwords takes a list of texts"),

@@ -12,6 +12,7 @@ from gateway.http.body import MIN_BYTES_PER_S, Patience
 from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
 from gateway.rest.form import FIELDS
+from tests.support.clock import ManualClock
 from tests.support.raw_http import BOUNDARY, form, part
 
 AUDIO_BYTES = b"\r\n--front\r\n--\0\xff" * 3
@@ -67,23 +68,15 @@ def test_a_quoted_boundary_is_read() -> None:
     assert boundary_of('multipart/form-data; charset=utf-8; boundary="a b"') == b"a b"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_standing_body_is_waited_for_the_timeout_only() -> None:
-    clock = Clock()
+    clock = ManualClock()
     patience = Patience(30, clock)
     patience.add(MIN_BYTES_PER_S * 1000)
     assert patience.left_s() == 30
 
 
 def test_a_trickle_is_cut_off_though_it_never_stands_still() -> None:
-    clock = Clock()
+    clock = ManualClock()
     patience = Patience(30, clock)
     while patience.left_s() > 0:
         patience.add(1)
@@ -92,7 +85,7 @@ def test_a_trickle_is_cut_off_though_it_never_stands_still() -> None:
 
 
 def test_a_slow_line_gets_through() -> None:
-    clock = Clock()
+    clock = ManualClock()
     patience = Patience(30, clock)
     for _ in range(3600):
         patience.add(MIN_BYTES_PER_S)

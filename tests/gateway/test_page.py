@@ -13,9 +13,10 @@ from gateway.http.server import GatewayOptions, GatewayServer
 from protos.stt.v1 import speech_pb2
 from stt_client.convert import transcript_of
 from stt_client.subtitles import to_srt, to_vtt
+from stt_server.testing.paths import SPEECH
 from tests.support.browser import PHONE, open_page, picture
 from tests.support.scripted_gateway_service import Failure, ScriptedService
-from tests.support.services import SPEECH, until
+from tests.support.services import until
 from tests.support.speech import samples_of, wav_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]

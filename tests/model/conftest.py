@@ -8,7 +8,7 @@ import pytest
 
 from stt_server.engine.loading import ModelOptions
 from stt_server.engine.whisper import WhisperRecognizer
-from tests.support.services import MODELS
+from stt_server.testing.paths import MODELS
 
 
 def _load(folder: str, **options: object) -> WhisperRecognizer:

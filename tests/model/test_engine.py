@@ -15,10 +15,12 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from stt_server.audio import split
-from stt_server.engine import acceptance as verdict
+from stt_server.engine import acceptance
+from stt_server.engine.generation import Decoded
 from stt_server.engine.inference import probe, recognize_each
+from stt_server.engine.language import LANGUAGE_UNSURE
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
-from stt_server.engine.whisper import LANGUAGE_UNSURE, WhisperRecognizer
+from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.errors import OutOfMemory
 from tests.support.speech import clip, samples_of, silence, words
 
@@ -108,7 +110,7 @@ def test_translation_is_into_english(base: WhisperRecognizer) -> None:
 
 
 def test_word_times_agree_between_the_short_and_the_full_window(base: WhisperRecognizer) -> None:
-    full = WhisperRecognizer(dataclasses.replace(base._options, encoder_window="full"))
+    full = WhisperRecognizer(dataclasses.replace(base.options, encoder_window="full"))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", word_timestamps=True)
     short_words = [w for s in base.recognize(chunk, options).segments for w in s.words]
@@ -144,17 +146,17 @@ def test_only_the_full_window_convicts_a_text_as_invented(
 ) -> None:
     """On a short one, silence looks more likely than it is."""
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
-    decode = base._decode
+    decode = base._decoder.decode
     windows_heard: list[int] = []
 
-    def doubtful(batch: Sequence[Any], temperature: float = 0.0) -> list[verdict.Decoded]:
+    def doubtful(batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
         (found,) = decode(batch, temperature)
         windows_heard.append(len(batch[0].encoded.output) // 50)
         if windows_heard[-1] == 30:
             return [found]
         return [dataclasses.replace(found, no_speech_prob=0.99, logprobs=[[-3.0] * len(p) for p in found.logprobs])]
 
-    monkeypatch.setattr(base, "_decode", doubtful)
+    monkeypatch.setattr(base._decoder, "decode", doubtful)
     found = base.recognize(chunk, DecodeOptions(language="en"))
     assert windows_heard == [8, 8, 30]
     assert (words(found.text), found.suppressed) == (SENTENCE, None)
@@ -203,18 +205,18 @@ def test_a_hopeless_text_is_sampled_anew_a_bounded_number_of_times(
     base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
-    again = WhisperRecognizer(dataclasses.replace(base._options, temperatures=(0.2, 0.6)))
+    again = WhisperRecognizer(dataclasses.replace(base.options, temperatures=(0.2, 0.6)))
     tried: list[float] = []
-    decode = again._decode
+    decode = again._decoder.decode
 
     def counted(batch: Sequence[Any], temperature: float = 0.0) -> Any:
         tried.append(temperature)
         return decode(batch, temperature)
 
-    monkeypatch.setattr(again, "_decode", counted)
+    monkeypatch.setattr(again._decoder, "decode", counted)
     assert words(again.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
     assert tried == [0.0], "a good text is left alone"
-    monkeypatch.setattr(verdict, "HOPELESS_LOGPROB", 1.0)
+    monkeypatch.setattr(acceptance, "RESAMPLE_LOGPROB", 1.0)
     assert words(again.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
     assert tried[1:] == [0.0, 0.2, 0.6]
 
@@ -271,7 +273,7 @@ def test_a_gpu_hears_a_batch_at_once_and_as_a_cpu_hears_it_alone(
 ) -> None:
     clips = [samples_of(ENGLISH), samples_of(clip("en", "hello_world"))]
     alone = base._encoder.encode(clips, 10, shortcut=False)
-    elsewhere = Elsewhere(base._model)
+    elsewhere = Elsewhere(base._encoder._model)
     monkeypatch.setattr(base._encoder, "_model", elsewhere)
     together = base._encoder.encode(clips, 10, shortcut=True)
     assert elsewhere.batches == [2]
@@ -296,9 +298,9 @@ def test_greedy_confidence_is_the_aligners(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en")
     encoded = base._encoder.encode([chunk.samples], 10, shortcut=True)[0]
-    request = base._request(encoded, options)
-    decoded = base._decode([request])[0]
-    (aligned,) = base._aligned_logprobs([request], [[token for s in decoded.segments for token in s.tokens]])
+    item = base._decoder.input(encoded, options)
+    decoded = base._decoder.decode([item])[0]
+    (aligned,) = base._decoder.aligned_logprobs([item], [[token for s in decoded.segments for token in s.tokens]])
     greedy = [value for values in decoded.logprobs for value in values]
     # The aligner's prompt says that there are no timestamps, so its decoder is in a slightly different place.
     assert np.mean(greedy) == pytest.approx(np.mean(aligned), abs=0.05)

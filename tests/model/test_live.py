@@ -16,35 +16,23 @@ from stt_server.rpc.convert import seconds
 from tests.support.no_speech import corpus
 from tests.support.services import running, stub_of, transcribe
 from tests.support.speech import RATE, Samples, clip, samples_of, silence, wav_of, words
-from tests.support.streams import audio, config, finals, kind_of, offsets, opened, pcm, stream
+from tests.support.streams import audio, config, finals, kind_of, offsets, opened, pcm, stream, timed_recording
 
 pytestmark = pytest.mark.model
 
 NAMES = ("quick_brown_fox", "counting", "hello_world")
 
 
-def talk() -> tuple[Samples, list[tuple[float, float]]]:
-    """The clips with pauses between them, and where each begins and ends to the ear, in seconds."""
-    parts, truth, at = [silence(0.7)], [], 0.7
-    for name in NAMES:
-        samples = samples_of(clip("en", name))
-        loud = np.flatnonzero(np.abs(samples) > 0.03)
-        truth.append((at + loud[0] / RATE, at + loud[-1] / RATE))
-        parts += [samples, silence(1.2)]
-        at += len(samples) / RATE + 1.2
-    return np.concatenate(parts), truth
-
-
 def letters(text: str) -> str:
-    """Without spaces too: a model counts `1-2-3` now and `123` then."""
+    """Words without spaces: a model may write counting as `1-2-3` or as `123`."""
     return words(text).replace(" ", "")
 
 
 async def test_a_conversation_in_real_time(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
-    samples, truth = talk()
+    samples, truth = timed_recording(*NAMES, lead=0.7)
     async with running(tmp_path, "primary", tiny_en) as service, stub_of(service) as stub:
         caller = await opened(stub)
-        await asyncio.wait_for(caller.say_in_real_time(samples), 60)
+        await asyncio.wait_for(caller.send_in_real_time(samples), 60)
         responses = await caller.finish()
         alone = [(await transcribe(stub, wav_of(samples_of(clip("en", name)))))[0].text for name in NAMES]
     assert [letters(final.result.text) for final in finals(responses)] == [letters(text) for text in alone]
@@ -59,8 +47,8 @@ async def test_a_conversation_in_real_time(tmp_path: Path, tiny_en: WhisperRecog
     for number in range(3):
         stable = [r.interim.stable_text for r in responses if kind_of(r) == "interim" and r.interim.utterance == number]
         assert all(later.startswith(earlier) for earlier, later in pairwise(stable))
-    heard = [seconds(response.audio_processed) for response in responses]
-    assert heard == sorted(heard)
+    processed = [seconds(response.audio_processed) for response in responses]
+    assert processed == sorted(processed)
 
 
 @pytest.mark.parametrize("language", ["es", "fr"])
@@ -77,11 +65,11 @@ async def test_the_language_of_an_utterance_is_detected(tmp_path: Path, base: Wh
             assert 2.0 <= seconds(word.start) <= seconds(word.end) <= len(samples) / RATE
 
 
-async def test_noise_is_nobodys_utterance(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
+async def test_noise_has_no_text(tmp_path: Path, tiny_en: WhisperRecognizer) -> None:
     async with running(tmp_path, "primary", tiny_en) as service, stub_of(service) as stub:
         for name, samples in corpus():
             if name.startswith("melody"):
-                continue  # to the ear of voice activity detection somebody hums; a model may write that down
+                continue  # voice activity detection takes it for humming, which a model may transcribe
             responses: list[Any] = await stream(stub, config(), *_messages(samples))
             texts = [final.result.text for final in finals(responses)]
             assert not any(texts), name

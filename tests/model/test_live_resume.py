@@ -1,4 +1,4 @@
-"""A live stream over a network that breaks, with a real model: nothing is lost at the seams, nor heard twice."""
+"""Resuming a live stream with a real model: no audio is lost or repeated where it breaks."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ async def pieces(pcm: bytes) -> AsyncIterator[bytes]:
         yield pcm[start : start + 3200]
 
 
-async def heard(service: Service, pcm: bytes, limits: Sequence[int] = ()) -> list[StreamEvent]:
-    """Every event, over connections that are cut after so many bytes."""
+async def events_of(service: Service, pcm: bytes, limits: Sequence[int] = ()) -> list[StreamEvent]:
+    """All events of a stream whose connections are cut after `limits` bytes each."""
     async with cutting(f"127.0.0.1:{service.grpc_port}", limits) as (proxy, target), SttClient(target) as client:
         stream = client.stream(pieces(pcm), encoding=AudioFormat("linear16", RATE), resume=True, timeout=100)
         events = [event async for event in stream]
@@ -52,31 +52,31 @@ def texts(events: Sequence[StreamEvent]) -> list[str]:
 
 
 @pytest.mark.model
-async def test_a_broken_stream_hears_what_an_unbroken_one_does(
+async def test_a_broken_stream_gives_the_same_texts_as_an_unbroken_one(
     tiny_en: WhisperRecognizer, tmp_path: Path, recording: bytes
 ) -> None:
     rng = random.Random(4)
     async with running(tmp_path, model=tiny_en) as service:
-        whole = await heard(service, recording)
+        whole = await events_of(service, recording)
         assert len(texts(whole)) >= len(NAMES)
         for _ in range(4):
             limits = [rng.randint(1000, len(recording)) for _ in range(rng.randint(1, 3))]
-            broken = await heard(service, recording, limits)
+            broken = await events_of(service, recording, limits)
             assert texts(broken) == texts(whole)
             for type_ in ("started", "ended"):
                 assert offsets(broken, type_) == pytest.approx(offsets(whole, type_), abs=0.15)
 
 
 @pytest.mark.model
-async def test_a_service_that_is_stopped_hands_its_streams_to_another(
+async def test_a_stream_of_a_stopped_service_resumes_at_another(
     tiny_en: WhisperRecognizer, tmp_path: Path, recording: bytes
 ) -> None:
-    """It is stopped after the first final, in what it has been sent of the rest."""
+    """The service is stopped after the first final, while it receives the rest."""
     encoding = AudioFormat("linear16", RATE)
     more = asyncio.Event()
     rest = RATE * 2 * 5
 
-    async def spoken() -> AsyncIterator[bytes]:
+    async def audio() -> AsyncIterator[bytes]:
         async for piece in pieces(recording[:rest]):
             yield piece
         await more.wait()
@@ -88,7 +88,7 @@ async def test_a_service_that_is_stopped_hands_its_streams_to_another(
         pool = await stack.enter_async_context(SttPool([f"127.0.0.1:{service.grpc_port}" for service in services]))
         events: list[StreamEvent] = []
         stopping: asyncio.Task[None] | None = None
-        async for event in pool.stream(spoken(), encoding=encoding, resume=True, timeout=100):
+        async for event in pool.stream(audio(), encoding=encoding, resume=True, timeout=100):
             events.append(event)
             if isinstance(event, Final) and stopping is None:
                 (busy,) = [number for number, member in enumerate(pool._members) if member.in_flight]
@@ -96,7 +96,7 @@ async def test_a_service_that_is_stopped_hands_its_streams_to_another(
                 more.set()
         assert stopping is not None
         await stopping
-        whole = await heard(services[1 - busy], recording)
+        whole = await events_of(services[1 - busy], recording)
     assert texts(events) == texts(whole)
     for type_ in ("started", "ended"):
         assert offsets(events, type_) == pytest.approx(offsets(whole, type_), abs=0.15)

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from stt_server.app import Service
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import running, stub_of
 
 
 @pytest.fixture
-def model() -> ScriptedRecognizer:
-    return ScriptedRecognizer()
+def model() -> ScriptedModel:
+    return ScriptedModel()
 
 
 @pytest.fixture
-async def service(tmp_path: Path, model: ScriptedRecognizer) -> AsyncIterator[Service]:
+async def service(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Service]:
     async with running(tmp_path, "primary", model) as started:
         yield started
 

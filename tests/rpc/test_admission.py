@@ -17,7 +17,7 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
 from stt_server.config import Settings, parse
 from stt_server.engine.types import Recognizer
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import channel_to, failure, running, settings_text, stub_of, transcribe, until
 
 KEYS = "web:key-of-the-web-front,batch:key-of-the-batch-job"
@@ -129,7 +129,7 @@ async def test_errors_carry_google_rpc_details(tmp_path: Path) -> None:
     assert retry.retry_delay.ToMilliseconds() == int(trailers["retry-after-ms"])
 
 
-async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, model: ScriptedModel) -> None:
     model.open.clear()
     async with (
         running(tmp_path, "primary", model, MAX_CONCURRENCY=1, MAX_QUEUE=1) as service,
@@ -138,8 +138,8 @@ async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, mod
         first = asyncio.ensure_future(transcribe(stub))
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         second = asyncio.ensure_future(transcribe(stub))
-        await until(lambda: service.work.batcher.waiting)
-        assert service._queue_depth() == 1
+        await until(lambda: service.backend.batcher.waiting)
+        assert service.queue_depth == 1
         code, trailers, _ = await failure(stub)
         assert code is grpc.StatusCode.UNAVAILABLE
         assert trailers["x-error-type"] == "overloaded"
@@ -155,7 +155,7 @@ async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, mod
 
 
 async def test_a_caller_who_leaves_frees_its_slot_only_when_the_thread_ends(
-    tmp_path: Path, model: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel
 ) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model, MAX_CONCURRENCY=1) as service, stub_of(service) as stub:
@@ -175,7 +175,7 @@ async def test_health_turns_serving_only_once_the_model_is_warm(tmp_path: Path) 
 
     def load(_: Settings) -> Recognizer:
         warm.wait(20)
-        return ScriptedRecognizer()
+        return ScriptedModel()
 
     service = Service(parse(settings_text(tmp_path, "primary"), "primary"), load)
     starting = asyncio.ensure_future(service.start())
@@ -196,14 +196,14 @@ async def test_health_turns_serving_only_once_the_model_is_warm(tmp_path: Path) 
 
 
 async def test_a_stopping_service_answers_what_it_accepted_and_refuses_the_rest(
-    tmp_path: Path, model: ScriptedRecognizer
+    tmp_path: Path, model: ScriptedModel
 ) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model) as service, stub_of(service) as stub:
         accepted = asyncio.ensure_future(transcribe(stub))
         await asyncio.get_running_loop().run_in_executor(None, model.entered.acquire)
         stopping = asyncio.ensure_future(service.stop())
-        await until(lambda: service._readiness.state == "stopping")
+        await until(lambda: service.readiness.state == "stopping")
         code, trailers, _ = await failure(stub)
         assert (code, trailers["x-error-type"]) == (grpc.StatusCode.UNAVAILABLE, "not_ready")
         assert not stopping.done()

@@ -1,4 +1,4 @@
-"""The stub by which the primary asks the fallback, against a real server that refuses at first."""
+"""The fallback stub, against a real server that refuses its first calls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat
+from stt_server.cascade.fallback import FallbackError
 from stt_server.engine.types import DecodeOptions
-from stt_server.request import FallbackError, Job
+from stt_server.request import Request, Upload
 from stt_server.rpc.fallback_stub import FallbackStub
-from tests.support.services import LARGE
+from stt_server.testing.services import UNLIMITED
 
 
 class Refusing(speech_pb2_grpc.SpeechToTextServicer):
@@ -37,7 +38,7 @@ class Refusing(speech_pb2_grpc.SpeechToTextServicer):
 
 @asynccontextmanager
 async def served(servicer: Refusing, **options: Any) -> AsyncIterator[FallbackStub]:
-    server = grpc.aio.server(options=LARGE)
+    server = grpc.aio.server(options=UNLIMITED)
     speech_pb2_grpc.add_SpeechToTextServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -49,24 +50,24 @@ async def served(servicer: Refusing, **options: Any) -> AsyncIterator[FallbackSt
         await server.stop(0)
 
 
-def job(size: int = 10) -> Job:
-    return Job(bytes(size), AudioFormat("container", 0), DecodeOptions(), "id-1")
+def request(size: int = 10) -> Request:
+    return Request(Upload(bytes(size), AudioFormat("container", 0)), DecodeOptions(), "id-1")
 
 
 @pytest.mark.parametrize("size", [10, 16 * 2**20])
-async def test_an_unavailable_fallback_is_asked_once_more_however_large_the_request(size: int) -> None:
+async def test_unavailable_is_retried_once_at_any_size(size: int) -> None:
     servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=1)
     async with served(servicer) as stub:
-        answer = await stub.transcribe(job(size), 20)
+        answer = await stub.transcribe(request(size), 20)
     assert answer.text == "done"
     assert [length for length, _ in servicer.calls] == [size, size]
 
 
-async def test_it_is_asked_once_more_and_no_oftener() -> None:
+async def test_unavailable_is_retried_only_once() -> None:
     servicer = Refusing(grpc.StatusCode.UNAVAILABLE, times=9)
     async with served(servicer) as stub:
         with pytest.raises(FallbackError) as error:
-            await stub.transcribe(job(), 20)
+            await stub.transcribe(request(), 20)
     assert error.value.code == "unavailable"
     assert len(servicer.calls) == 2
 
@@ -81,29 +82,29 @@ async def test_it_is_asked_once_more_and_no_oftener() -> None:
         (grpc.StatusCode.UNIMPLEMENTED, (), "unimplemented"),
     ],
 )
-async def test_no_other_status_is_tried_again(
+async def test_other_statuses_are_not_retried(
     status: grpc.StatusCode, trailers: tuple[tuple[str, str], ...], code: str
 ) -> None:
     servicer = Refusing(status, 9, trailers)
     async with served(servicer) as stub:
         with pytest.raises(FallbackError) as error:
-            await stub.transcribe(job(), 20)
+            await stub.transcribe(request(), 20)
     assert error.value.code == code
     assert len(servicer.calls) == 1
 
 
-async def test_the_key_and_the_request_id_go_along() -> None:
+async def test_key_and_request_id_are_sent() -> None:
     servicer = Refusing(grpc.StatusCode.OK, times=0)
     async with served(servicer, api_key="the-key") as stub:
-        await stub.transcribe(job(), 20)
+        await stub.transcribe(request(), 20)
     _, metadata = servicer.calls[0]
     assert metadata["authorization"] == "Bearer the-key"
     assert metadata["x-req-id"] == "id-1"
 
 
-async def test_nobody_there_is_told_within_the_timeout() -> None:
+async def test_unreachable_fallback_is_unavailable() -> None:
     stub = FallbackStub("127.0.0.1:1", max_upload_bytes=2**20)
     with pytest.raises(FallbackError) as error:
-        await stub.transcribe(job(), 5)
+        await stub.transcribe(request(), 5)
     assert error.value.code == "unavailable"
     await stub.close()

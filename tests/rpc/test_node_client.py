@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.contract_messages import transcript
+from tests.support.contract_script import Script
+from tests.support.contract_service import serving
 from tests.support.needs import lacking
-from tests.support.scripted_deploy_service import Request, Response, Scripted, answer, serving
 
 NODE = Path(__file__).resolve().parent.parent / "node"
 NOT_INSTALLED = (
@@ -42,10 +44,6 @@ async def run_client(*args: str) -> tuple[int, str, str]:
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def routed_to_the_fallback(request: Request) -> Response:
-    return answer(request, fallback_used=True)
-
-
 def recording(folder: Path, size: int) -> Path:
     file = folder / "clip.wav"
     file.write_bytes(bytes(range(256)) * (size // 256))
@@ -53,10 +51,10 @@ def recording(folder: Path, size: int) -> Path:
 
 
 async def test_node_reads_the_response_and_its_trailing_metadata(tmp_path: Path) -> None:
-    servicer = Scripted(routed_to_the_fallback, key="secret-key")
+    script = Script(response=transcript("hello there", model="whisper-medium-ct2"), keys={"secret-key"})
     clip = recording(tmp_path, 5 * 1024 * 1024)  # over gRPC's 4 MiB default
-    async with serving(servicer) as port:
-        status, out, err = await run_client(f"127.0.0.1:{port}", str(clip), "secret-key")
+    async with serving(script) as service:
+        status, out, err = await run_client(service.target, str(clip), "secret-key")
     assert (status, err) == (0, "")
     said: dict[str, Any] = json.loads(out)
     assert said == {
@@ -68,20 +66,20 @@ async def test_node_reads_the_response_and_its_trailing_metadata(tmp_path: Path)
         "x-final-model": "whisper-medium-ct2",
         "x-req-id": "scripted",
     }
-    assert [request.audio for request in servicer.requests] == [clip.read_bytes()]
+    assert [request.audio for request in script.requests] == [clip.read_bytes()]
 
 
 async def test_node_reads_the_type_of_an_error(tmp_path: Path) -> None:
-    servicer = Scripted(routed_to_the_fallback, key="secret-key")
-    async with serving(servicer) as port:
-        status, out, err = await run_client(f"127.0.0.1:{port}", str(recording(tmp_path, 256)), "wrong")
+    script = Script(response=transcript("hello there", model="whisper-medium-ct2"), keys={"secret-key"})
+    async with serving(script) as service:
+        status, out, err = await run_client(service.target, str(recording(tmp_path, 256)), "wrong")
     assert (status, out) == (1, "")
     assert json.loads(err)["error"] == {
         "code": "UNAUTHENTICATED",
         "type": "unauthenticated",
         "message": "no key",
     }
-    assert servicer.requests == []
+    assert script.requests == []
 
 
 def test_the_committed_node_stubs_are_what_the_contract_generates(tmp_path: Path) -> None:

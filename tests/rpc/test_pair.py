@@ -1,10 +1,8 @@
-"""Primary and fallback together, over real sockets: who answers, and how the story is told."""
+"""Primary and fallback over real sockets: whose answer is returned, and what the trailers say."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +10,30 @@ import grpc
 import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
-from stt_server.app import Service
 from stt_server.errors import EngineError, OutOfMemory
-from stt_server.testing.scripted_model import Script, ScriptedRecognizer
+from stt_server.testing.scripted_model import Script, ScriptedModel
+from tests.support.pair import pair
 from tests.support.services import failure, running, speech, stub_of, transcribe
 
 
 @pytest.fixture
-def small() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the small text is here"))
+def small() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the small text is here"))
 
 
 @pytest.fixture
-def medium() -> ScriptedRecognizer:
-    return ScriptedRecognizer(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
+def medium() -> ScriptedModel:
+    return ScriptedModel(Script(text=" the medium text is here", confidence=0.8), name="scripted-medium")
 
 
-@contextlib.asynccontextmanager
-async def pair(
-    folder: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, **keys: object
-) -> AsyncIterator[tuple[Any, Service, Service]]:
-    """A stub of the primary, the primary, and the fallback behind it."""
-    async with running(folder, "fallback", medium, MAX_UPLOAD_MB=keys.get("MAX_UPLOAD_MB", 16)) as fallback:
-        keys.setdefault("FALLBACK_URL", f"grpc://127.0.0.1:{fallback.grpc_port}")
-        async with running(folder, "primary", small, **keys) as primary, stub_of(primary) as stub:
-            yield stub, primary, fallback
-
-
-async def test_a_sure_answer_stays_on_the_primary(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_confident_answer_stays_on_the_primary(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
         assert response.text == "the small text is here"
         assert (trailers["x-fallback-used"], trailers["x-route-reason"]) == ("false", "none")
-        assert 'stt_fallback_total{result="skipped"} 1.0' in primary._metrics.exposition()[0]
+        assert 'stt_fallback_total{result="skipped"} 1.0' in primary.instruments.metrics.exposition()[0]
     assert medium.seen == []
 
 
@@ -63,13 +50,13 @@ async def test_a_sure_answer_stays_on_the_primary(
         (Script(error=ZeroDivisionError("a bug")), "primary_error"),
     ],
 )
-async def test_each_doubt_sends_the_request_to_the_fallback(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, script: Script, reasons: str
+async def test_each_routing_reason_escalates(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, script: Script, reasons: str
 ) -> None:
     small.script = script
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
-        exposition = primary._metrics.exposition()[0]
+        exposition = primary.instruments.metrics.exposition()[0]
     assert response.text == "the medium text is here"
     assert trailers["x-route-reason"] == reasons
     assert trailers["x-fallback-used"] == "true"
@@ -84,13 +71,13 @@ async def test_each_doubt_sends_the_request_to_the_fallback(
     assert 'stt_fallback_total{result="used"} 1.0' in exposition
 
 
-async def test_an_invented_text_is_dropped_and_nobody_else_is_asked(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_hallucination_is_dropped_without_escalation(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech")
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
-        exposition = primary._metrics.exposition()[0]
+        exposition = primary.instruments.metrics.exposition()[0]
     assert (response.text, list(response.segments)) == ("", [])
     assert (trailers["x-route-reason"], trailers["x-conf-below"]) == ("none", "false")
     assert medium.seen == []
@@ -98,8 +85,8 @@ async def test_an_invented_text_is_dropped_and_nobody_else_is_asked(
     assert 'stt_suppressed_texts_total{reason="loop"} 0.0' in exposition
 
 
-async def test_the_job_reaches_the_fallback_as_the_caller_gave_it(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_options_reach_the_fallback_unchanged(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     async with pair(tmp_path, small, medium) as (stub, _, _):
@@ -107,13 +94,11 @@ async def test_the_job_reaches_the_fallback_as_the_caller_gave_it(
         await transcribe(stub, candidate_languages=["en", "de"])
     assert medium.seen[0] == small.seen[0]
     assert medium.seen[0].language == "fr"
-    assert medium.seen[1].language is None, "a detected language is detected again"
+    assert medium.seen[1].language is None, "the fallback detects the language itself"
     assert medium.seen[1].candidate_languages == ("en", "de")
 
 
-async def test_a_request_can_choose_its_model(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_routing_policy_selects_the_model(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     async with pair(tmp_path, small, medium) as (stub, _, _):
         response, trailers = await transcribe(stub, routing=pb.ROUTING_POLICY_FALLBACK_ONLY)
         assert response.text == "the medium text is here"
@@ -127,25 +112,23 @@ async def test_a_request_can_choose_its_model(
         assert trailers["x-conf-below"] == "true"
 
 
-async def test_the_slot_is_free_while_the_fallback_works(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_slot_is_released_during_escalation(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
     async with pair(tmp_path, small, medium, MAX_CONCURRENCY=1, MAX_QUEUE=0) as (stub, _, _):
-        unsure = asyncio.ensure_future(transcribe(stub))
+        weak = asyncio.ensure_future(transcribe(stub))
         await asyncio.get_running_loop().run_in_executor(None, medium.entered.acquire)
         response, _ = await transcribe(stub, routing=pb.ROUTING_POLICY_PRIMARY_ONLY)
         assert response.text == "the small text is here"
-        assert not unsure.done()
+        assert not weak.done()
         medium.open.set()
-        response, _ = await unsure
+        response, _ = await weak
         assert response.text == "the medium text is here"
 
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
-async def test_a_stopped_fallback_fails_or_degrades_as_configured(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+async def test_stopped_fallback_fails_or_degrades(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     small.script.confidence = 0.1
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR=on_error) as (stub, primary, fallback):
@@ -159,13 +142,13 @@ async def test_a_stopped_fallback_fails_or_degrades_as_configured(
             assert response.routing.fallback_error == "unavailable"
             assert trailers["x-fallback-used"] == "false"
             assert trailers["x-final-model"] == "scripted-small"
-        exposition = primary._metrics.exposition()[0]
+        exposition = primary.instruments.metrics.exposition()[0]
     assert trailers["x-fallback-error"] == "unavailable"
     assert 'stt_fallback_total{result="failed"} 1.0' in exposition
 
 
-async def test_degrade_asks_the_primary_when_a_wanted_fallback_is_away(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_degrade_runs_the_primary_if_it_was_skipped(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR="degrade") as (stub, _, fallback):
         await fallback.stop()
@@ -175,8 +158,8 @@ async def test_degrade_asks_the_primary_when_a_wanted_fallback_is_away(
     assert trailers["x-fallback-error"] == "unavailable"
 
 
-async def test_degrade_has_nothing_to_give_when_both_fail(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_degrade_returns_the_primarys_error_if_both_fail(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.error = OutOfMemory("the device is out of memory")
     async with pair(tmp_path, small, medium, FALLBACK_ON_ERROR="degrade") as (stub, _, fallback):
@@ -187,12 +170,12 @@ async def test_degrade_has_nothing_to_give_when_both_fail(
 
 
 @pytest.mark.parametrize("on_error", ["fail", "degrade"])
-async def test_a_slow_fallback_is_given_up_at_its_timeout(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer, on_error: str
+async def test_slow_fallback_times_out(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel, on_error: str
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
-    keys = {"FALLBACK_TIMEOUT_S": 0.3, "FALLBACK_ON_ERROR": on_error}
+    keys: dict[str, Any] = {"FALLBACK_TIMEOUT_S": 0.3, "FALLBACK_ON_ERROR": on_error}
     async with pair(tmp_path, small, medium, **keys) as (stub, _, _):
         try:
             if on_error == "fail":
@@ -202,13 +185,13 @@ async def test_a_slow_fallback_is_given_up_at_its_timeout(
                 response, trailers = await transcribe(stub)
                 assert response.text == "the small text is here"
             assert trailers["x-fallback-error"] == "deadline_exceeded"
-            assert 250 <= float(trailers["x-fallback-infer-ms"]) < 5000  # the fallback says so a little sooner
+            assert 250 <= float(trailers["x-fallback-infer-ms"]) < 5000  # it gives up slightly early
         finally:
             medium.open.set()
 
 
-async def test_degrade_answers_before_the_callers_own_deadline(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_degrade_answers_before_the_callers_deadline(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     medium.open.clear()
@@ -230,38 +213,34 @@ async def test_degrade_answers_before_the_callers_own_deadline(
         ({}, {"MAX_AUDIO_SECONDS": 1}, "audio_too_long"),
     ],
 )
-async def test_the_callers_are_told_why_the_fallback_refused(
+async def test_fallbacks_error_is_reported_to_the_caller(
     tmp_path: Path,
-    small: ScriptedRecognizer,
-    medium: ScriptedRecognizer,
-    keys: dict[str, object],
-    fallback_keys: dict[str, object],
+    small: ScriptedModel,
+    medium: ScriptedModel,
+    keys: dict[str, Any],
+    fallback_keys: dict[str, Any],
     expected: str,
 ) -> None:
     small.script.confidence = 0.1
-    async with running(tmp_path, "fallback", medium, **fallback_keys) as fallback:
-        url = f"grpc://127.0.0.1:{fallback.grpc_port}"
-        async with running(tmp_path, "primary", small, FALLBACK_URL=url, **keys) as primary, stub_of(primary) as stub:
-            if expected == "rate_limited":
-                await transcribe(stub)
-            code, trailers, _ = await failure(stub)
+    async with pair(tmp_path, small, medium, fallback_keys=fallback_keys, **keys) as (stub, _, _):
+        if expected == "rate_limited":
+            await transcribe(stub)
+        code, trailers, _ = await failure(stub)
     assert (code, trailers["x-error-type"]) == (grpc.StatusCode.UNAVAILABLE, "fallback_failed")
     assert trailers["x-fallback-error"] == expected
 
 
-async def test_the_fallback_takes_the_primarys_key(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
-) -> None:
+async def test_fallback_accepts_the_primarys_key(tmp_path: Path, small: ScriptedModel, medium: ScriptedModel) -> None:
     small.script.confidence = 0.1
-    async with running(tmp_path, "fallback", medium, API_KEYS="primary:the-key-of-the-hop") as fallback:
-        keys = {"FALLBACK_URL": f"127.0.0.1:{fallback.grpc_port}", "FALLBACK_API_KEY": "the-key-of-the-hop"}
-        async with running(tmp_path, "primary", small, **keys) as primary, stub_of(primary) as stub:
-            response, _ = await transcribe(stub)
+    fallback_keys = {"API_KEYS": "primary:the-key-of-the-hop"}
+    keys = {"FALLBACK_API_KEY": "the-key-of-the-hop"}
+    async with pair(tmp_path, small, medium, fallback_keys=fallback_keys, **keys) as (stub, _, _):
+        response, _ = await transcribe(stub)
     assert response.text == "the medium text is here"
 
 
-async def test_sixteen_mib_pass_through_both_and_a_byte_more_does_not(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_upload_limit_is_exact_through_both_services(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence = 0.1
     wav = speech()
@@ -273,8 +252,8 @@ async def test_sixteen_mib_pass_through_both_and_a_byte_more_does_not(
         assert trailers["x-error-type"] == "payload_too_large"
 
 
-async def test_the_better_founded_answer_is_returned_if_so_configured(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_final_choice_best_returns_the_more_confident_answer(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     small.script.confidence, medium.script.confidence = 0.5, 0.4
     async with pair(tmp_path, small, medium, FINAL_CHOICE="best") as (stub, _, _):
@@ -287,9 +266,7 @@ async def test_the_better_founded_answer_is_returned_if_so_configured(
         assert response.text == "the medium text is here"
 
 
-async def test_without_a_fallback_a_doubtful_answer_is_returned_as_it_is(
-    tmp_path: Path, small: ScriptedRecognizer
-) -> None:
+async def test_without_a_fallback_a_weak_answer_is_returned(tmp_path: Path, small: ScriptedModel) -> None:
     small.script.confidence = 0.1
     async with running(tmp_path, "primary", small) as service, stub_of(service) as stub:
         response, trailers = await transcribe(stub)
@@ -300,8 +277,8 @@ async def test_without_a_fallback_a_doubtful_answer_is_returned_as_it_is(
         assert (code, trailers["x-error-type"]) == (grpc.StatusCode.UNAVAILABLE, "out_of_memory")
 
 
-async def test_used_skipped_and_failed_add_up_to_the_requests_that_were_routed(
-    tmp_path: Path, small: ScriptedRecognizer, medium: ScriptedRecognizer
+async def test_fallback_counts_add_up_to_the_routed_requests(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
     async with pair(tmp_path, small, medium) as (stub, primary, fallback):
         await transcribe(stub)
@@ -310,6 +287,6 @@ async def test_used_skipped_and_failed_add_up_to_the_requests_that_were_routed(
         await transcribe(stub)
         await fallback.stop()
         await failure(stub)
-        counts = primary._snapshot_now()
+        counts = primary.instruments.snapshot()
     assert counts["fallback"] == {"used": 1, "skipped": 1, "failed": 1}
     assert counts["requests"]["total"] == 4

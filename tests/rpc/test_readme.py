@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from protos.stt.v1.errors import ERRORS
-from tests.support.services import ROOT, SPEECH, running
+from stt_server.testing.paths import ROOT, SPEECH
+from tests.support.services import running
 from tests.support.speech import samples_of
 
 README = (ROOT / "README.md").read_text()

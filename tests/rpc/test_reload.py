@@ -18,7 +18,7 @@ from stt_server.app import Service
 from stt_server.config import Role, Settings, parse
 from stt_server.engine.types import Recognizer
 from stt_server.lifecycle.reload import Reloader
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.certificates import authority
 from tests.support.services import failure, running, settings_text, stub_of, transcribe, until
 from tests.support.speech import wav_of
@@ -26,7 +26,7 @@ from tests.support.speech import wav_of
 SECRET = "0123456789abcdef"
 SILENCE = wav_of(np.zeros(16000, np.float32))
 BEARER = (("authorization", f"Bearer {SECRET}"),)
-REFUSED = "a changed configuration is not taken up: "
+REFUSED = "configuration not applied: "
 KEYS: dict[str, Any] = {"API_KEYS": f"one:{SECRET}", "FALLBACK_URL": "grpc://127.0.0.1:9"}
 
 
@@ -48,12 +48,12 @@ async def watched(folder: Path, service: Role = "primary") -> AsyncIterator[tupl
 async def counted(service: Service, reloader: Reloader, result: str) -> None:
     """Has the file read, until its outcome is counted."""
     before = count(service, result)
-    reloader.hang_up()
+    reloader.reload_now()
     await until(lambda: count(service, result) > before)
 
 
 def count(service: Service, result: str) -> float:
-    text = service._metrics.exposition()[0]
+    text = service.instruments.metrics.exposition()[0]
     (line,) = (line for line in text.splitlines() if line.startswith(f'stt_config_reloads_total{{result="{result}"}}'))
     return float(line.rpartition(" ")[2])
 
@@ -148,7 +148,7 @@ async def test_what_comes_while_the_model_loads_is_what_the_service_starts_with(
 
     def load(_: Settings) -> Recognizer:
         loading.wait(20)
-        return ScriptedRecognizer()
+        return ScriptedModel()
 
     service = Service(parse(path.read_text(), "primary"), load)
     reloader = Reloader(path, service)
@@ -184,7 +184,7 @@ async def test_limits_and_rules_are_those_of_the_file_for_the_next_request(tmp_p
         await now(VAD_FILTER="false")
         assert (await transcribe(stub, SILENCE, BEARER))[0].text != ""
         await now(MAX_STREAMS=0)
-        with pytest.raises(grpc.aio.AioRpcError, match="0 live streams are open"):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"live-stream limit reached \(0\)"):
             await stub.StreamTranscribe(iter(()), metadata=BEARER).read()
 
 

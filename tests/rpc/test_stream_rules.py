@@ -1,4 +1,4 @@
-"""The rules of a stream: each breach is told clearly, and everything within them is taken."""
+"""The rules of a stream: each breach has a clear error, and everything within them is accepted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protos.stt.v1 import speech_pb2 as pb
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import running, stub_of
 from tests.support.speech import clip, samples_of, silence
 from tests.support.streams import FLUSH, Caller, audio, config, finals, kind_of, opened, pcm, stream
@@ -25,20 +25,20 @@ UNKNOWN: Any = 77
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def refused(stub: Any, *messages: pb.StreamTranscribeRequest) -> str:
-    """The message with which a stream is refused as invalid."""
+async def rejection_of(stub: Any, *messages: pb.StreamTranscribeRequest) -> str:
+    """Send messages to a stream that must fail as invalid; return the error message."""
     caller = Caller(stub.StreamTranscribe())
     for message in messages:
         await caller.call.write(message)
-    code, kind, said = await caller.failure()
+    code, kind, error = await caller.failure()
     assert (code, kind) == (INVALID, "invalid_argument")
-    return said
+    return error
 
 
-async def test_audio_before_the_config_is_rejected(stub: Any) -> None:
-    assert "config" in await refused(stub, audio(bytes(100)))
-    assert "config" in await refused(stub, FLUSH)
-    assert "config" in await refused(stub, pb.StreamTranscribeRequest())
+async def test_audio_before_config_is_rejected(stub: Any) -> None:
+    assert "config" in await rejection_of(stub, audio(bytes(100)))
+    assert "config" in await rejection_of(stub, FLUSH)
+    assert "config" in await rejection_of(stub, pb.StreamTranscribeRequest())
 
 
 async def test_a_stream_without_a_message_is_rejected(stub: Any) -> None:
@@ -48,11 +48,11 @@ async def test_a_stream_without_a_message_is_rejected(stub: Any) -> None:
 
 
 async def test_a_second_config_is_rejected(stub: Any) -> None:
-    assert "config" in await refused(stub, config(), audio(bytes(100)), config())
+    assert "config" in await rejection_of(stub, config(), audio(bytes(100)), config())
 
 
-async def test_a_message_with_nothing_in_it_is_rejected(stub: Any) -> None:
-    assert "neither" in await refused(stub, config(), pb.StreamTranscribeRequest())
+async def test_a_message_without_payload_is_rejected(stub: Any) -> None:
+    assert "neither" in await rejection_of(stub, config(), pb.StreamTranscribeRequest())
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ async def test_a_message_with_nothing_in_it_is_rejected(stub: Any) -> None:
         ({"options": pb.TranscribeOptions(hotwords=["w"] * 300)}, "hotwords"),
     ],
 )
-async def test_a_config_that_makes_no_sense_is_named(stub: Any, fields: dict[str, Any], named: str) -> None:
-    assert named in await refused(stub, config(**fields))
+async def test_an_invalid_config_names_the_field(stub: Any, fields: dict[str, Any], named: str) -> None:
+    assert named in await rejection_of(stub, config(**fields))
 
 
-async def test_an_audio_message_holds_a_mebibyte_and_no_more(stub: Any) -> None:
+async def test_audio_messages_are_limited_to_one_mebibyte(stub: Any) -> None:
     assert await stream(stub, config(), audio(bytes(2**20))) == []
-    assert "1048576" in await refused(stub, config(), audio(bytes(2**20 + 1)))
+    assert "1048576" in await rejection_of(stub, config(), audio(bytes(2**20 + 1)))
 
 
-async def test_the_bounds_themselves_are_taken(stub: Any) -> None:
+async def test_the_limits_of_rate_and_silence_are_accepted(stub: Any) -> None:
     for rate in (8000, 48000):
         for endpoint in (Duration(nanos=100_000_000), Duration(seconds=5)):
             format_ = pb.AudioFormat(encoding=pb.AUDIO_ENCODING_MULAW, sample_rate_hertz=rate, channel_count=8)
@@ -94,16 +94,16 @@ async def test_the_bounds_themselves_are_taken(stub: Any) -> None:
             assert await stream(stub, message, audio(b"\xff" * 8000)) == []
 
 
-async def test_a_stream_may_hold_nothing_but_its_config(stub: Any) -> None:
+async def test_a_stream_without_audio_ends_without_events(stub: Any) -> None:
     assert await stream(stub, config()) == []
     assert await stream(stub, config(), audio(b""), FLUSH, FLUSH) == []
 
 
-async def test_an_utterance_over_the_upload_cap_is_too_large(tmp_path: Path) -> None:
+async def test_an_utterance_over_the_upload_limit_is_rejected(tmp_path: Path) -> None:
     samples = samples_of(clip("en", "quick_brown_fox"))
     async with running(tmp_path, MAX_UPLOAD_MB=0.05) as service, stub_of(service) as stub:
         caller = await opened(stub)
-        await caller.say(samples)
+        await caller.send_audio(samples)
         code, kind, _ = await caller.failure()
     assert (code, kind) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "payload_too_large")
 
@@ -126,13 +126,13 @@ MESSAGES = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-async def test_a_stream_ends_well_exactly_if_it_keeps_the_rules(
+async def test_a_stream_ends_with_ok_exactly_if_it_keeps_the_rules(
     stub: Any, messages: Sequence[pb.StreamTranscribeRequest]
 ) -> None:
     kinds = [message.WhichOneof("payload") for message in messages]
     breach = next((at for at, kind in enumerate(kinds) if (kind == "config") is not (at == 0) or kind is None), None)
     if breach is not None or not messages:
-        # A caller that writes on would only learn that nobody reads any more.
+        # Writing on after the breach could fail before the status is read.
         caller = Caller(stub.StreamTranscribe())
         await caller.send(*messages[: (breach or 0) + 1])
         if not messages:
@@ -147,19 +147,17 @@ async def test_a_stream_ends_well_exactly_if_it_keeps_the_rules(
 
 @given(cuts=st.lists(st.integers(0, 2 * 16000 * 5), max_size=20))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_split_into_messages_gives_the_same_events(
-    stub: Any, model: ScriptedRecognizer, cuts: list[int]
-) -> None:
+async def test_any_split_into_messages_gives_the_same_events(stub: Any, model: ScriptedModel, cuts: list[int]) -> None:
     data = pcm(np.concatenate([silence(0.5), samples_of(clip("en", "quick_brown_fox")), silence(1)]))
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     parts = [audio(data[a:b]) for a, b in pairwise(edges)]
     whole = await stream(stub, config(interim_results=False), audio(data))
     split = await stream(stub, config(interim_results=False), *parts)
-    assert [told(response) for response in whole] == [told(response) for response in split]
+    assert [without_timings(r) for r in whole] == [without_timings(r) for r in split]
 
 
-def told(response: pb.StreamTranscribeResponse) -> tuple[Any, ...]:
-    """What a response says, but for how long things took."""
+def without_timings(response: pb.StreamTranscribeResponse) -> tuple[Any, ...]:
+    """The fields of a response that do not depend on processing time."""
     if kind_of(response) == "final":
         result = response.final.result
         return "final", response.final.utterance, result.text, result.audio_duration, list(result.segments)

@@ -1,4 +1,4 @@
-"""One service over a real socket: what a response and its trailing metadata say."""
+"""One service over a real socket: its responses and their trailing metadata."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.app import Service
 from stt_server.engine.types import DecodeOptions
-from stt_server.testing.scripted_model import ScriptedRecognizer
+from stt_server.testing.scripted_model import ScriptedModel
 from tests.support.services import channel_to, failure, running, speech, stub_of, transcribe
 
 MILLISECONDS = re.compile(r"^\d+\.\d$")
 
 
-async def test_a_clip_comes_back_as_text_with_its_story(stub: Any) -> None:
+async def test_response_and_trailers_describe_the_transcript(stub: Any) -> None:
     response, trailers = await transcribe(stub, metadata=(("x-req-id", "abc-1"),))
     assert response.text == "the quick brown fox jumps over the lazy dog"
     assert response.language == "en"
@@ -41,13 +41,13 @@ async def test_a_clip_comes_back_as_text_with_its_story(stub: Any) -> None:
 
 
 @pytest.mark.parametrize("given", ["a" * 65, "with space", "semi;colon", ""])
-async def test_a_request_id_unfit_for_a_header_is_replaced(stub: Any, given: str) -> None:
+async def test_invalid_request_id_is_replaced(stub: Any, given: str) -> None:
     _, trailers = await transcribe(stub, metadata=(("x-req-id", given),))
     assert trailers["x-req-id"] != given
     assert re.fullmatch(r"[0-9a-f]{32}", trailers["x-req-id"])
 
 
-async def test_a_forced_language_is_passed_on_and_turns_its_check_off(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_forced_language_disables_the_language_check(stub: Any, model: ScriptedModel) -> None:
     model.script.language_probability = 0.1
     response, trailers = await transcribe(stub, language="de")
     assert model.seen == [DecodeOptions(language="de")]
@@ -56,7 +56,7 @@ async def test_a_forced_language_is_passed_on_and_turns_its_check_off(stub: Any,
     assert not response.routing.reasons
 
 
-async def test_every_option_reaches_the_model(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_every_option_reaches_the_model(stub: Any, model: ScriptedModel) -> None:
     await transcribe(
         stub,
         candidate_languages=["de", "en"],
@@ -76,7 +76,7 @@ async def test_every_option_reaches_the_model(stub: Any, model: ScriptedRecogniz
     ]
 
 
-async def test_silence_is_an_empty_text_and_no_doubt(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_silence_yields_an_empty_text_without_escalation(stub: Any, model: ScriptedModel) -> None:
     request = pb.TranscribeRequest(
         audio=bytes(2 * 16000 * 3),
         format=pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=16000),
@@ -89,7 +89,7 @@ async def test_silence_is_an_empty_text_and_no_doubt(stub: Any, model: ScriptedR
     assert model.seen == []
 
 
-async def test_of_many_requests_at_once_each_gets_its_own_answer(stub: Any, model: ScriptedRecognizer) -> None:
+async def test_concurrent_requests_get_their_own_answers(stub: Any, model: ScriptedModel) -> None:
     model.open.clear()
     calls = [asyncio.ensure_future(transcribe(stub, metadata=(("x-req-id", f"r{n}"),))) for n in range(20)]
     for _ in range(2):
@@ -112,7 +112,7 @@ async def test_of_many_requests_at_once_each_gets_its_own_answer(stub: Any, mode
         ({"hotwords": ["w"] * 300}, "hotwords"),
     ],
 )
-async def test_an_option_that_makes_no_sense_is_named(stub: Any, options: dict[str, Any], named: str) -> None:
+async def test_invalid_option_is_named(stub: Any, options: dict[str, Any], named: str) -> None:
     code, trailers, details = await failure(stub, **options)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert trailers["x-error-type"] == "invalid_argument"
@@ -120,7 +120,7 @@ async def test_an_option_that_makes_no_sense_is_named(stub: Any, options: dict[s
     assert named in details
 
 
-async def test_headerless_audio_needs_a_sane_rate(stub: Any) -> None:
+async def test_sample_rate_out_of_range_is_rejected(stub: Any) -> None:
     for rate in (0, 8, 3999, 192001, 2**31 - 1):
         request = pb.TranscribeRequest(
             audio=bytes(1000),
@@ -131,7 +131,7 @@ async def test_headerless_audio_needs_a_sane_rate(stub: Any) -> None:
         assert dict(error.value.trailing_metadata())["x-error-type"] == "invalid_argument", rate
 
 
-async def test_the_upload_cap_is_exact(tmp_path: Path) -> None:
+async def test_upload_limit_is_exact(tmp_path: Path) -> None:
     async with running(tmp_path, MAX_UPLOAD_MB=1) as service, stub_of(service) as stub:
         wav = speech()
         exactly = wav + bytes(2**20 - len(wav))
@@ -142,7 +142,7 @@ async def test_the_upload_cap_is_exact(tmp_path: Path) -> None:
         assert trailers["x-error-type"] == "payload_too_large"
 
 
-async def test_the_fallback_never_routes(tmp_path: Path, model: ScriptedRecognizer) -> None:
+async def test_fallback_service_never_escalates(tmp_path: Path, model: ScriptedModel) -> None:
     model.script.confidence, model.name = 0.1, "scripted-medium"
     async with running(tmp_path, "fallback", model) as service, stub_of(service) as stub:
         response, trailers = await transcribe(stub, routing=pb.ROUTING_POLICY_FALLBACK_ONLY)
@@ -160,7 +160,7 @@ async def test_reflection_and_health_need_no_key(tmp_path: Path) -> None:
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+            await health.Check(health_pb2.HealthCheckRequest(service="unknown"))
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
         listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
             iter([reflection_pb2.ServerReflectionRequest(list_services="")])
@@ -170,6 +170,6 @@ async def test_reflection_and_health_need_no_key(tmp_path: Path) -> None:
             assert {"stt.v1.SpeechToText", "stt.v1.Operations", "grpc.health.v1.Health"} <= names
 
 
-async def test_a_service_without_gateway_opens_no_http_port(service: Service) -> None:
+async def test_service_without_gateway_opens_no_http_port(service: Service) -> None:
     assert service.http_port is None
     assert service.grpc_port > 0

@@ -10,8 +10,8 @@ from typing import Literal
 
 from playwright.async_api import Page, ViewportSize, async_playwright
 
+from stt_server.testing.paths import ROOT
 from tests.support.needs import lacking
-from tests.support.services import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -16,13 +16,9 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
 from stt_server.config import Role, parse
 from stt_server.engine.types import Recognizer
-from stt_server.testing.scripted_model import ScriptedRecognizer
-
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "samples"
-MODELS = ROOT / "models"
-SPEECH = SAMPLES / "en" / "quick_brown_fox.wav"
-LARGE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+from stt_server.testing.paths import SPEECH
+from stt_server.testing.scripted_model import ScriptedModel
+from stt_server.testing.services import MODEL_KEYS, UNLIMITED, make_model_folder
 
 
 def speech() -> bytes:
@@ -32,12 +28,8 @@ def speech() -> bytes:
 
 def settings_text(folder: Path, service: Role, **keys: object) -> str:
     """An .env file for a service with a model that is only a name, on free ports of this machine."""
-    model = folder / f"scripted-{service}"
-    model.mkdir(exist_ok=True)
-    (model / "model.bin").touch()
-    path_key = "CT2_SMALL_PATH" if service == "primary" else "CT2_MEDIUM_PATH"
     values: dict[str, object] = {
-        path_key: model,
+        MODEL_KEYS[service]: make_model_folder(folder / f"scripted-{service}"),
         "DEVICE": "cpu",
         "HOST": "127.0.0.1",
         "GRPC_PORT": 0,
@@ -55,7 +47,7 @@ async def running(
     folder: Path, service: Role = "primary", model: Recognizer | None = None, **keys: Any
 ) -> AsyncIterator[Service]:
     """A started service, in this event loop."""
-    model = model or ScriptedRecognizer()
+    model = model or ScriptedModel()
     settings = parse(settings_text(folder, service, **keys), service)
     started = Service(settings, lambda _: model, make_gateway)
     try:
@@ -66,7 +58,7 @@ async def running(
 
 
 def channel_to(service: Service) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}", options=LARGE)
+    return grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}", options=UNLIMITED)
 
 
 @asynccontextmanager

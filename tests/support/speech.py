@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stt_server.audio import AudioFormat, decode
-from tests.support.services import SAMPLES
+from stt_server.testing.paths import SAMPLES
 
 RATE = 16000
 Samples = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Live streams in tests: a caller of StreamTranscribe that sends what it is told, and what came back."""
+"""Live streams in tests: messages, a caller of StreamTranscribe, and its responses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import grpc
 import numpy as np
 
 from protos.stt.v1 import speech_pb2 as pb
+from stt_server.app import Service
 from stt_server.rpc.convert import seconds
-from tests.support.speech import RATE, Samples
+from tests.support.speech import RATE, Samples, clip, samples_of, silence
 
 LINEAR16 = pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=RATE)
 
@@ -22,7 +23,7 @@ def pcm(samples: Samples) -> bytes:
 
 
 def config(**fields: Any) -> pb.StreamTranscribeRequest:
-    """A first message: 16 kHz LINEAR16 with interims, unless told otherwise."""
+    """A config message; by default of 16 kHz LINEAR16 with interims."""
     fields.setdefault("format", LINEAR16)
     fields.setdefault("interim_results", True)
     return pb.StreamTranscribeRequest(config=pb.StreamConfig(**fields))
@@ -35,9 +36,38 @@ def audio(data: bytes) -> pb.StreamTranscribeRequest:
 FLUSH = pb.StreamTranscribeRequest(flush=pb.Flush())
 
 
+def recording_of(*names: str, pause: float = 1.0) -> Samples:
+    """English clips, each followed by a pause in seconds."""
+    parts = [silence(0.5)]
+    for name in names:
+        parts += [samples_of(clip("en", name)), silence(pause)]
+    return np.concatenate(parts)
+
+
+def timed_recording(*names: str, lead: float, pause: float = 1.2) -> tuple[Samples, list[tuple[float, float]]]:
+    """English clips with pauses between them, and start and end of the speech in each, found by loudness.
+
+    Args:
+        lead: seconds of silence before the first clip.
+        pause: seconds of silence after each clip.
+    """
+    parts, speech, at = [silence(lead)], [], lead
+    for name in names:
+        samples = samples_of(clip("en", name))
+        loud = np.flatnonzero(np.abs(samples) > 0.03)
+        speech.append((at + loud[0] / RATE, at + loud[-1] / RATE))
+        parts += [samples, silence(pause)]
+        at += len(samples) / RATE + pause
+    return np.concatenate(parts), speech
+
+
+MIDDLE = int(1.8 * RATE)
+"""Index of the sample in the middle of the speech in `recording_of("quick_brown_fox")`."""
+
+
 @dataclass
 class Caller:
-    """A stream as its caller has it."""
+    """The client side of one stream."""
 
     call: Any
     responses: list[pb.StreamTranscribeResponse] = field(default_factory=list)
@@ -46,16 +76,16 @@ class Caller:
         for message in messages:
             await self.call.write(message)
 
-    async def say(self, samples: Samples, piece: float = 0.1) -> None:
-        """Sends audio as fast as it is taken, in pieces of so many seconds.
+    async def send_audio(self, samples: Samples, piece: float = 0.1) -> None:
+        """Send audio in pieces of `piece` seconds, as fast as the service accepts it.
 
-        Interims come only while the service has heard all that it was sent: to be sure of some, speak in real time.
+        Interims are sent only while all received audio is processed: to be sure of some, send in real time.
         """
         data = pcm(samples)
         size = round(piece * RATE) * 2
         await self.send(*(audio(data[at : at + size]) for at in range(0, len(data), size)))
 
-    async def say_in_real_time(self, samples: Samples, piece: float = 0.1) -> None:
+    async def send_in_real_time(self, samples: Samples, piece: float = 0.1) -> None:
         data = pcm(samples)
         size = round(piece * RATE) * 2
         loop = asyncio.get_running_loop()
@@ -65,12 +95,12 @@ class Caller:
             await self.send(audio(data[at : at + size]))
 
     async def next(self, kind: str, seconds: float = 60) -> pb.StreamTranscribeResponse:
-        """The next event of a kind: `started`, `ended`, `interim`, `final`; those before it are passed over."""
+        """Wait for an event of a kind: `started`, `ended`, `interim`, `final`; earlier ones are only recorded."""
 
         async def read() -> pb.StreamTranscribeResponse:
             while True:
                 response = await self.call.read()
-                assert response is not grpc.aio.EOF, f"the stream ended without {kind}"
+                assert response is not grpc.aio.EOF, f"the stream ended without an event of kind {kind}"
                 self.responses.append(response)
                 if kind_of(response) == kind:
                     return response  # type: ignore[no-any-return]
@@ -78,7 +108,7 @@ class Caller:
         return await asyncio.wait_for(read(), seconds)
 
     async def rest(self) -> list[pb.StreamTranscribeResponse]:
-        """Everything to the stream's end; raises the status that it ends with."""
+        """Read to the end of the stream; return all responses. Raises AioRpcError unless the status is OK."""
         while (response := await self.call.read()) is not grpc.aio.EOF:
             self.responses.append(response)
         code = await self.call.code()
@@ -89,29 +119,29 @@ class Caller:
         return self.responses
 
     async def finish(self) -> list[pb.StreamTranscribeResponse]:
-        """Half-closes, and waits for the end."""
+        """Half-close and read to the end."""
         await self.call.done_writing()
         return await self.rest()
 
     async def failure(self) -> tuple[grpc.StatusCode, str, str]:
-        """How a stream that must fail does: status, type, message."""
+        """Read to the end of a stream that must fail; return status, error type and message."""
         try:
             await self.rest()
         except grpc.aio.AioRpcError as error:
             trailers = dict(error.trailing_metadata() or ())
             return error.code(), str(trailers.get("x-error-type", "")), error.details() or ""
-        raise AssertionError("the stream ended well")
+        raise AssertionError("the stream ended with OK")
 
 
 async def opened(stub: Any, **fields: Any) -> Caller:
-    """A stream that has sent its config."""
+    """Open a stream and send its config."""
     caller = Caller(stub.StreamTranscribe())
     await caller.send(config(**fields))
     return caller
 
 
 async def stream(stub: Any, *messages: pb.StreamTranscribeRequest) -> list[pb.StreamTranscribeResponse]:
-    """All responses to some messages and a half-close."""
+    """Send all messages, half-close, and return all responses."""
     responses = []
     async for response in stub.StreamTranscribe(_each(messages)):
         responses.append(response)
@@ -136,5 +166,16 @@ def finals(responses: Sequence[pb.StreamTranscribeResponse]) -> list[pb.Final]:
 
 
 def offsets(responses: Sequence[pb.StreamTranscribeResponse], kind: str) -> list[float]:
-    """In seconds, of all `started` or all `ended`."""
+    """Offsets of all `started` or all `ended`, in seconds."""
     return [seconds(response.speech_event.offset) for response in responses if kind_of(response) == kind]
+
+
+def metric(service: Service, series: str) -> float:
+    """The value of a series, named as in the exposition: `name{label="value"}`."""
+    lines = service.instruments.metrics.exposition()[0].splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == series)
+
+
+def audio_processed(service: Service) -> float:
+    """Seconds of audio processed in all streams of a service."""
+    return metric(service, "stt_audio_seconds_total")

@@ -1,4 +1,4 @@
-"""Stable prefixes: what two hypotheses in a row agree on, and never less than before."""
+"""Stable prefixes: words that two hypotheses in a row share, and that never change again."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ WORDS = st.lists(
 )
 
 
-def shown(*texts: str) -> list[tuple[str, str]]:
+def texts_after(*hypotheses: str) -> list[tuple[str, str]]:
     agreement = Agreement()
     found = []
-    for text in texts:
+    for text in hypotheses:
         agreement.add(text)
         found.append((agreement.stable, agreement.unstable))
     return found
 
 
-def test_what_two_hypotheses_agree_on_is_stable() -> None:
-    assert shown("the quick", "the quick brow", "the quick brown fox") == [
+def test_words_of_two_hypotheses_in_a_row_are_stable() -> None:
+    assert texts_after("the quick", "the quick brow", "the quick brown fox") == [
         ("", "the quick"),
         ("the quick", " brow"),
         ("the quick", " brown fox"),
     ]
 
 
-def test_case_and_punctuation_are_no_disagreement() -> None:
-    assert shown("hello world", "Hello, world and")[-1] == ("Hello, world", " and")
+def test_case_and_punctuation_are_ignored() -> None:
+    assert texts_after("hello world", "Hello, world and")[-1] == ("Hello, world", " and")
 
 
-def test_the_end_of_a_sentence_is_not_stable_at_the_end_of_a_text() -> None:
-    assert shown("it rains.", "it rains.")[-1] == ("it rains", ".")
-    assert shown("it rains.", "it rains.", "it rains cats")[-1] == ("it rains", " cats")
+def test_a_mark_at_the_end_of_a_text_is_not_stable() -> None:
+    assert texts_after("it rains.", "it rains.")[-1] == ("it rains", ".")
+    assert texts_after("it rains.", "it rains.", "it rains cats")[-1] == ("it rains", " cats")
 
 
-def test_a_changed_mind_about_stable_words_repeats_none_of_them() -> None:
+def test_contradicted_stable_words_are_not_repeated() -> None:
     texts = ["we saw the sea", "we saw the sea", "we saw all the sea again", "we saw all the sea again today"]
-    assert shown(*texts)[-1] == ("we saw the sea again", " today")
+    assert texts_after(*texts)[-1] == ("we saw the sea again", " today")
 
 
-def test_text_without_spaces_becomes_stable_by_the_character() -> None:
-    assert shown("今日は", "今日はいい", "今日はいい天気")[-1] == ("今日はいい", "天気")
+def test_unspaced_text_becomes_stable_per_character() -> None:
+    assert texts_after("今日は", "今日はいい", "今日はいい天気")[-1] == ("今日はいい", "天気")
 
 
-def test_counting_becomes_stable_number_by_number() -> None:
-    assert shown("1-2-3", "1-2-3-4")[-1] == ("1-2-3", "-4")
+def test_hyphenated_counting_becomes_stable_per_number() -> None:
+    assert texts_after("1-2-3", "1-2-3-4")[-1] == ("1-2-3", "-4")
 
 
 @given(st.lists(WORDS.map(" ".join), max_size=10))
@@ -63,7 +63,7 @@ def test_stable_text_only_grows(texts: list[str]) -> None:
 
 
 @given(WORDS.map(" ".join))
-def test_a_text_said_three_times_is_stable_but_for_its_end_mark(text: str) -> None:
+def test_a_text_repeated_three_times_is_stable_up_to_its_mark(text: str) -> None:
     agreement = Agreement()
     for _ in range(3):
         agreement.add(text)
@@ -74,5 +74,5 @@ def test_a_text_said_three_times_is_stable_but_for_its_end_mark(text: str) -> No
 @pytest.mark.parametrize(
     "text", ["", "a", "a b", "今日はGPT、いい天気です。 ok then - yes", "1-2-3 -", "«Да», — сказал он."]
 )
-def test_words_joined_are_the_text(text: str) -> None:
+def test_joined_words_are_the_text(text: str) -> None:
     assert "".join(split_words(text)) == text

@@ -13,7 +13,7 @@ import pytest
 from stt_server.audio import SAMPLE_RATE, AudioFormat, decode
 from stt_server.audio.headerless import MULAW_TO_LINEAR
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument
-from tests.support.audio_samples import CONTAINER, FloatArray, chirp, clip, encode, likeness, wav, wav_header
+from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, clip, encode, likeness, wav, wav_header
 
 SECONDS = 2.0
 SOURCE = chirp(SECONDS)

@@ -17,7 +17,7 @@ import pytest
 from stt_server.audio import SAMPLE_RATE, decode
 from stt_server.audio.formats import sniff
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
-from tests.support.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
+from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
 
 SOURCE = chirp(4.0)
 NOISE = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_codec_off_the_list_is_refused() -> None:
 
 @pytest.mark.parametrize("rate", [0, 1, 8, 3_999, 192_001, 2**31, 2**32 - 1])
 def test_absurd_rate_is_refused_with_the_range(rate: int) -> None:
-    with pytest.raises(InvalidArgument, match=rf"absurd sample rate, {rate} Hz; 4000 to 192000 Hz"):
+    with pytest.raises(InvalidArgument, match=rf"sample rate is {rate} Hz; it must be 4000 to 192000 Hz"):
         heard(wav_header(rate, 1, 40_000) + bytes(40_000))
 
 
@@ -183,13 +183,13 @@ def test_absurd_rate_of_another_container_is_refused() -> None:
     data = encode(SOURCE, SAMPLE_RATE, "mov", "pcm_s16le")
     place = data.index(struct.pack(">I", SAMPLE_RATE << 16), data.index(b"stsd"))
     absurd = data[:place] + struct.pack(">I", 8 << 16) + data[place + 4 :]
-    with pytest.raises(InvalidArgument, match="absurd sample rate"):
+    with pytest.raises(InvalidArgument, match="sample rate is"):
         heard(absurd)
 
 
 @pytest.mark.parametrize("channels", [0, 9, 255])
 def test_too_many_channels_are_refused_with_the_range(channels: int) -> None:
-    with pytest.raises(InvalidArgument, match=rf"{channels} channels; 1 to 8"):
+    with pytest.raises(InvalidArgument, match=rf"{channels} channels; it must have 1 to 8"):
         heard(wav_header(SAMPLE_RATE, channels, 40_000) + bytes(40_000))
 
 
@@ -291,7 +291,7 @@ def test_index_that_names_the_same_bytes_again_and_again_is_refused() -> None:
         },
     )
     assert times * each > 100 * len(endless)
-    with pytest.raises(UnsupportedAudio, match="index is broken"):
+    with pytest.raises(UnsupportedAudio, match="index is corrupt"):
         heard(endless)
 
 

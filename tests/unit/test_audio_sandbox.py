@@ -20,15 +20,16 @@ import numpy as np
 import pytest
 
 from stt_server.audio import SAMPLE_RATE, decode
-from stt_server.audio.mono import Recording
+from stt_server.audio.mono import SampleBuffer
 from stt_server.audio.sandbox import messages
 from stt_server.audio.sandbox import pool as pool_module
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits, ExitReason
 from stt_server.errors import AudioTooLong, EmptyAudio, Internal, InvalidArgument, SttError, UnsupportedAudio
-from tests.support.audio_samples import CONTAINER, chirp, encode, silence, wav_header
-from tests.support.hostile_files import flac_of_silence, mp4_with_a_huge_index
-from tests.support.services import ROOT, until
+from stt_server.testing.audio_samples import CONTAINER, chirp, encode, silence, wav_header
+from stt_server.testing.hostile_files import flac_of_silence, mp4_with_a_huge_index
+from stt_server.testing.paths import ROOT
+from tests.support.services import until
 
 BOUNDS = DecodeLimits(max_seconds=60, max_bytes=16 << 20)
 BOMB = flac_of_silence(26 * 3600)
@@ -163,7 +164,7 @@ def in_a_child(close: str, program: str) -> str:
 def test_the_limits_hold(program: str, said: str) -> None:
     if os.getuid() == 0 and any(name in program for name in ("RLIMIT_NOFILE", "fork", "Thread")):
         pytest.skip("root is above these limits")
-    assert said in in_a_child("limit", program)
+    assert said in in_a_child("set_limits", program)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +180,12 @@ def test_the_limits_hold(program: str, said: str) -> None:
         ("os.listdir('/')", "not permitted"),
         ("resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (9, 9))", "not permitted"),
         ("print(len(bytearray(16 << 20)))", str(16 << 20)),
-        ("allow_cpu(1)\nwhile True: pass", str(-signal.SIGXCPU)),
+        ("grant_cpu(1)\nwhile True: pass", str(-signal.SIGXCPU)),
     ],
 )
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no filter of calls for this machine")
 def test_what_has_got_hold_of_a_child_can_make_no_call_to_harm(program: str, said: str) -> None:
-    assert said in in_a_child("shut_in", program)
+    assert said in in_a_child("confine", program)
 
 
 async def test_a_child_is_not_stopped_by_what_stops_a_service() -> None:
@@ -292,7 +293,7 @@ async def test_a_caller_who_leaves_frees_the_child() -> None:
 async def test_children_are_replaced_after_so_many_files_or_so_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     died: list[ExitReason] = []
     async with pool(on_death=died.append) as children:
-        for name, most in (("_MOST_FILES", 2), ("_MOST_GROWTH", 0)):
+        for name, most in (("_MAX_FILES", 2), ("_MAX_GROWTH", 0)):
             monkeypatch.setattr(pool_module, name, most)
             (before,) = children.pids
             for _ in range(3):
@@ -305,7 +306,7 @@ async def test_a_service_without_memory_for_one_file_decodes_the_next(monkeypatc
     async with pool() as children:
         before = children.pids
         with monkeypatch.context() as patch:
-            patch.setattr(Recording, "add_bytes", Mock(side_effect=MemoryError))
+            patch.setattr(SampleBuffer, "add_bytes", Mock(side_effect=MemoryError))
             with pytest.raises(Internal):
                 await children.decode(GOOD)
         assert good(await children.decode(GOOD))

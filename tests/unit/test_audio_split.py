@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stt_server.audio import MAX_CHUNK_SECONDS, SAMPLE_RATE, Chunk, split
 from stt_server.audio.vad import CERTAIN_PROBABILITY, WINDOW, Detector, VoiceActivity, detect_speech, speech_spans
-from tests.support.audio_samples import FloatArray, chirp, clip, joined, silence
+from stt_server.testing.audio_samples import FloatArray, chirp, clip, joined, silence
 
 WINDOW_S = WINDOW / SAMPLE_RATE
 

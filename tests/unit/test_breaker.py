@@ -1,44 +1,38 @@
-"""The circuit breaker, without a network: what opens it, what closes it, and what is none of its business."""
+"""The circuit breaker's state machine: what opens it, what closes it and what it ignores."""
 
 from __future__ import annotations
 
 import pytest
 
 from stt_server.cascade.breaker import COOL_DOWN_S, FAILURES_TO_OPEN, Admission, Breaker, Health, Outcome
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 class Circuit:
-    """A breaker, its clock, and the states that it went through."""
+    """A breaker with its clock and its state changes."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.moves: list[str] = []
+        self.clock = ManualClock()
+        self.states: list[str] = []
         self.reasons: list[str] = []
-        self.breaker = Breaker(self.clock, self._moved)
+        self.breaker = Breaker(self.clock, self._changed)
 
-    def _moved(self, state: str, why: str) -> None:
-        self.moves.append(state)
-        self.reasons.append(why)
+    def _changed(self, state: str, reason: str) -> None:
+        self.states.append(state)
+        self.reasons.append(reason)
 
-    def admitted(self) -> Admission:
+    def admit(self) -> Admission:
         admission = self.breaker.admit()
         assert admission is not None
         return admission
 
     def call(self, outcome: Outcome, times: int = 1) -> None:
         for _ in range(times):
-            self.breaker.ended(self.admitted(), outcome, "internal")
+            self.breaker.record_call(self.admit(), outcome, "internal")
 
-    def checked(self, *healths: Health) -> None:
+    def check(self, *healths: Health) -> None:
         for health in healths:
-            self.breaker.checked(health)
+            self.breaker.record_check(health)
 
 
 @pytest.fixture
@@ -47,103 +41,103 @@ def circuit() -> Circuit:
 
 
 @pytest.mark.parametrize("health", ["away", "silent"])
-def test_two_missed_health_checks_open_it_and_one_that_serves_closes_it(circuit: Circuit, health: Health) -> None:
-    circuit.checked(health)
-    assert circuit.moves == []
-    circuit.checked(health)
-    assert circuit.moves == ["open"]
+def test_two_failed_checks_open_and_one_success_closes(circuit: Circuit, health: Health) -> None:
+    circuit.check(health)
+    assert circuit.states == []
+    circuit.check(health)
+    assert circuit.states == ["open"]
     assert circuit.breaker.admit() is None
-    circuit.checked(health, health, "serving")
-    assert circuit.moves == ["open", "closed"]
+    circuit.check(health, health, "serving")
+    assert circuit.states == ["open", "closed"]
     assert circuit.breaker.admit() is not None
 
 
-def test_a_single_missed_check_between_good_ones_is_nothing(circuit: Circuit) -> None:
-    circuit.checked("silent", "serving", "silent", "serving")
-    circuit.checked("silent")
+def test_single_failed_check_is_ignored(circuit: Circuit) -> None:
+    circuit.check("silent", "serving", "silent", "serving")
+    circuit.check("silent")
     circuit.call("answered")
-    circuit.checked("silent")
-    assert circuit.moves == []
+    circuit.check("silent")
+    assert circuit.states == []
 
 
-def test_a_call_that_found_nobody_there_is_the_first_miss_however_many_they_are(circuit: Circuit) -> None:
-    assert not circuit.breaker.doubtful
+def test_unavailable_calls_count_as_one_failed_check(circuit: Circuit) -> None:
+    assert not circuit.breaker.needs_check
     circuit.call("unavailable", 3)
-    assert circuit.breaker.doubtful, "a health check is wanted at once"
-    assert circuit.moves == [], "one lost connection fails many calls"
-    circuit.checked("away")
-    assert circuit.moves == ["open"]
+    assert circuit.breaker.needs_check, "a health check is due at once"
+    assert circuit.states == [], "one lost connection fails many calls"
+    circuit.check("away")
+    assert circuit.states == ["open"]
 
 
-def test_wrong_answers_in_a_row_open_it_although_its_health_is_fine(circuit: Circuit) -> None:
+def test_failed_calls_in_a_row_open_despite_good_health(circuit: Circuit) -> None:
     circuit.call("wrong", FAILURES_TO_OPEN - 1)
     circuit.call("answered")
-    circuit.checked("serving")
+    circuit.check("serving")
     circuit.call("wrong", FAILURES_TO_OPEN - 1)
-    assert circuit.moves == []
+    assert circuit.states == []
     circuit.call("wrong")
-    assert circuit.moves == ["open"]
+    assert circuit.states == ["open"]
     assert "internal" in circuit.reasons[0]
 
 
-def failing(circuit: Circuit) -> None:
+def half_open(circuit: Circuit) -> None:
     circuit.call("wrong", FAILURES_TO_OPEN)
-    circuit.checked("serving")
-    assert circuit.moves == ["open"], "its health says nothing of its answers"
+    circuit.check("serving")
+    assert circuit.states == ["open"], "health checks do not close it"
     circuit.clock.now += COOL_DOWN_S
-    circuit.checked("serving")
-    assert circuit.moves == ["open", "half_open"]
+    circuit.check("serving")
+    assert circuit.states == ["open", "half_open"]
 
 
-def test_after_a_pause_one_call_tries_it_and_the_others_are_refused_meanwhile(circuit: Circuit) -> None:
-    failing(circuit)
-    trial = circuit.admitted()
+def test_half_open_lets_one_trial_call_through(circuit: Circuit) -> None:
+    half_open(circuit)
+    trial = circuit.admit()
     assert circuit.breaker.admit() is None
-    circuit.breaker.ended(trial, "answered")
-    assert circuit.moves == ["open", "half_open", "closed"]
+    circuit.breaker.record_call(trial, "answered")
+    assert circuit.states == ["open", "half_open", "closed"]
 
 
-def test_a_trial_that_fails_opens_it_for_another_pause(circuit: Circuit) -> None:
-    failing(circuit)
+def test_failed_trial_opens_for_another_cool_down(circuit: Circuit) -> None:
+    half_open(circuit)
     circuit.call("wrong")
-    circuit.checked("serving")
-    assert circuit.moves == ["open", "half_open", "open"]
+    circuit.check("serving")
+    assert circuit.states == ["open", "half_open", "open"]
     circuit.clock.now += COOL_DOWN_S
-    circuit.checked("serving")
+    circuit.check("serving")
     assert circuit.breaker.state == "half_open"
 
 
-def test_a_trial_whose_caller_left_leaves_its_place_to_another(circuit: Circuit) -> None:
-    failing(circuit)
+def test_cancelled_trial_leaves_its_place_to_another_call(circuit: Circuit) -> None:
+    half_open(circuit)
     circuit.call("nothing")
     circuit.call("answered")
     assert circuit.breaker.state == "closed"
 
 
-def test_what_says_nothing_of_the_fallback_never_opens_it(circuit: Circuit) -> None:
+def test_inconclusive_outcomes_never_open(circuit: Circuit) -> None:
     circuit.call("nothing", 100)
-    assert circuit.moves == []
+    assert circuit.states == []
 
 
-def test_calls_that_began_before_it_opened_say_nothing_of_later(circuit: Circuit) -> None:
-    early = [circuit.admitted() for _ in range(10)]
-    circuit.checked("silent", "silent", "serving")
+def test_calls_from_an_earlier_state_are_ignored(circuit: Circuit) -> None:
+    early = [circuit.admit() for _ in range(10)]
+    circuit.check("silent", "silent", "serving")
     for admission in early:
-        circuit.breaker.ended(admission, "wrong", "unavailable")
-    assert circuit.moves == ["open", "closed"]
-    assert not circuit.breaker.doubtful
+        circuit.breaker.record_call(admission, "wrong", "unavailable")
+    assert circuit.states == ["open", "closed"]
+    assert not circuit.breaker.needs_check
 
 
-def test_one_that_failed_and_then_went_away_is_taken_back_when_it_serves(circuit: Circuit) -> None:
+def test_outage_after_failed_calls_closes_on_recovery(circuit: Circuit) -> None:
     circuit.call("wrong", FAILURES_TO_OPEN)
-    circuit.checked("away", "away", "serving")
-    assert circuit.breaker.state == "closed", "it was started anew"
+    circuit.check("away", "away", "serving")
+    assert circuit.breaker.state == "closed"
 
 
-def test_one_that_goes_away_while_it_is_tried_is_away(circuit: Circuit) -> None:
-    failing(circuit)
-    trial = circuit.admitted()
-    circuit.checked("silent", "silent")
-    circuit.breaker.ended(trial, "unavailable", "unavailable")
-    circuit.checked("serving")
-    assert circuit.moves == ["open", "half_open", "open", "closed"]
+def test_outage_during_a_trial_opens_the_circuit(circuit: Circuit) -> None:
+    half_open(circuit)
+    trial = circuit.admit()
+    circuit.check("silent", "silent")
+    circuit.breaker.record_call(trial, "unavailable", "unavailable")
+    circuit.check("serving")
+    assert circuit.states == ["open", "half_open", "open", "closed"]

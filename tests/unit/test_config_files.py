@@ -10,7 +10,8 @@ import pytest
 
 from stt_server.config import KEYS, FallbackTarget, Key, Role, parse
 from stt_server.config.envfile import read_entries
-from tests.support.config_files import MODEL_KEY, Reader, make_model
+from stt_server.testing.services import MODEL_KEYS
+from tests.support.config_files import Reader, make_model
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def test_a_shipped_file_lists_every_key_that_has_an_effect_and_no_other(service:
 @pytest.mark.parametrize("service", ["primary", "fallback"])
 def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Role, tmp_path: Path) -> None:
     text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
-    assert f"\n{MODEL_KEY[service]}={MODELS[service]}\n" in text
+    assert f"\n{MODEL_KEYS[service]}={MODELS[service]}\n" in text
     model = make_model(tmp_path)
     settings = parse(text.replace(MODELS[service], str(model)), service)
     assert settings.warnings == ()

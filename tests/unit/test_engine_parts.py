@@ -1,4 +1,4 @@
-"""Windows, languages, segments and confidence: the engine's arithmetic, without a model."""
+"""Windows, languages, segments and confidence, without a model."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from stt_server.engine.windows import (
 EOT, FIRST_TIMESTAMP = 100, 200
 
 
-class Words:
-    """A tokenizer of one token a word."""
+class WordTokenizer:
+    """A tokenizer with one token per word."""
 
     eot, timestamp_begin, sot_prev, sot_sequence = EOT, FIRST_TIMESTAMP, 101, [102, 103]
 
@@ -57,7 +57,7 @@ BASE = Windows.of(512, "adaptive")
     ("seconds", "window"),
     [(0.1, 8), (6.0, 8), (6.01, 12), (10.0, 12), (15.0, 17), (15.1, 23), (21.1, 30), (30.0, 30)],
 )
-def test_the_decoder_hears_the_silence_that_its_model_needs(seconds: float, window: int) -> None:
+def test_decoder_window_fits_the_audio_and_its_silence(seconds: float, window: int) -> None:
     assert BASE.decoded(seconds) == window
     assert Windows.of(512, "full").decoded(seconds) == 30
 
@@ -66,47 +66,47 @@ def test_the_decoder_hears_the_silence_that_its_model_needs(seconds: float, wind
     ("seconds", "window", "encoded"),
     [(0.1, 8, 4.0), (4.0, 8, 6.0), (4.1, 8, 6.5), (22.0, 30, 24.0), (29.9, 30, 30.0)],
 )
-def test_the_encoder_hears_the_audio_and_a_little_silence(seconds: float, window: int, encoded: float) -> None:
+def test_encoder_window_fits_the_audio_and_a_little_silence(seconds: float, window: int, encoded: float) -> None:
     assert BASE.encoded(seconds, window) == encoded
     assert Windows.of(512, "full").encoded(seconds, 30) == 30.0
 
 
-def test_a_model_that_was_not_measured_gets_more_silence() -> None:
+def test_unmeasured_model_gets_more_silence() -> None:
     small, tiny = Windows.of(768, "adaptive"), Windows.of(384, "adaptive")
     assert (small.decoded(4.5), small.encoded(4.5, 12)) == (12, 8.5)
     assert (tiny.decoded(4.5), tiny.encoded(4.5, 8)) == (8, 6.5)
 
 
 @pytest.mark.parametrize("tails", [*TAILS.values(), CAUTIOUS])
-def test_the_silence_that_is_repeated_is_silence_that_was_encoded(tails: Tails) -> None:
+def test_repeated_positions_are_encoded_silence(tails: Tails) -> None:
     assert tails.decoded >= tails.encoded
     assert tails.encoded * POSITIONS_PER_SECOND >= _TAIL_POSITIONS + _EDGE_POSITIONS
 
 
-def test_encoded_silence_is_repeated_up_to_the_window_of_the_decoder() -> None:
+def test_encoded_silence_is_repeated_to_fill_the_window() -> None:
     encoded = np.arange(250, dtype=np.float32)[:, None] * np.ones((1, 4), dtype=np.float32)
     longer = lengthened(encoded, 12)
     assert longer.shape == (600, 4)
-    assert list(longer[:248, 0]) == list(range(248)), "what was heard stays where it was"
-    assert list(longer[-2:, 0]) == [248, 249], "the edge stays at the edge"
-    assert set(longer[248:-2, 0]) == set(range(173, 248)), "in between, the last 1.5 s of silence"
+    assert list(longer[:248, 0]) == list(range(248)), "audio keeps its place"
+    assert list(longer[-2:, 0]) == [248, 249], "the edge stays last"
+    assert set(longer[248:-2, 0]) == set(range(173, 248)), "the last 1.5 s of silence are repeated"
     assert lengthened(longer, 12) is longer
 
 
 @pytest.mark.parametrize("window", [3.5, *WINDOW_SECONDS])
-def test_features_have_the_length_of_their_window_and_end_in_silence(window: float) -> None:
+def test_features_fill_their_window_and_end_in_silence(window: float) -> None:
     extractor = FeatureExtractor()
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * 16000).astype(np.float32)
     mel = features(extractor, noise, window)
     assert mel.shape == (1, 80, round(window * 100))
     assert mel.flags.c_contiguous
     assert mel.dtype == np.float32
-    assert np.ptp(mel[0, :, 310:]) == 0.0, "after the audio, every frame is the same: silence"
+    assert np.ptp(mel[0, :, 310:]) == 0.0, "all frames after the audio are silence"
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 2.345, 7.99, 8.0, 9.0])
 @pytest.mark.parametrize("level", [0.0, 1e-6, 0.1, 1.0])
-def test_filled_in_silence_is_what_would_have_been_computed(seconds: float, level: float) -> None:
+def test_filled_in_silence_equals_computed_silence(seconds: float, level: float) -> None:
     extractor = FeatureExtractor()
     noise = np.random.default_rng(1).normal(0, 1, int(seconds * 16000)).astype(np.float32) * np.float32(level)
     computed = np.zeros(8 * 16000 + 400, dtype=np.float32)
@@ -114,33 +114,33 @@ def test_filled_in_silence_is_what_would_have_been_computed(seconds: float, leve
     np.testing.assert_allclose(features(extractor, noise, 8)[0], extractor(computed, padding=0)[:, :800], atol=1e-5)
 
 
-def test_candidates_share_the_probability_among_themselves() -> None:
+def test_candidate_languages_share_the_probability() -> None:
     ranking = [("<|en|>", 0.6), ("<|nl|>", 0.2), ("<|de|>", 0.1), ("<|fr|>", 0.1)]
     assert choose_language(ranking, ()) == ("en", 0.6)
     code, probability = choose_language(ranking, ("de", "nl"))
     assert (code, round(probability, 6)) == ("nl", round(0.2 / 0.3, 6))
 
 
-def test_tokens_are_cut_at_their_timestamps() -> None:
+def test_tokens_are_split_at_timestamps() -> None:
     tokens = [at(0), 1, 2, at(1.5), at(2.0), 3, at(3.0)]
-    assert split_segments(tokens, Words(), 5.0) == [
+    assert split_segments(tokens, WordTokenizer(), 5.0) == [
         TimedTokens(0.0, 1.5, (1, 2)),
         TimedTokens(2.0, 3.0, (3,)),
     ]
 
 
-def test_a_segment_left_open_ends_with_the_audio() -> None:
-    assert split_segments([at(1.0), 7, 8], Words(), 4.2) == [TimedTokens(1.0, 4.2, (7, 8))]
-    assert split_segments([7, 8], Words(), 4.2) == [TimedTokens(0.0, 4.2, (7, 8))]
-    assert split_segments([], Words(), 4.2) == []
+def test_open_segment_ends_with_the_audio() -> None:
+    assert split_segments([at(1.0), 7, 8], WordTokenizer(), 4.2) == [TimedTokens(1.0, 4.2, (7, 8))]
+    assert split_segments([7, 8], WordTokenizer(), 4.2) == [TimedTokens(0.0, 4.2, (7, 8))]
+    assert split_segments([], WordTokenizer(), 4.2) == []
 
 
 def test_no_segment_ends_after_the_audio() -> None:
-    assert split_segments([at(0), 1, at(9.0)], Words(), 4.0) == [TimedTokens(0.0, 4.0, (1,))]
+    assert split_segments([at(0), 1, at(9.0)], WordTokenizer(), 4.0) == [TimedTokens(0.0, 4.0, (1,))]
 
 
-def test_a_prompt_is_cut_from_its_front_and_hotwords_from_their_end() -> None:
-    tokenizer: Any = Words()
+def test_prompt_keeps_its_end_and_hotwords_their_start() -> None:
+    tokenizer: Any = WordTokenizer()
     assert prompt_tokens(tokenizer, earlier_tokens(tokenizer, DecodeOptions())) == [102, 103]
     long = " ".join(["aa"] * 500 + ["bbb"])
     tokens = prompt_tokens(tokenizer, earlier_tokens(tokenizer, DecodeOptions(prompt=long, hotwords=("cccc",))))
@@ -152,14 +152,14 @@ def test_a_prompt_is_cut_from_its_front_and_hotwords_from_their_end() -> None:
 
 @pytest.mark.parametrize("prompt", [1, 3, 200, 226])
 @pytest.mark.parametrize("seconds", [0.1, 2.0, 10.0, 30.0])
-def test_the_length_bound_follows_the_speech_and_leaves_room_behind_a_prompt(seconds: float, prompt: int) -> None:
+def test_max_length_leaves_room_after_a_prompt(seconds: float, prompt: int) -> None:
     bound = max_length(seconds, prompt)
     generated = min(bound // 2, bound - prompt)
     assert bound <= MAX_LENGTH
     assert generated >= min(16 + 25 * seconds, MAX_LENGTH // 2, MAX_LENGTH - prompt) - 1
 
 
-def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities() -> None:
+def test_confidence_is_the_geometric_mean_of_probabilities() -> None:
     logprobs = [math.log(p) for p in (0.9, 0.8, 0.5, 0.9)]
     assert confidence_of(logprobs) == pytest.approx((0.9 * 0.8 * 0.5 * 0.9) ** 0.25)
     assert confidence_of([]) is None
@@ -178,12 +178,12 @@ def test_confidence_is_the_geometric_mean_of_the_tokens_probabilities() -> None:
         ([], ""),
     ],
 )
-def test_texts_join_as_their_script_does(parts: list[str], text: str) -> None:
+def test_texts_are_joined_by_script(parts: list[str], text: str) -> None:
     assert join_text(parts) == text
 
 
-def test_a_greedy_text_is_as_sure_as_its_logits_among_text_tokens() -> None:
-    # Ids 0 to 2 are text, 3 is a timestamp: its logit, whatever it is, takes nothing from the text.
+def test_greedy_logprobs_are_among_text_tokens_only() -> None:
+    # Ids 0 to 2 are text and 3 is a timestamp, whose logit must not matter.
     logits = [np.log([[0.5, 0.25, 0.25, 9.0]]), np.log([[0.1, 0.1, 0.1, 9.0]]), np.array([[-3e38, 0.0, -3e38, 5.0]])]
     found = greedy_logprobs(logits, [0, 3, 1], text_tokens=3)
     assert found == pytest.approx([math.log(0.5), 0.0])

@@ -1,4 +1,4 @@
-"""The error table as data: each row is whole, and the services' halves of it are driven by it."""
+"""The error table: complete rows, and responses that follow from them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from protos.stt.v1.errors import (
     type_of_bare_status,
 )
 from stt_server.errors import SttError
-from stt_server.rpc.call_state import error_metadata
+from stt_server.rpc.error_status import error_metadata
 
 STATUSES = [code.name for code in grpc.StatusCode]
-TOLD_BY_SERVICES = [kind for kind in ERRORS.values() if kind.status]
-named = pytest.mark.parametrize("kind", TOLD_BY_SERVICES, ids=[kind.type for kind in TOLD_BY_SERVICES])
+SERVICE_ROWS = [kind for kind in ERRORS.values() if kind.status]
+named = pytest.mark.parametrize("kind", SERVICE_ROWS, ids=[kind.type for kind in SERVICE_ROWS])
 
 
-def raised(cls: type[SttError] = SttError) -> Iterator[type[SttError]]:
+def subclasses(cls: type[SttError] = SttError) -> Iterator[type[SttError]]:
     for sub in cls.__subclasses__():
         yield sub
-        yield from raised(sub)
+        yield from subclasses(sub)
 
 
 @pytest.mark.parametrize("type_", ERRORS)
-def test_a_row_is_whole(type_: str) -> None:
+def test_error_row_is_complete(type_: str) -> None:
     kind = ERRORS[type_]
     assert kind.type == type_
     assert kind.status in ("", *STATUSES)
@@ -43,32 +43,32 @@ def test_a_row_is_whole(type_: str) -> None:
     assert (kind.retry == "no") == (kind.retry_after_s is None)
     assert kind.retry_after_s is None or kind.retry_after_s > 0
     assert kind.tells_retry_after <= (kind.retry != "no")
-    assert kind.pushed_back <= (kind.status == "UNAVAILABLE"), "gRPC tries nothing else again"
-    for said in (kind.advice, kind.operator):
-        assert said.isascii() and said.endswith(".") and "|" not in said and "\n" not in said
+    assert kind.pushed_back <= (kind.status == "UNAVAILABLE"), "gRPC retries no other status"
+    for text in (kind.advice, kind.operator):
+        assert text.isascii() and text.endswith(".") and "|" not in text and "\n" not in text
 
 
 @pytest.mark.parametrize("code", FALLBACK_CODES)
-def test_a_reason_why_the_fallback_failed_is_whole(code: str) -> None:
+def test_fallback_code_row_is_complete(code: str) -> None:
     kind = FALLBACK_CODES[code]
     assert kind.code == code
-    for said in (kind.meaning, kind.operator):
-        assert said.isascii() and said.endswith(".") and "|" not in said and "\n" not in said
+    for text in (kind.meaning, kind.operator):
+        assert text.isascii() and text.endswith(".") and "|" not in text and "\n" not in text
 
 
-def test_types_and_table_agree_on_why_a_fallback_fails() -> None:
+def test_fallback_code_type_matches_the_table() -> None:
     assert set(typing.get_args(FallbackCode)) == set(FALLBACK_CODES)
 
 
-def test_services_raise_every_row_that_is_theirs_and_no_other() -> None:
-    # Nobody raises `cancelled`: the call is gone by then.
-    assert {cls.type for cls in raised()} | {"cancelled"} == {kind.type for kind in TOLD_BY_SERVICES}
+def test_services_raise_exactly_their_rows() -> None:
+    # `cancelled` is only logged: no caller is left to send it to.
+    assert {cls.type for cls in subclasses()} | {"cancelled"} == {kind.type for kind in SERVICE_ROWS}
 
 
 @named
-def test_trailers_are_those_of_the_row(kind: ErrorKind) -> None:
-    trailers = dict(error_metadata(kind, "what to do", None))
-    assert (trailers["x-error-type"], trailers["x-error-message"]) == (kind.type, "what to do")
+def test_trailers_match_the_row(kind: ErrorKind) -> None:
+    trailers = dict(error_metadata(kind, "advice", None))
+    assert (trailers["x-error-type"], trailers["x-error-message"]) == (kind.type, "advice")
     wait = str(round(kind.retry_after_s * 1000)) if kind.retry_after_s and kind.tells_retry_after else None
     assert trailers.get("retry-after-ms") == wait
     assert trailers.get("grpc-retry-pushback-ms") == ("-1" if kind.pushed_back else None)
@@ -76,9 +76,9 @@ def test_trailers_are_those_of_the_row(kind: ErrorKind) -> None:
 
 @named
 @pytest.mark.parametrize("wait", [None, 2.5])
-def test_details_are_those_of_the_row(kind: ErrorKind, wait: float | None) -> None:
-    status = status_pb2.Status.FromString(dict(error_metadata(kind, "what to do", wait))["grpc-status-details-bin"])
-    assert (status.code, status.message) == (grpc.StatusCode[kind.status].value[0], "what to do")
+def test_status_details_match_the_row(kind: ErrorKind, wait: float | None) -> None:
+    status = status_pb2.Status.FromString(dict(error_metadata(kind, "advice", wait))["grpc-status-details-bin"])
+    assert (status.code, status.message) == (grpc.StatusCode[kind.status].value[0], "advice")
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     assert status.details[0].Unpack(info)
     assert (info.reason, info.domain) == (kind.type.upper(), ERROR_DOMAIN)
@@ -96,18 +96,18 @@ def test_every_bare_status_has_a_row(status: str) -> None:
 
 @pytest.mark.parametrize("type_", ["", *ERRORS])
 @pytest.mark.parametrize("status", STATUSES)
-def test_every_way_in_which_a_fallback_fails_has_a_code(status: str, type_: str) -> None:
+def test_every_status_and_type_has_a_fallback_code(status: str, type_: str) -> None:
     assert fallback_code_of(status, type_) in FALLBACK_CODES
 
 
 @given(st.sampled_from(STATUSES), st.text())
-def test_what_a_stranger_says_is_never_passed_on(status: str, said: str) -> None:
-    assert fallback_code_of(status, said) in FALLBACK_CODES
+def test_unknown_error_type_is_never_passed_on(status: str, type_: str) -> None:
+    assert fallback_code_of(status, type_) in FALLBACK_CODES
 
 
-def test_a_fallbacks_own_type_goes_before_its_status() -> None:
+def test_error_type_takes_precedence_over_the_status() -> None:
     assert fallback_code_of("RESOURCE_EXHAUSTED", "rate_limited") == "rate_limited"
     assert fallback_code_of("RESOURCE_EXHAUSTED") == "payload_too_large"
-    assert fallback_code_of("RESOURCE_EXHAUSTED", "invented") == "payload_too_large"
+    assert fallback_code_of("RESOURCE_EXHAUSTED", "unknown_type") == "payload_too_large"
     assert fallback_code_of("UNAVAILABLE") == fallback_code_of("CANCELLED") == "unavailable"
     assert fallback_code_of("UNIMPLEMENTED", "internal") == "unimplemented"

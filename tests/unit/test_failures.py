@@ -1,4 +1,4 @@
-"""What a model's exceptions mean: the texts are those that CTranslate2, CUDA, cuBLAS and cuDNN really have."""
+"""Classification of model exceptions, with the real texts of CTranslate2, CUDA, cuBLAS and cuDNN; model health."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stt_server.errors import DeviceFailed, EngineBug, EngineError, EngineLost, 
         MemoryError(),
     ],
 )
-def test_a_full_device_is_told_whatever_it_calls_it(error: Exception) -> None:
+def test_out_of_memory_is_recognized_in_any_wording(error: Exception) -> None:
     assert type(failure_of(error)) is OutOfMemory
 
 
@@ -41,7 +41,7 @@ def test_a_full_device_is_told_whatever_it_calls_it(error: Exception) -> None:
         "driver shutting down",
     ],
 )
-def test_a_poisoned_context_is_known_at_once(text: str) -> None:
+def test_poisoned_cuda_context_loses_the_model(text: str) -> None:
     assert type(failure_of(RuntimeError(f"CUDA failed with error {text}"))) is EngineLost
 
 
@@ -58,40 +58,40 @@ def test_a_poisoned_context_is_known_at_once(text: str) -> None:
         (ValueError("a bug at /some/path"), EngineBug, "unexpected"),
     ],
 )
-def test_other_failures_are_told_by_kind(error: Exception, type_: type[EngineError], kind: str) -> None:
+def test_other_exceptions_are_classified(error: Exception, type_: type[EngineError], kind: str) -> None:
     failure = failure_of(error)
     assert type(failure) is type_
     assert kind_of(failure) == kind
     assert failure.__cause__ is error
-    assert str(error) not in failure.message, "callers are not told the device's words"
+    assert str(error) not in failure.message, "the device's text must not reach callers"
 
 
-def test_what_is_known_already_stays_what_it_is() -> None:
+def test_engine_error_is_kept() -> None:
     known = OutOfMemory("the device is full")
     assert failure_of(known) is known
 
 
-def test_failures_in_a_row_raise_a_doubt_and_each_answer_lays_it() -> None:
+def test_consecutive_failures_request_a_probe() -> None:
     kinds: list[str] = []
-    health = ModelHealth(failed=kinds.append)
+    health = ModelHealth(on_failure=kinds.append)
     failure = failure_of(RuntimeError("no"))
-    assert not any(health.failed(failure) for _ in range(FAILURES_BEFORE_PROBE - 1))
-    health.answered()
-    assert [health.failed(failure) for _ in range(FAILURES_BEFORE_PROBE)] == [False] * (FAILURES_BEFORE_PROBE - 1) + [
-        True
-    ]
-    assert not health.failed(failure), "after a proof it takes as many again"
+    assert not any(health.record_failure(failure) for _ in range(FAILURES_BEFORE_PROBE - 1))
+    health.record_success()
+    assert [health.record_failure(failure) for _ in range(FAILURES_BEFORE_PROBE)] == [False] * (
+        FAILURES_BEFORE_PROBE - 1
+    ) + [True]
+    assert not health.record_failure(failure), "the count starts again after a probe"
     assert kinds == ["engine"] * 2 * FAILURES_BEFORE_PROBE
 
 
-def test_a_device_that_fails_must_prove_itself_at_once() -> None:
-    assert ModelHealth().failed(DeviceFailed("it failed"))
+def test_device_failure_requests_a_probe_at_once() -> None:
+    assert ModelHealth().record_failure(DeviceFailed("it failed"))
 
 
-def test_a_model_is_lost_once() -> None:
+def test_lost_model_is_reported_once() -> None:
     lost: list[EngineLost] = []
-    health = ModelHealth(lost=lost.append)
+    health = ModelHealth(on_lost=lost.append)
     for _ in range(3):
-        assert not health.failed(failure_of(RuntimeError("CUDA failed with error misaligned address")))
+        assert not health.record_failure(failure_of(RuntimeError("CUDA failed with error misaligned address")))
     assert len(lost) == 1
     assert health.error is lost[0]

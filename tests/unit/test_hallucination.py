@@ -1,23 +1,23 @@
-"""Which texts are invented, on facts that real models gave."""
+"""Hallucination checks, on values that real models gave."""
 
 from __future__ import annotations
 
 import pytest
 
-from stt_server.engine.hallucination import REASONS, Facts, doubt, invented
+from stt_server.engine.hallucination import REASONS, Evidence, hallucination_reason, implausibility
 
 
-def facts(
+def evidence(
     text: str = "you", no_speech: float = 0.0, logprob: float = -0.2, seconds: float = 2.0, speech_certain: bool = False
-) -> Facts:
-    return Facts(text, no_speech, logprob, seconds, speech_certain)
+) -> Evidence:
+    return Evidence(text, no_speech, logprob, seconds, speech_certain)
 
 
-def test_doubt_grows_with_the_probability_of_no_speech_and_with_unsure_words() -> None:
-    assert doubt(0.0, 0.0) == 0.0
-    assert doubt(0.3, -0.4) == pytest.approx(0.4)
-    assert doubt(0.4, -0.4) > doubt(0.3, -0.4)
-    assert doubt(0.3, -0.5) > doubt(0.3, -0.4)
+def test_implausibility_grows_with_no_speech_and_low_logprobs() -> None:
+    assert implausibility(0.0, 0.0) == 0.0
+    assert implausibility(0.3, -0.4) == pytest.approx(0.4)
+    assert implausibility(0.4, -0.4) > implausibility(0.3, -0.4)
+    assert implausibility(0.3, -0.5) > implausibility(0.3, -0.4)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_doubt_grows_with_the_probability_of_no_speech_and_with_unsure_words() -
         ("one two three four five six seven eight nine ten eleven twelve", 0.1, -0.2, "too_fast"),
     ],
 )
-def test_what_noise_makes_a_model_say_is_dropped(text: str, no_speech: float, logprob: float, reason: str) -> None:
-    assert invented(facts(text, no_speech, logprob, seconds=0.5)) == reason
+def test_text_made_from_noise_is_dropped(text: str, no_speech: float, logprob: float, reason: str) -> None:
+    assert hallucination_reason(evidence(text, no_speech, logprob, seconds=0.5)) == reason
     assert reason in REASONS
 
 
@@ -45,8 +45,8 @@ def test_what_noise_makes_a_model_say_is_dropped(text: str, no_speech: float, lo
         ("in her face.", 0.51, -0.24, 0.7),  # a snippet
     ],
 )
-def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: float, seconds: float) -> None:
-    assert invented(facts(text, no_speech, logprob, seconds)) is None
+def test_text_of_a_faint_voice_is_kept(text: str, no_speech: float, logprob: float, seconds: float) -> None:
+    assert hallucination_reason(evidence(text, no_speech, logprob, seconds)) is None
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,17 @@ def test_what_a_faint_voice_says_is_kept(text: str, no_speech: float, logprob: f
     [
         ("am poste isymust.", 0.02, -1.69),  # misheard
         ("Mr. John Dashwood had then leisure to consider", 0.55, -0.1),  # far too quiet
-        ("the stuff is also out.", 0.36, -1.6),  # in noise
+        ("the stuff is also out.", 0.36, -1.6),  # speech in noise
         ("en ik ben er niet langer dan.", 0.72, -1.9),  # cut off at both ends
-        ("thank you very much thank you very much", 0.1, -0.1),  # a loop is for the guard and the fallback
+        (
+            "thank you very much thank you very much",
+            0.1,
+            -0.1,
+        ),  # a loop: for decoding again and the fallback
     ],
 )
-def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
-    text: str, no_speech: float, logprob: float
-) -> None:
-    assert invented(facts(text, no_speech, logprob, speech_certain=True)) is None
+def test_implausible_text_is_kept_where_speech_is_certain(text: str, no_speech: float, logprob: float) -> None:
+    assert hallucination_reason(evidence(text, no_speech, logprob, speech_certain=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,12 @@ def test_what_is_heard_for_certain_is_kept_even_if_it_convinces_little(
         ("Zijn ze er ook niet.", 0.90, -2.2, "no_speech"),
     ],
 )
-def test_plain_inventions_are_dropped_even_where_the_vad_was_sure(
+def test_clear_hallucination_is_dropped_where_speech_is_certain(
     text: str, no_speech: float, logprob: float, reason: str
 ) -> None:
-    assert invented(facts(text, no_speech, logprob, speech_certain=True)) == reason
+    assert hallucination_reason(evidence(text, no_speech, logprob, speech_certain=True)) == reason
 
 
 @pytest.mark.parametrize("speech_certain", [True, False])
-def test_an_empty_text_is_not_an_invention(speech_certain: bool) -> None:
-    assert invented(facts("  ", no_speech=1.0, logprob=-9.0, speech_certain=speech_certain)) is None
+def test_empty_text_is_not_a_hallucination(speech_certain: bool) -> None:
+    assert hallucination_reason(evidence("  ", no_speech=1.0, logprob=-9.0, speech_certain=speech_certain)) is None

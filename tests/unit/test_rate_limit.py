@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 
 from stt_server.errors import RateLimited
 from stt_server.security.rate_limit import RateLimiter
-
-
-class Clock:
-    """Stands still until it is told to go on."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 def passes(limiter: RateLimiter, bucket: str = "a") -> bool:
@@ -31,7 +22,7 @@ def passes(limiter: RateLimiter, bucket: str = "a") -> bool:
 
 
 def test_a_burst_passes_and_one_more_is_told_when_to_come_back() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(2.0, 3, clock=clock)
     assert [passes(limiter) for _ in range(3)] == [True] * 3
     with pytest.raises(RateLimited) as caught:
@@ -41,7 +32,7 @@ def test_a_burst_passes_and_one_more_is_told_when_to_come_back() -> None:
 
 
 def test_a_caller_who_waits_as_told_passes_and_one_who_comes_earlier_does_not() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(3.0, 2, clock=clock)
     for _ in range(200):
         while passes(limiter):
@@ -58,7 +49,7 @@ def test_a_caller_who_waits_as_told_passes_and_one_who_comes_earlier_does_not() 
 
 
 def test_a_refused_call_costs_nothing() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 1, clock=clock)
     limiter.take("a")
     assert not any(passes(limiter) for _ in range(50))
@@ -67,7 +58,7 @@ def test_a_refused_call_costs_nothing() -> None:
 
 
 def test_a_bucket_fills_up_to_the_burst_and_no_further() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(10.0, 4, clock=clock)
     clock.now += 3600
     assert sum(passes(limiter) for _ in range(20)) == 4
@@ -76,7 +67,7 @@ def test_a_bucket_fills_up_to_the_burst_and_no_further() -> None:
 
 
 def test_one_callers_empty_bucket_is_nobody_elses() -> None:
-    limiter = RateLimiter(1.0, 1, clock=Clock())
+    limiter = RateLimiter(1.0, 1, clock=ManualClock(1000.0))
     assert passes(limiter, "key:a")
     assert not passes(limiter, "key:a")
     assert passes(limiter, "address:a")
@@ -84,7 +75,7 @@ def test_one_callers_empty_bucket_is_nobody_elses() -> None:
 
 @pytest.mark.parametrize(("rps", "burst"), [(0.0, 30), (15.0, 0), (0.0, 0)])
 def test_zero_is_no_limit_and_remembers_nobody(rps: float, burst: int) -> None:
-    limiter = RateLimiter(rps, burst, clock=Clock())
+    limiter = RateLimiter(rps, burst, clock=ManualClock(1000.0))
     assert all(passes(limiter) for _ in range(1000))
     assert len(limiter) == 0
 
@@ -96,14 +87,14 @@ def test_limits_that_make_no_sense_are_refused(rps: float, burst: int, buckets: 
 
 
 def test_no_more_buckets_are_remembered_than_allowed() -> None:
-    limiter = RateLimiter(1.0, 5, clock=Clock(), max_buckets=50)
+    limiter = RateLimiter(1.0, 5, clock=ManualClock(1000.0), max_buckets=50)
     for n in range(500):
         assert passes(limiter, f"address:{n}")
         assert len(limiter) <= 50
 
 
 def test_full_buckets_are_forgotten_as_others_come() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 5, clock=clock, max_buckets=1000)
     for n in range(400):
         limiter.take(f"before:{n}")
@@ -115,7 +106,7 @@ def test_full_buckets_are_forgotten_as_others_come() -> None:
 
 @pytest.mark.parametrize("burst", [1, 2])
 def test_a_hammering_bucket_is_not_pushed_out_by_passers_by(burst: int) -> None:
-    limiter = RateLimiter(1.0, burst, clock=Clock(), max_buckets=20)
+    limiter = RateLimiter(1.0, burst, clock=ManualClock(1000.0), max_buckets=20)
     while passes(limiter, "hammer"):
         pass
     for n in range(1000):
@@ -125,7 +116,7 @@ def test_a_hammering_bucket_is_not_pushed_out_by_passers_by(burst: int) -> None:
 
 
 def test_the_fullest_of_the_oldest_buckets_makes_room() -> None:
-    limiter = RateLimiter(1.0, 3, clock=Clock(), max_buckets=3)
+    limiter = RateLimiter(1.0, 3, clock=ManualClock(1000.0), max_buckets=3)
     while passes(limiter, "busy"):
         pass
     limiter.take("light")
@@ -136,7 +127,7 @@ def test_the_fullest_of_the_oldest_buckets_makes_room() -> None:
 
 def test_changing_addresses_pays_no_better_than_having_them() -> None:
     """Cycling through more addresses than are remembered gains nothing over their own bursts in one round."""
-    limiter = RateLimiter(1.0, 4, clock=Clock(), max_buckets=10)
+    limiter = RateLimiter(1.0, 4, clock=ManualClock(1000.0), max_buckets=10)
     passed = sum(passes(limiter, f"address:{n}") for _ in range(4) for n in range(11))
     assert passed <= 11 * 4
 
@@ -149,7 +140,7 @@ rates = st.sampled_from([0.1, 0.5, 1.0, 3.0, 7.0, 15.0, 60.0, 1000.0])
 def test_no_window_lets_through_more_than_the_burst_and_the_rate(
     gaps: list[float], rps: float, burst: int, start: float
 ) -> None:
-    clock = Clock(start)
+    clock = ManualClock(start)
     limiter = RateLimiter(rps, burst, clock=clock)
     times = []
     for gap in gaps:
@@ -165,7 +156,7 @@ def test_no_window_lets_through_more_than_the_burst_and_the_rate(
 
 @given(gaps, rates, st.integers(1, 40))
 def test_it_decides_as_a_bucket_of_exact_fractions_does(gaps: list[float], rps: float, burst: int) -> None:
-    clock = Clock(0.0)
+    clock = ManualClock(0.0)
     limiter = RateLimiter(rps, burst, clock=clock)
     tokens, at, rate = Fraction(burst), Fraction(0), Fraction(rps)
     slack = rate * Fraction(3, 1_000_000)
@@ -181,7 +172,7 @@ def test_it_decides_as_a_bucket_of_exact_fractions_does(gaps: list[float], rps: 
 
 
 def test_another_rate_gives_back_nothing_that_was_taken() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 4, clock=clock)
     assert [passes(limiter) for _ in range(3)] == [True] * 3
     limiter.change(10.0, 4)
@@ -191,7 +182,7 @@ def test_another_rate_gives_back_nothing_that_was_taken() -> None:
 
 
 def test_a_smaller_bucket_is_empty_at_most() -> None:
-    clock = Clock()
+    clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 100, clock=clock)
     assert all(passes(limiter) for _ in range(50))
     limiter.change(1.0, 5)
@@ -202,7 +193,7 @@ def test_a_smaller_bucket_is_empty_at_most() -> None:
 
 
 def test_a_limit_is_turned_off_and_on() -> None:
-    limiter = RateLimiter(1.0, 1, clock=Clock())
+    limiter = RateLimiter(1.0, 1, clock=ManualClock(1000.0))
     assert [passes(limiter), passes(limiter)] == [True, False]
     limiter.change(0, 1)
     assert [passes(limiter), passes(limiter)] == [True, True]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.services import ROOT
+from stt_server.testing.paths import ROOT
 
 LOAD_AND_JUDGE = """
 import numpy as np

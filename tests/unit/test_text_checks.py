@@ -1,10 +1,10 @@
-"""Loops, early stops and impossible rates of words."""
+"""Repetition loops, early stops and impossible word rates."""
 
 from __future__ import annotations
 
 import pytest
 
-from stt_server.engine import text_checks as guard
+from stt_server.engine.text_checks import compression_ratio, is_looped, is_too_fast, stops_early, words_of
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from stt_server.engine import text_checks as guard
         "ありがとうございますありがとうございます",
     ],
 )
-def test_a_text_that_repeats_itself_is_a_loop(text: str) -> None:
-    assert guard.is_looped(text)
+def test_repetition_is_a_loop(text: str) -> None:
+    assert is_looped(text)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_a_text_that_repeats_itself_is_a_loop(text: str) -> None:
         "a very very very good day",
     ],
 )
-def test_speech_is_not_a_loop(text: str) -> None:
-    assert not guard.is_looped(text)
+def test_usual_text_is_not_a_loop(text: str) -> None:
+    assert not is_looped(text)
 
 
 @pytest.mark.parametrize(
@@ -56,23 +56,23 @@ def test_speech_is_not_a_loop(text: str) -> None:
         ("안녕하세요 세계", ["안녕하세요", "세계"]),
     ],
 )
-def test_words_are_counted_as_their_script_writes_them(text: str, words: list[str]) -> None:
-    assert guard.words_of(text) == words
+def test_words_are_split_by_script(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
 
 
-def test_compression_ratio_of_nothing_is_zero() -> None:
-    assert guard.compression_ratio("") == 0.0
-    assert guard.compression_ratio("a" * 1000) > 50
+def test_compression_ratio() -> None:
+    assert compression_ratio("") == 0.0
+    assert compression_ratio("a" * 1000) > 50
 
 
-def test_a_text_nobody_could_say_in_the_time_is_too_fast() -> None:
+def test_too_many_words_for_the_time_are_too_fast() -> None:
     sentence = "one two three four five six seven eight nine ten eleven twelve thirteen"
-    assert guard.is_too_fast(sentence, 1.0)
-    assert not guard.is_too_fast(sentence, 4.0)
-    assert not guard.is_too_fast("", 0.0)
-    assert not guard.is_too_fast("天地玄黄宇宙洪荒日月盈昃辰宿列张", 3.0)
+    assert is_too_fast(sentence, 1.0)
+    assert not is_too_fast(sentence, 4.0)
+    assert not is_too_fast("", 0.0)
+    assert not is_too_fast("天地玄黄宇宙洪荒日月盈昃辰宿列张", 3.0)
 
 
-def test_an_early_stop_is_measured_against_the_last_speech() -> None:
-    assert guard.stops_early(2.0, 3.0)
-    assert not guard.stops_early(2.5, 3.0)
+def test_early_stop_is_relative_to_the_end_of_speech() -> None:
+    assert stops_early(2.0, 3.0)
+    assert not stops_early(2.5, 3.0)

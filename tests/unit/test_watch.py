@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from stt_server.config.watch import STILL_S, TORN_STILL_S, Look, Settling
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def seen(*paths: Path) -> dict[Path, str]:
     return look.digests()
 
 
-def test_a_change_is_told_once_it_has_stood_still(clock: Clock, file: Path) -> None:
+def test_a_change_is_told_once_it_has_stood_still(clock: ManualClock, file: Path) -> None:
     settling = Settling(clock)
     settling.take(seen(file))
     file.write_text("DEVICE=cuda\n")
@@ -50,7 +43,7 @@ def test_a_change_is_told_once_it_has_stood_still(clock: Clock, file: Path) -> N
     assert not settling.due(seen(file))
 
 
-def test_a_file_that_goes_on_changing_is_waited_for(clock: Clock, file: Path) -> None:
+def test_a_file_that_goes_on_changing_is_waited_for(clock: ManualClock, file: Path) -> None:
     settling = Settling(clock)
     settling.take(seen(file))
     for piece in range(10):
@@ -61,7 +54,7 @@ def test_a_file_that_goes_on_changing_is_waited_for(clock: Clock, file: Path) ->
     assert settling.due(seen(file))
 
 
-def test_what_looks_half_written_is_given_longer(clock: Clock, file: Path) -> None:
+def test_what_looks_half_written_is_given_longer(clock: ManualClock, file: Path) -> None:
     settling = Settling(clock)
     settling.take(seen(file))
     file.write_text("DEVICE=cu")
@@ -71,7 +64,7 @@ def test_what_looks_half_written_is_given_longer(clock: Clock, file: Path) -> No
         assert settling.due(seen(file), torn=True) == told
 
 
-def test_a_change_taken_back_is_none(clock: Clock, file: Path) -> None:
+def test_a_change_taken_back_is_none(clock: ManualClock, file: Path) -> None:
     settling = Settling(clock)
     settling.take(seen(file))
     file.write_text("")

@@ -24,13 +24,13 @@ from buildscripts.lib.bench import cascade_report as report
 from buildscripts.lib.bench import report as bench_report
 from buildscripts.lib.bench.cascade_clips import DEGRADED, MAX_SECONDS, Answer, Pair, answer_of, pairs_of
 from buildscripts.lib.bench.cascade_curve import ALWAYS, Outcome
-from buildscripts.lib.bench.cascade_plot import plot
+from buildscripts.lib.bench.plots import plot_cascade
 from buildscripts.lib.load.corpus import CorpusError, load
 from buildscripts.lib.models.pins import ROOT
 from stt_server.engine.loading import ModelLoadError, ModelOptions
 from stt_server.engine.types import Samples
 from stt_server.engine.whisper import WhisperRecognizer
-from stt_server.routing import Thresholds, better_founded, combined, decide
+from stt_server.routing import Thresholds, better_founded, combined_confidence, decide
 
 Signal = Literal["mean", "combined"]
 SIGNALS: tuple[Signal, ...] = ("mean", "combined")
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     report.across_halves(console, outcomes, args.share)
     report.recommend(console, outcomes, args.share, args.wer)
     if args.png:
-        plot(outcomes, args.png, f"{small}, and {large} behind it")
+        plot_cascade(outcomes, args.png, f"{small}, and {large} behind it")
     return 0
 
 
@@ -145,7 +145,7 @@ def _outcome(pair: Pair, signal: Signal, min_words: int) -> Outcome:
     signals = pair.small.signals
     small, large = pair.small.confidence, pair.large.confidence
     sent_anyway = decide(signals, Thresholds(conf_logprob=0.0, min_words=min_words, signal=signal)).escalate
-    score = combined(signals) if signal == "combined" else signals.confidence or 0.0
+    score = combined_confidence(signals) if signal == "combined" else signals.confidence or 0.0
     founded = better_founded(
         small,
         large,

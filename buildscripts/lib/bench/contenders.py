@@ -14,11 +14,12 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from buildscripts.lib.load.closed_loop import Recording, Transcribe
 from stt_server.audio import AudioFormat
-from stt_server.backend import Work, usable_cores
+from stt_server.backend import Backend
 from stt_server.config import parse
 from stt_server.engine.types import DecodeOptions
-from stt_server.lifecycle.run import load_whisper
-from stt_server.request import Job, Progress
+from stt_server.lifecycle.process_limits import usable_cores
+from stt_server.lifecycle.whisper import load_whisper
+from stt_server.request import Request, Upload
 
 COMPUTE_TYPE = "int8"
 _PCM = AudioFormat("linear16", 16_000)
@@ -93,17 +94,17 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
     parsed = parse(settings, "primary")
     recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
     # The very wiring of the service, so that what is measured is what is served.
-    work = Work(parsed, recognizer, _no_file, None)
+    backend = Backend(parsed, recognizer, _no_file, None)
 
     async def transcribe(recording: Recording, language: str | None) -> str:
         audio = recording.pcm if encoding.encoding == "linear16" else recording.wav
-        job = Job(audio, encoding, DecodeOptions(language=language), "bench", policy="primary")
-        return (await work.pipeline.transcribe(job, Progress())).answer.text
+        request = Request(Upload(audio, encoding), DecodeOptions(language=language), "bench", policy="primary")
+        return (await backend.pipeline.transcribe(request)).answer.text
 
     try:
         yield transcribe
     finally:
-        await work.close()
+        await backend.close()
 
 
 async def _no_file(data: bytes) -> NoReturn:

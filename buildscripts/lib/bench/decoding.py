@@ -20,6 +20,7 @@ from stt_server.audio.sandbox.worker import DecodeLimits
 SECONDS = 10
 TIMES = 41
 FORMATS = (
+    ("WAV", "wav", "pcm_s16le", 16_000),
     ("MP3", "mp3", "libmp3lame", 44_100),
     ("FLAC", "flac", "flac", 44_100),
     ("Ogg/Opus", "ogg", "libopus", 48_000),

@@ -24,13 +24,13 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from buildscripts.lib.bench.contenders import OURS, THEIRS, Contenders, theirs
 from buildscripts.lib.bench.mixes import MIXES, choose
-from buildscripts.lib.bench.plot import plot
+from buildscripts.lib.bench.plots import plot_speed
 from buildscripts.lib.bench.report import accuracy_table, console, heading, speed_table
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
 from buildscripts.lib.models.pins import ROOT
-from stt_server.backend import usable_cores
 from stt_server.config import ConfigError
+from stt_server.lifecycle.process_limits import usable_cores
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -235,4 +235,4 @@ def report(
     if args.json:
         write_json(args.json, head, recordings, measurements)
     if args.png:
-        plot(measurements, tuple(OURS), f"{args.model.name}: {mix}", args.png)
+        plot_speed(measurements, tuple(OURS), f"{args.model.name}: {mix}", args.png)

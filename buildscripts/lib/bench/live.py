@@ -15,7 +15,6 @@ import os
 import re
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -27,19 +26,19 @@ from buildscripts.lib.bench.contenders import settings_text
 from buildscripts.lib.bench.engine import add_subject, clips_of, model_folder, numbers, progress_bar
 from buildscripts.lib.bench.live_load import LiveRecording, live_recordings, stream
 from buildscripts.lib.bench.live_report import (
-    FINAL_BAR_S,
+    FINAL_LIMIT_S,
     LiveMeasurement,
     error_lines,
     greatest,
     live_table,
-    plot_live,
 )
+from buildscripts.lib.bench.plots import plot_live
 from buildscripts.lib.bench.report import console, heading
 from buildscripts.lib.bench.service import processor_seconds, start_service
 from buildscripts.lib.load.corpus import CorpusError
 from stt_client import SttClient, SttError
 from stt_server.config import ConfigError, parse
-from stt_server.testing.processes import Ready, RunError, ServiceProcess
+from stt_server.testing.processes import ProcessError
 
 STREAMS = "1,2,4,8,16"
 STAGGER_S = 0.37
@@ -74,26 +73,22 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def primary_settings(args: argparse.Namespace, fallback: Ready | None) -> str:
+def primary_settings(args: argparse.Namespace, fallback: str) -> str:
     keys: dict[str, object] = {"MAX_STREAMS": max(args.streams)}
-    if fallback is not None:
-        keys["FALLBACK_URL"] = f"grpc://{fallback.grpc}"
+    if fallback:
+        keys["FALLBACK_URL"] = f"grpc://{fallback}"
     return settings_text(args.model, {**keys, **dict(args.set)})
 
 
 async def open_service(args: argparse.Namespace, stack: AsyncExitStack) -> Served:
     """The primary, and the fallback before it, as operators start them."""
-    fallback, pids = None, []
+    fallback, pids = "", []
     if args.fallback:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        config = folder / "stt_fallback.env"
-        config.write_text(settings_text(args.fallback, {}).replace("CT2_SMALL_PATH", "CT2_MEDIUM_PATH"))
-        service = ServiceProcess("stt-fallback", config, folder / "log")
-        stack.push_async_callback(service.stop)
-        fallback = await service.start()
-        pids.append(service.pid)
-    ready, pid = await start_service(primary_settings(args, fallback), stack)
-    client = await stack.enter_async_context(SttClient(ready.grpc, timeout=None))
+        settings = settings_text(args.fallback, {}).replace("CT2_SMALL_PATH", "CT2_MEDIUM_PATH")
+        fallback, _, fallback_pid = await start_service(settings, stack, "fallback")
+        pids.append(fallback_pid)
+    address, _, pid = await start_service(primary_settings(args, fallback), stack)
+    client = await stack.enter_async_context(SttClient(address, timeout=None))
     return Served(client, (pid, *pids))
 
 
@@ -172,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     args = arguments(argv)
     load = os.getloadavg()[0]
     try:
-        parse(primary_settings(args, None), "primary")
+        parse(primary_settings(args, ""), "primary")
         recordings = live_recordings(clips_of(args), max(args.streams), args.seconds, args.endpoint_silence)
         if args.wav:
             write_recordings(args.wav, recordings)
@@ -181,7 +176,7 @@ def main(argv: Sequence[str]) -> int:
             measurements, transcribed = asyncio.run(
                 measure(args, recordings, lambda doing: bar.update(task, description=doing))
             )
-    except (CorpusError, ConfigError, RunError, SttError) as error:
+    except (CorpusError, ConfigError, ProcessError, SttError) as error:
         print(f"bench live: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -209,7 +204,7 @@ def report(
         out.print(line, highlight=False)
     most = greatest(measurements, args.endpoint_silence)
     out.print(
-        f"Most streams with p95 of the finals under {FINAL_BAR_S:g} s past the endpoint silence: {most or 'none'}.",
+        f"Most streams with p95 of the finals under {FINAL_LIMIT_S:g} s past the endpoint silence: {most or 'none'}.",
         highlight=False,
     )
     if args.json:

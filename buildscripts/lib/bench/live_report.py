@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 
 from buildscripts.lib.bench.live_load import LiveRecording, Trace
-from buildscripts.lib.bench.report import percentile
 from buildscripts.lib.load.corpus import word_errors
+from stt_server.testing.load import percentile
 
-FINAL_BAR_S = 1.0
+FINAL_LIMIT_S = 1.0
 """A service keeps up with so many streams as leave p95 of the finals under this, past the endpoint silence."""
 
 
@@ -58,7 +57,7 @@ def greatest(measurements: Sequence[LiveMeasurement], endpoint_silence: float) -
     found = 0
     for streams in sorted({m.streams for m in measurements}):
         finals = pooled(measurements, streams, LiveMeasurement.finals)
-        if not finals or percentile(finals, 0.95) - endpoint_silence >= FINAL_BAR_S:
+        if not finals or percentile(finals, 0.95) - endpoint_silence >= FINAL_LIMIT_S:
             break
         found = streams
     return found
@@ -132,33 +131,3 @@ def error_lines(
             f"Transcribe {whole:.1%}: {100 * (heard - whole):+.1f} points"
         )
     return lines
-
-
-def plot_live(measurements: Sequence[LiveMeasurement], endpoint_silence: float, title: str, path: Path) -> None:
-    """Writes a PNG file: p50 and p95 against the number of streams."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display is needed
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    figure.suptitle(title)
-    counts = sorted({m.streams for m in measurements})
-    for axes, values, less, label in (
-        (left, LiveMeasurement.first_interims, 0.0, "first interim, seconds after speech begins"),
-        (right, LiveMeasurement.finals, endpoint_silence, "final, seconds past the endpoint silence"),
-    ):
-        for share, style in ((0.5, "-"), (0.95, "--")):
-            found = [pooled(measurements, count, values) for count in counts]
-            points = [(n, percentile(each, share) - less) for n, each in zip(counts, found, strict=True) if each]
-            axes.plot(*zip(*points, strict=True), style, color="C0", marker="o", label=f"p{share * 100:.0f}")
-        axes.set(xlabel="streams in real time", ylabel=label, xscale="log", ylim=(0, None))
-        axes.set_xticks(counts)
-        axes.get_xaxis().set_major_formatter(matplotlib.ticker.ScalarFormatter())
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    right.axhline(FINAL_BAR_S, color="C3", linewidth=1, label="bar")
-    left.legend()
-    right.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)

@@ -24,10 +24,10 @@ from buildscripts.lib.bench.contenders import settings_text
 from buildscripts.lib.bench.engine import progress_bar
 from buildscripts.lib.bench.report import console, heading
 from buildscripts.lib.bench.service import start_service
-from buildscripts.lib.load.open_loop import Grpc, Rest, Tally, Way, offer
 from buildscripts.lib.load.process_usage import resident
 from buildscripts.lib.models.pins import ROOT
 from stt_client import SttClient
+from stt_server.testing.load import Grpc, Rest, Tally, Transport, offer
 
 MODEL = ROOT / "models" / "whisper-base-ct2"
 SPEECH = ROOT / "samples" / "en" / "counting.wav"
@@ -55,14 +55,14 @@ class Result:
     """MiB before, at its end, and afterwards."""
 
 
-async def capacity_of(way: Way) -> float:
+async def capacity_of(transport: Transport) -> float:
     """Requests a second that are answered while as many wait as keep it busy."""
     began, answered = time.perf_counter(), 0
 
     async def ask() -> None:
         nonlocal answered
         while time.perf_counter() < began + MEASURED_S:
-            error, _ = await way.ask(60)
+            error, _ = await transport.transcribe(60)
             answered += not error
 
     await asyncio.gather(*(ask() for _ in range(CALLERS)))
@@ -81,29 +81,30 @@ async def watch(client: SttClient, found: list[float]) -> None:
 async def measure(model: Path, times: float, seconds: float) -> Result:
     async with AsyncExitStack() as stack:
         settings = settings_text(model, {"HTTP_PORT": 0, "MAX_QUEUE": MAX_QUEUE, "LOG_LEVEL": "error"})
-        ready, pid = await start_service(settings, stack)
-        client = await stack.enter_async_context(SttClient(ready.grpc, timeout=10))
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(ready.grpc))
+        grpc_address, http_address, pid = await start_service(settings, stack)
+        client = await stack.enter_async_context(SttClient(grpc_address, timeout=10))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(grpc_address))
         wav = SPEECH.read_bytes()
-        ways: tuple[Way, ...] = (Grpc(channel, wav), rest := Rest(int(ready.http.rpartition(":")[2]), wav))
+        rest = Rest(int(http_address.rpartition(":")[2]), wav)
+        transports: tuple[Transport, ...] = (Grpc(channel, wav), rest)
         stack.callback(rest.close)
         _say("how much it can do ...")
-        await capacity_of(ways[0])  # the first ones fill its caches
-        capacity = await capacity_of(ways[0])
+        await capacity_of(transports[0])  # the first ones fill its caches
+        capacity = await capacity_of(transports[0])
         _say(f"{capacity:.1f} requests a second; half of that ...")
-        before = Tally(await offer(ways, capacity / 2, QUIET_S, TIMEOUTS))
+        before = Tally(await offer(transports, capacity / 2, QUIET_S, TIMEOUTS))
         memory = [resident(pid)]
         health: list[float] = []
         watching = asyncio.ensure_future(watch(client, health))
         with progress_bar() as bar:
             told = bar.add_task(f"{times:g} times as much", total=int(times * capacity * seconds))
-            during = Tally(await offer(ways, times * capacity, seconds, TIMEOUTS, lambda _: bar.advance(told)))
+            during = Tally(await offer(transports, times * capacity, seconds, TIMEOUTS, lambda _: bar.advance(told)))
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
         memory.append(resident(pid))
         _say("half of its capacity again ...")
-        after = Tally(await offer(ways, capacity / 2, QUIET_S, TIMEOUTS))
+        after = Tally(await offer(transports, capacity / 2, QUIET_S, TIMEOUTS))
         memory.append(resident(pid))
         return Result(capacity, before, during, after, seconds, health, (memory[0], memory[1], memory[2]))
 

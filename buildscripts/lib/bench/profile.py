@@ -26,13 +26,13 @@ from buildscripts.lib.bench.mixes import MIXES, choose
 from buildscripts.lib.bench.report import console, heading
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import CorpusError
-from stt_server import pipeline
+from stt_server.audio import reader
 from stt_server.config import ConfigError
 from stt_server.engine import loading, whisper, windows
 
 STAGES = {
-    "decoding audio": (pipeline, "decode_plain"),
-    "voice activity": (pipeline, "split"),
+    "decoding audio": (reader, "decode_plain"),
+    "voice activity": (reader, "split"),
     "features": (windows, "features"),
 }
 """Functions by the module through which they are called."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import statistics
 import sys
@@ -15,8 +14,9 @@ from rich.table import Table
 
 from buildscripts.lib.load.closed_loop import Measurement, Recording
 from buildscripts.lib.load.corpus import word_errors
-from stt_server.backend import usable_cores
 from stt_server.engine.text_checks import is_looped
+from stt_server.lifecycle.process_limits import usable_cores
+from stt_server.testing.load import percentile
 
 CUT_SHORT = 0.6
 """A text with fewer than this share of the words that were said has been cut short."""
@@ -41,17 +41,6 @@ class Spread:
         if self.least == self.most:
             return f"{self.median:{spec}}"
         return f"{self.median:{spec}} ({self.least:{spec}} to {self.most:{spec}})"
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share (0 to 1) of all are not over, by nearest rank.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("no values")
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def ratios(

@@ -29,13 +29,15 @@ from rich.table import Table
 from buildscripts.lib.bench.contenders import in_process, settings_text
 from buildscripts.lib.bench.engine import add_common, clips_of, progress_bar, turns, write_json
 from buildscripts.lib.bench.mixes import MIXES, choose
-from buildscripts.lib.bench.report import Spread, console, heading, percentile, ratios
+from buildscripts.lib.bench.report import Spread, console, heading, ratios
 from buildscripts.lib.load.closed_loop import Measurement, Recording, Transcribe, drive
 from buildscripts.lib.load.corpus import CorpusError
 from stt_client import SttClient
 from stt_server.audio import AudioFormat
-from stt_server.config import ConfigError, parse
-from stt_server.testing.processes import Ready, RunError, ServiceProcess
+from stt_server.config import ConfigError, Role, parse
+from stt_server.testing.load import percentile
+from stt_server.testing.processes import ProcessError
+from stt_server.testing.services import installed_service
 
 WAYS = ("engine", "grpc", "rest")
 _TIMEOUT_S = 3600.0
@@ -115,7 +117,7 @@ class EngineProcess:
         try:
             answer: object = await asyncio.get_running_loop().run_in_executor(None, self._pipe.recv)
         except EOFError:
-            raise RunError("the engine's process ended; see above") from None
+            raise ProcessError("the engine's process ended; see above") from None
         return answer
 
 
@@ -151,25 +153,26 @@ class ServedBy:
         return None if service is None else usage.ru_utime + usage.ru_stime + service
 
 
-async def start_service(settings: str, stack: AsyncExitStack) -> tuple[Ready, int]:
-    """A service as operators start it: its addresses and its process."""
+async def start_service(settings: str, stack: AsyncExitStack, role: Role = "primary") -> tuple[str, str, int]:
+    """Start a service as operators do, until `stack` is closed; return its gRPC and HTTP address and its process id."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-    config = folder / "stt_primary.env"
+    config = folder / f"stt_{role}.env"
     config.write_text(settings)
-    service = ServiceProcess("stt-primary", config, folder / "log")
-    stack.push_async_callback(service.stop)
-    ready = await service.start()
-    return ready, service.pid
+    service = installed_service(role, config, folder / "log")
+    stack.push_async_callback(asyncio.to_thread, service.stop)
+    service.spawn()
+    ready = await asyncio.to_thread(service.wait_ready)
+    return ready.grpc or "", ready.http or "", service.pid
 
 
 async def open_ways(args: argparse.Namespace, load: Load, stack: AsyncExitStack) -> dict[str, ServedBy | EngineProcess]:
     keys = dict(args.set)
     engine = await stack.enter_async_context(EngineProcess(settings_text(args.model, keys), load))
-    ready, pid = await start_service(settings_text(args.model, {"HTTP_PORT": 0, **keys}), stack)
-    client = await stack.enter_async_context(SttClient(ready.grpc, timeout=_TIMEOUT_S))
+    grpc_address, http_address, pid = await start_service(settings_text(args.model, {"HTTP_PORT": 0, **keys}), stack)
+    client = await stack.enter_async_context(SttClient(grpc_address, timeout=_TIMEOUT_S))
     limits = httpx.Limits(max_connections=max(args.callers), max_keepalive_connections=max(args.callers))
     http = await stack.enter_async_context(
-        httpx.AsyncClient(base_url=f"http://{ready.http}", timeout=_TIMEOUT_S, limits=limits)
+        httpx.AsyncClient(base_url=f"http://{http_address}", timeout=_TIMEOUT_S, limits=limits)
     )
     files = {id(recording): recording.wav for recording in load.recordings}
 
@@ -242,7 +245,7 @@ def main(argv: Sequence[str]) -> int:
         chosen = choose(clips_of(args), args.mix, args.clips)
         load = Load([Recording.of(clip) for clip in chosen], args.language == "forced")
         measurements = asyncio.run(measure(args, load))
-    except (CorpusError, ConfigError, RunError) as error:
+    except (CorpusError, ConfigError, ProcessError) as error:
         print(f"bench service: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from buildscripts.lib.chaos.ledger import Harm
 from buildscripts.lib.chaos.scene import Bring, Scene, follow, hang_up
 from buildscripts.lib.load.relay import Weather
-from stt_server.testing.scripted_service import Failure
+from stt_server.testing.scripted_model import Failure
 
 FALLBACK_FAILS = Harm(fallback=True)
 

@@ -13,7 +13,7 @@ from buildscripts.lib.chaos.ledger import Harm
 from buildscripts.lib.chaos.scene import Bring, Scene, follow, hang_up
 from buildscripts.lib.chaos.stage import Member
 from buildscripts.lib.load.process_usage import descendants
-from stt_server.testing.scripted_service import Failure
+from stt_server.testing.scripted_model import Failure
 
 LOST_S = 20.0
 """From a device's failure to the end of the process that has it: a drain is in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
 import signal
@@ -16,8 +17,9 @@ from pathlib import Path
 from buildscripts.lib.load.process_usage import PROC, descendants
 from buildscripts.lib.load.relay import Relay
 from buildscripts.lib.models.pins import ROOT
-from stt_server.testing.processes import HOST, ServiceProcess, write_config
-from stt_server.testing.scripted_service import Script
+from stt_server.testing.processes import HOST, ChildProcess
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import make_model_folder, write_config
 
 PORTS = range(20000, 32000)
 """Below those that Linux gives to outgoing connections: a port must not be taken while its service is down."""
@@ -45,7 +47,7 @@ class Member:
     leftovers: list[str] = field(default_factory=list)
     """What it left behind when it ended."""
     starts: int = 0
-    _process: ServiceProcess | None = None
+    _process: ChildProcess | None = None
 
     @property
     def grpc(self) -> str:
@@ -64,7 +66,7 @@ class Member:
         return self.folder / "tmp"
 
     @property
-    def process(self) -> ServiceProcess:
+    def process(self) -> ChildProcess:
         assert self._process is not None, "started first"  # noqa: S101
         return self._process
 
@@ -72,16 +74,18 @@ class Member:
         """Starts it, or starts it again, on the same ports; returns when it is ready.
 
         Raises:
-            RunError: it does not get ready.
+            ProcessError: it does not get ready.
         """
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.write_config()
         self.act(self.script)
-        environ = {"STT_SCRIPT": str(self.folder / "script.json"), "TMPDIR": str(self.temporary)}
+        environ = {**os.environ, "CONFIG_PATH": str(self.config), "TMPDIR": str(self.temporary)}
+        environ["STT_SCRIPT"] = str(self.folder / "script.json")
         self.starts += 1
         log = self.folder / f"log-{self.starts}"
-        self._process = ServiceProcess(self.name, self.config, log, self.command, environ)
-        await self._process.start()
+        self._process = ChildProcess(self.name, self.command, log, environ=environ, new_session=True)
+        self._process.spawn()
+        await asyncio.to_thread(self._process.wait_ready)
 
     def write_config(self, **keys: str | int | float) -> None:
         """Writes its .env file, with other values for some keys from now on."""
@@ -96,18 +100,17 @@ class Member:
     async def kill(self) -> None:
         """SIGKILL."""
         below = descendants(self.process.pid)
-        await self.process.kill()
+        await asyncio.to_thread(self.process.kill)
         await self._note_orphans(below)
 
     async def ends_by_itself(self, within: float) -> None:
         """Returns once it has: notes a status of 0, as if all were well, and what is left.
 
         Raises:
-            asyncio.TimeoutError: it did not.
+            subprocess.TimeoutExpired: it did not.
         """
         below = descendants(self.process.pid)
-        await asyncio.wait_for(self.process.ended(), within)
-        if await self.process.stop() == 0:
+        if await asyncio.to_thread(self.process.wait, within) == 0:
             self.leftovers.append(f"{self.name} ended by itself with status 0")
         await self._note_orphans(below)
 
@@ -117,7 +120,7 @@ class Member:
             return
         self.process.send(signal.SIGCONT)
         below = descendants(self.process.pid)
-        if status := await self.process.stop():
+        if status := await asyncio.to_thread(self.process.stop):
             self.leftovers.append(f"{self.name} ended with status {status} when it was told to stop")
         await self._note_orphans(below)
 
@@ -211,9 +214,7 @@ def _service(
     command: tuple[str, ...] = (_beside(f"stt-{service}"),)
     script = None
     if scripted:
-        model = own / "model"
-        model.mkdir()
-        (model / "model.bin").touch()
+        model = make_model_folder(own / "model")
         command = (sys.executable, "-m", "stt_server.testing.scripted_service", service)
         script = Script(seconds=0.01, text=f"the {service} says", unsure_of=UNSURE)
     settings: Settings = {path_key: str(model), "HOST": HOST, "DEVICE": "cpu", "COMPUTE_TYPE": "int8"}

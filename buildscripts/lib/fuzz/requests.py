@@ -17,10 +17,9 @@ from gateway.rest.form import FIELDS
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
-from stt_server.testing.scripted_service import Script
-from tests.support.audio_samples import chirp, encode, wav_header
-from tests.support.service_processes import ServiceProcess, running
-from tests.support.services import LARGE
+from stt_server.testing.audio_samples import chirp, encode, wav_header
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import UNLIMITED, ServiceProcess, running
 
 PATIENCE_S = 60.0
 _PCM = (chirp(0.2) * 32767).astype("<i2").tobytes()
@@ -103,7 +102,7 @@ class Served:
 def serving(folder: Path) -> Iterator[Served]:
     """A service with a scripted model, in a process of its own."""
     process = ServiceProcess("primary", folder, {"STREAM_IDLE_TIMEOUT_S": 5}, Script())
-    with running(process), grpc.insecure_channel(process.target, options=LARGE) as channel:
+    with running(process), grpc.insecure_channel(process.target, options=UNLIMITED) as channel:
         with httpx.Client(base_url=process.url, timeout=PATIENCE_S) as http:
             yield Served(speech_pb2_grpc.SpeechToTextStub(channel), http)
         assert process.stop() == 0, "the service did not end well"

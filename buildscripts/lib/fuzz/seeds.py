@@ -8,9 +8,8 @@ import numpy as np
 
 from buildscripts.lib.fuzz.targets import BOUNDARY, MODEL
 from stt_server.audio import SAMPLE_RATE
-from tests.support import hostile_files as hostile
-from tests.support.audio_samples import chirp, encode, wav_header
-from tests.unit.test_audio_wav import chunk, extensible, riff
+from stt_server.testing import hostile_files as hostile
+from stt_server.testing.audio_samples import chirp, chunk, encode, extensible, riff, wav_header
 
 _ENCODED = (
     *((f"wav-{codec}", "wav", f"pcm_{codec}", 8_000, "mono") for codec in ("u8", "s16le", "s24le", "f32le", "f64le")),

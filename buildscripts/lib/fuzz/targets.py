@@ -46,9 +46,9 @@ class Decoder:
             return refused.error.type
         except WorkerDied as died:
             self._child = Worker(BOUNDS)
-            if died.death == "crashed":
+            if died.reason == "crashed":
                 raise
-            return f"over {died.death}"
+            return f"over {died.reason}"
         assert np.isfinite(audio).all(), "samples that are no numbers"
         assert len(audio) <= (BOUNDS.max_seconds + 1) * 16_000
         return "heard"
@@ -62,7 +62,7 @@ class Decoder:
             late.cancel()
 
     def close(self) -> None:
-        self._child.end()
+        self._child.close()
 
 
 def wav(data: bytes) -> str:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +13,8 @@ from pathlib import Path
 
 from buildscripts.lib.load.process_usage import resident
 from buildscripts.lib.models.pins import ROOT, FetchError
-from stt_server.testing.processes import HOST, write_config
+from stt_server.testing.processes import HOST, ProcessError
+from stt_server.testing.services import installed_service, write_config
 
 SAMPLES = ROOT / "samples"
 CALLERS = 8
@@ -72,22 +70,14 @@ def _measure(name: str, folder: Path, recordings: Sequence[Path], requests: Sequ
 @contextmanager
 def service(config: Path) -> Iterator[tuple[int, str]]:
     """A primary that is ready: its process id and its gRPC address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stt_server.primary"],
-        cwd=ROOT,
-        env={**os.environ, "CONFIG_PATH": str(config)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = installed_service("primary", config, config.with_suffix(".log"))
     try:
-        assert process.stdout is not None  # noqa: S101
-        line = process.stdout.readline()
-        if not line.startswith("ready "):
-            raise FetchError(f"the service ended with status {process.wait()} before it was ready")
-        yield process.pid, dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+        ready = process.start()
+        yield process.pid, str(ready.grpc)
+    except ProcessError as error:
+        raise FetchError(str(error)) from None
     finally:
-        process.terminate()
-        process.wait()
+        process.stop()
 
 
 async def _ask(target: str, recordings: Sequence[Path]) -> None:

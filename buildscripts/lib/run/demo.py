@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stt_server.testing.processes import RunError
-
 TIMEOUT_S = 300.0
+
+
+class RunError(Exception):
+    """The pair can't be started, or failed; the message is for the terminal."""
 
 
 def transcribe(address: str, sample: Path, fields: Mapping[str, str]) -> dict[str, Any]:

@@ -12,20 +12,27 @@ import fcntl
 import os
 import secrets
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, what_is_wrong
 from buildscripts.lib.models.starter import STARTER_MODELS, fetch_samples, fetch_starter
-from buildscripts.lib.run.demo import describe, transcribe
-from stt_server.testing.processes import HOST, Ready, RunError, ServiceProcess, choose_port, write_config
+from buildscripts.lib.run.demo import RunError, describe, transcribe
+from protos.stt.v1.wire import ReadyLine
+from stt_server.config import Role
+from stt_server.testing.processes import HOST, ChildProcess, ProcessError
+from stt_server.testing.services import installed_service, write_config
 
 SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
 MODEL_NAMES = ("base", "tiny.en", "small", "medium")
 COMPUTE_TYPE = "int8"
 """On a CPU faster than the float32 that CTranslate2 makes of float16 weights there; GPUs take it too."""
+
+STOP_TIMEOUT_S = 20.0
+"""Longer than DRAIN_TIMEOUT_S of both services."""
 
 DEFAULT_PORTS = {"primary": (50051, 8081), "fallback": (50052, 8082)}
 
@@ -82,6 +89,18 @@ def get_models(names: tuple[str, str]) -> None:
     fetch_samples(ROOT / "samples", say)
 
 
+def choose_port(wanted: int, say: Callable[[str], None]) -> int:
+    """`wanted` if it is free, else 0, for which the service takes a free port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError:
+            say(f"port {wanted} is taken; using a free one.")
+            return 0
+    return wanted
+
+
 def configs(options: argparse.Namespace) -> dict[str, dict[str, str | int]]:
     """The settings of both services, by service, but for FALLBACK_URL, which is known once the fallback is ready."""
     primary, fallback = options.models
@@ -125,16 +144,17 @@ def claimed(run_dir: Path) -> Iterator[None]:
         yield
 
 
-async def start(service: str, settings: dict[str, str | int], run_dir: Path, running: list[ServiceProcess]) -> Ready:
-    """Starts one service and waits until it is ready; it is in `running` from its first moment."""
-    name = f"stt-{service}"
+async def start(service: Role, settings: dict[str, str | int], run_dir: Path, running: list[ChildProcess]) -> ReadyLine:
+    """Start a service and wait until it is ready. Adds it to `running` before that."""
     config = run_dir / f"stt_{service}.env"
     write_config(config, settings)
-    process = ServiceProcess(name, config, config.with_suffix(".log"))
+    process = installed_service(service, config, config.with_suffix(".log"))
+    process.log.write_bytes(b"")
     running.insert(0, process)
-    say(f"starting {name} with {settings['MODEL_NAME']} (log: {shown(process.log)}) ...")
-    ready = await process.start()
-    say(f"{name} is ready: gRPC at {ready.grpc}, HTTP at {ready.http}")
+    say(f"starting {process.name} with {settings['MODEL_NAME']} (log: {shown(process.log)}) ...")
+    process.spawn()
+    ready = await asyncio.to_thread(process.wait_ready)
+    say(f"{process.name} is ready: gRPC at {ready.grpc}, HTTP at {ready.http}")
     return ready
 
 
@@ -144,7 +164,7 @@ async def demonstrate(http: str) -> None:
         print(describe(await asyncio.to_thread(transcribe, http, SAMPLE, fields)), flush=True)
 
 
-def what_to_try(ready: Ready) -> str:
+def what_to_try(ready: ReadyLine) -> str:
     stt = shown(ROOT / ".venv" / "bin" / "stt")
     sample = shown(ROOT / "samples" / "en" / "counting.wav")
     return "\n".join(
@@ -167,17 +187,17 @@ def shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-async def serve(options: argparse.Namespace, running: list[ServiceProcess]) -> None:
+async def serve(options: argparse.Namespace, running: list[ChildProcess]) -> None:
     """Starts both, shows a sample and, but for `--once`, returns only by RunError or cancellation."""
     settings = configs(options)
     fallback = await start("fallback", settings["fallback"], options.run_dir, running)
     settings["primary"]["FALLBACK_URL"] = f"grpc://{fallback.grpc}"
     primary = await start("primary", settings["primary"], options.run_dir, running)
-    await demonstrate(primary.http)
+    await demonstrate(str(primary.http))
     if options.once:
         return
     print(what_to_try(primary), flush=True)
-    ends = [asyncio.create_task(process.ended()) for process in running]
+    ends = [asyncio.create_task(asyncio.to_thread(process.ended)) for process in running]
     done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     raise done.pop().result()
 
@@ -191,7 +211,7 @@ async def run(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running: list[ServiceProcess] = []
+    running: list[ChildProcess] = []
     serving, stopping = asyncio.create_task(serve(options, running)), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +222,7 @@ async def run(options: argparse.Namespace) -> None:
         if running:
             print(flush=True)
             say(f"stopping {' and '.join(process.name for process in running)} ...")
-        statuses = {process.name: await process.stop() for process in running}
+        statuses = {process.name: await asyncio.to_thread(process.stop, STOP_TIMEOUT_S) for process in running}
     if isinstance(outcome, Exception):
         raise outcome
     if failed := [name for name, status in statuses.items() if status != 0]:
@@ -215,7 +235,7 @@ def main() -> None:
         with claimed(options.run_dir):
             get_models(options.models)
             asyncio.run(run(options))
-    except (RunError, FetchError) as error:
+    except (RunError, ProcessError, FetchError) as error:
         sys.exit(f"run: {error}")
     except KeyboardInterrupt:
         sys.exit("run: interrupted.")

@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
+from buildscripts.lib.figures import figure
 from buildscripts.lib.load.process_usage import Usage
 
 PARTS = 6
@@ -122,3 +124,29 @@ def growth_table(name: str, samples: Sequence[Sample]) -> str:
     for number, row in enumerate(zip(*columns), 1):
         lines.append(f"| {number} | {' | '.join(f'{value:.0f}' for value in row)} |")
     return "\n".join(lines)
+
+
+def plot(
+    samples: Mapping[str, Sequence[Sample]], latencies: Sequence[tuple[float, float]], title: str, path: Path
+) -> None:
+    """Memory, counts and latency over the hours, as a PNG file.
+
+    Args:
+        samples: by process.
+        latencies: (hours since the start, median seconds).
+    """
+    with figure(path, title, rows=3, figsize=(9, 9), sharex=True) as (memory, counts, latency):
+        for name, own in samples.items():
+            times = [sample.hours for sample in own]
+            memory.plot(times, [sample.usage.resident_mib for sample in own], label=f"{name}, resident")
+            memory.plot(times, [sample.floor_mib for sample in own], "--", label=f"{name}, floor")
+            memory.plot(times, [sample.usage.children_mib for sample in own], ":", label=f"{name}, child processes")
+            for what, value in VALUES.items():
+                counts.plot(times, [value(sample) for sample in own], label=f"{name}, {what}")
+        latency.plot(*zip(*latencies) if latencies else ((), ()), label="short recordings, median")
+        for axes, label in ((memory, "MiB"), (counts, "number"), (latency, "seconds")):
+            axes.set(ylabel=label)
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small", ncols=2)
+        latency.set(xlabel="hours")

@@ -26,7 +26,8 @@ from buildscripts.lib.models.pins import ROOT
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.audio import AudioFormat, decode
-from stt_server.testing.processes import HOST, write_config
+from stt_server.testing.processes import HOST
+from stt_server.testing.services import write_config
 
 RATE = 16000
 MESSAGE_SECONDS = 0.1

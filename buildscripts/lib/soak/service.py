@@ -30,10 +30,20 @@ import httpx
 
 from buildscripts.lib.load.process_usage import PROC, descendants, files_below, resident, usage
 from buildscripts.lib.models.pins import ROOT
-from buildscripts.lib.soak.growth import MIN_HOURS_FOR_MEMORY, Sample, growth_table, hours, memory_slope, what_grew
-from buildscripts.lib.soak.plot import plot
+from buildscripts.lib.soak.growth import (
+    MIN_HOURS_FOR_MEMORY,
+    Sample,
+    growth_table,
+    hours,
+    memory_slope,
+    plot,
+    what_grew,
+)
 from buildscripts.lib.soak.traffic import Callers, Material
-from stt_server.testing.processes import HOST, Ready, ServiceProcess, write_config
+from protos.stt.v1.wire import ReadyLine
+from stt_server.config import Role
+from stt_server.testing.processes import HOST, ChildProcess
+from stt_server.testing.services import installed_service, write_config
 
 UPLOAD_MIB = 6
 """MAX_UPLOAD_MB of both: two minutes of WAV pass, and what is too large costs the machine little."""
@@ -46,10 +56,10 @@ GLANCE_S = 2.0
 class Watch:
     """What was seen of the processes."""
 
-    processes: dict[str, ServiceProcess]
+    processes: dict[str, ChildProcess]
     folders: dict[str, Path]
     """For the temporary files of each."""
-    addresses: dict[str, Ready]
+    addresses: dict[str, ReadyLine]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     latencies: list[tuple[float, float]] = field(default_factory=list)
     """(hours, median seconds)."""
@@ -122,7 +132,7 @@ async def soak(arguments: argparse.Namespace) -> int:
             ready = watch.addresses["primary"]
             chance = random.Random(arguments.seed)  # noqa: S311, to be repeated and not to be secret
             callers = Callers(
-                ready.grpc, f"http://{ready.http}", key, material, UPLOAD_MIB << 20, chance, arguments.share
+                str(ready.grpc), f"http://{ready.http}", key, material, UPLOAD_MIB << 20, chance, arguments.share
             )
             calling = asyncio.create_task(callers.run(arguments.callers, stop))
             trouble = await look_on(watch, callers, arguments, calling, stop)
@@ -143,19 +153,18 @@ async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tu
     common: dict[str, str | int] = {"HOST": HOST, "DEVICE": "cpu", "COMPUTE_TYPE": "int8", "GRPC_PORT": 0}
     common |= {"HTTP_PORT": 0, "LOG_LEVEL": "warning", "DRAIN_TIMEOUT_S": 10, "MAX_UPLOAD_MB": UPLOAD_MIB}
     common |= {"RATE_LIMIT_RPS": 200, "RATE_LIMIT_BURST": 400}
-    processes: dict[str, ServiceProcess] = {}
+    processes: dict[str, ChildProcess] = {}
     folders: dict[str, Path] = {}
 
-    async def start(name: str, **keys: str | int) -> Ready:
+    async def start(name: Role, **keys: str | int) -> ReadyLine:
         config = scratch / f"stt_{name}.env"
         write_config(config, common | keys)
         folders[name] = scratch / f"tmp-{name}"
         folders[name].mkdir()
-        process = ServiceProcess(
-            f"stt-{name}", config, config.with_suffix(".log"), environ={"TMPDIR": str(folders[name])}
-        )
+        process = installed_service(name, config, config.with_suffix(".log"), TMPDIR=str(folders[name]))
         processes[name] = process
-        return await process.start()
+        process.spawn()
+        return await asyncio.to_thread(process.wait_ready)
 
     try:
         behind = await start("fallback", CT2_MEDIUM_PATH=str(fallback), API_KEYS=f"primary:{between}")
@@ -169,7 +178,7 @@ async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tu
         yield Watch(dict(reversed(processes.items())), folders, {"primary": ready, "fallback": behind}), key
     finally:
         for process in reversed(processes.values()):
-            await process.stop()
+            await asyncio.to_thread(process.stop)
 
 
 async def look_on(
@@ -181,7 +190,7 @@ async def look_on(
 ) -> list[str]:
     """Looks at the processes until the time is up; what ended it early, if not Ctrl-C."""
     stopping = asyncio.create_task(stop.wait())
-    ends = [asyncio.create_task(process.ended()) for process in watch.processes.values()]
+    ends = [asyncio.create_task(asyncio.to_thread(process.ended)) for process in watch.processes.values()]
     end, next_look = watch.began + arguments.seconds, watch.began + arguments.every
     try:
         while not stop.is_set() and (now := time.monotonic()) < end:
@@ -229,7 +238,7 @@ async def stop_both(watch: Watch) -> list[str]:
     trouble = []
     for name, process in watch.processes.items():
         below = descendants(process.pid)
-        if status := await process.stop():
+        if status := await asyncio.to_thread(process.stop):
             trouble.append(f"{name} ended with status {status}")
         if alive := [pid for pid in below if (PROC / str(pid)).exists()]:
             trouble.append(f"{name} left {len(alive)} processes")

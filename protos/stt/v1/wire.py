@@ -130,6 +130,11 @@ def channel_options(max_message_bytes: int, *, max_backoff_s: int, balance: bool
     ]
 
 
+def host_port(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True)
 class ReadyLine:
     """The one line on standard output by which a process says that it serves.

@@ -1,4 +1,4 @@
-"""The program of a decoding child: files in at standard input, samples out at standard output, nothing else.
+"""The program of a decoder's child process: files on standard input, samples on standard output.
 
 `python -m stt_server.audio.sandbox.child MAX_SECONDS MAX_BYTES EXTRA_MEMORY CPU_SECONDS PARENT`
 """
@@ -12,37 +12,37 @@ import traceback
 from stt_server.audio.container import decode_container
 from stt_server.audio.mono import FloatArray, MonoSink
 from stt_server.audio.sandbox import messages
-from stt_server.audio.sandbox.confinement import allow_cpu, shut_in
+from stt_server.audio.sandbox.confinement import confine, grant_cpu
 from stt_server.errors import SttError
 
 IN, OUT = 0, 1
 
 _MULAW_FORM = struct.pack("<IHHIIHH", 16, 7, 1, 8000, 8000, 1, 8)
 _MULAW_WAV = b"RIFF\0\0\0\0WAVEfmt " + _MULAW_FORM + b"data\x40\1\0\0" + b"\xff" * 320
-"""40 ms of silence: decoded once in the open, so that whatever is loaded late is there before nothing can be."""
+"""40 ms of silence, decoded once before confinement, so that everything loaded lazily is loaded by then."""
 
 
 def main(arguments: list[str]) -> None:
     max_seconds = float(arguments[0])
     max_bytes, extra_memory, cpu_seconds, parent = map(int, arguments[1:])
     _warm_up(max_seconds)
-    shut_in(extra_memory, parent)
+    confine(extra_memory, parent)
     messages.send(OUT, messages.READY)
     while True:
         try:
             _, data = messages.receive(IN, max_bytes)
         except EOFError:
-            return  # the service is gone, or has no use for this child any more
-        allow_cpu(cpu_seconds)
-        _answer(bytes(data), max_seconds)
+            return  # the service has ended or closed this worker
+        grant_cpu(cpu_seconds)
+        _decode(bytes(data), max_seconds)
         del data
 
 
-def _answer(data: bytes, max_seconds: float) -> None:
+def _decode(data: bytes, max_seconds: float) -> None:
     try:
         decode_container(data, MonoSink(max_seconds, _send_samples))
     except SttError as error:
-        messages.send(OUT, messages.REFUSED, messages.pack_error(error, _frames(error.__cause__)))
+        messages.send(OUT, messages.REJECTED, messages.pack_error(error, _frames(error.__cause__)))
     else:
         messages.send(OUT, messages.DONE)
 
@@ -53,7 +53,7 @@ def _send_samples(block: FloatArray) -> None:
 
 
 def _frames(cause: BaseException | None) -> list[str]:
-    """Where an error came from, and its type. Not its text, which may quote the file."""
+    """The stack and type of an unexpected error, without its text, which may quote the file."""
     if cause is None:
         return []
     places = traceback.extract_tb(cause.__traceback__, limit=-8)

@@ -1,7 +1,7 @@
-"""What a service and its decoding children say to each other, through two pipes.
+"""Messages between the service and its decoder child processes, over two pipes.
 
-The service sends `FILE` and gets blocks of `SAMPLES`, then `DONE`; or, at any point, `REFUSED`. A child says `READY`
-once, when it may be sent files.
+The child sends `READY` once. For each `FILE` that the service sends, the child answers with blocks of `SAMPLES` and
+`DONE`, or with `REJECTED` at any point.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ import struct
 
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 
-READY, FILE, SAMPLES, DONE, REFUSED = b"RFSDE"
+READY, FILE, SAMPLES, DONE, REJECTED = b"RFSDE"
 
 OUT_OF_MEMORY = 12
-"""Exit status of a child that needed more than it may have."""
+"""Exit status of a child that exceeded its memory limit."""
 
 _HEADER = struct.Struct("<BQ")
-"""Kind of a message, and how many bytes follow."""
+"""Kind of the message, and the number of bytes that follow."""
 
 ERRORS = {kind.type: kind for kind in (AudioTooLong, EmptyAudio, InvalidArgument, UnsupportedAudio)}
-"""What a child may say of a file."""
+"""Errors that a child may report, by type."""
 
 
 def send(descriptor: int, kind: int, content: bytes | memoryview = b"") -> None:
-    """Raises OSError if nobody reads any more."""
+    """Write one message. Raises OSError if the pipe is closed."""
     rest = memoryview(content).cast("B")
     header = _HEADER.pack(kind, len(rest))
     written = os.writev(descriptor, [header, rest])
     if written < len(header):
-        raise OSError("a pipe took part of a header")
+        raise OSError("only part of a message header was written to the pipe")
     rest = rest[written - len(header) :]
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def receive(descriptor: int, most: int) -> tuple[int, bytearray]:
-    """The next message's kind and content.
+def receive(descriptor: int, max_bytes: int) -> tuple[int, bytearray]:
+    """Read one message: its kind and content.
 
     Raises:
-        EOFError: there is none, or it breaks off.
-        ValueError: it says to be longer than `most` bytes.
+        EOFError: the pipe ends before or within the message.
+        ValueError: the message is longer than `max_bytes`.
     """
     kind, size = _HEADER.unpack(_exactly(descriptor, _HEADER.size))
-    if size > most:
-        raise ValueError("the message is too long")
+    if size > max_bytes:
+        raise ValueError(f"message of {size} bytes exceeds the limit of {max_bytes}")
     return kind, _exactly(descriptor, size)
 
 
@@ -63,15 +63,15 @@ def _exactly(descriptor: int, size: int) -> bytearray:
 def pack_error(error: SttError, frames: list[str]) -> bytes:
     """
     Args:
-        frames: where in the code an unexpected error came from.
+        frames: stack of an unexpected error.
     """
     return json.dumps({"type": error.type, "message": error.message, "frames": frames}).encode()
 
 
 def unpack_error(content: bytes | bytearray) -> tuple[SttError, list[str]]:
-    """Raises ValueError if a child of ours can't have said that."""
-    said = json.loads(content)
+    """The error and its stack. Raises ValueError if `content` isn't an error that a child may report."""
+    fields = json.loads(content)
     try:
-        return ERRORS[said["type"]](str(said["message"])), [str(frame) for frame in said["frames"]]
+        return ERRORS[fields["type"]](str(fields["message"])), [str(frame) for frame in fields["frames"]]
     except (KeyError, TypeError) as error:
-        raise ValueError("no error of the table") from error
+        raise ValueError("not an error that a decoder may report") from error

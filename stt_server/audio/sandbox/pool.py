@@ -1,7 +1,7 @@
-"""The decoding children of a service: as many as it has cores, each with one file at a time.
+"""A pool of decoder workers, each of which decodes one file at a time in its own child process.
 
-What a file does to a child ends there: the caller is told that the file can't be decoded, another child takes the dead
-one's place, and everybody else's go on.
+Damage from a file is limited to its worker: the caller gets an error, the child process is replaced, and files in
+other workers aren't affected.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from stt_server.errors import Internal, SttError
 
 log = logging.getLogger(__name__)
 
-_MOST_FILES = 1000
-"""That one child decodes, so that nothing adds up."""
+_MAX_FILES = 1000
+"""Files after which a child process is replaced, so that nothing accumulates in it."""
 
-_MOST_GROWTH = 64 << 20
-"""Bytes of memory that a child may keep from one file to the next."""
+_MAX_GROWTH = 64 << 20
+"""Bytes of memory growth after which a child process is replaced."""
 
 _ABANDONED_S = 0.5
-"""For a file whose caller has left. Most are done by then, and a new child costs a quarter of that."""
+"""Seconds that a file may take after its caller left. Most are done by then; a new process takes a quarter of that."""
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class _Task:
     result: asyncio.Future[FloatArray]
 
     def settle(self, outcome: FloatArray | SttError) -> None:
-        """Tells its caller, who may have left."""
+        """Set the result, unless the caller has left."""
         if self.result.done():
             return
         if isinstance(outcome, SttError):
@@ -47,146 +47,144 @@ class _Task:
 
 
 class DecoderPool:
-    """A pool of them. Used in one event loop."""
+    """Decodes untrusted files in child processes. For one event loop."""
 
-    def __init__(self, count: int, bounds: DecodeLimits, on_death: Callable[[ExitReason], None]) -> None:
+    def __init__(self, workers: int, limits: DecodeLimits, on_death: Callable[[ExitReason], None]) -> None:
         """
         Args:
-            count: files decoded at a time.
-            on_death: told of each child that died before its time; not of those that were replaced by plan.
+            workers: number of files decoded at a time.
+            on_death: called for each child process that ends unexpectedly, not for planned replacements.
         """
         self._tasks: asyncio.Queue[_Task] = asyncio.Queue()
-        # A child ends with the thread that started it: these stay until the pool is closed.
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
-        self._keepers = [_Keeper(self._tasks, bounds, on_death, self._threads) for _ in range(count)]
-        self._starting: list[asyncio.Task[None]] = []
+        # A child process is killed when the thread that started it ends, so the threads live as long as the pool.
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._slots = [_Slot(self._tasks, limits, on_death, self._threads) for _ in range(workers)]
+        self._starting: list[asyncio.Task[Worker]] = []
         self._running: list[asyncio.Task[None]] = []
 
     @property
     def pids(self) -> list[int]:
-        """Of those that are there now."""
-        return [keeper.child.pid for keeper in self._keepers if keeper.child is not None]
+        """Ids of the child processes."""
+        return [slot.worker.pid for slot in self._slots if slot.worker is not None]
 
     async def start(self) -> None:
-        """Returns once all are ready.
+        """Start all child processes and wait until they are ready.
 
         Raises:
             OSError: one can't be started.
         """
-        self._starting = [asyncio.ensure_future(keeper.replace()) for keeper in self._keepers]
+        self._starting = [asyncio.ensure_future(slot.start_worker()) for slot in self._slots]
         await asyncio.gather(*self._starting)
-        self._running = [asyncio.ensure_future(keeper.work()) for keeper in self._keepers]
+        self._running = [asyncio.ensure_future(slot.run()) for slot in self._slots]
 
     async def decode(self, data: bytes) -> FloatArray:
-        """The file `data`, as `audio.decode` gives it; waits for a free child.
+        """Decode a file as `audio.decode` does, once a worker is free.
 
         Raises:
-            SttError: those of `audio.decode`; UnsupportedAudio too where the file was the end of a child, and Internal
-                where none can be had.
+            SttError: as `audio.decode`; also UnsupportedAudio if the file ended its child process, and Internal if no
+                child process can be started.
         """
         task = _Task(data, asyncio.get_running_loop().create_future())
         self._tasks.put_nowait(task)
         return await task.result
 
     async def close(self) -> None:
-        """Ends all, files in work included."""
+        """End all child processes at once. Cancels pending files."""
         await asyncio.gather(*self._starting, return_exceptions=True)
         for running in self._running:
             running.cancel()
-        for keeper in self._keepers:
-            keeper.kill()
+        for slot in self._slots:
+            slot.kill()
         await asyncio.gather(*self._running, return_exceptions=True)
-        # Whoever waits for a child that was killed is done at once.
+        # Threads that read from a killed process return at once.
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
-        for keeper in self._keepers:
-            keeper.end()
+        for slot in self._slots:
+            slot.close()
         while not self._tasks.empty():
             self._tasks.get_nowait().result.cancel()
 
 
-class _Keeper:
-    """Hands files to one child after another, and sees to it that there always is one."""
+class _Slot:
+    """One place in the pool: takes files from the queue and replaces its worker when needed."""
 
     def __init__(
         self,
         tasks: asyncio.Queue[_Task],
-        bounds: DecodeLimits,
+        limits: DecodeLimits,
         on_death: Callable[[ExitReason], None],
         threads: Executor,
     ) -> None:
         self._tasks = tasks
-        self._bounds = bounds
+        self._limits = limits
         self._on_death = on_death
         self._threads = threads
-        self.child: Worker | None = None
+        self.worker: Worker | None = None
 
-    async def work(self) -> None:
+    async def run(self) -> None:
+        """Decode files until cancelled."""
         while True:
             task = await self._tasks.get()
             if task.result.done():
                 continue  # its caller has left
             try:
                 await self._serve(task)
-            except (
-                Exception
-            ):  # no memory left, or a fault of ours: it is this file's, and the next one has a child again
-                log.exception("a file was not decoded")
-                task.settle(Internal("no file can be decoded now"))
+            except Exception:  # out of memory or a bug; the next file gets a new worker
+                log.exception("decoding failed unexpectedly")
+                task.settle(Internal("the audio decoder failed; retry later"))
                 self.kill()
-                await asyncio.get_running_loop().run_in_executor(self._threads, self.end)
+                await asyncio.get_running_loop().run_in_executor(self._threads, self.close)
             finally:
-                task.result.cancel()  # no effect on what is settled
+                task.result.cancel()  # no effect on a settled result
 
-    async def replace(self) -> None:
-        """Ends the child, if there is one, and starts another. Raises OSError if that can't be."""
+    async def start_worker(self) -> Worker:
+        """Replace the worker, if there is one, by a new one. Raises OSError if it can't be started."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self.end)
-        self.child = await loop.run_in_executor(self._threads, Worker, self._bounds)
+        await loop.run_in_executor(self._threads, self.close)
+        self.worker = worker = await loop.run_in_executor(self._threads, Worker, self._limits)
+        return worker
 
     def kill(self) -> None:
-        if self.child is not None:
-            self.child.kill("killed")
+        if self.worker is not None:
+            self.worker.kill("killed")
 
-    def end(self) -> None:
-        if self.child is not None:
-            self.child.end()
-            self.child = None
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
 
     async def _serve(self, task: _Task) -> None:
-        if self.child is not None and not self.child.alive:
-            self._mourn(self.child.end())  # of nothing that a caller did
-            self.child = None
+        if self.worker is not None and not self.worker.alive:  # ended while idle
+            self._report_death(self.worker.close())
+            self.worker = None
         try:
-            if self.child is None:
-                await self.replace()
+            worker = self.worker or await self.start_worker()
         except OSError as error:
-            log.error("no file can be decoded: %s", error)
-            task.settle(Internal("no file can be decoded now"))
+            log.error("a decoder process can't be started: %s", error)
+            task.settle(Internal("the audio decoder can't be started; retry later"))
             return
-        assert self.child is not None  # noqa: S101  else replace has raised
-        if not await self._decode(task, self.child):
-            with contextlib.suppress(OSError):  # it is tried again with the next file, whose caller is told
-                await self.replace()
+        if not await self._decode(task, worker):
+            with contextlib.suppress(OSError):  # retried, and reported, with the next file
+                await self.start_worker()
 
-    async def _decode(self, task: _Task, child: Worker) -> bool:
-        """Whether the child is still good for another file."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, child.decode, task.data)
-        await asyncio.wait({work, task.result}, timeout=self._bounds.wall_seconds, return_when=FIRST_COMPLETED)
+    async def _decode(self, task: _Task, worker: Worker) -> bool:
+        """Decode a file and settle its task. Returns whether the worker can take another file."""
+        work = asyncio.get_running_loop().run_in_executor(self._threads, worker.decode, task.data)
+        await asyncio.wait({work, task.result}, timeout=self._limits.wall_seconds, return_when=FIRST_COMPLETED)
         if task.result.done():
             await asyncio.wait({work}, timeout=_ABANDONED_S)
         if not work.done():
-            child.kill("abandoned" if task.result.done() else "time")
+            worker.kill("abandoned" if task.result.done() else "time")
         try:
             task.settle(await work)
-        except FileRejected as refused:
-            log.debug("a file can't be decoded: %s; %s", refused.error.type, ", ".join(refused.frames))
-            task.settle(refused.error)
+        except FileRejected as rejected:
+            log.debug("file rejected: %s; %s", rejected.error.type, ", ".join(rejected.frames))
+            task.settle(rejected.error)
         except WorkerDied as died:
-            self._mourn(died.death)
+            self._report_death(died.reason)
             task.settle(undecodable())
             return False
-        return child.files < _MOST_FILES and child.grown < _MOST_GROWTH
+        return worker.files < _MAX_FILES and worker.memory_growth < _MAX_GROWTH
 
-    def _mourn(self, death: ExitReason) -> None:
-        log.warning("a decoding child died: %s", death)
-        self._on_death(death)
+    def _report_death(self, reason: ExitReason) -> None:
+        log.warning("a decoder process died: %s", reason)
+        self._on_death(reason)

@@ -1,7 +1,6 @@
-"""Which calls to the kernel a decoding child may still make: a seccomp filter.
+"""A seccomp filter that restricts the system calls of a decoder's child process.
 
-A descriptor limit stops what opens a file by mistake. This stops what does so on purpose: code that got hold of a
-decoder, and closes a pipe to have a descriptor for something else.
+The descriptor limit alone wouldn't stop code that takes over the decoder: it could close a pipe to free a descriptor.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import NamedTuple
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 _LOAD, _EQUALS, _RETURN = 0x20, 0x15, 0x06
-"""Of the kernel's classic BPF: BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K."""
+"""Classic BPF instructions: BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K."""
 
 _KILL, _ALLOW, _REFUSE = 0x80000000, 0x7FFF0000, 0x00050000 | errno.EPERM
 
 _AT_NUMBER, _AT_MACHINE, _AT_FIRST_ARGUMENT = 0, 4, 16
-"""Where in `struct seccomp_data`; the lower half of the argument, for both machines are little-endian."""
+"""Offsets in `struct seccomp_data`; for the argument, its lower half, since both machines are little-endian."""
 
 
 class _Machine(NamedTuple):
@@ -56,17 +55,17 @@ _MACHINES = {
         261,
     ),
 }
-"""Memory, time, the two pipes that are open, and the end. By the numbers of the kernel's unistd.h."""
+"""Allowed calls, by the numbers in the kernel's unistd.h: memory, time, the two open pipes, and exit."""
 
 
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
-def forbid_calls() -> bool:
-    """From here on every other call of this thread fails as not permitted; needs `no_new_privs`.
+def install_filter() -> bool:
+    """Make all other system calls of this thread fail with EPERM. Requires `no_new_privs`.
 
-    False where the machine or the kernel has no such thing; the limits stand all the same.
+    Returns False if the machine or the kernel doesn't support it; the resource limits apply regardless.
     """
     machine = _MACHINES.get(platform.machine())
     if machine is None:
@@ -78,7 +77,7 @@ def forbid_calls() -> bool:
 
 
 def _code(machine: _Machine) -> bytes:
-    """Kills what calls in another machine's way, allows what is listed, and its own limits to be set; else refuses."""
+    """The filter: kill on another architecture's calls; allow the listed ones, and prlimit on itself; deny the rest."""
     steps = [(_LOAD, 0, 0, _AT_MACHINE), (_EQUALS, 1, 0, machine.audit), (_RETURN, 0, 0, _KILL)]
     steps.append((_LOAD, 0, 0, _AT_NUMBER))
     for number in machine.calls:
@@ -86,7 +85,7 @@ def _code(machine: _Machine) -> bytes:
     steps += [
         (_EQUALS, 0, 3, machine.prlimit),
         (_LOAD, 0, 0, _AT_FIRST_ARGUMENT),
-        (_EQUALS, 0, 1, 0),  # of process 0, which is itself
+        (_EQUALS, 0, 1, 0),  # pid 0: the calling process
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),
     ]

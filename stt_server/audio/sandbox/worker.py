@@ -1,4 +1,4 @@
-"""One decoding child as its service sees it: started, sent a file, read from, ended."""
+"""The service's handle on one decoder child process: starts it, sends it files, receives samples, ends it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, cast
 
 from stt_server.audio.formats import SAMPLE_RATE
-from stt_server.audio.mono import FloatArray, Recording, most_samples
+from stt_server.audio.mono import FloatArray, SampleBuffer, most_samples
 from stt_server.audio.sandbox import messages
 from stt_server.errors import SttError
 
 ExitReason = Literal["killed", "memory", "cpu", "time", "abandoned", "crashed"]
 EXIT_REASONS: tuple[ExitReason, ...] = ("killed", "memory", "cpu", "time", "abandoned", "crashed")
-"""Why children die before their time."""
+"""Why child processes end unexpectedly. Labels of a metric."""
 
 _MEBIBYTE = 1 << 20
 _PIPE_BYTES = _MEBIBYTE
-"""Asked for, so that a usual recording takes few turns; Linux gives 64 KiB by default."""
+"""Requested pipe capacity, so that a usual recording needs few writes. Linux's default is 64 KiB."""
 
-_LONGEST_MESSAGE = 16 * _MEBIBYTE
-"""Of a child's; a block of samples has some hundred KiB."""
+_MAX_MESSAGE = 16 * _MEBIBYTE
+"""Largest message accepted from a child; a block of samples has a few hundred KiB."""
 
-_LAST_WORDS_S = 5.0
-"""From the end of its input to its own."""
+_EXIT_TIMEOUT_S = 5.0
+"""Seconds that a child has to exit after its input has been closed."""
 
 _EXITS: dict[int, ExitReason] = {
     messages.OUT_OF_MEMORY: "memory",
@@ -43,66 +43,68 @@ _EXITS: dict[int, ExitReason] = {
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What one file may cost a child."""
+    """Resources that decoding one file may take."""
 
     max_seconds: float
-    """Of audio."""
+    """Seconds of audio."""
     max_bytes: int
-    """Of the file."""
+    """Size of the file."""
 
     @property
     def extra_memory(self) -> int:
-        """Bytes of address space beyond what the bare child has: the file twice, some for codecs, and the index that an
-        MP4 of the longest recording has; samples are handed on as they come."""
+        """Bytes of address space beyond those of the idle child.
+
+        Covers the file twice, codecs, and the index of an MP4 of the longest recording. Samples are streamed.
+        """
         return 4 * self.max_bytes + int(self.max_seconds * 16 * 1024) + 64 * _MEBIBYTE
 
     @property
     def cpu_seconds(self) -> int:
-        """About five times what an hour of eight channels at 192 kHz takes here, the slowest there is."""
+        """About five times what the slowest input takes, which is eight channels at 192 kHz."""
         return 10 + int(self.max_seconds / 60)
 
     @property
     def wall_seconds(self) -> float:
-        """Of a machine that has other things to do."""
+        """Longer than the processor time, since the machine is shared with other work."""
         return 3.0 * self.cpu_seconds
 
 
 class WorkerDied(Exception):
-    """The child is no more, or of no more use."""
+    """The child process has ended or is unusable."""
 
-    def __init__(self, death: ExitReason) -> None:
-        super().__init__(death)
-        self.death = death
+    def __init__(self, reason: ExitReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class FileRejected(Exception):
-    """The child works on; the file was no good."""
+    """The file can't be decoded; the child process is still usable."""
 
     def __init__(self, error: SttError, frames: list[str]) -> None:
         super().__init__(error.type)
         self.error = error
         self.frames = frames
-        """Where in the code an unexpected error came from."""
+        """Stack of an unexpected error."""
 
 
 class Worker:
-    """A child, ready for files. Blocks: used from one thread, but for `kill`."""
+    """A child process that is ready for files. Blocking; for use from one thread, except `kill`."""
 
-    def __init__(self, bounds: DecodeLimits) -> None:
-        """Starts it.
+    def __init__(self, limits: DecodeLimits) -> None:
+        """Start the process and wait until it is ready.
 
-        The thread that makes it must outlive it: Linux ends a child with the thread that started it.
+        The calling thread must outlive the process: Linux kills a child when the thread that started it ends.
 
         Raises:
             OSError: it can't be started.
         """
-        self._bounds = bounds
-        self._death: ExitReason | None = None
+        self._limits = limits
+        self._reason: ExitReason | None = None
         self._lock = threading.Lock()
         self.files = 0
-        """Decoded so far."""
-        numbers = (bounds.max_seconds, bounds.max_bytes, bounds.extra_memory, bounds.cpu_seconds, os.getpid())
-        # Its working directory is gone once it is ready: there is nothing in it, and nothing can be put there.
+        """Number of files decoded so far."""
+        numbers = (limits.max_seconds, limits.max_bytes, limits.extra_memory, limits.cpu_seconds, os.getpid())
+        # The working directory is deleted once the child is ready: it is empty, and nothing can be created in it.
         with tempfile.TemporaryDirectory(prefix="stt-decode-") as folder:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-s", "-m", "stt_server.audio.sandbox.child", *map(str, numbers)],
@@ -113,12 +115,12 @@ class Worker:
                 cwd=folder,
                 env=_environment(),
             )
-            assert self._process.stdin and self._process.stdout  # noqa: S101  for the type checker
-            self._in, self._out = self._process.stdin, self._process.stdout
+            self._in = cast(IO[bytes], self._process.stdin)
+            self._out = cast(IO[bytes], self._process.stdout)
             self._wait_until_ready()
         for pipe in (self._in, self._out):
             _widen(pipe.fileno())
-        self._bare_memory = self._memory()
+        self._idle_memory = self._resident_memory()
 
     def _wait_until_ready(self) -> None:
         try:
@@ -127,7 +129,7 @@ class Worker:
         except (EOFError, ValueError):
             pass
         self.kill("crashed")
-        raise OSError(f"a decoding child can't be started; it ended with status {self.end()}")
+        raise OSError(f"a decoder process failed to start ({self.close()})")
 
     @property
     def pid(self) -> int:
@@ -138,59 +140,64 @@ class Worker:
         return self._process.poll() is None
 
     @property
-    def grown(self) -> int:
-        """Bytes of memory in use beyond those at its start; 0 where the system doesn't tell."""
-        return self._memory() - self._bare_memory
+    def memory_growth(self) -> int:
+        """Bytes of resident memory beyond those at the start; 0 if the system doesn't report them."""
+        return self._resident_memory() - self._idle_memory
 
     def decode(self, data: bytes) -> FloatArray:
-        """Raises: FileRejected; WorkerDied, and then the child is to be ended."""
+        """Decode a file to mono float32 at 16 kHz.
+
+        Raises:
+            FileRejected: the file can't be decoded.
+            WorkerDied: the process ended or broke the protocol. It is closed then.
+        """
         self.files += 1
         try:
             messages.send(self._in.fileno(), messages.FILE, memoryview(data))
-            return self._read_answer()
+            return self._receive_samples()
         except (OSError, EOFError):
-            raise WorkerDied(self.end()) from None
-        except ValueError:  # nothing of ours talks like that
+            raise WorkerDied(self.close()) from None
+        except ValueError:  # a message that our code doesn't send
             self.kill("crashed")
-            raise WorkerDied(self.end()) from None
+            raise WorkerDied(self.close()) from None
 
-    def _read_answer(self) -> FloatArray:
-        recording = Recording()
-        left = most_samples(self._bounds.max_seconds) + SAMPLE_RATE
+    def _receive_samples(self) -> FloatArray:
+        buffer = SampleBuffer()
+        left = most_samples(self._limits.max_seconds) + SAMPLE_RATE
         while True:
-            kind, content = messages.receive(self._out.fileno(), _LONGEST_MESSAGE)
+            kind, content = messages.receive(self._out.fileno(), _MAX_MESSAGE)
             if kind == messages.SAMPLES:
                 left -= len(content) // 4
                 if left < 0 or len(content) % 4:
-                    raise ValueError("no recording is like that")
-                recording.add_bytes(content)
+                    raise ValueError("too many samples, or a part of one")
+                buffer.add_bytes(content)
             elif kind == messages.DONE:
-                return recording.samples()
-            elif kind == messages.REFUSED:
+                return buffer.samples()
+            elif kind == messages.REJECTED:
                 raise FileRejected(*messages.unpack_error(content))
             else:
-                raise ValueError("no message of ours")
+                raise ValueError(f"unexpected message kind {kind}")
 
-    def kill(self, death: ExitReason) -> None:
-        """From any thread; `death` is what is said to have been the cause, if none was before."""
+    def kill(self, reason: ExitReason) -> None:
+        """Kill the process, with the reason to report unless there is one already. Thread-safe."""
         with self._lock:
-            self._death = self._death or death
+            self._reason = self._reason or reason
         self._process.kill()
 
-    def end(self) -> ExitReason:
-        """Makes sure that it is gone; what it died of, if that wasn't this call."""
+    def close(self) -> ExitReason:
+        """End the process and wait for it. Returns why it ended, if it wasn't by this call."""
         with contextlib.suppress(OSError):
             self._in.close()
         self._out.close()
         try:
-            status = self._process.wait(_LAST_WORDS_S)
+            status = self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        return self._death or _EXITS.get(status, "crashed")
+        return self._reason or _EXITS.get(status, "crashed")
 
-    def _memory(self) -> int:
-        """Bytes resident."""
+    def _resident_memory(self) -> int:
+        """Bytes."""
         try:
             pages = Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]
         except OSError:
@@ -199,9 +206,9 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """What a child's interpreter needs to find its modules, and nothing else of what this process knows."""
+    """The variables that a child's interpreter needs to find its modules, and no others."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
-    # One thread of the maths library: each reserves address space, and there is nothing to compute in parallel.
+    # One thread for the maths library: each reserves address space, and nothing runs in parallel.
     return {
         **kept,
         "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path),
@@ -210,7 +217,7 @@ def _environment() -> dict[str, str]:
 
 
 def _widen(descriptor: int) -> None:
-    """A pipe; as it is, where the system has no wider ones or gives this user none."""
+    """Enlarge a pipe, where the system supports and permits it."""
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

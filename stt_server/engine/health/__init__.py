@@ -1,1 +1,1 @@
-"""Whether the model still works: watchdog, classification of failures, health by outcomes."""
+"""Health of the model: failure classification, watchdog, and the decision that the model is lost."""

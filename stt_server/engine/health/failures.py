@@ -1,4 +1,4 @@
-"""What an exception of a model means: for its caller, and for the model itself."""
+"""Classifies exceptions raised by the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stt_server.errors import DeviceFailed, EngineBug, EngineError, EngineLost, 
 FailureKind = Literal["engine", "device", "out_of_memory", "unexpected", "lost"]
 
 _NO_MEMORY = ("out of memory", "alloc_failed", "bad_alloc", "failed to allocate")
-"""CUDA, cuBLAS, C++ and MKL each say it in their own words."""
+"""Phrases of CUDA, cuBLAS, C++ and MKL."""
 
 _POISON = (
     "an illegal memory access was encountered",
@@ -26,17 +26,17 @@ _POISON = (
     "context is destroyed",
     "driver shutting down",
 )
-"""The errors after which CUDA says that "any further CUDA work will return the same error" and "the process must be
-terminated and relaunched" (cudaError in the CUDA Runtime API), in the words of cudaGetErrorString, which CTranslate2
-passes on: `CUDA failed with error ...`."""
+"""Texts of cudaGetErrorString, which CTranslate2 passes on as `CUDA failed with error ...`, for the errors after which
+"any further CUDA work will return the same error" and "the process must be terminated and relaunched" (cudaError in the
+CUDA Runtime API)."""
 
 _DEVICE = ("cuda failed", "cublas failed", "cudnn failed")
-"""Other errors of these can be of one call, or of all from now on; what comes next tells. A cuBLAS that can't execute
-(CUBLAS_STATUS_EXECUTION_FAILED) is often the first to meet a poisoned context."""
+"""Other errors of these libraries may concern one call or all later ones, which only the next call shows. A poisoned
+context often shows first as CUBLAS_STATUS_EXECUTION_FAILED."""
 
 
 def failure_of(error: Exception) -> EngineError:
-    """What callers and the service are told of an exception of a model; its text goes no further than the log."""
+    """The error to report for a model's exception. The exception's own text is only logged."""
     if isinstance(error, EngineError):
         return error
     text = str(error).lower()
@@ -56,14 +56,14 @@ def failure_of(error: Exception) -> EngineError:
 
 
 def lost(cause: Exception) -> EngineLost:
-    """The failure of a model that works no more, for this reason."""
-    failure = EngineLost("the service has lost its model, and ends; try again, or another one")
+    """The error of a model that doesn't work any more."""
+    failure = EngineLost("the model failed for good and this server shuts down; retry, or use another server")
     failure.__cause__ = cause
     return failure
 
 
 def kind_of(failure: EngineError) -> FailureKind:
-    """Its label in logs and metrics."""
+    """The failure's label in logs and metrics."""
     return next(kind for type_, kind in _KINDS if isinstance(failure, type_))
 
 

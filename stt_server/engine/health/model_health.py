@@ -1,4 +1,4 @@
-"""Whether a model still works, by what its inferences come to."""
+"""Tracks whether the model still works, by the outcomes of its inferences."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from stt_server.errors import DeviceFailed, EngineError, EngineLost
 log = logging.getLogger(__name__)
 
 FAILURES_BEFORE_PROBE = 5
-"""Failures in a row that make an inference of silence worth its time: recordings differ, and silence harms no model."""
+"""Consecutive failures after which the model is probed with silence: recordings can be at fault, silence can't."""
 
 
 class ModelHealth:
-    """Counts failures, and says when the model must prove that it works, and when it is lost."""
+    """Counts consecutive failures and decides when to probe the model and when it is lost."""
 
     def __init__(
         self,
-        failed: Callable[[FailureKind], None] = lambda kind: None,
-        lost: Callable[[EngineLost], None] = lambda error: None,
+        on_failure: Callable[[FailureKind], None] = lambda kind: None,
+        on_lost: Callable[[EngineLost], None] = lambda error: None,
     ) -> None:
         """
         Args:
-            failed: told of each failure.
-            lost: told once that nothing works any more.
+            on_failure: called for each failure.
+            on_lost: called once, when the model is lost.
         """
         self.error: EngineLost | None = None
-        """Why nothing works any more."""
-        self._failed = failed
-        self._lost = lost
-        self._in_a_row = 0
+        """Why the model is lost; None while it works."""
+        self._on_failure = on_failure
+        self._on_lost = on_lost
+        self._consecutive = 0
 
-    def answered(self) -> None:
-        """An inference went well."""
-        self._in_a_row = 0
+    def record_success(self) -> None:
+        self._consecutive = 0
 
-    def failed(self, failure: EngineError) -> bool:
-        """Takes note of a failure; whether the model must prove itself with an inference of silence."""
+    def record_failure(self, failure: EngineError) -> bool:
+        """Log and count a failure; True if the model should now be probed with silence."""
         kind = kind_of(failure)
         cause = failure.__cause__
         log.warning(
@@ -47,18 +46,18 @@ class ModelHealth:
             exc_info=cause if kind == "unexpected" else None,
             extra={"cause": str(cause or failure)},
         )
-        self._failed(kind)
+        self._on_failure(kind)
         if isinstance(failure, EngineLost):
-            self.give_up(failure)
+            self.mark_lost(failure)
             return False
-        self._in_a_row += 1
-        if self.error is None and (self._in_a_row >= FAILURES_BEFORE_PROBE or isinstance(failure, DeviceFailed)):
-            self._in_a_row = 0
+        self._consecutive += 1
+        if self.error is None and (self._consecutive >= FAILURES_BEFORE_PROBE or isinstance(failure, DeviceFailed)):
+            self._consecutive = 0
             return True
         return False
 
-    def give_up(self, error: EngineLost) -> None:
-        """Nothing works any more."""
+    def mark_lost(self, error: EngineLost) -> None:
+        """Record that the model doesn't work any more."""
         if self.error is None:
             self.error = error
-            self._lost(error)
+            self._on_lost(error)

@@ -1,4 +1,4 @@
-"""Notices an inference that never ends, as a hanging GPU has them."""
+"""Detects an inference that never ends, such as one on a hung GPU."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import asyncio
 from collections.abc import Callable
 
 TICKS = 10
-"""A limit is counted in so many parts. A process that was stopped for long, or a machine that slept, then finds one
-part gone and not all of them, and goes on."""
+"""Timer ticks in one limit. After a suspended process or machine resumes, a single tick is overdue and not the whole
+limit, so that the inference gets the rest of its time."""
 
 
 class Watchdog:
-    """The limit of one inference. Made in the event loop when it begins."""
+    """The time limit of one inference. Create it in the event loop when the inference starts."""
 
     def __init__(self, seconds: float, overdue: Callable[[], None]) -> None:
         """
         Args:
-            seconds: that the inference may take.
-            overdue: called once it has taken longer.
+            seconds: time limit.
+            overdue: called once the limit has passed.
         """
         self._tick_s = seconds / TICKS
         self._overdue = overdue
-        self._left = TICKS
-        self._timer = self._start()
+        self._ticks_left = TICKS
+        self._timer = self._start_tick()
 
-    def _start(self) -> asyncio.TimerHandle:
+    def _start_tick(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(self._tick_s, self._tick)
 
     def _tick(self) -> None:
-        self._left -= 1
-        if self._left:
-            self._timer = self._start()
+        self._ticks_left -= 1
+        if self._ticks_left:
+            self._timer = self._start_tick()
         else:
             self._overdue()
 
-    def ended(self) -> None:
-        """The inference has ended."""
+    def cancel(self) -> None:
+        """Stop the timer: the inference has ended."""
         self._timer.cancel()

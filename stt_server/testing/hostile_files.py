@@ -7,7 +7,7 @@ import struct
 
 import av
 
-from tests.support.audio_samples import chirp, encode
+from stt_server.testing.audio_samples import chirp, encode
 
 
 def flac_of_silence(seconds: float, rate: int = 16_000, channels: int = 1) -> bytes:

@@ -1,0 +1,60 @@
+"""Decode and split recordings off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
+
+from stt_server.audio.chunks import Chunk, split
+from stt_server.audio.decode import decode_plain
+from stt_server.audio.formats import AudioFormat
+from stt_server.audio.mono import FloatArray
+from stt_server.audio.vad import detect_speech
+
+
+class AudioReader:
+    """Decodes uploads and splits them into chunks, in threads and in the decoder's child processes."""
+
+    def __init__(
+        self,
+        threads: Executor,
+        decode_file: Callable[[bytes], Awaitable[FloatArray]],
+        *,
+        max_seconds: float,
+        vad_filter: bool,
+    ) -> None:
+        """
+        Args:
+            threads: run voice activity detection and the decoding of plain audio.
+            decode_file: decodes a container file in a sandbox.
+            max_seconds: longest recording that is accepted.
+            vad_filter: whether to leave out what is no speech.
+        """
+        self._threads = threads
+        self._decode_file = decode_file
+        self._max_seconds = max_seconds
+        self._vad_filter = vad_filter
+
+    async def decode(self, data: bytes, format: AudioFormat) -> FloatArray:
+        """Decode a recording to mono samples at 16 kHz.
+
+        Raises:
+            EmptyAudio, UnsupportedAudio, AudioTooLong, InvalidArgument: the recording can't be used.
+        """
+        loop = asyncio.get_running_loop()
+        plain = partial(decode_plain, data, format, max_seconds=self._max_seconds)
+        audio = await loop.run_in_executor(self._threads, plain)
+        return audio if audio is not None else await self._decode_file(data)
+
+    async def split(self, audio: FloatArray) -> list[Chunk]:
+        """Detect speech and cut a recording into chunks; cancelling stops the work in its thread too."""
+        cancelled = threading.Event()
+        detect = partial(detect_speech, wanted=lambda: not cancelled.is_set())
+        work = partial(split, audio, vad_filter=self._vad_filter, detect=detect)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            cancelled.set()

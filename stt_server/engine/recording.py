@@ -1,0 +1,51 @@
+"""Recognize all chunks of a recording in one language."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stt_server.engine.batcher import Batcher
+from stt_server.engine.queue import Owner, Priority
+from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, speech_seconds
+
+LANGUAGE_CHUNKS = 4
+"""The language is detected on one of this many first chunks: the one that most certainly holds the most speech."""
+
+
+async def recognize_chunks(
+    batcher: Batcher,
+    chunks: Sequence[Chunk],
+    options: DecodeOptions,
+    owner: Owner,
+    priority: Priority,
+    *,
+    detect_language: bool,
+) -> list[Hypothesis]:
+    """Recognize chunks concurrently; the hypotheses are in the order of the chunks.
+
+    Args:
+        detect_language: if none was requested, detect it on one chunk first and force it on the others.
+
+    Raises:
+        EngineError: the model failed.
+        DeadlineExceeded: no time was left for an inference.
+    """
+    found: dict[int, Hypothesis] = {}
+
+    async def recognize(index: int) -> None:
+        found[index] = await batcher.recognize(ChunkJob(chunks[index], options), owner, priority)
+
+    if chunks and detect_language and options.language is None:
+        early = range(min(LANGUAGE_CHUNKS, len(chunks)))
+        first = max(early, key=lambda index: (chunks[index].speech_certain, speech_seconds(chunks[index])))
+        await recognize(first)
+        options = replace(options, language=found[first].language)
+    others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index not in found]
+    try:
+        await asyncio.gather(*others)
+    finally:
+        for other in others:
+            other.cancel()
+    return [found[index] for index in range(len(chunks))]

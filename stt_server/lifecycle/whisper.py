@@ -1,0 +1,46 @@
+"""Loads the Whisper model that the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stt_server.config import Settings
+from stt_server.engine.loading import ModelOptions, reporting_load_errors
+from stt_server.engine.types import Recognizer
+from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.lifecycle.process_limits import usable_cores
+
+FALLBACK_TEMPERATURES = (0.4, 0.8)
+"""Sampling temperatures of repeated decoding. The primary decodes once: the fallback gives the better second answer."""
+
+
+def load_whisper(settings: Settings) -> Recognizer:
+    """Load and warm the model; takes seconds.
+
+    Raises:
+        ModelLoadError: it can't be used as configured.
+    """
+    # The default concurrency depends on the device, which CTranslate2 reports only once the model is loaded.
+    on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda())
+    options = ModelOptions(
+        path=Path(settings.model_path),
+        name=settings.model_name,
+        device=settings.device,
+        device_index=settings.device_index,
+        compute_type=settings.compute_type,
+        cpu_threads=settings.cpu_threads,
+        workers=settings.concurrency(on_cpu, usable_cores()),
+        beam_size=settings.beam_size,
+        encoder_window=settings.encoder_window,
+        temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
+    )
+    with reporting_load_errors(options):
+        recognizer = WhisperRecognizer(options)
+        recognizer.warm_up()
+    return recognizer
+
+
+def _has_cuda() -> bool:
+    import ctranslate2
+
+    return bool(ctranslate2.get_cuda_device_count() > 0)

@@ -1,0 +1,70 @@
+"""The metrics, snapshot and request log of one service, around one Prometheus registry."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from stt_server.config import Settings
+from stt_server.observability.failure_metrics import FaultMetrics
+from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
+from stt_server.observability.metrics import Metrics
+from stt_server.observability.observer import Observer
+from stt_server.observability.reload_metrics import ReloadMetrics
+from stt_server.observability.snapshot import Snapshot
+from stt_server.observability.stream_metrics import StreamMetrics
+
+
+class QueueState(Protocol):
+    """Read at each scrape, from other threads; must not block."""
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests waiting for an inference slot."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests arrived and not yet answered."""
+        ...
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until a request that arrived now would be recognized."""
+        ...
+
+
+class Instruments:
+    """Everything that observes a service."""
+
+    def __init__(self, settings: Settings, queue: QueueState) -> None:
+        registry = CollectorRegistry()
+        self._queue = queue
+        self._gpu = _find_gpu(settings)
+        if self._gpu is not None:
+            registry.register(GpuCollector(self._gpu))
+        self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
+        self.metrics = Metrics(registry, [key.name for key in settings.api_keys])
+        self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
+        self.failures = FaultMetrics(registry)
+        self.reloads = ReloadMetrics(registry)
+        self.streams = StreamMetrics(registry, self.metrics)
+        self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"))
+
+    def apply(self, settings: Settings) -> None:
+        """Count requests by the names of changed keys from now on."""
+        self.metrics.set_key_names([key.name for key in settings.api_keys])
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters and latency quantiles, ready for `json.dumps`. May block for milliseconds to read the GPU."""
+        gpu = self._gpu.read() if self._gpu else None
+        return self._snapshot.as_dict(self._queue.queue_depth, self._queue.in_flight, gpu, self.failures.circuit)
+
+
+def _find_gpu(settings: Settings) -> Gpu | None:
+    if settings.device == "cpu":
+        return None
+    return Gpu(load_nvml(), settings.device_index, os.environ.get("CUDA_VISIBLE_DEVICES"))

@@ -1,0 +1,128 @@
+"""Settling whose answer a request gets, with a scripted fallback."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from stt_server.audio import AudioFormat, Chunk
+from stt_server.cascade.cascade import SingleModelCascade, TwoModelCascade
+from stt_server.cascade.fallback import FallbackError
+from stt_server.cascade.settings import CascadeSettings
+from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
+from stt_server.errors import FallbackFailed, InvalidArgument, OutOfMemory
+from stt_server.request import Answer, Recognition, Request, Upload
+from stt_server.routing import Policy, Reason
+
+MODEL = ModelInfo("small", "cpu", "int8", ("de", "en"))
+DEGRADE = CascadeSettings(fallback_on_error="degrade")
+FAILED = Recognition((), failure=OutOfMemory("the device is out of memory"))
+
+
+def recognition(confidence: float) -> Recognition:
+    """One chunk of five words."""
+    segment = Segment(0.0, 1.0, " five words from the primary", math.log(confidence), 0.0, 1.0)
+    chunk = Chunk(np.zeros(16000, dtype=np.float32), 0.0, ((0.0, 1.0),))
+    return Recognition((chunk,), (Hypothesis((segment,), "en", 0.9, (math.log(confidence),) * 5, False),))
+
+
+def request(policy: Policy = "auto") -> Request:
+    return Request(Upload(b"audio", AudioFormat()), DecodeOptions(), "id", policy)
+
+
+async def not_called() -> Recognition:
+    raise AssertionError("the own model is not to run again")
+
+
+class ScriptedFallback:
+    def __init__(self, error: str = "", confidence: float = 0.8) -> None:
+        self._error = error
+        self._answer = Answer("medium", (), "text from the fallback", "en", None, confidence, ())
+
+    async def transcribe(self, request: Request, timeout_s: float) -> Answer:
+        if self._error:
+            raise FallbackError(self._error)
+        return self._answer
+
+
+async def test_confident_answer_is_kept() -> None:
+    wanted = request()
+    transcript = await TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback()).settle(
+        wanted, recognition(0.9), not_called
+    )
+    assert (transcript.answer.model, transcript.fallback_used) == ("small", False)
+    assert transcript.primary_confidence == pytest.approx(0.9)
+    assert (wanted.trace.fallback_result, wanted.trace.reasons) == ("skipped", ())
+
+
+@pytest.mark.parametrize(("own", "reason"), [(recognition(0.2), Reason.LOW_LOGPROB), (FAILED, Reason.PRIMARY_ERROR)])
+async def test_weak_or_failed_recognition_gets_the_fallbacks_answer(own: Recognition, reason: Reason) -> None:
+    wanted = request()
+    transcript = await TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback()).settle(wanted, own, not_called)
+    assert (transcript.answer.model, transcript.fallback_used) == ("medium", True)
+    assert transcript.fallback_confidence == 0.8
+    assert (wanted.trace.fallback_result, wanted.trace.reasons) == ("used", (reason,))
+    assert wanted.trace.fallback_infer is not None
+
+
+async def test_final_choice_best_keeps_the_more_confident_answer() -> None:
+    cascade = TwoModelCascade(MODEL, CascadeSettings(final_choice="best"), ScriptedFallback(confidence=0.1))
+    transcript = await cascade.settle(request(), recognition(0.2), not_called)
+    assert (transcript.answer.model, transcript.fallback_used) == ("small", True)
+
+
+async def test_failed_fallback_fails_the_request() -> None:
+    wanted = request()
+    cascade = TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback("unavailable"))
+    with pytest.raises(FallbackFailed, match="unavailable"):
+        await cascade.settle(wanted, recognition(0.2), not_called)
+    assert (wanted.trace.fallback_result, wanted.trace.fallback_error) == ("failed", "unavailable")
+
+
+async def test_degrade_returns_the_primarys_answer() -> None:
+    cascade = TwoModelCascade(MODEL, DEGRADE, ScriptedFallback("circuit_open"))
+    transcript = await cascade.settle(request(), recognition(0.2), not_called)
+    assert (transcript.answer.model, transcript.fallback_error) == ("small", "circuit_open")
+
+
+async def test_degrade_runs_a_skipped_model() -> None:
+    async def recognize() -> Recognition:
+        return recognition(0.6)
+
+    cascade = TwoModelCascade(MODEL, DEGRADE, ScriptedFallback("unavailable"))
+    assert cascade.skips_own_model("fallback")
+    transcript = await cascade.settle(request("fallback"), None, recognize)
+    assert transcript.answer.text == "five words from the primary"
+    assert transcript.decision.reasons == (Reason.REQUESTED,)
+    assert transcript.primary_confidence == pytest.approx(0.6)
+
+
+async def test_degrade_raises_the_models_error_if_both_fail() -> None:
+    cascade = TwoModelCascade(MODEL, DEGRADE, ScriptedFallback("unavailable"))
+    with pytest.raises(OutOfMemory):
+        await cascade.settle(request(), FAILED, not_called)
+
+
+async def test_primary_without_a_fallback_returns_weak_answers_and_raises_errors() -> None:
+    cascade = TwoModelCascade(MODEL, CascadeSettings(), None)
+    transcript = await cascade.settle(request(), recognition(0.2), not_called)
+    assert (transcript.answer.model, transcript.decision.confidence_below) == ("small", True)
+    with pytest.raises(OutOfMemory):
+        await cascade.settle(request(), FAILED, not_called)
+    with pytest.raises(InvalidArgument, match="routing"):
+        cascade.validate_policy("fallback")
+
+
+async def test_single_model_cascade_never_escalates() -> None:
+    cascade = SingleModelCascade(MODEL)
+    cascade.validate_policy("fallback")
+    assert not cascade.skips_own_model("fallback")
+    wanted = request("fallback")
+    transcript = await cascade.settle(wanted, recognition(0.1), not_called)
+    assert (transcript.decision.reasons, wanted.trace.fallback_result) == ((), None)
+    assert transcript.primary_confidence is None
+    assert transcript.fallback_confidence == pytest.approx(0.1)
+    with pytest.raises(OutOfMemory):
+        await cascade.settle(wanted, FAILED, not_called)
