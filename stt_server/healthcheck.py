@@ -1,9 +1,8 @@
-"""`python -m stt_server.healthcheck`: asks a running service on this machine whether it is SERVING.
+"""`python -m stt_server.healthcheck`: checks whether the service on this machine is SERVING.
 
-For a container's HEALTHCHECK, an exec probe, a timer: exit status 0 or 1 and one line of text. It reads, from the
-service's own configuration, where to ask and how (plain or TLS), then calls `grpc.health.v1.Health/Check`. It needs no
-key, loads no model, and touches nothing else in the file: a mistake elsewhere in it must not make a healthy service
-look ill.
+For a container's HEALTHCHECK, an exec probe or a timer: prints one line and exits with 0 or 1. Calls
+`grpc.health.v1.Health/Check` on the port, and with the TLS files, that the service's configuration names. Reads no
+other key of it, so that a mistake elsewhere doesn't make a running service look unhealthy.
 """
 
 from __future__ import annotations
@@ -21,47 +20,55 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from protos.stt.v1.wire import host_port
 from stt_server.config import KEYS, ConfigError, Role, config_path
 from stt_server.config.envfile import Entry, read_entries
 
 DEFAULT_TIMEOUT_S = 2.0
-"""Seconds for the whole check: below the 3 s that a container's HEALTHCHECK is given."""
+"""Seconds for the whole check: less than the 3 s of our containers' HEALTHCHECK."""
 
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
-_SERVICES: tuple[Role, ...] = ("primary", "fallback")
+_ROLES: tuple[Role, ...] = ("primary", "fallback")
 _KEYS = {key.name: key for key in KEYS}
 
 
 class Unhealthy(Exception):
-    """The service is not SERVING, or can't be asked; the message is the line to print."""
+    """The service is not SERVING or unreachable. The message is the line to print."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service answers on this machine."""
+    """Address and TLS files of a service on this machine."""
 
     host: str
     port: int
     tls_cert: Path | None
-    """The server's certificate, PEM; None: no TLS."""
+    """PEM file of the server's certificate; None: no TLS."""
     tls_key: Path | None
-    shows_certificate: bool
-    """The server asks callers for a certificate (mTLS)."""
+    mutual_tls: bool
+    """The server requires client certificates; the check presents the server's own."""
 
     @property
     def target(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
 
-def service_of(entries: Mapping[str, Entry], path: Path) -> Role:
-    """Whose file this is: by the model it names, else by its name; the primary's where neither tells."""
+def role_of(entries: Mapping[str, Entry], path: Path) -> Role:
+    """The service that a file configures, by its model key or else its name; by default the primary."""
     if "CT2_SMALL_PATH" in entries or "CT2_MEDIUM_PATH" in entries:
         return "primary" if "CT2_SMALL_PATH" in entries else "fallback"
     return "fallback" if "fallback" in path.name else "primary"
 
 
-def endpoint_of(path: Path, service: Role | None) -> Endpoint:
-    """Where the service configured by the file at `path` answers. Raises Unhealthy if the file doesn't say."""
+def endpoint_of(path: Path, role: Role | None) -> Endpoint:
+    """The endpoint that the file at `path` configures.
+
+    Args:
+        role: None: judged by the file.
+
+    Raises:
+        Unhealthy: the file can't be read, or the port can't be known from it.
+    """
     try:
         entries = read_entries(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -69,24 +76,24 @@ def endpoint_of(path: Path, service: Role | None) -> Endpoint:
         raise Unhealthy(f"{path}: can't read the configuration: {reason}") from None
     except ConfigError as error:
         raise Unhealthy(str(error)) from None
-    whose = service or service_of(entries, path)
+    role = role or role_of(entries, path)
 
     def value(name: str) -> Any:
         written = entries[name].value if name in entries else ""
         try:
-            return _KEYS[name].cast(written or (_KEYS[name].default_for(whose) or ""))
+            return _KEYS[name].cast(written or (_KEYS[name].default_for(role) or ""))
         except ValueError:
             raise Unhealthy(f"{path}: {name}: takes {_KEYS[name].cast.takes}") from None
 
     if value("GRPC_PORT") == 0:
-        raise Unhealthy(f"{path}: GRPC_PORT=0 takes a free port, which this check can't know: set one")
+        raise Unhealthy(f"{path}: GRPC_PORT=0 takes a free port, which this check can't know: set a port")
     host = "127.0.0.1" if value("HOST") in _EVERY_ADDRESS else value("HOST")
-    shows = value("TLS_CLIENT_CA") is not None
-    return Endpoint(host, value("GRPC_PORT"), value("TLS_CERT"), value("TLS_KEY"), shows)
+    mutual_tls = value("TLS_CLIENT_CA") is not None
+    return Endpoint(host, value("GRPC_PORT"), value("TLS_CERT"), value("TLS_KEY"), mutual_tls)
 
 
 def check(endpoint: Endpoint, timeout_s: float = DEFAULT_TIMEOUT_S, name: str = "") -> None:
-    """Returns if the health service `name` is SERVING; raises Unhealthy if not, or without an answer in time."""
+    """Raises Unhealthy if the service `name` is not SERVING, or doesn't answer within `timeout_s`."""
     with _channel(endpoint, timeout_s) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
@@ -103,9 +110,9 @@ def _channel(endpoint: Endpoint, timeout_s: float) -> grpc.Channel:
     if endpoint.tls_cert is None:
         return grpc.insecure_channel(endpoint.target)
     try:
-        # What the server has on disk is what it serves, so that is all that this check trusts.
+        # Trust only the certificate on disk, which is the one that the server presents.
         cert = endpoint.tls_cert.read_bytes()
-        key = endpoint.tls_key.read_bytes() if endpoint.shows_certificate and endpoint.tls_key else None
+        key = endpoint.tls_key.read_bytes() if endpoint.mutual_tls and endpoint.tls_key else None
         name = _name_in_certificate(endpoint, timeout_s)
     except OSError as error:
         raise Unhealthy(f"{endpoint.target}: TLS: {error.strerror or error}") from None
@@ -114,16 +121,17 @@ def _channel(endpoint: Endpoint, timeout_s: float) -> grpc.Channel:
 
 
 def _name_in_certificate(endpoint: Endpoint, timeout_s: float) -> str:
-    """A name that the server's certificate is for: callers know the server by it, not by 127.0.0.1.
+    """A host name of the server's certificate, to check it against: the certificate is not for 127.0.0.1.
 
-    Raises OSError (ssl.SSLError among them) if the server doesn't present the certificate that is on disk.
+    Raises:
+        OSError: the server doesn't present the certificate on disk (ssl.SSLError), or it names no host.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    # The file may hold a certificate without the authority that signed it: then that certificate is the anchor.
+    # The file may lack the signing authority: accept the certificate itself as the trust anchor.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(endpoint.tls_cert)
-    if endpoint.shows_certificate and endpoint.tls_cert and endpoint.tls_key:
+    if endpoint.mutual_tls and endpoint.tls_cert and endpoint.tls_key:
         context.load_cert_chain(endpoint.tls_cert, endpoint.tls_key)
     context.set_alpn_protocols(["h2"])
     with (
@@ -138,11 +146,13 @@ def _name_in_certificate(endpoint: Endpoint, timeout_s: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints one line; returns 0 if the service is SERVING, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m stt_server.healthcheck", description="Is the service SERVING?")
-    parser.add_argument("--config", type=Path, help="the service's .env file (else CONFIG_PATH)")
-    parser.add_argument("--service", choices=_SERVICES, help="else the file tells")
-    parser.add_argument("--name", default="", help="a service name of grpc.health.v1; empty: the whole server")
+    """Print one line; return 0 if the service is SERVING, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stt_server.healthcheck", description="Check whether the service is SERVING."
+    )
+    parser.add_argument("--config", type=Path, help="the service's .env file (default: CONFIG_PATH)")
+    parser.add_argument("--service", choices=_ROLES, help="default: judged by the file")
+    parser.add_argument("--name", default="", help="service name of grpc.health.v1; empty: the whole server")
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="SECONDS")
     options = parser.parse_args(argv)
     path = options.config or config_path(options.service or "primary", os.environ)

@@ -1,4 +1,4 @@
-"""`stt-primary`: the small model, which asks the fallback where it is unsure."""
+"""`stt-primary`: the small model, which escalates low-confidence requests to the fallback."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 
 
 def main() -> None:
-    # A hang-up asks a service to read its file again. Until it listens, which takes the imports a second, a hang-up
-    # would end it.
+    # SIGHUP means reload. Until the handler is installed, after a second of imports, the default would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from gateway.embedded import make_gateway
     from stt_server.lifecycle.run import run

@@ -68,7 +68,7 @@ def error_response(
     code = status or kind.http
     body = error_json(type_, message, request_id_in(request.scope))
     all_headers = {**headers, "X-Error-Type": type_, "X-Error-Message": body["error"]["message"]}
-    if kind.tells_retry_after:
+    if kind.sends_retry_after:
         all_headers["Retry-After"] = str(retry_after(type_, retry_after_s))
     if code == 401:
         all_headers["WWW-Authenticate"] = "Bearer"

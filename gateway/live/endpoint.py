@@ -123,7 +123,7 @@ async def _fail(socket: WebSocket, type_: str, message: str, retry_after_s: floa
     """Says what went wrong, and closes."""
     _note(socket, type_, message)
     told = error_json(type_, message, request_id_in(socket.scope))
-    if ERRORS[type_].tells_retry_after:
+    if ERRORS[type_].sends_retry_after:
         told["error"]["retry_after"] = retry_after(type_, retry_after_s)
     try:
         await socket.send_text(json.dumps(told))

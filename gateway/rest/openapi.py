@@ -87,7 +87,7 @@ def _errors(types: Iterable[str], headers: Mapping[str, Json]) -> dict[int | str
 
 def _error(code: int | str, types: list[str], headers: Mapping[str, Json]) -> Json:
     told = {**_REQ_ID, **_TOLD, **headers}
-    if any(ERRORS[type_].tells_retry_after for type_ in types):
+    if any(ERRORS[type_].sends_retry_after for type_ in types):
         told["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
     if code == 401:
         told["WWW-Authenticate"] = {"description": "Bearer", "schema": _TEXT}

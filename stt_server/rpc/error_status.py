@@ -62,7 +62,7 @@ def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -
         (wire.X_ERROR_MESSAGE, header_safe(message)),
         (wire.GRPC_STATUS_DETAILS, _details(kind, message, wait)),
     ]
-    if wait is not None and kind.tells_retry_after:
+    if wait is not None and kind.sends_retry_after:
         entries.append((wire.RETRY_AFTER_MS, str(max(1, round(wait * 1000)))))
     if kind.pushed_back:
         entries.append((wire.GRPC_RETRY_PUSHBACK, "-1"))

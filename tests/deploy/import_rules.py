@@ -1,7 +1,6 @@
-"""Who may import whom, and what a module may do when it is imported: the rules of the house, read from the syntax.
+"""The import rules of the repository, checked on the syntax trees: nothing is imported or run.
 
-Nothing is imported or run here. `violations` takes the sources of all modules by dotted name, so that the tests can
-show it small trees that break each rule.
+`violations` takes the sources of all modules by dotted name, so that tests can pass small trees that break a rule.
 """
 
 from __future__ import annotations
@@ -11,20 +10,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("protos", "stt_client", "gateway", "stt_server")
-ENTRY_POINTS = ("stt_server.primary", "stt_server.fallback", "stt_server.testing.scripted_service")
-"""The only modules of the services that may join them with the gateway."""
+SERVICES = ("protos", "stt_client", "gateway", "stt_server")
+PACKAGES = (*SERVICES, "buildscripts", "tests")
+ENTRY_POINTS = ("stt_server.primary", "stt_server.fallback", "stt_server.testing")
+"""The modules of `stt_server` that may import the gateway."""
 
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "protos": (),
     "stt_client": ("protos",),
     "gateway": ("stt_client", "protos"),
     "stt_server": ("protos",),
+    "buildscripts": SERVICES,
+    "tests": SERVICES,
 }
-"""Beside itself."""
+"""Package -> the other packages that it may import."""
 
-LOWEST = ("stt_server.audio", "stt_server.engine", "stt_server.streaming", "stt_server.routing")
-TRANSPORT = (
+TESTS_OF_BUILDSCRIPTS = ("tests.buildscripts",)
+"""The only tests that may import `buildscripts`."""
+
+TESTING = ("stt_server.testing",)
+"""Scripted models and process launchers, for tests and buildscripts. The services don't import them."""
+
+TRANSPORT_FREE = ("stt_server.audio", "stt_server.engine", "stt_server.streaming", "stt_server.routing")
+NOT_IN_TRANSPORT_FREE = (
     "grpc",
     "grpc_health",
     "grpc_reflection",
@@ -32,14 +40,28 @@ TRANSPORT = (
     "google.protobuf",
     "google.rpc",
     "protos",
+    "prometheus_client",
 )
-NOT_IN_LOWEST = (*TRANSPORT, "prometheus_client")
-MAY_NOT_IMPORT: Mapping[str, tuple[str, ...]] = {
-    **{low: ("stt_server.streaming", "stt_server.pipeline", "stt_server.rpc") for low in LOWEST},
-    "stt_server.streaming": ("stt_server.rpc",),
-    "stt_server.pipeline": ("stt_server.streaming", "stt_server.rpc"),
-}
-"""The one direction of flow: rpc -> streaming -> pipeline -> audio, engine, routing."""
+"""Unknown to `TRANSPORT_FREE`, directly or through other modules."""
+
+FLOW = "rpc -> streaming -> pipeline -> cascade, admission, audio, engine, routing"
+WIRING = ("stt_server.app", "stt_server.backend", "stt_server.lifecycle")
+LAYERS: tuple[tuple[str, ...], ...] = (
+    (
+        "stt_server.cascade",
+        "stt_server.admission",
+        "stt_server.audio",
+        "stt_server.engine",
+        "stt_server.routing",
+        "stt_server.request",
+    ),
+    ("stt_server.pipeline",),
+    ("stt_server.streaming",),
+    ("stt_server.rpc",),
+)
+"""Lowest first. A layer imports none above it, nor the wiring; only `rpc` knows the service's readiness."""
+
+RPC_MAY_IMPORT = ("stt_server.lifecycle.readiness",)
 
 NOT_AT_IMPORT = (
     "logging.basicConfig",
@@ -64,9 +86,10 @@ NOT_AT_IMPORT = (
     "open",
     "print",
 )
-"""What no module may touch while it is imported: a call of these, or of anything below them."""
+"""Functions that no module may call at import, nor anything below them."""
+
 READ_AT_IMPORT = ("os.environ",)
-"""Of those, what is an effect even without a call."""
+"""The ones that are an effect even without a call."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +99,14 @@ class Module:
     is_package: bool
 
     def package(self, level: int) -> str:
-        """What `from . import` (level 1) or `from .. import` (level 2) is relative to."""
+        """The package that `from . import` (level 1) or `from .. import` (level 2) is relative to."""
         parts = self.name.split(".")
         up = level - 1 if self.is_package else level
         return ".".join(parts[: len(parts) - up])
 
 
 def sources(root: Path) -> dict[str, tuple[str, bool]]:
-    """Dotted name -> text and whether it is a package, of every module of ours below `root`."""
+    """Source text, and whether it is a package, of every module below `root`, by dotted name."""
     found = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
@@ -95,13 +118,13 @@ def sources(root: Path) -> dict[str, tuple[str, bool]]:
 
 
 def violations(texts: Mapping[str, tuple[str, bool]]) -> list[str]:
-    """One line per broken rule, sorted; empty: the house is in order."""
+    """One line for each broken rule, sorted."""
     modules = {name: Module(name, ast.parse(text), package) for name, (text, package) in texts.items()}
     imports = {name: _imports(module, modules) for name, module in modules.items()}
     found = [line for name in modules for line in _direction(name, imports[name])]
-    found += [line for name in modules if _within(name, LOWEST) for line in _purity(name, imports)]
-    found += [line for module in modules.values() for line in _effects(module)]
+    found += [line for name in modules if _within(name, TRANSPORT_FREE) for line in _transport(name, imports)]
     found += _circles(imports)
+    found += [line for name, module in modules.items() if _within(name, SERVICES) for line in _effects(module)]
     return sorted(set(found))
 
 
@@ -110,11 +133,14 @@ def _within(name: str, roots: tuple[str, ...]) -> bool:
 
 
 def _imports(module: Module, modules: Mapping[str, Module]) -> set[str]:
-    """Every module that `module` imports, at its top or inside a function; not those only for type checkers."""
+    """All modules that `module` imports, also inside functions.
+
+    Imports under TYPE_CHECKING count only for transport-free modules.
+    """
     for_types = {id(node) for guard in ast.walk(module.tree) if _is_type_checking(guard) for node in ast.walk(guard)}
     found = set()
     for node in ast.walk(module.tree):
-        if id(node) in for_types and not _within(module.name, LOWEST):
+        if id(node) in for_types and not _within(module.name, TRANSPORT_FREE):
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -122,7 +148,7 @@ def _imports(module: Module, modules: Mapping[str, Module]) -> set[str]:
             base = _base(module, node)
             for alias in node.names:
                 name = f"{base}.{alias.name}"
-                # `from package import module` names a module of ours, `from package import thing` doesn't.
+                # `from package import x` may name a module or a member of the package.
                 found.add(name if name in modules or base in ("google", "grpc") else base)
     return found
 
@@ -143,26 +169,43 @@ def _is_type_checking(node: ast.AST) -> bool:
 def _direction(name: str, imported: set[str]) -> Iterator[str]:
     package = name.partition(".")[0]
     for other in sorted(imported):
-        root = other.partition(".")[0]
-        joins = name in ENTRY_POINTS and root == "gateway"
-        if root in PACKAGES and root not in (package, *MAY_IMPORT[package]) and not joins:
-            yield f"{name} imports {other}: {package} may not import {root}"
-        for low, forbidden in MAY_NOT_IMPORT.items():
-            if _within(name, (low,)) and _within(other, forbidden):
-                yield f"{name} imports {other}: the flow is rpc -> streaming -> pipeline -> audio, engine, routing"
+        if not _may_import_package(name, other):
+            yield f"{name} imports {other}: {package} may not import {other.partition('.')[0]}"
+        if _within(other, TESTING) and _within(name, SERVICES) and not _within(name, TESTING):
+            yield f"{name} imports {other}: services don't import stt_server.testing"
+        if _against_flow(name, other):
+            yield f"{name} imports {other}: the flow is {FLOW}"
 
 
-def _purity(name: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
-    """What the lowest layer must not know, by whatever way it comes to know it."""
-    way: dict[str, str] = {name: name}
+def _may_import_package(name: str, other: str) -> bool:
+    package, root = name.partition(".")[0], other.partition(".")[0]
+    if root not in PACKAGES or root == package or root in MAY_IMPORT[package]:
+        return True
+    if root == "gateway":
+        return _within(name, ENTRY_POINTS)
+    return root == "buildscripts" and _within(name, TESTS_OF_BUILDSCRIPTS)
+
+
+def _against_flow(name: str, other: str) -> bool:
+    for height, layer in enumerate(LAYERS):
+        if _within(name, layer):
+            above = tuple(root for upper in LAYERS[height + 1 :] for root in upper)
+            allowed = RPC_MAY_IMPORT if not above else ()
+            return _within(other, (*above, *WIRING)) and not _within(other, allowed)
+    return False
+
+
+def _transport(name: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
+    """What of the transport a module knows, directly or through others."""
+    path: dict[str, str] = {name: name}
     waiting = [name]
     while waiting:
         current = waiting.pop()
         for other in sorted(imports.get(current, ())):
-            if _within(other, NOT_IN_LOWEST):
-                yield f"{name} knows {other} (through {way[current]})"
-            elif other not in way:
-                way[other] = f"{way[current]} -> {other}"
+            if _within(other, NOT_IN_TRANSPORT_FREE):
+                yield f"{name} knows {other} (through {path[current]})"
+            elif other not in path:
+                path[other] = f"{path[current]} -> {other}"
                 waiting.append(other)
 
 
@@ -200,7 +243,7 @@ def _effects(module: Module) -> Iterator[str]:
 
 
 def _names(module: Module) -> dict[str, str]:
-    """What each imported name stands for: `Counter` -> `prometheus_client.Counter`."""
+    """Imported name -> dotted name: `Counter` -> `prometheus_client.Counter`."""
     names = {}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
@@ -215,7 +258,7 @@ def _names(module: Module) -> dict[str, str]:
 
 
 def _resolve(node: ast.AST, names: Mapping[str, str]) -> str:
-    """The dotted name that an expression stands for; empty for anything else."""
+    """Dotted name of an expression; empty if it is none."""
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
     if isinstance(node, ast.Attribute):
@@ -225,7 +268,7 @@ def _resolve(node: ast.AST, names: Mapping[str, str]) -> str:
 
 
 def _run_at_import(node: ast.AST) -> Iterator[ast.Call | ast.Attribute | ast.Name]:
-    """The calls and names that are evaluated when the module is: not the bodies of functions, nor the main guard."""
+    """Calls and names that are evaluated at import: not in the bodies of functions, nor under the main guard."""
     for child in _evaluated(node):
         if isinstance(child, (ast.Call, ast.Attribute, ast.Name)):
             yield child

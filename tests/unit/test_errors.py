@@ -42,7 +42,7 @@ def test_error_row_is_complete(type_: str) -> None:
     assert 400 <= kind.http < 600
     assert (kind.retry == "no") == (kind.retry_after_s is None)
     assert kind.retry_after_s is None or kind.retry_after_s > 0
-    assert kind.tells_retry_after <= (kind.retry != "no")
+    assert kind.sends_retry_after <= (kind.retry != "no")
     assert kind.pushed_back <= (kind.status == "UNAVAILABLE"), "gRPC retries no other status"
     for text in (kind.advice, kind.operator):
         assert text.isascii() and text.endswith(".") and "|" not in text and "\n" not in text
@@ -69,7 +69,7 @@ def test_services_raise_exactly_their_rows() -> None:
 def test_trailers_match_the_row(kind: ErrorKind) -> None:
     trailers = dict(error_metadata(kind, "advice", None))
     assert (trailers["x-error-type"], trailers["x-error-message"]) == (kind.type, "advice")
-    wait = str(round(kind.retry_after_s * 1000)) if kind.retry_after_s and kind.tells_retry_after else None
+    wait = str(round(kind.retry_after_s * 1000)) if kind.retry_after_s and kind.sends_retry_after else None
     assert trailers.get("retry-after-ms") == wait
     assert trailers.get("grpc-retry-pushback-ms") == ("-1" if kind.pushed_back else None)
 

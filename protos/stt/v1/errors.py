@@ -1,8 +1,7 @@
-"""The error table: the one mapping from what happened to a gRPC status and an HTTP code, and what to do about it.
+"""The error table: gRPC status, HTTP code, retry advice and documentation of every error type.
 
-Services raise by type, the gateway answers by type, clients choose by type; all three read this table, and so does
-docs/errors.md, which `buildscripts/errors` writes from it. Statuses are names, not `grpc.StatusCode`, so that code
-which knows no gRPC can read it as well.
+Services, gateway and clients use this one table; `buildscripts/errors` generates docs/errors.md from it. Statuses are
+names rather than `grpc.StatusCode`, for code that doesn't import gRPC.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 ERROR_DOMAIN = "stt.v1"
-"""The `domain` of every `google.rpc.ErrorInfo` that a service attaches."""
+"""`domain` of every `google.rpc.ErrorInfo`."""
 
 MAX_MESSAGE_BYTES = 256
-"""An error message is printable ASCII and at most this long: it travels in a header."""
+"""Longest error message, which is sent in a header as printable ASCII."""
 
 Retry = Literal["no", "after", "elsewhere"]
-"""`no`: the same request fails again. `after`: once the wait is over. `elsewhere`: at once with another service of the
-same kind, which may well answer; with the same one once the wait is over."""
+"""`no`: the same request fails again. `after`: retry after the wait. `elsewhere`: retry at once on another service of
+the same kind, or after the wait on the same one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +26,26 @@ class ErrorKind:
     """One row of the table."""
 
     type: str
-    """What callers see in `X-Error-Type`."""
+    """Value of `X-Error-Type`."""
     status: str
-    """Name of the gRPC status; empty where only the gateway can say it."""
+    """Name of the gRPC status; empty if only the gateway sends this type."""
     http: int
     """HTTP status code; 499 appears in logs only."""
     retry: Retry = "no"
-    """Whether trying again helps."""
+    """Whether and where retrying helps."""
     retry_after_s: float | None = None
-    """Where retrying helps: seconds to wait unless the service knows better."""
+    """Seconds to wait before a retry unless the service computes a better value; None if retrying doesn't help."""
     pushed_back: bool = False
-    """A caller's library must not try again by itself, so the trailer `grpc-retry-pushback-ms: -1` tells it: a busy
-    service would get its load twice, and a failed fallback has been tried again already, by the primary."""
+    """Send the trailer `grpc-retry-pushback-ms: -1`, so that gRPC doesn't retry by itself: it would double the load of
+    a busy service, and the primary has already retried a failed fallback."""
     advice: str
-    """What the caller can do about it."""
+    """What the caller can do."""
     operator: str
-    """What the operator looks at."""
+    """What the operator should look at."""
 
     @property
-    def tells_retry_after(self) -> bool:
-        """Whether the answer says how long to wait: in `Retry-After`, or in the trailer `retry-after-ms`."""
+    def sends_retry_after(self) -> bool:
+        """Whether responses carry `Retry-After`, or the trailer `retry-after-ms`."""
         return self.http in (429, 503)
 
 
@@ -56,7 +55,7 @@ _ROWS = (
         status="UNAUTHENTICATED",
         http=401,
         advice="Send 'Authorization: Bearer KEY' with one of API_KEYS.",
-        operator="Many at once: a rotation that took a key out of API_KEYS too early, or someone trying keys.",
+        operator="Many at once: a key was removed from API_KEYS too early, or someone is guessing keys.",
     ),
     ErrorKind(
         type="rate_limited",
@@ -64,43 +63,43 @@ _ROWS = (
         http=429,
         retry="after",
         retry_after_s=1.0,
-        advice="Wait for Retry-After, or ask for a higher RATE_LIMIT_RPS.",
-        operator="stt_key_requests_total says whose key. Raise RATE_LIMIT_RPS and RATE_LIMIT_BURST if there is room.",
+        advice="Wait for Retry-After, or request a higher RATE_LIMIT_RPS.",
+        operator="stt_key_requests_total shows which key. With capacity left, raise RATE_LIMIT_RPS and _BURST.",
     ),
     ErrorKind(
         type="payload_too_large",
         status="RESOURCE_EXHAUSTED",
         http=413,
         advice="Send a shorter or more compressed recording.",
-        operator="MAX_UPLOAD_MB, which protects latency; primary and fallback should have the same.",
+        operator="MAX_UPLOAD_MB, which protects latency; set the same value on primary and fallback.",
     ),
     ErrorKind(
         type="audio_too_long",
         status="INVALID_ARGUMENT",
         http=413,
         advice="Split the recording; MAX_AUDIO_SECONDS is the limit.",
-        operator="MAX_AUDIO_SECONDS; primary and fallback should have the same.",
+        operator="MAX_AUDIO_SECONDS; set the same value on primary and fallback.",
     ),
     ErrorKind(
         type="empty_audio",
         status="INVALID_ARGUMENT",
         http=400,
         advice="Send a recording with at least one sample.",
-        operator="Nothing; many from one key: that caller's recorder or form is broken.",
+        operator="Nothing. Many from one key: that caller's recorder or form is broken.",
     ),
     ErrorKind(
         type="unsupported_audio",
         status="INVALID_ARGUMENT",
         http=415,
         advice="Send WAV, FLAC, MP3, Ogg/Opus, M4A or WebM.",
-        operator="Nothing; many from one key: its caller sends another container, or is up to no good.",
+        operator="Nothing. Many from one key: that caller sends another container, or probes the service.",
     ),
     ErrorKind(
         type="invalid_argument",
         status="INVALID_ARGUMENT",
         http=400,
         advice="Correct the option that the message names.",
-        operator="Nothing; after an update of a client, compare what it sends with /openapi.json.",
+        operator="Nothing. After an update of a client, compare its requests with /openapi.json.",
     ),
     ErrorKind(
         type="overloaded",
@@ -109,22 +108,22 @@ _ROWS = (
         retry="elsewhere",
         retry_after_s=1.0,
         pushed_back=True,
-        advice="Try again after Retry-After, or another service.",
-        operator="stt_queue_depth and stt_queue_wait_seconds: more comes than fits. Add a primary; leave MAX_QUEUE.",
+        advice="Retry after Retry-After, or use another service.",
+        operator="stt_queue_depth and stt_queue_wait_seconds: load exceeds capacity. Add a primary; keep MAX_QUEUE.",
     ),
     ErrorKind(
         type="deadline_exceeded",
         status="DEADLINE_EXCEEDED",
         http=504,
         advice="Allow more time, or send shorter recordings.",
-        operator="Which of the X-...-ms times is the largest: queue, inference, fallback; or callers allow too little.",
+        operator="The largest of the X-...-ms times: queue, inference or fallback; or callers allow too little time.",
     ),
     ErrorKind(
         type="cancelled",
         status="CANCELLED",
         http=499,
-        advice="The caller went away; nothing to do.",
-        operator="Nothing; many at once: callers give up on a slow service before its deadline does.",
+        advice="The caller disconnected; nothing to do.",
+        operator="Nothing. Many at once: callers give up on a slow service before their deadline.",
     ),
     ErrorKind(
         type="fallback_failed",
@@ -133,8 +132,8 @@ _ROWS = (
         retry="after",
         retry_after_s=1.0,
         pushed_back=True,
-        advice="Try again in a moment; X-Fallback-Error says why it was.",
-        operator="X-Fallback-Error, in the table below. Meanwhile FALLBACK_ON_ERROR=degrade gives the primary's text.",
+        advice="Retry in a moment; X-Fallback-Error gives the reason.",
+        operator="X-Fallback-Error, in the table below. FALLBACK_ON_ERROR=degrade returns the primary's text.",
     ),
     ErrorKind(
         type="not_ready",
@@ -142,8 +141,8 @@ _ROWS = (
         http=503,
         retry="elsewhere",
         retry_after_s=1.0,
-        advice="The service is starting or stopping: try another, or this one after Retry-After.",
-        operator="For longer than a start takes: the service's log, its model folder and its health.",
+        advice="The service is starting or stopping: use another one, or retry after Retry-After.",
+        operator="If it lasts longer than a start: the service's log, its model folder and its health.",
     ),
     ErrorKind(
         type="out_of_memory",
@@ -152,8 +151,8 @@ _ROWS = (
         retry="elsewhere",
         retry_after_s=1.0,
         pushed_back=True,
-        advice="Try again after Retry-After, or another service.",
-        operator="stt_gpu_mem_used_mb, and who else is on the GPU; then MAX_CONCURRENCY and MAX_BATCH_SIZE.",
+        advice="Retry after Retry-After, or use another service.",
+        operator="stt_gpu_mem_used_mb and other processes on the GPU; then MAX_CONCURRENCY and MAX_BATCH_SIZE.",
     ),
     ErrorKind(
         type="internal",
@@ -168,8 +167,8 @@ _ROWS = (
         http=502,
         retry="elsewhere",
         retry_after_s=1.0,
-        advice="Try again in a moment, or another gateway.",
-        operator="Whether the service runs, where the gateway's --target leads, and TLS on both sides.",
+        advice="Retry in a moment, or use another gateway.",
+        operator="Whether the service runs, the gateway's --target, and TLS on both sides.",
     ),
 )
 
@@ -195,99 +194,99 @@ FallbackCode = Literal[
     "invalid_answer",
     "internal",
 ]
-"""A value of `X-Fallback-Error`; there are no others."""
+"""All values of `X-Fallback-Error`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FallbackKind:
-    """Why the fallback was wanted and did not answer."""
+    """A reason why the fallback was needed and gave no answer."""
 
     code: FallbackCode
-    """What callers see in `X-Fallback-Error`."""
+    """Value of `X-Fallback-Error`."""
     meaning: str
-    """What happened between the two."""
+    """What happened between primary and fallback."""
     operator: str
-    """What to do about it."""
+    """What the operator should do."""
 
 
-_CONTENT = "The primary took the request and the fallback did not: the two are of different versions. Update both."
+_CONTENT = "The primary accepted the request and the fallback did not: their versions differ. Update both."
 
 _FALLBACK_ROWS = (
     FallbackKind(
         code="unavailable",
-        meaning="Nobody answers at FALLBACK_URL, or who answered hung up.",
-        operator="Whether the fallback runs, its port 50052, the name, network policies, TLS on both sides.",
+        meaning="FALLBACK_URL is unreachable, or the connection was lost.",
+        operator="Whether the fallback runs; its port 50052, DNS name, network policies, TLS on both sides.",
     ),
     FallbackKind(
         code="deadline_exceeded",
-        meaning="It did not answer within FALLBACK_TIMEOUT_S, or within what was left of the caller's time.",
-        operator="The fallback's own queue and inference times; an ingress or a caller that allows too little.",
+        meaning="No answer within FALLBACK_TIMEOUT_S, or within what was left of the caller's deadline.",
+        operator="The fallback's queue and inference times; an ingress or a caller that allows too little time.",
     ),
     FallbackKind(
         code="rate_limited",
-        meaning="The bucket of the primary's key is empty.",
-        operator="Raise RATE_LIMIT_RPS and RATE_LIMIT_BURST of the fallback, or have fewer requests fall back.",
+        meaning="The rate limit of the primary's key is exceeded.",
+        operator="Raise RATE_LIMIT_RPS and RATE_LIMIT_BURST of the fallback, or escalate fewer requests.",
     ),
     FallbackKind(
         code="unauthenticated",
         meaning="FALLBACK_API_KEY is not among the fallback's API_KEYS.",
-        operator="A rotation that went halfway: put the key back into the fallback's list.",
+        operator="A half-finished key rotation: add the key to the fallback's list again.",
     ),
     FallbackKind(
         code="circuit_open",
-        meaning="It is away, or failed again and again, so it is not asked until it is back.",
-        operator="The primary's log lines on the circuit to the fallback say why; it closes by itself.",
+        meaning="The fallback is down or failed repeatedly; it is not called until it recovers.",
+        operator="The primary logs the reason (circuit to the fallback); the circuit closes by itself.",
     ),
     FallbackKind(
         code="overloaded",
-        meaning="Its queue is full.",
-        operator="Add a fallback, or have fewer requests fall back.",
+        meaning="The fallback's queue is full.",
+        operator="Add a fallback, or escalate fewer requests.",
     ),
     FallbackKind(
         code="not_ready",
-        meaning="It is starting or stopping.",
-        operator="For longer than a start takes: the fallback's log and its model folder.",
+        meaning="The fallback is starting or stopping.",
+        operator="If it lasts longer than a start: the fallback's log and its model folder.",
     ),
     FallbackKind(
         code="out_of_memory",
-        meaning="Its device has no memory left for the request.",
-        operator="The fallback's MAX_CONCURRENCY and MAX_BATCH_SIZE, and who else is on its GPU.",
+        meaning="The fallback's device has no memory left for the request.",
+        operator="The fallback's MAX_CONCURRENCY and MAX_BATCH_SIZE, and other processes on its GPU.",
     ),
     FallbackKind(
         code="payload_too_large",
-        meaning="Its MAX_UPLOAD_MB is below the primary's.",
+        meaning="The fallback's MAX_UPLOAD_MB is below the primary's.",
         operator="Make the two equal.",
     ),
     FallbackKind(
         code="audio_too_long",
-        meaning="Its MAX_AUDIO_SECONDS is below the primary's.",
+        meaning="The fallback's MAX_AUDIO_SECONDS is below the primary's.",
         operator="Make the two equal.",
     ),
-    FallbackKind(code="empty_audio", meaning="It finds no samples.", operator=_CONTENT),
-    FallbackKind(code="unsupported_audio", meaning="It can't read the recording.", operator=_CONTENT),
+    FallbackKind(code="empty_audio", meaning="The fallback found no samples.", operator=_CONTENT),
+    FallbackKind(code="unsupported_audio", meaning="The fallback can't decode the recording.", operator=_CONTENT),
     FallbackKind(
         code="invalid_argument",
-        meaning="It doesn't take one of the options, such as a language that its model lacks.",
-        operator="Whether its model is multilingual, and whether both services are of the same version.",
+        meaning="The fallback rejects an option, such as a language that its model lacks.",
+        operator="Whether its model is multilingual, and whether both services have the same version.",
     ),
     FallbackKind(
         code="fallback_failed",
-        meaning="It has a fallback itself, which failed.",
-        operator="FALLBACK_URL leads to a primary: correct the address.",
+        meaning="The service at FALLBACK_URL has a fallback of its own, which failed.",
+        operator="FALLBACK_URL points to a primary: correct the address.",
     ),
     FallbackKind(
         code="unimplemented",
-        meaning="Who answers at FALLBACK_URL is no speech service.",
-        operator="FALLBACK_URL leads to something else: correct the address.",
+        meaning="FALLBACK_URL is not a speech service.",
+        operator="FALLBACK_URL points to another kind of server: correct the address.",
     ),
     FallbackKind(
         code="invalid_answer",
-        meaning="It answered what no service of ours can: no model's name, impossible numbers, megabytes of text.",
-        operator="Whether FALLBACK_URL leads to a fallback, and whether both services are of the same version.",
+        meaning="The answer is not valid: no model name, numbers out of range, megabytes of text.",
+        operator="Whether FALLBACK_URL points to a fallback, and whether both services have the same version.",
     ),
     FallbackKind(
         code="internal",
-        meaning="It failed, or its answer could not be understood.",
+        meaning="The fallback failed, or its error is of an unknown type.",
         operator="The fallback's log has the traceback, under the request's id.",
     ),
 )
@@ -306,12 +305,12 @@ _BY_BARE_STATUS = {
 
 _FALLBACK_OF_TYPE = {
     "upstream_unavailable": "unavailable",
-    "cancelled": "unavailable",  # the primary still waits, so the fallback let go: a restart
+    "cancelled": "unavailable",  # not by the primary, which still waits: the fallback is restarting
 }
 
 
 def type_of_bare_status(status: str) -> str:
-    """The type of an error that came without `x-error-type`: from the transport, or from another server.
+    """Type of an error without `x-error-type`: from the transport, or from another server.
 
     Args:
         status: name of a gRPC status, such as `"UNAVAILABLE"`.
@@ -319,20 +318,20 @@ def type_of_bare_status(status: str) -> str:
     return _BY_BARE_STATUS.get(status, "internal")
 
 
-def fallback_code_of(status: str, said: str = "") -> FallbackCode:
-    """What goes into `X-Fallback-Error` for a call of the fallback that failed.
+def fallback_code_of(status: str, error_type: str = "") -> FallbackCode:
+    """`X-Fallback-Error` of a failed call to the fallback.
 
     Args:
         status: name of the gRPC status.
-        said: the trailer `x-error-type`; empty where there was none. A type that the table lacks counts as none.
+        error_type: the trailer `x-error-type`; empty without one. Unknown types are ignored.
     """
     if status == "UNIMPLEMENTED":
         return "unimplemented"
-    type_ = said if said in ERRORS else type_of_bare_status(status)
+    type_ = error_type if error_type in ERRORS else type_of_bare_status(status)
     return FALLBACK_CODES[_FALLBACK_OF_TYPE.get(type_, type_)].code
 
 
 def header_safe(message: str) -> str:
-    """`message` as a header can carry it: printable ASCII, `?` for the rest, at most `MAX_MESSAGE_BYTES` long."""
+    """`message` as printable ASCII, with `?` for other characters, cut to `MAX_MESSAGE_BYTES`."""
     printable = "".join(c if " " <= c <= "~" else " " if c.isspace() else "?" for c in message)
     return printable.strip()[:MAX_MESSAGE_BYTES]
