@@ -1,4 +1,4 @@
-"""The HTTP side as one ASGI app: routes, middleware, handlers."""
+"""The gateway as an ASGI app: routes, middleware, exception handlers."""
 
 from __future__ import annotations
 
@@ -10,55 +10,51 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.http.access_log import AccessLog
-from gateway.http.drain import Drain
-from gateway.http.early_refusal import Door
-from gateway.http.errors import CatchAll, Refusal, on_http_exception, on_refusal, on_stt_error
-from gateway.http.headers import EXPOSED, RequestIds
-from gateway.http.uploads import Uploads
+from gateway.http.drain import DrainBody
+from gateway.http.errors import CatchAll, Refusal, handle_http_exception, handle_refusal, handle_stt_error
+from gateway.http.head_check import HeadCheck
+from gateway.http.headers import EXPOSED_HEADERS, RequestIds
+from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
-from gateway.live.page import page_router
 from gateway.options import GatewayOptions
+from gateway.pages import pages_router
 from gateway.rest import openapi
-from gateway.rest.docs import docs_router
-from gateway.rest.routes import build_router
+from gateway.rest.routes import rest_router
 from stt_client import SttClient
 from stt_client.errors import SttError
 
 
 def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Event) -> FastAPI:
-    """The gateway in front of the service that `client` reaches.
-
-    The caller opens and closes the client; the app only uses it.
+    """Build the app in front of the service that `client` is connected to. The caller owns the client.
 
     Args:
-        stopping: set once the gateway stops, for streams, which would not end by themselves.
+        stopping: set when the gateway stops, which ends live streams.
     """
-    uploads = Uploads()
+    uploads = UploadBudget()
     app = FastAPI(
         title="Speech to text",
         description=openapi.DESCRIPTION,
         version=openapi.VERSION,
-        docs_url=None,  # FastAPI's own page loads its scripts from another host
+        docs_url=None,  # FastAPI's page loads its scripts from another host
         redoc_url=None,
         redirect_slashes=False,
         middleware=_middleware(options, uploads),
         exception_handlers={
-            Refusal: on_refusal,
-            SttError: on_stt_error,
-            HTTPException: on_http_exception,
+            Refusal: handle_refusal,
+            SttError: handle_stt_error,
+            HTTPException: handle_http_exception,
         },
     )
-    app.include_router(build_router(client, options, uploads))
+    app.include_router(rest_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
-    app.include_router(docs_router())
-    app.include_router(page_router())
+    app.include_router(pages_router())
     return app
 
 
-def _middleware(options: GatewayOptions, uploads: Uploads) -> list[Middleware]:
-    """From the outermost in."""
+def _middleware(options: GatewayOptions, uploads: UploadBudget) -> list[Middleware]:
+    """Middleware, outermost first."""
     log = Middleware(AccessLog, service_logs_here=options.service_logs_here)
-    chain = [Middleware(RequestIds), log, Middleware(Drain), Middleware(Door, uploads=uploads)]
+    chain = [Middleware(RequestIds), log, Middleware(DrainBody), Middleware(HeadCheck, uploads=uploads)]
     if options.cors_origins:
         chain.append(
             Middleware(
@@ -66,7 +62,7 @@ def _middleware(options: GatewayOptions, uploads: Uploads) -> list[Middleware]:
                 allow_origins=options.cors_origins,
                 allow_methods=("GET", "POST"),
                 allow_headers=("Authorization", "Content-Type", "X-Req-Id", "X-Timeout-Ms"),
-                expose_headers=EXPOSED,
+                expose_headers=EXPOSED_HEADERS,
             )
         )
     return [*chain, Middleware(CatchAll)]

@@ -1,4 +1,4 @@
-"""The gateway inside a service's own process."""
+"""The gateway inside a service's process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.options import GatewayOptions, HttpTls
 
 
 class HttpSettings(Protocol):
-    """What a service's configuration says of its HTTP side."""
+    """Settings of a service that concern HTTP; docs/configuration.md has the keys of the same names."""
 
     @property
     def host(self) -> str: ...
@@ -32,7 +32,7 @@ class HttpSettings(Protocol):
 
 
 def make_gateway(target: str, settings: HttpSettings) -> GatewayServer:
-    """The gateway in front of the service at `target`, listening where its settings say."""
+    """Build the gateway of the service at `target`, with the host and port of its settings."""
     return GatewayServer(
         GatewayOptions(
             target=target,

@@ -1,4 +1,4 @@
-"""What a gateway is told when it is built."""
+"""Options of a gateway."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from stt_client import Tls
 
 @dataclass(frozen=True)
 class HttpTls:
-    """Certificate of the HTTP side. PEM files."""
+    """PEM files for HTTPS."""
 
     cert: Path
     key: Path
     client_ca: Path | None = None
-    """Set: callers must show a certificate that this CA signed."""
+    """If set, callers must present a certificate signed by this CA."""
 
 
 @dataclass(frozen=True)
 class GatewayOptions:
     target: str
-    """Where the service is: `host:port`, `unix:/path` or another gRPC target."""
+    """gRPC target of the service: `host:port`, `unix:/path`, `dns:///name:port`, ..."""
     host: str = "0.0.0.0"
     port: int = 8081
-    """0 takes a free one."""
+    """0: a free port."""
     tls: Tls | None = None
     """TLS to the service; None: plain text."""
     http_tls: HttpTls | None = None
     """TLS for callers; None: plain HTTP."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call; empty: pages of the same origin only."""
+    """Origins whose pages may call. Empty: only pages of the same origin."""
     body_timeout_s: float = 30.0
-    """Seconds that a body may stand still, and that one of a few bytes may take in all; see `body.Patience`."""
+    """Longest pause in a request body, in seconds; see `uploads.BodyDeadline`."""
     default_timeout_s: float = 3600.0
-    """Seconds that the service has for an answer unless `X-Timeout-Ms` says otherwise."""
+    """Deadline of a transcription in seconds, unless `X-Timeout-Ms` sets a shorter one."""
     service_logs_here: bool = False
-    """The service shares this process and its log: what it has told of there isn't told again."""
+    """The service writes to the same log, so requests that it logs are not logged again."""

@@ -178,7 +178,7 @@ class Service:
         timeout_s = self.settings.drain_timeout_s
         deadline = time.monotonic() + timeout_s
         if self._gateway is not None:
-            self._gateway.take_leave()
+            self._gateway.announce_shutdown()
         if self.readiness.ready:
             await asyncio.sleep(timeout_s * NOTICE_SHARE)
         self.readiness.state = "stopping"
@@ -208,7 +208,7 @@ class Service:
         self.instruments.apply(settings)
         self._streams.limit = settings.max_streams
         if self._backend is not None:
-            self._backend.follow(settings, route)
+            self._backend.apply(settings, route)
 
     def renew_certificate(self, pems: ServerPems) -> bool:
         """Use `pems` for new connections, over HTTP and gRPC. Returns whether they differ from the current ones.

@@ -103,7 +103,7 @@ class Backend:
         self.pipeline, live = self._pipelines(settings, route)
         self.live = StreamBackend(live, self.batcher, self.gate)
 
-    def follow(self, settings: Settings, route: FallbackRoute | None) -> None:
+    def apply(self, settings: Settings, route: FallbackRoute | None) -> None:
         """Apply changed settings to new requests and utterances; work in progress keeps the old ones."""
         self.gate.set_max_queue(settings.max_queue)
         self.pipeline, self.live.pipeline = self._pipelines(settings, route)

@@ -1,4 +1,4 @@
-"""One line a request."""
+"""Access log: one line for each request and each WebSocket."""
 
 from __future__ import annotations
 
@@ -9,127 +9,132 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.http.headers import request_id_in
+from gateway.http.headers import request_id_of
 from protos.stt.v1.errors import header_safe
 
 logger = logging.getLogger("gateway.access")
 
-CLIENT_GONE = 499
-"""Logged, never sent: the caller closed the connection before the answer."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status that is logged, never sent: the caller closed the connection before the response."""
+
+
+def set_error(scope: Scope, type_: str, message: str) -> None:
+    """Have the line of a WebSocket say why it failed. Responses say so by their headers."""
+    scope["state"]["error"] = {"error_type": type_, "error_message": message}
+
+
+def set_logged_by_service(scope: Scope, logged: bool = True) -> None:
+    """State whether the service has a log line of its own for a WebSocket."""
+    scope["state"]["logged_by_service"] = logged
 
 
 class AccessLog:
-    """Logs method, path, status, seconds and bytes; never a key, a query or a word of a recording.
+    """Middleware that logs method, path, status, seconds and bytes. It logs no keys, queries or transcripts.
 
-    `bytes` counts the request's body as far as it was read, `bytes_sent` the response's. Probes and scrapes that went
-    well are lines for debugging only.
+    `bytes` is the size of the request body as far as it was read, `bytes_sent` that of the response. Successful GET
+    requests (probes, scrapes) are logged at level DEBUG.
     """
 
     def __init__(self, app: ASGIApp, *, service_logs_here: bool = False) -> None:
         """
         Args:
-            service_logs_here: the service writes to the same log, so a request that it has told of is not told twice.
+            service_logs_here: the service writes to the same log; requests that it logs are logged here at DEBUG.
         """
         self._app = app
         self._service_logs_here = service_logs_here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await self._socket(scope, receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        status, received, sent = CLIENT_GONE, 0, 0
-        told: dict[str, str] = {}
-        told_by_service = False
-
-        async def counted_receive() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message
-
-        async def counted_send(message: Message) -> None:
-            nonlocal status, sent, told_by_service
-            if message["type"] == "http.response.start":
-                headers = Headers(raw=message["headers"])
-                status = message["status"]
-                told.update(_about_error(headers))
-                told_by_service = self._service_logs_here and "x-total-ms" in headers
-            sent += len(message.get("body", b""))
-            await send(message)
-
+        exchange = _Exchange(receive, send) if scope["type"] == "http" else _Socket(receive, send)
         try:
-            await self._app(scope, counted_receive, counted_send)
+            await self._app(scope, exchange.receive, exchange.send)
         finally:
-            routine = scope["method"] == "GET" and status < 400
-            facts = {"method": scope["method"], "status": status, "bytes": received, "bytes_sent": sent, **told}
-            self._tell(scope, started, told_by_service or routine, facts)
+            fields = {"method": scope.get("method", "GET"), **exchange.fields(scope)}
+            logged_elsewhere = self._service_logs_here and exchange.logged_by_service(scope)
+            level = logging.DEBUG if logged_elsewhere or exchange.is_routine(scope) else logging.INFO
+            self._log(level, scope, time.monotonic() - started, fields)
 
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A WebSocket, told once, at its end: status 101 and the code it was closed with, or the refusal's status."""
-        started = time.monotonic()
-        count = _Counted(receive, send)
-        try:
-            await self._app(scope, count.receive, count.send)
-        finally:
-            state = scope["state"]
-            told_by_service = self._service_logs_here and state.get("told_by_service", False)
-            facts = {"method": "GET", **count.facts(), **state.get("told", {})}
-            self._tell(scope, started, told_by_service, facts)
-
-    def _tell(self, scope: Scope, started: float, quietly: bool, facts: Mapping[str, object]) -> None:
-        logger.log(
-            logging.DEBUG if quietly else logging.INFO,
-            "request",
-            extra={
-                "request_id": request_id_in(scope),
-                "path": header_safe(scope["path"]),
-                "seconds": round(time.monotonic() - started, 4),
-                **facts,
-            },
-        )
+    def _log(self, level: int, scope: Scope, seconds: float, fields: Mapping[str, object]) -> None:
+        where = {"request_id": request_id_of(scope), "path": header_safe(scope["path"])}
+        logger.log(level, "request", extra={**where, "seconds": round(seconds, 4), **fields})
 
 
-class _Counted:
-    """What passes through a WebSocket, counted."""
+class _Exchange:
+    """An HTTP request and its response."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self._status: int = CLIENT_GONE
+        self._status = CLIENT_CLOSED_REQUEST
+        self._received = self._sent = 0
+        self._headers = Headers()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += _payload_bytes(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._headers = Headers(raw=message["headers"])
+            self._status = message["status"]
+        self._sent += _payload_bytes(message)
+        await self._send(message)
+
+    def fields(self, scope: Scope) -> dict[str, object]:
+        counts = {"status": self._status, "bytes": self._received, "bytes_sent": self._sent}
+        names = ("error-type", "error-message", "fallback-error")
+        errors = {name.replace("-", "_"): self._headers[f"x-{name}"] for name in names if f"x-{name}" in self._headers}
+        return {**counts, **errors}
+
+    def logged_by_service(self, scope: Scope) -> bool:
+        return "x-total-ms" in self._headers
+
+    def is_routine(self, scope: Scope) -> bool:
+        return scope["method"] == "GET" and self._status < 400
+
+
+class _Socket:
+    """A WebSocket: status 101 and the close code, or the status with which the handshake was rejected."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._status = CLIENT_CLOSED_REQUEST
         self._code: int | None = None
         self._received = self._sent = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._received += _payload(message)
+        self._received += _payload_bytes(message)
         if message["type"] == "websocket.disconnect" and self._code is None:
             self._code = message.get("code")
         return message
 
     async def send(self, message: Message) -> None:
         await self._send(message)
-        self._sent += _payload(message)
+        self._sent += _payload_bytes(message)
         if message["type"] == "websocket.accept":
             self._status = 101
         elif message["type"] == "websocket.http.response.start":
             self._status = message["status"]
         elif message["type"] == "websocket.close":
-            # Before it is accepted, this is a refusal.
+            # A close before the accept rejects the handshake.
             self._status, self._code = (101, message.get("code", 1000)) if self._status == 101 else (403, None)
 
-    def facts(self) -> dict[str, object]:
+    def fields(self, scope: Scope) -> dict[str, object]:
+        counts = {"status": self._status, "bytes": self._received, "bytes_sent": self._sent}
         closed = {"close_code": self._code} if self._status == 101 else {}
-        return {"status": self._status, "bytes": self._received, "bytes_sent": self._sent, **closed}
+        return {**counts, **closed, **scope["state"].get("error", {})}
+
+    def logged_by_service(self, scope: Scope) -> bool:
+        return bool(scope["state"].get("logged_by_service", False))
+
+    def is_routine(self, scope: Scope) -> bool:
+        return False
 
 
-def _payload(message: Message) -> int:
+def _payload_bytes(message: Message) -> int:
     text: str = message.get("text") or ""
     return len(message.get("bytes") or message.get("body") or b"") + len(text.encode())
-
-
-def _about_error(headers: Headers) -> dict[str, str]:
-    names = ("error-type", "error-message", "fallback-error")
-    return {name.replace("-", "_"): headers[f"x-{name}"] for name in names if f"x-{name}" in headers}

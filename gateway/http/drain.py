@@ -1,8 +1,8 @@
-"""Answering before the body is in, so that the caller still sees the answer.
+"""Responding before the request body has arrived, without losing the response.
 
-Closing a socket while bytes of the peer are unread makes the kernel send a reset, and a caller that writes all
-before it reads may lose the response. So the response goes out whole and at once, then what is still coming is
-read and dropped, within bounds, and only then the connection is closed.
+If a socket is closed while bytes from the peer are unread, the kernel sends a reset, and a caller that writes its whole
+request before reading may lose the response. So the response is sent at once, the rest of the body is read and
+dropped within bounds, and then the connection is closed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES = 64 * 1024 * 1024
 DRAIN_S = 5.0
-"""Longest time for all of it, seconds."""
+"""Longest time to drain a body, in seconds."""
 DRAIN_IDLE_S = 1.0
-"""Longest wait for the next bytes, seconds."""
+"""Longest wait for the next bytes, in seconds."""
 
 
-class Drain:
-    """Reads what is left of a body after its response, up to `DRAIN_BYTES` and `DRAIN_S`."""
+class DrainBody:
+    """Middleware that reads the rest of a body after its response, up to `DRAIN_BYTES` and `DRAIN_S`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,21 +39,23 @@ def _has_body(headers: Headers) -> bool:
 
 
 class _Exchange:
+    """One request and its response."""
+
     def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self._all_read = False
-        # Such a caller sends nothing before it is told to, and a final answer tells it not to.
-        self._holding_back = headers.get("expect", "").lower() == "100-continue"
+        self._body_complete = False
+        # A caller that expects 100 sends no body until the app asks for it, and none after a final response.
+        self._awaits_continue = headers.get("expect", "").lower() == "100-continue"
 
     async def receive(self) -> Message:
-        self._holding_back = False
+        self._awaits_continue = False
         message = await self._receive()
         if message["type"] != "http.request" or not message.get("more_body", False):
-            self._all_read = True
+            self._body_complete = True
         return message
 
     async def send(self, message: Message) -> None:
-        if self._all_read:
+        if self._body_complete:
             await self._send(message)
         elif message["type"] == "http.response.start":
             MutableHeaders(scope=message)["Connection"] = "close"
@@ -62,15 +64,15 @@ class _Exchange:
             await self._send(message)
         else:
             await self._send({**message, "more_body": True})
-            if not self._holding_back:
+            if not self._awaits_continue:
                 await self._drain()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drain(self) -> None:
-        left, until = DRAIN_BYTES, time.monotonic() + DRAIN_S
-        while not self._all_read and left > 0 and (rest := until - time.monotonic()) > 0:
+        bytes_left, end = DRAIN_BYTES, time.monotonic() + DRAIN_S
+        while not self._body_complete and bytes_left > 0 and (time_left := end - time.monotonic()) > 0:
             try:
-                message = await asyncio.wait_for(self.receive(), min(rest, DRAIN_IDLE_S))
+                message = await asyncio.wait_for(self.receive(), min(time_left, DRAIN_IDLE_S))
             except asyncio.TimeoutError:
                 return
-            left -= len(message.get("body", b""))
+            bytes_left -= len(message.get("body", b""))

@@ -1,4 +1,4 @@
-"""A multipart form read as it comes in, straight into memory and within bounds."""
+"""Incremental parsing of multipart forms, with bounds on size and number of parts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from gateway.http.errors import Refusal
 
 MAX_FIELD_BYTES = 64 * 1024
-"""Of one field other than the audio."""
+"""Bytes of one field other than `audio`."""
 MAX_PARTS = 64
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 4096
 FORM_SLACK_BYTES = 1024 * 1024
-"""What a body may hold beyond its audio: boundaries, headers, fields."""
+"""Bytes that a body may have besides its audio: boundaries, headers, fields."""
 
 AUDIO = "audio"
 
@@ -24,32 +24,35 @@ AUDIO = "audio"
 @dataclass
 class Form:
     audio: bytes | None = None
-    """None: there was no such part."""
+    """None if the form has no such part."""
     fields: dict[str, list[str]] = field(default_factory=dict)
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary that a `Content-Type` header names.
+    """Boundary parameter of a `Content-Type` header.
 
     Raises:
         Refusal: invalid_argument: not multipart, or no boundary.
     """
     media_type, parameters = parse_options_header(content_type)
     if media_type != b"multipart/form-data":
-        raise Refusal("invalid_argument", "Send multipart/form-data with the recording in a part named 'audio'.")
+        raise Refusal(
+            "invalid_argument",
+            "Unsupported Content-Type; send multipart/form-data with a part named 'audio'.",
+        )
     boundary = parameters.get(b"boundary", b"")
     if not boundary:
-        raise Refusal("invalid_argument", "The Content-Type names no multipart boundary.")
+        raise Refusal("invalid_argument", "The Content-Type has no multipart boundary.")
     return boundary
 
 
 class FormReader:
-    """Takes a body chunk by chunk.
+    """Parses the body of a form chunk by chunk.
 
     Args:
-        boundary: from the `Content-Type`.
-        known: names that a part may have, besides `audio`.
-        max_audio_bytes: an audio part of this size passes, one byte more does not.
+        boundary: from `boundary_of`.
+        known: names of fields besides `audio`.
+        max_audio_bytes: largest size of the part `audio`.
     """
 
     def __init__(self, boundary: bytes, known: frozenset[str], max_audio_bytes: int) -> None:
@@ -70,10 +73,10 @@ class FormReader:
                     "on_part_begin": self._begin_part,
                     "on_part_data": self._part_data,
                     "on_part_end": self._end_part,
-                    "on_header_field": self._collect(self._header[0]),
-                    "on_header_value": self._collect(self._header[1]),
+                    "on_header_field": self._appender(self._header[0]),
+                    "on_header_value": self._appender(self._header[1]),
                     "on_header_end": self._end_header,
-                    "on_headers_finished": self._name_part,
+                    "on_headers_finished": self._end_headers,
                     "on_end": self._end,
                 },
                 max_header_count=MAX_PART_HEADERS,
@@ -83,41 +86,41 @@ class FormReader:
             raise Refusal("invalid_argument", "The multipart boundary is too long.") from None
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes of the body.
+        """Parse the next bytes of the body.
 
         Raises:
-            Refusal: payload_too_large, or invalid_argument for what is no form of ours.
+            Refusal: payload_too_large, or invalid_argument if the form is malformed or has unknown fields.
         """
         self._total += len(chunk)
         try:
             self._parser.write(chunk)
         except FormParserError:
-            raise Refusal("invalid_argument", "The multipart body is broken.") from None
+            raise Refusal("invalid_argument", "The multipart body is malformed.") from None
         if self._total > self._max_audio_bytes + FORM_SLACK_BYTES:
             raise too_large(self._max_audio_bytes)
 
     def finish(self) -> Form:
-        """The form, once the body is in.
+        """Return the form after the last chunk.
 
         Raises:
             Refusal: invalid_argument: the closing boundary is missing.
         """
         if not self._ended:
-            raise Refusal("invalid_argument", "The multipart body ends before its closing boundary.")
+            raise Refusal("invalid_argument", "The multipart body is truncated: the closing boundary is missing.")
         return self._form
 
     def _begin_part(self) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
-            raise Refusal("invalid_argument", f"The form has more than {MAX_PARTS} parts.")
+            raise Refusal("invalid_argument", f"The form has too many parts; the limit is {MAX_PARTS}.")
         self._data = bytearray()
         self._headers.clear()
 
-    def _collect(self, into: bytearray) -> Callable[[bytes, int, int], None]:
-        def collect(data: bytes, start: int, end: int) -> None:
+    def _appender(self, into: bytearray) -> Callable[[bytes, int, int], None]:
+        def append(data: bytes, start: int, end: int) -> None:
             into.extend(memoryview(data)[start:end])
 
-        return collect
+        return append
 
     def _end_header(self) -> None:
         name, value = self._header
@@ -125,26 +128,26 @@ class FormReader:
         name.clear()
         value.clear()
 
-    def _name_part(self) -> None:
+    def _end_headers(self) -> None:
         disposition, parameters = parse_options_header(self._headers.get(b"content-disposition"))
         if disposition != b"form-data" or b"name" not in parameters:
-            raise Refusal("invalid_argument", "A part of the form has no name.")
+            raise Refusal("invalid_argument", "A part of the form has no name in its Content-Disposition.")
         self._name = parameters[b"name"].decode("utf-8", "replace")
         if self._name != AUDIO and self._name not in self._known:
             names = ", ".join((AUDIO, *sorted(self._known)))
-            raise Refusal("invalid_argument", f"Unknown field '{self._name[:40]}'; the form takes {names}.")
+            raise Refusal("invalid_argument", f"Unknown field '{self._name[:40]}'; known fields: {names}.")
         if self._name == AUDIO and self._form.audio is not None:
-            raise Refusal("invalid_argument", "The form has more than one part named 'audio'.")
+            raise Refusal("invalid_argument", "The part 'audio' is given more than once.")
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
-            raise Refusal("invalid_argument", "Send parts as they are, without a Content-Transfer-Encoding.")
+            raise Refusal("invalid_argument", "Content-Transfer-Encoding is not supported; send parts unencoded.")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         size = len(self._data) + end - start
         if self._name == AUDIO and size > self._max_audio_bytes:
             raise too_large(self._max_audio_bytes)
         if self._name != AUDIO and size > MAX_FIELD_BYTES:
-            raise Refusal("invalid_argument", f"The field '{self._name}' is over {MAX_FIELD_BYTES} bytes.")
+            raise Refusal("invalid_argument", f"The field '{self._name}' exceeds {MAX_FIELD_BYTES} bytes.")
         self._data += memoryview(data)[start:end]
 
     def _end_part(self) -> None:
@@ -163,5 +166,5 @@ class FormReader:
 
 
 def too_large(limit_bytes: int) -> Refusal:
-    """The refusal of a recording over `limit_bytes`."""
-    return Refusal("payload_too_large", f"The recording is over {limit_bytes} bytes, the most that is taken.")
+    """Refusal of a recording that exceeds `limit_bytes`."""
+    return Refusal("payload_too_large", f"The recording exceeds the limit of {limit_bytes} bytes.")

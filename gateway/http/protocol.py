@@ -1,11 +1,13 @@
-"""uvicorn's HTTP/1.1, with what it lacks: limits on connections and on how long headers may take, and our shape for
-what isn't HTTP."""
+"""uvicorn's HTTP/1.1 protocol with limits on connections and on the time to send headers.
+
+It builds on undocumented parts of uvicorn (`conn`, `cycle`, `connections`, `_should_upgrade`, `send_400_response`), so
+setup.cfg pins uvicorn's minor version; tests/gateway/test_uvicorn_internals.py checks that they are there.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import Collection
 from typing import Any
 
@@ -13,41 +15,46 @@ import h11
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from protos.stt.v1.wire import new_request_id
+
 HEADERS_TIMEOUT_S = 15.0
-"""Seconds from the opening of a connection, or from a request's first byte, to the end of its headers."""
+"""Seconds from the start of a connection, or from a request's first byte, to the end of its headers."""
 
 MAX_CONNECTIONS = 500
-"""One more, and the connection that has waited longest for a request to come makes room; where none waits, the new one
-is for health and metrics alone. The usual limit on open files is 1024, and gRPC needs some too."""
+"""Over this limit, the connection that has been without a request for longest is closed. If all have one, the new
+connection gets `overloaded` except for health and metrics. The usual limit on open files is 1024, and gRPC needs some.
+"""
 
 SPARE_CONNECTIONS = 64
-"""Over `MAX_CONNECTIONS`, for those. One more is closed as it opens."""
+"""Connections over `MAX_CONNECTIONS` that may ask for health and metrics. Further ones are closed at once."""
 
 LAST_REQUESTS_S = 0.5
-"""Seconds for which a connection without a request stays open while the gateway stops: one that is on its way would be
-cut off, and is answered instead."""
+"""Seconds that a connection without a request stays open while the gateway stops, to answer a request in transit."""
 
 
 class GatewayProtocol(H11Protocol):
+    """One HTTP/1.1 connection."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.access_log = False  # `access_log.AccessLog` writes the line
+        self.access_log = False  # written by `access_log.AccessLog`
         self._headers_due: asyncio.TimerHandle | None = None
-        self._waiting_since = 0.0
-        self._crowded = False
+        self.waiting_since = 0.0
+        """Time of the event loop since which the connection has had no request, in seconds."""
+        self._over_limit = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._waiting_since = self.loop.time()
-        self._watch_headers()
-        self._take_room()
+        self.waiting_since = self.loop.time()
+        self._time_headers()
+        self._apply_connection_limit()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch_headers()
+        self._time_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_headers()
+        self._stop_timing_headers()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -60,7 +67,7 @@ class GatewayProtocol(H11Protocol):
         if not self.transport.is_closing():
             super().shutdown()
 
-    def _take_room(self) -> None:
+    def _apply_connection_limit(self) -> None:
         if len(self.connections) <= MAX_CONNECTIONS:
             return
         others = [it for it in self.connections if it is not self and not it.transport.is_closing()]
@@ -68,39 +75,39 @@ class GatewayProtocol(H11Protocol):
             return
         waiting = [it for it in others if isinstance(it, GatewayProtocol) and it.conn.their_state is h11.IDLE]
         if waiting:
-            min(waiting, key=lambda it: it._waiting_since).transport.close()
+            min(waiting, key=lambda it: it.waiting_since).transport.close()
         elif len(others) < MAX_CONNECTIONS + SPARE_CONNECTIONS:
-            self._crowded = True
-            self.app = _told_crowded(self.app, self.connections)
+            self._over_limit = True
+            self.app = _mark_over_limit(self.app, self.connections)
         else:
             self.transport.abort()
 
     def _should_upgrade(self) -> bool:
-        return not self._crowded and super()._should_upgrade()
+        return not self._over_limit and super()._should_upgrade()
 
-    def _watch_headers(self) -> None:
+    def _time_headers(self) -> None:
         if self.conn.their_state is not h11.IDLE:
-            self._forget_headers()
+            self._stop_timing_headers()
         elif self._headers_due is None:
-            self._waiting_since = self.loop.time()
-            self._headers_due = self.loop.call_later(HEADERS_TIMEOUT_S, self._headers_late)
+            self.waiting_since = self.loop.time()
+            self._headers_due = self.loop.call_later(HEADERS_TIMEOUT_S, self._headers_timed_out)
 
-    def _forget_headers(self) -> None:
+    def _stop_timing_headers(self) -> None:
         if self._headers_due is not None:
             self._headers_due.cancel()
             self._headers_due = None
 
-    def _headers_late(self) -> None:
+    def _headers_timed_out(self) -> None:
         self._headers_due = None
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers bytes that are no HTTP request, in the shape of all other errors."""
+        """Respond to bytes that are not HTTP, in the shape of all other errors."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.close()  # in the middle of another answer
+            self.transport.close()  # a response is already being sent
             return
-        request_id = secrets.token_hex(16)
+        request_id = new_request_id()
         error = {"type": "invalid_argument", "message": msg, "request_id": request_id}
         body = json.dumps({"error": error}).encode()
         headers = {
@@ -120,11 +127,11 @@ class GatewayProtocol(H11Protocol):
         self.transport.close()
 
 
-def _told_crowded(app: ASGIApp, connections: Collection[object]) -> ASGIApp:
-    """`app` for a connection that is one too many; told so, for as long as it is, as `door.Door` wants to know."""
+def _mark_over_limit(app: ASGIApp, connections: Collection[object]) -> ASGIApp:
+    """`app` for a connection over the limit: sets the state that `head_check.HeadCheck` reads, while that lasts."""
 
-    async def told(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["crowded"] = len(connections) > MAX_CONNECTIONS
+    async def marked(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["over_connection_limit"] = len(connections) > MAX_CONNECTIONS
         await app(scope, receive, send)
 
-    return told
+    return marked

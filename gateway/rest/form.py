@@ -1,4 +1,4 @@
-"""The fields of `POST /v1/transcribe`: what they are called, what they take, and what they mean."""
+"""Fields of `POST /v1/transcribe`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ FIELDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a caller asks for."""
+class TranscribeForm:
+    """A recording and the options for it."""
 
     audio: bytes
     language: str = ""
@@ -51,18 +51,18 @@ class Order:
     response_format: ResponseFormat = "json"
 
 
-def order_of(form: Form) -> Order:
-    """The order that a form holds. An empty field means the same as none.
+def parse_form(form: Form) -> TranscribeForm:
+    """Read the fields of a form. An empty field has its default.
 
     Raises:
-        Refusal: empty_audio, or invalid_argument that names the field and what it takes.
+        Refusal: empty_audio; invalid_argument, which names the field and its valid values.
     """
     if form.audio is None:
-        raise Refusal("empty_audio", "The form has no part named 'audio'.")
+        raise Refusal("empty_audio", "The form has no part named 'audio'; put the recording there.")
     if not form.audio:
         raise Refusal("empty_audio", "The part named 'audio' is empty.")
-    single = _Single(form)
-    return Order(
+    single = _SingleFields(form)
+    return TranscribeForm(
         audio=form.audio,
         language=single.text("language").strip(),
         candidate_languages=_listed(form, "candidate_languages"),
@@ -75,8 +75,8 @@ def order_of(form: Form) -> Order:
     )
 
 
-class _Single:
-    """Fields that may be given once."""
+class _SingleFields:
+    """Fields that may be given at most once."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -84,7 +84,7 @@ class _Single:
     def text(self, name: str) -> str:
         values = self._form.fields.get(name, [""])
         if len(values) > 1:
-            raise Refusal("invalid_argument", f"The field '{name}' is given {len(values)} times; once will do.")
+            raise Refusal("invalid_argument", f"The field '{name}' is given {len(values)} times; send it once.")
         return values[0]
 
     def choice(self, name: str, choices: Mapping[str, T], default: T, fold: Callable[[str], str] = str) -> T:
@@ -92,12 +92,11 @@ class _Single:
         if not given:
             return default
         if fold(given) not in choices:
-            takes = ", ".join(choices)
-            raise Refusal("invalid_argument", f"Unknown {name} '{given[:40]}'; it takes {takes}.")
+            raise Refusal("invalid_argument", f"Invalid {name} '{given[:40]}'; expected {', '.join(choices)}.")
         return choices[fold(given)]
 
 
 def _listed(form: Form, name: str) -> tuple[str, ...]:
-    """A list: separated by commas, by repeating the field, or both."""
+    """Items of a list, which may be separated by commas, by repeating the field, or both."""
     items = ",".join(form.fields.get(name, ())).split(",")
     return tuple(item.strip() for item in items if item.strip())

@@ -1,4 +1,10 @@
-"""What `/openapi.json` says beyond what FastAPI finds in the code: the form, the headers, the errors."""
+"""Parts of `/openapi.json` that FastAPI does not derive: the form, response bodies, headers, errors.
+
+Written by hand where no type has the same shape: the form is parsed as a stream rather than by FastAPI, and the
+transcript's JSON is built by `stt_client.results`, whose dataclasses name and scale fields differently (`total` in
+seconds, `total_ms`). Choices, error types and codes come from the code. tests/gateway/test_endpoints.py compares the
+schema with actual responses, and tests/faults/test_openapi.py runs schemathesis against it.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +22,11 @@ Json = dict[str, Any]
 VERSION = "1"
 
 DESCRIPTION = """\
-Transcribes recordings. A small model answers; where it is unsure, a larger one does, and the response says which
-and why.
+Transcribes recordings with a small model. If its confidence is low, a larger model is used; the response says which
+model answered, and why.
 
-Where the service has keys, send `Authorization: Bearer KEY`. Every response carries `X-Req-Id`: the caller's own, if it
-sent one of 1 to 64 letters, digits, `.`, `_` or `-`, else a new one. Errors are JSON,
+If the service requires a key, send `Authorization: Bearer KEY`. Every response has `X-Req-Id`: the caller's, if it sent
+one of 1 to 64 letters, digits, `.`, `_` or `-`, else a new one. Errors are JSON,
 `{"error": {"type", "message", "request_id"}}`, with `X-Error-Type` and `X-Error-Message`.
 """
 
@@ -28,35 +34,35 @@ _MS = {"type": "string", "pattern": r"^\d+\.\d$"}
 _FLAG = {"type": "string", "enum": ["true", "false"]}
 _TEXT = {"type": "string"}
 
-_REQ_ID: Mapping[str, Json] = {"X-Req-Id": {"description": "The request's id, as logs have it.", "schema": _TEXT}}
+_REQ_ID: Mapping[str, Json] = {"X-Req-Id": {"description": "Request id, also in the logs.", "schema": _TEXT}}
 
 _TIMES: Mapping[str, Json] = {
-    "X-Queue-Wait-ms": {"description": "Waiting for a slot, milliseconds.", "schema": _MS},
-    "X-Primary-Infer-ms": {"description": "The small model's work, milliseconds.", "schema": _MS},
-    "X-Fallback-Infer-ms": {"description": "The larger model's work, milliseconds.", "schema": _MS},
-    "X-Total-ms": {"description": "All of it, as the service measured it, milliseconds.", "schema": _MS},
+    "X-Queue-Wait-ms": {"description": "Time in the queue, milliseconds.", "schema": _MS},
+    "X-Primary-Infer-ms": {"description": "Inference of the small model, milliseconds.", "schema": _MS},
+    "X-Fallback-Infer-ms": {"description": "Inference of the larger model, milliseconds.", "schema": _MS},
+    "X-Total-ms": {"description": "Total time in the service, milliseconds.", "schema": _MS},
 }
 
 _ROUTED: Mapping[str, Json] = {
-    "X-Fallback-Used": {"description": "The larger model was asked and answered.", "schema": _FLAG},
-    "X-Conf-Below": {"description": "A confidence check fell below its threshold.", "schema": _FLAG},
-    "X-Lang-Check-Applicable": {"description": "false: the caller forced the language.", "schema": _FLAG},
-    "X-Final-Model": {"description": "The model whose text this is.", "schema": _TEXT},
+    "X-Fallback-Used": {"description": "Whether the larger model was used.", "schema": _FLAG},
+    "X-Conf-Below": {"description": "Whether a confidence was below its threshold.", "schema": _FLAG},
+    "X-Lang-Check-Applicable": {"description": "false: the caller set the language.", "schema": _FLAG},
+    "X-Final-Model": {"description": "Model that produced the text.", "schema": _TEXT},
     "X-Route-Reason": {
-        "description": "none, or reasons joined by commas: low_logprob,few_words.",
+        "description": "none, or comma-separated reasons: low_logprob,few_words.",
         "schema": _TEXT,
     },
 }
 
 _FALLBACK_ERROR: Mapping[str, Json] = {
     "X-Fallback-Error": {
-        "description": "Only if the larger model was wanted and did not answer.",
+        "description": "Only if the larger model was needed and failed.",
         "schema": {"type": "string", "enum": list(FALLBACK_CODES)},
     }
 }
 
-_TOLD: Mapping[str, Json] = {
-    "X-Error-Type": {"description": "What went wrong.", "schema": {"type": "string", "enum": list(ERRORS)}},
+_ERROR_HEADERS: Mapping[str, Json] = {
+    "X-Error-Type": {"description": "Type of the error.", "schema": {"type": "string", "enum": list(ERRORS)}},
     "X-Error-Message": {"description": "Printable ASCII, at most 256 bytes.", "schema": _TEXT},
 }
 
@@ -78,7 +84,7 @@ _ERROR_BODY: Json = {
 
 
 def _errors(types: Iterable[str], headers: Mapping[str, Json]) -> dict[int | str, Json]:
-    """The responses for some rows of the error table, one an HTTP code."""
+    """Responses for error types, grouped by HTTP status."""
     by_code: dict[int | str, list[str]] = {}
     for type_ in types:
         by_code.setdefault(ERRORS[type_].http, []).append(type_)
@@ -86,13 +92,13 @@ def _errors(types: Iterable[str], headers: Mapping[str, Json]) -> dict[int | str
 
 
 def _error(code: int | str, types: list[str], headers: Mapping[str, Json]) -> Json:
-    told = {**_REQ_ID, **_TOLD, **headers}
+    all_headers = {**_REQ_ID, **_ERROR_HEADERS, **headers}
     if any(ERRORS[type_].sends_retry_after for type_ in types):
-        told["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+        all_headers["Retry-After"] = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
     if code == 401:
-        told["WWW-Authenticate"] = {"description": "Bearer", "schema": _TEXT}
+        all_headers["WWW-Authenticate"] = {"description": "Bearer", "schema": _TEXT}
     advice = " ".join(f"`{type_}`: {ERRORS[type_].advice}" for type_ in types)
-    return {"description": advice, "headers": told, "content": {"application/json": {"schema": _ERROR_BODY}}}
+    return {"description": advice, "headers": all_headers, "content": {"application/json": {"schema": _ERROR_BODY}}}
 
 
 _SECONDS = {"type": "number", "description": "Seconds."}
@@ -115,7 +121,7 @@ _TRANSCRIPT = _object(
         "language": {"type": "string", "description": "ISO 639-1."},
         "language_probability": {
             **_MAYBE_PROBABILITY,
-            "description": "null: the caller forced the language.",
+            "description": "null: the caller set the language.",
         },
         "audio_duration": _SECONDS,
         "segments": _list(
@@ -155,12 +161,12 @@ _TRANSCRIPT = _object(
                 for name in ("queue_wait_ms", "primary_infer_ms", "fallback_infer_ms", "total_ms")
             }
         ),
-        "model": {"type": "string", "description": "The model whose text this is."},
+        "model": {"type": "string", "description": "Model that produced the text."},
     }
 )
 
 _FORM: Json = {
-    # An empty field is the same as none.
+    # An empty field has its default, therefore "" among the choices.
     "type": "object",
     "required": ["audio"],
     "additionalProperties": False,
@@ -173,31 +179,31 @@ _FORM: Json = {
         "language": {
             "type": "string",
             "format": "language",
-            "description": "ISO 639-1 code such as en, of a language that the model knows. Empty: detected.",
+            "description": "ISO 639-1 code such as en, of a language that the model supports. Empty: detect.",
             "example": "en",
         },
         "candidate_languages": {
             "type": "string",
             "format": "languages",
-            "description": "Codes separated by commas; detection chooses among these only.",
+            "description": "Comma-separated codes; detection chooses among these only.",
         },
         "task": {
             "type": "string",
             "enum": [*TASKS, ""],
             "default": "transcribe",
-            "description": "translate: the text in English.",
+            "description": "translate: English text.",
         },
         "prompt": {
             "type": "string",
-            "description": "Text that precedes the recording: style and vocabulary.",
+            "description": "Text that precedes the recording, to suggest style and vocabulary.",
         },
-        "hotwords": {"type": "string", "description": "Words to expect, separated by commas."},
+        "hotwords": {"type": "string", "description": "Comma-separated words to expect."},
         "word_timestamps": {"type": "boolean", "default": False, "description": "true, false, 1 or 0."},
         "routing": {
             "type": "string",
             "enum": [*ROUTINGS, ""],
             "default": "auto",
-            "description": "auto: the service's thresholds decide which model answers.",
+            "description": "auto: the service's thresholds decide which model is used.",
         },
         "response_format": {"type": "string", "enum": [*FORMATS, ""], "default": "json"},
     },
@@ -206,16 +212,16 @@ _FORM: Json = {
 _AT_LEAST_1 = {"type": "number", "minimum": 1}
 
 _REQUEST_HEADERS = [
-    ("Authorization", "Bearer KEY, where the service has keys.", _TEXT),
-    ("X-Req-Id", f"An id of your own; one that does not match ^{REQUEST_ID_PATTERN}$ is replaced.", _TEXT),
-    ("X-Timeout-Ms", "Milliseconds to allow for the answer once the recording is in.", _AT_LEAST_1),
+    ("Authorization", "Bearer KEY, if the service requires one.", _TEXT),
+    ("X-Req-Id", f"Request id; replaced unless it matches ^{REQUEST_ID_PATTERN}$.", _TEXT),
+    ("X-Timeout-Ms", "Deadline in milliseconds, from when the recording has been received.", _AT_LEAST_1),
 ]
 
 TRANSCRIBE: Json = {
     "summary": "Transcribe one recording",
     "responses": {
         200: {
-            "description": "The transcript, in the format asked for.",
+            "description": "Transcript in the requested format.",
             "headers": {**_REQ_ID, **_TIMES, **_ROUTED, **_FALLBACK_ERROR},
             "content": {
                 "application/json": {"schema": _TRANSCRIPT},
@@ -224,7 +230,7 @@ TRANSCRIBE: Json = {
                 "text/vtt": {"schema": _TEXT},
             },
         },
-        # The gateway never sends `cancelled`: there is nobody left to read it.
+        # `cancelled` is never sent: the caller has disconnected.
         **_errors((type_ for type_ in ERRORS if type_ != "cancelled"), {**_TIMES, **_FALLBACK_ERROR}),
     },
     "openapi_extra": {
@@ -239,7 +245,7 @@ TRANSCRIBE: Json = {
 _HEALTH_BODY = _object({"ok": {"type": "boolean"}, "service": _TEXT, "model": _TEXT, "device": _TEXT})
 
 HEALTH: Json = {
-    "summary": "Whether the service can take requests",
+    "summary": "Whether the service is ready",
     "response_class": JSONResponse,
     "responses": {
         code: {
@@ -248,8 +254,8 @@ HEALTH: Json = {
             "content": {"application/json": {"schema": _HEALTH_BODY}},
         }
         for code, description in (
-            (200, "It can."),
-            (503, "Starting, stopping or out of reach: ok is false, and the rest is there as far as known."),
+            (200, "Ready."),
+            (503, "Starting, stopping or unreachable: ok is false; other fields only if known."),
         )
     },
 }
@@ -262,10 +268,10 @@ SNAPSHOT: Json = {
 }
 
 METRICS: Json = {
-    "summary": "Metrics for Prometheus",
+    "summary": "Prometheus metrics",
     "response_class": PlainTextResponse,
     "responses": {
-        200: {"description": "Exposition format.", "headers": dict(_REQ_ID)},
+        200: {"description": "Prometheus text exposition format.", "headers": dict(_REQ_ID)},
         **_errors(_UPSTREAM, {}),
     },
 }

@@ -1,4 +1,4 @@
-"""The endpoints: each asks the service over gRPC and says the answer in HTTP."""
+"""REST endpoints. Each makes gRPC calls to the service."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from gateway.http.body import read_form
+from gateway.http.caller import Metadata, call_metadata, timeout_of
 from gateway.http.errors import Refusal
-from gateway.http.headers import mirrored, request_id_in, timeout_of
-from gateway.http.metadata import Metadata, call_metadata
-from gateway.http.uploads import Uploads
+from gateway.http.headers import request_id_of, trailer_headers
+from gateway.http.uploads import UploadBudget, read_form
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
-from gateway.rest.form import FIELDS, Order, ResponseFormat, order_of
+from gateway.rest.form import FIELDS, ResponseFormat, TranscribeForm, parse_form
 from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.errors import SttError
@@ -26,25 +25,21 @@ from stt_client.subtitles import to_srt, to_vtt
 T = TypeVar("T")
 
 HEALTH_TIMEOUT_S = 2.0
-"""A health check that takes longer has failed: supervisors give it 3 s."""
+"""Seconds until a health check fails. Supervisors usually allow 3 s."""
 
 
-def build_router(client: SttClient, options: GatewayOptions, uploads: Uploads) -> APIRouter:
-    """The routes in front of the service that `client` reaches.
-
-    Args:
-        uploads: where bodies that are being read are counted.
-    """
+def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudget) -> APIRouter:
+    """Routes of the REST endpoints."""
     router = APIRouter()
 
     @router.post("/v1/transcribe", **openapi.TRANSCRIBE)
     async def transcribe(request: Request) -> Response:
         metadata = call_metadata(request)
-        limit = await _admitted(client, request_id_in(request.scope), metadata)
-        timeout_s = _timeout(request, options.default_timeout_s)
-        order = order_of(await read_form(request, FIELDS, limit, options.body_timeout_s, uploads))
-        transcript = await _unless_gone(request, _ask(client, order, timeout_s, request, metadata))
-        return _told(transcript, order.response_format)
+        limit = await _check_admission(client, request_id_of(request.scope), metadata)
+        timeout_s = timeout_of(request.headers, options.default_timeout_s)
+        form = parse_form(await read_form(request, FIELDS, limit, options.body_timeout_s, uploads))
+        transcript = await _unless_disconnected(request, _transcribe(client, form, timeout_s, request, metadata))
+        return _transcript_response(transcript, form.response_format)
 
     @router.get("/v1/health", **openapi.HEALTH)
     async def health() -> Response:
@@ -63,7 +58,7 @@ def build_router(client: SttClient, options: GatewayOptions, uploads: Uploads) -
     return router
 
 
-async def _admitted(client: SttClient, request_id: str, metadata: Metadata) -> int:
+async def _check_admission(client: SttClient, request_id: str, metadata: Metadata) -> int:
     """Checks, before the body is received, that the service would admit it. Returns the upload limit in bytes.
 
     Raises:
@@ -73,48 +68,41 @@ async def _admitted(client: SttClient, request_id: str, metadata: Metadata) -> i
     return limit or (await client.status()).limits.max_upload_bytes
 
 
-def _timeout(request: Request, default_s: float) -> float:
-    try:
-        return timeout_of(request.headers, default_s)
-    except ValueError:
-        raise Refusal("invalid_argument", "X-Timeout-Ms takes a number of milliseconds, 1 or more.") from None
-
-
-def _ask(
-    client: SttClient, order: Order, timeout_s: float, request: Request, metadata: Metadata
+def _transcribe(
+    client: SttClient, form: TranscribeForm, timeout_s: float, request: Request, metadata: Metadata
 ) -> Coroutine[Any, Any, Transcript]:
     return client.transcribe(
-        order.audio,
-        language=order.language,
-        candidate_languages=order.candidate_languages,
-        task=order.task,
-        prompt=order.prompt,
-        hotwords=order.hotwords,
-        word_timestamps=order.word_timestamps,
-        routing=order.routing,
+        form.audio,
+        language=form.language,
+        candidate_languages=form.candidate_languages,
+        task=form.task,
+        prompt=form.prompt,
+        hotwords=form.hotwords,
+        word_timestamps=form.word_timestamps,
+        routing=form.routing,
         timeout=timeout_s,
-        request_id=request_id_in(request.scope),
+        request_id=request_id_of(request.scope),
         metadata=metadata,
     )
 
 
-async def _unless_gone(request: Request, call: Coroutine[Any, Any, T]) -> T:
-    """The call's result; if the caller goes away first, the call is cancelled.
+async def _unless_disconnected(request: Request, call: Coroutine[Any, Any, T]) -> T:
+    """Result of the call, which is cancelled if the caller disconnects first.
 
     Raises:
         Refusal: cancelled.
     """
-    answer = asyncio.ensure_future(call)
-    gone = asyncio.ensure_future(_disconnected(request))
+    result = asyncio.ensure_future(call)
+    disconnected = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        raise Refusal("cancelled", "The caller went away.")
+        await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if result.done():
+            return result.result()
+        raise Refusal("cancelled", "The caller disconnected.")
     finally:
-        answer.cancel()
-        gone.cancel()
-        await asyncio.gather(answer, gone, return_exceptions=True)
+        result.cancel()
+        disconnected.cancel()
+        await asyncio.gather(result, disconnected, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:
@@ -122,8 +110,8 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _told(transcript: Transcript, response_format: ResponseFormat) -> Response:
-    headers = mirrored(transcript.metadata)
+def _transcript_response(transcript: Transcript, response_format: ResponseFormat) -> Response:
+    headers = trailer_headers(transcript.metadata)
     if response_format == "text":
         return PlainTextResponse(transcript.text, headers=headers)
     if response_format == "srt":
@@ -134,7 +122,7 @@ def _told(transcript: Transcript, response_format: ResponseFormat) -> Response:
 
 
 async def _health(client: SttClient) -> Response:
-    """Whether the service answers and says SERVING; what it is, as far as known."""
+    """200 if the service is SERVING, else 503; the body has its name, model and device if known."""
     try:
         serving, status = await asyncio.wait_for(asyncio.gather(client.health(), client.status()), HEALTH_TIMEOUT_S)
     except (SttError, asyncio.TimeoutError):

@@ -8,23 +8,23 @@ import sys
 from collections.abc import Sequence
 
 from stt_client.cli import status, stream, transcribe
-from stt_client.cli.connection import UsageError
+from stt_client.cli.errors import UsageError
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit status after Ctrl-C, by the convention of shells: 128 + SIGINT."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Returns:
-        The exit status: 0; 1 where something failed; 130 after Ctrl-C.
+        Exit status: 0; 1 if something failed; 130 after Ctrl-C.
 
     Raises:
-        SystemExit: 2 for bad usage, 0 for `--help`.
+        SystemExit: 2 for invalid usage, 0 for `--help`.
     """
     arguments = build_parser().parse_args(argv)
-    # A name or a text that the terminal can't show must not end the run.
+    # Escape characters that the terminal can't encode instead of failing.
     for file in (sys.stdout, sys.stderr):
         if hasattr(file, "reconfigure"):
             file.reconfigure(errors="backslashreplace")
@@ -37,20 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stt: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as `head`, has enough. Python would complain again when it flushes at exit.
+        # The reader, such as `head`, has exited. Keep Python's flush at exit from failing, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # What the commands read and write they tell of themselves: this is standard output, on a full disk.
-        print(f"stt: can't write the output: {error.strerror or error}", file=sys.stderr)
+        # The commands report errors of their own files. This is standard output, for example on a full disk.
+        print(f"stt: can't write to standard output: {error.strerror or error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run` and `parser`."""
-    parser = argparse.ArgumentParser(prog="stt", description="Speech to text, by a service near or far.")
+    """Create the parser of all commands. Each command sets `run` and `parser`."""
+    parser = argparse.ArgumentParser(prog="stt", description="Transcribe speech with a local or remote service.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (transcribe, stream, status):
         command.add_to(commands)

@@ -1,4 +1,4 @@
-"""`python -m stt_client.cli`: the `stt` command where it isn't on the path."""
+"""`python -m stt_client.cli`: the `stt` command if it isn't on the PATH."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Where `stt stream` takes its audio from: a file, standard input, or a microphone."""
+"""Audio of `stt stream` from a file or standard input."""
 
 from __future__ import annotations
 
@@ -14,79 +14,83 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from stt_client.cli.connection import UsageError
+from stt_client.cli.errors import UsageError
 from stt_client.request import AudioFormat
 from stt_client.streaming.audio_source import frame_bytes
 
 RATES_HZ = (8000, 48_000)
-"""Of live audio, as services take it."""
+"""Sample rates that services accept for live audio, in Hz: lowest and highest."""
 CHUNK_S = 0.1
+"""Seconds of audio per chunk."""
 DECODED = AudioFormat("linear16", 16_000)
+"""Format of recordings that are decoded here."""
 _PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class LiveAudio:
+    """Audio to stream, and its format."""
+
     format: AudioFormat
     chunks: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True)
 class Clock:
-    """What paces a recording; tests bring their own."""
+    """Time source that paces a recording."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 def of_file(path: Path, raw: AudioFormat | None) -> LiveAudio:
-    """A recording in chunks of 0.1 s.
+    """Read a recording in chunks of 0.1 s.
 
     Args:
-        raw: its format, where it is headerless.
+        raw: format of a headerless recording; None: it has a header.
 
     Raises:
-        UsageError: it needs a decoder that isn't here, or it is nothing that a stream takes.
-        OSError: it can't be read.
+        UsageError: the sample rate is unsupported, the file isn't audio, or a decoder is required but not installed.
+        OSError: the file can't be read.
     """
     if raw is not None:
-        return LiveAudio(_checked(raw, path.name), _threaded(_pieces(path.open("rb"), raw)))
+        return LiveAudio(_checked(raw, path.name), _in_thread(_pieces(path.open("rb"), raw)))
     try:
-        file = wave.open(str(path), "rb")  # noqa: SIM115 - closed by its reader
+        file = wave.open(str(path), "rb")  # noqa: SIM115 - closed by _frames
     except (wave.Error, EOFError):
-        return LiveAudio(DECODED, _threaded(_decoded(path)))
+        return LiveAudio(DECODED, _in_thread(_decoded(path)))
     if file.getsampwidth() != 2 or not RATES_HZ[0] <= file.getframerate() <= RATES_HZ[1]:
         file.close()
-        return LiveAudio(DECODED, _threaded(_decoded(path)))
-    return LiveAudio(AudioFormat("linear16", file.getframerate(), file.getnchannels()), _threaded(_frames(file)))
+        return LiveAudio(DECODED, _in_thread(_decoded(path)))
+    return LiveAudio(AudioFormat("linear16", file.getframerate(), file.getnchannels()), _in_thread(_frames(file)))
 
 
 def of_standard_input(raw: AudioFormat) -> LiveAudio:
-    """What is piped in, as it comes.
+    """Read a pipe, in chunks as they arrive.
 
     Raises:
         UsageError: standard input is a terminal.
     """
     if sys.stdin.isatty():
-        raise UsageError("- reads audio from standard input, but that is a terminal; pipe it in")
-    return LiveAudio(_checked(raw, "standard input"), _read_as_it_comes(sys.stdin.fileno()))
+        raise UsageError("standard input is a terminal; pipe audio into it, or give a FILE")
+    return LiveAudio(_checked(raw, "standard input"), _read_pipe(sys.stdin.fileno()))
 
 
 async def paced(audio: LiveAudio, clock: Clock) -> AsyncGenerator[bytes, None]:
-    """The chunks when a microphone would have them: each once it is over."""
+    """Yield the chunks in real time: each when a microphone would have finished recording it."""
     rate = audio.format.sample_rate * frame_bytes(audio.format)
     began, passed = clock.now(), 0.0
     async for chunk in audio.chunks:
         passed += len(chunk) / rate
-        if (ahead := began + passed - clock.now()) > 0:
-            await clock.sleep(ahead)
+        if (early := began + passed - clock.now()) > 0:
+            await clock.sleep(early)
         yield chunk
 
 
 def _checked(raw: AudioFormat, name: str) -> AudioFormat:
     low, high = RATES_HZ
     if not low <= raw.sample_rate <= high:
-        raise UsageError(f"{name}: a stream takes {low} to {high} Hz, not {raw.sample_rate}")
+        raise UsageError(f"{name}: unsupported sample rate {raw.sample_rate} Hz; use {low} to {high} Hz")
     return raw
 
 
@@ -103,20 +107,20 @@ def _frames(file: wave.Wave_read) -> Iterator[bytes]:
 
 
 def _decoded(path: Path) -> Iterator[bytes]:
-    """Any recording, by PyAV where it is installed, as with the services. Raises UsageError, at once."""
+    """Decode any recording with PyAV, if it is installed. Raises UsageError immediately."""
     try:
         import av
     except ImportError:
         raise UsageError(
-            f"{path}: only WAV of 16 bits at {RATES_HZ[0]} to {RATES_HZ[1]} Hz is streamed as it is. Install PyAV "
-            f"(pip install av), or decode it: ffmpeg -v error -i {path} -f s16le -ac 1 -ar 16000 - | "
+            f"{path}: not a 16-bit WAV file at {RATES_HZ[0]} to {RATES_HZ[1]} Hz, so it must be decoded. Install PyAV "
+            f"(pip install av), or use ffmpeg: ffmpeg -v error -i {path} -f s16le -ac 1 -ar 16000 - | "
             "stt stream - --rate 16000"
         ) from None
     try:
         container = av.open(str(path))
         stream = container.streams.audio[0]
     except (av.error.FFmpegError, IndexError) as error:
-        raise UsageError(f"{path}: no audio that can be decoded ({error})") from None
+        raise UsageError(f"{path}: can't decode audio ({error})") from None
 
     def chunks() -> Iterator[bytes]:
         resampler = av.AudioResampler("s16", "mono", DECODED.sample_rate)
@@ -126,30 +130,30 @@ def _decoded(path: Path) -> Iterator[bytes]:
                     for part in resampler.resample(frame):
                         yield part.to_ndarray().tobytes()
             except av.error.FFmpegError as error:
-                raise OSError(f"it can't be decoded any further ({error})") from None
+                raise OSError(f"decoding failed ({error})") from None
 
     return chunks()
 
 
-async def _threaded(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """What is read off the event loop."""
+async def _in_thread(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Iterate in a thread."""
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         yield piece
 
 
-async def _read_as_it_comes(descriptor: int) -> AsyncGenerator[bytes, None]:
-    """Reads in a thread that nobody waits for at the end: it may be blocked for good."""
+async def _read_pipe(descriptor: int) -> AsyncGenerator[bytes, None]:
+    """Read in a daemon thread, which may be blocked when the program ends."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[bytes] = asyncio.Queue(4)
 
     def read() -> None:
         while True:
-            # Not by `sys.stdin`, whose lock a blocked thread would hold while Python shuts down.
+            # Not `sys.stdin`: a blocked thread would hold its lock while Python shuts down.
             piece = os.read(descriptor, _PIECE_BYTES)
             try:
                 asyncio.run_coroutine_threadsafe(queue.put(piece), loop).result()
             except RuntimeError:
-                return  # the loop is closed
+                return  # The loop is closed.
             if not piece:
                 return
 

@@ -1,4 +1,4 @@
-"""What `stt stream` shows and prints."""
+"""Output of `stt stream`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from stt_client.subtitles import to_srt, to_vtt
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
 SUBTITLES: Mapping[str, Callable[[list[Segment]], str]] = {"srt": to_srt, "vtt": to_vtt}
 _LIVE_LINES = 4
-"""Most lines of the text that is still being said; its end is shown."""
+"""Lines of an interim that are shown; of a longer one, the end."""
 
 
 class View:
-    """Prints the results on standard output, and shows live text where there is a terminal to show it on.
+    """Prints results to standard output, and shows interims if standard output or error is a terminal.
 
     Args:
-        format_: `txt`: a line for each final; `json`: a line for each event; `srt`, `vtt`: subtitles at the end.
+        format_: `txt`: one line per final; `json`: one line per event; `srt`, `vtt`: subtitles at the end.
     """
 
     def __init__(self, format_: str) -> None:
@@ -36,7 +35,7 @@ class View:
         self._screen: Screen | None = None
         if format_ == "txt" and self._on_terminal:
             self._screen = _screen(sys.stdout)
-        elif format_ != "json" or not self._on_terminal:  # lines that pass by leave no room for a live one
+        elif format_ != "json" or not self._on_terminal:  # JSON lines would scroll interims away
             self._screen = _screen(sys.stderr)
 
     def __enter__(self) -> View:
@@ -53,7 +52,7 @@ class View:
             sys.stdout.write(SUBTITLES[self._format](self._segments))
 
     def show(self, event: StreamEvent) -> None:
-        """The next event of the stream."""
+        """Show an event of the stream."""
         if self._screen:
             self._screen.show(event)
         if isinstance(event, Final):
@@ -64,7 +63,7 @@ class View:
             print(event.result.text, flush=True)
 
     def note(self, text: str) -> None:
-        """Something to know, on standard error."""
+        """Print a note to standard error, or above the interims."""
         if self._screen:
             self._screen.note(text)
         else:
@@ -72,44 +71,45 @@ class View:
 
 
 class Screen:
-    """Finals as lines, and below them what is being said: firm where it is stable, dim where it may change."""
+    """Terminal with one line per final, and the interim below: bold where stable, dim where unstable."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live: Live | None = None
-
-    def start(self) -> None:
         from rich.live import Live
 
+        self._console = console
         self._live = Live(
             self._line("listening"),
-            console=self._console,
+            console=console,
             auto_refresh=False,
             transient=True,
-            # What is printed on standard output is for whoever it was sent to.
+            # Standard output may be a file or a pipe.
             redirect_stdout=False,
             redirect_stderr=False,
         )
+
+    def start(self) -> None:
+        """Start to show interims."""
         self._live.start(refresh=True)
 
     def stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        """Remove the interim."""
+        self._live.stop()
 
     def show(self, event: StreamEvent) -> None:
-        assert self._live is not None  # noqa: S101
+        """Show an event of the stream."""
         if isinstance(event, Interim):
-            self._live.update(self._spoken(event), refresh=True)
+            self._live.update(self._interim(event), refresh=True)
         elif isinstance(event, SpeechEvent):
             if event.type == "started":
                 self._live.update(self._line("..."), refresh=True)
         else:
-            # First, for what is printed takes with it what stands below.
+            # First: printing redraws the line below.
             self._live.update(self._line("listening"), refresh=True)
             if event.result.text:
                 self._console.print(self._final(event))
 
     def note(self, text: str) -> None:
+        """Print a note above the interim."""
         self._console.print(self._line(f"stt: {text}"))
 
     def _line(self, text: str) -> Text:
@@ -117,12 +117,12 @@ class Screen:
 
         return Text(text, style="dim")
 
-    def _spoken(self, event: Interim) -> Text:
+    def _interim(self, event: Interim) -> Text:
         from rich.text import Text
 
         text = Text(event.stable_text, style="bold")
         text.append(event.unstable_text, style="dim not bold")
-        # A live region that is higher than the terminal can't be taken back: show the end.
+        # Text that is taller than the terminal can't be erased: show its end.
         surplus = len(text) - self._console.width * _LIVE_LINES + 3
         return Text("...", style="dim") + text[surplus:] if surplus > 0 else text
 
@@ -131,18 +131,18 @@ class Screen:
 
         result = event.result
         start = result.segments[0].start if result.segments else event.audio_processed
-        return Text.assemble((f"{clock(start)}  ", "cyan"), result.text, (f"  {judgement(result)}", "dim"))
+        return Text.assemble((f"{clock(start)}  ", "cyan"), result.text, (f"  {summary(result)}", "dim"))
 
 
 def clock(seconds: float) -> str:
-    """A time to read: `0:07`, `1:02:03`."""
+    """Format a time as `0:07` or `1:02:03`."""
     minutes, whole = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
 
 
-def judgement(result: Transcript) -> str:
-    """Language and confidence; the model's name where it is the fallback's text."""
+def summary(result: Transcript) -> str:
+    """Language and confidence; the model's name if the fallback's text was returned."""
     routing = result.routing
     confidence = routing.fallback_confidence if routing.fallback_used else routing.primary_confidence
     parts = [

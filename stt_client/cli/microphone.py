@@ -1,4 +1,4 @@
-"""The microphone, by sounddevice: the extra `mic`."""
+"""Audio of `stt stream` from a microphone. Requires the extra `mic` (sounddevice)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from collections.abc import AsyncGenerator
 from types import ModuleType
 from typing import Any
 
-from stt_client.cli.connection import UsageError
+from stt_client.cli.errors import UsageError
 from stt_client.cli.live_audio import CHUNK_S, RATES_HZ, LiveAudio
 from stt_client.request import AudioFormat
 
 RATE_HZ = 16_000
-WAITING_S = 300.0
-"""Most of what was said that waits while the service can't be reached; then the oldest is lost."""
+"""Sample rate, unless the device doesn't support it."""
+BUFFERED_S = 300.0
+"""Seconds of audio buffered while the service can't be reached; beyond that the oldest is dropped."""
 
 
 def of_microphone(device: str | None) -> LiveAudio:
-    """What is said now, until the iterator is closed.
+    """Record until the iterator is closed.
 
     Args:
-        device: number or a part of the name, as sounddevice takes it; None: the system's own.
+        device: number or part of the name of a sounddevice device; None: the system's default.
 
     Raises:
-        UsageError: sounddevice, or the library below it, is missing, or there is no such device.
+        UsageError: sounddevice or PortAudio is not installed, or there is no such device.
     """
     sounddevice = _sounddevice()
     number_or_name = int(device) if device and device.isdigit() else device
@@ -39,8 +40,8 @@ def of_microphone(device: str | None) -> LiveAudio:
             for number, each in enumerate(sounddevice.query_devices())
             if each["max_input_channels"] > 0
         )
-        there = f"There are {names}." if names else "This machine has none."
-        raise UsageError(f"--mic: no such microphone ({' '.join(str(error).split())}). {there}") from None
+        available = f"Available: {names}." if names else "No microphone found."
+        raise UsageError(f"--mic: can't open microphone ({' '.join(str(error).split())}). {available}") from None
     return LiveAudio(AudioFormat("linear16", rate), _listen(sounddevice, number_or_name, rate))
 
 
@@ -49,7 +50,7 @@ def _sounddevice() -> ModuleType:
         import sounddevice
     except ImportError:
         raise UsageError(
-            "--mic needs sounddevice: pip install 'stt-pair[mic]'. Or pipe a recorder in: "
+            "--mic requires sounddevice: pip install 'stt-pair[mic]'. Or pipe audio from a recorder: "
             f"arecord -q -f S16_LE -r {RATE_HZ} -t raw | stt stream - --rate {RATE_HZ}"
         ) from None
     except OSError as error:
@@ -60,35 +61,35 @@ def _sounddevice() -> ModuleType:
 
 
 def _rate_of(sounddevice: Any, device: int | str | None, found: dict[str, Any]) -> int:
-    """16 kHz, or the device's own rate where it can't have that."""
+    """16 kHz, or the device's default rate if it doesn't support that."""
     try:
         sounddevice.check_input_settings(device=device, channels=1, dtype="int16", samplerate=RATE_HZ)
     except sounddevice.PortAudioError:
         own: int = round(found["default_samplerate"])
         if not RATES_HZ[0] <= own <= RATES_HZ[1]:
-            raise ValueError(f"it records at {own} Hz") from None
+            raise ValueError(f"its sample rate is {own} Hz") from None
         return own
     return RATE_HZ
 
 
 async def _listen(sounddevice: Any, device: int | str | None, rate: int) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
-    waiting: deque[bytes] = deque(maxlen=round(WAITING_S / CHUNK_S))
+    waiting: deque[bytes] = deque(maxlen=round(BUFFERED_S / CHUNK_S))
     more = asyncio.Event()
 
     def take(chunk: bytes) -> None:
         if len(waiting) == waiting.maxlen:
-            print("stt: the service is too far behind; what was said is being lost", file=sys.stderr)
+            print("stt: the service is too slow; dropping the oldest audio", file=sys.stderr)
         waiting.append(chunk)
         more.set()
 
-    def heard(data: Any, frames: int, when: Any, status: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+    def on_block(data: Any, frames: int, when: Any, status: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
             loop.call_soon_threadsafe(take, bytes(data))
 
     block = round(CHUNK_S * rate)
     with sounddevice.RawInputStream(
-        samplerate=rate, device=device, channels=1, dtype="int16", blocksize=block, callback=heard
+        samplerate=rate, device=device, channels=1, dtype="int16", blocksize=block, callback=on_block
     ):
         while True:
             while waiting:

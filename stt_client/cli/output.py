@@ -1,4 +1,4 @@
-"""Transcripts as text, JSON or subtitles: on standard output, or in files that are whole or not there."""
+"""Transcripts as text, JSON or subtitles, on standard output or in files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from stt_client.cli.connection import UsageError
+from stt_client.cli.errors import UsageError
 from stt_client.cli.recordings import Recording
 from stt_client.results import Transcript
 from stt_client.subtitles import to_srt, to_vtt
@@ -20,33 +20,33 @@ RENDER: Mapping[str, Callable[[Transcript], str]] = {
     "srt": lambda transcript: to_srt(transcript.segments),
     "vtt": lambda transcript: to_vtt(transcript.segments),
 }
-"""By the suffix of the file that holds it."""
+"""Formats, by file suffix."""
 
 
 def for_stdout(transcript: Transcript, format_: str, name: str | None) -> str:
-    """What to print. `name`: of the recording, where there are several."""
+    """Format a transcript for standard output. `name`: of the recording, if there are several."""
     if name is None:
         return RENDER[format_](transcript)
     if format_ == "txt":
         return f"{name}: {transcript.text}\n"
     if format_ == "json":
-        # One object a line, so that the lines can be read one by one.
+        # JSON Lines: one object per line.
         return json.dumps({"file": name, **transcript.as_dict()}, ensure_ascii=False) + "\n"
     return f"==> {name} <==\n{RENDER[format_](transcript)}\n"
 
 
 def plan(recordings: Sequence[Recording], folder: Path | None, formats: Sequence[str]) -> list[list[Path]]:
-    """Where to write each recording's results, one path a format.
+    """Choose the output files of each recording, one path per format.
 
-    `talk.wav` gives `talk.txt`; where that is taken, by `talk.mp3` or by an input, `talk.wav.txt`.
+    `talk.wav` gives `talk.txt`, or `talk.wav.txt` if `talk.mp3` gives `talk.txt` as well or an input has that name.
 
     Args:
-        folder: to write in, laid out as the folder that was walked; None: beside each recording.
+        folder: output folder, which mirrors the input folder; None: write beside each recording.
 
     Raises:
-        UsageError: two recordings would write the same file.
+        UsageError: two recordings have the same output file.
     """
-    whole = [_home(recording, folder) / recording.inside.name for recording in recordings]
+    whole = [_output_folder(recording, folder) / recording.inside.name for recording in recordings]
     short = [path.with_name(path.stem) for path in whole]
     stems = Counter(short)
     inputs = {recording.audio for recording in recordings if isinstance(recording.audio, Path)}
@@ -60,30 +60,30 @@ def plan(recordings: Sequence[Recording], folder: Path | None, formats: Sequence
     ]
     for path, times in Counter(path for each in planned for path in each).items():
         if times > 1:
-            raise UsageError(f"{times} of the recordings would write {path}; transcribe them one by one")
+            raise UsageError(f"{times} recordings have the same output file {path}; transcribe them separately")
     return planned
 
 
 def write(transcript: Transcript, paths: Sequence[Path]) -> None:
-    """Writes each path in the format of its suffix. Raises OSError."""
+    """Write each path in the format of its suffix. Raises OSError."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, RENDER[path.suffix[1:]](transcript))
+        _write_atomically(path, RENDER[path.suffix[1:]](transcript))
 
 
-def _home(recording: Recording, folder: Path | None) -> Path:
+def _output_folder(recording: Recording, folder: Path | None) -> Path:
     if folder is not None:
         return folder / recording.inside.parent
     return recording.audio.parent if isinstance(recording.audio, Path) else Path()
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Whoever looks sees the old file or the whole new one, also after an interruption."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Replace the file atomically, so that an interruption leaves no partial file."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        os.replace(part, path)  # noqa: PTH105 - the atomic one, by its name
+        os.replace(part, path)  # noqa: PTH105 - documented as atomic, unlike Path.rename
     except BaseException:
         part.unlink(missing_ok=True)
         raise

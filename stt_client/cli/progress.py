@@ -1,4 +1,4 @@
-"""The progress bar: on standard error, and only where that is a terminal."""
+"""Progress bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """Counts recordings done, as a context manager.
+    """Context manager that counts finished recordings.
 
     Args:
-        total: recordings to do.
+        total: number of recordings.
     """
 
     def __init__(self, total: int) -> None:
-        self._total = total
-        self._progress: Progress | None = None
+        self._progress = _progress(total) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Bar:
-        if sys.stderr.isatty():
-            self._progress = _progress()
-            self._task = self._progress.add_task("Transcribing", total=self._total)
+        if self._progress is not None:
             self._progress.start()
         return self
 
@@ -37,12 +34,13 @@ class Bar:
             self._progress.stop()
 
     def advance(self) -> None:
+        """Count one more recording."""
         if self._progress is not None:
-            self._progress.advance(self._task)
+            self._progress.advance(self._progress.task_ids[0])
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Takes the bar away for the moment, so that other output stands on lines of its own."""
+    def hidden(self) -> Iterator[None]:
+        """Hide the bar for the duration of the context, so that other output gets lines of its own."""
         if self._progress is None:
             yield
             return
@@ -54,18 +52,20 @@ class Bar:
             self._progress.start()
 
 
-def _progress() -> Progress:
+def _progress(total: int) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    return Progress(
+    progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-        # Standard output stays what it is: it may be a file.
+        # Standard output may be a file or a pipe.
         redirect_stdout=False,
         redirect_stderr=False,
     )
+    progress.add_task("Transcribing", total=total)
+    return progress

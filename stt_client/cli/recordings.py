@@ -1,4 +1,4 @@
-"""From the command line's FILE, DIR and `-` to the recordings to transcribe."""
+"""Recordings named on the command line: FILE, DIR and `-`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
-from stt_client.cli.connection import UsageError
+from stt_client.cli.errors import UsageError
 
 STDIN = "-"
 AUDIO_SUFFIXES = frozenset(
@@ -38,29 +38,33 @@ _PIECE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Recording:
+    """One recording to transcribe."""
+
     name: str
-    """As the user is told of it."""
+    """Name in messages and results."""
     audio: Path | bytes = field(repr=False)
-    """A file, or what standard input held."""
+    """File, or the bytes of standard input."""
     inside: Path
-    """Where it lies under the folder that was given; a file's name otherwise."""
+    """Path relative to the folder given; the file's name if none was."""
 
 
 @dataclass
 class Found:
+    """Recordings that were found, and problems on the way."""
+
     recordings: list[Recording] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Folders that give nothing, each a line for the user."""
+    """One line for each folder that is unreadable or has no recordings."""
     labelled: bool = False
-    """More than one file was asked for, so that each result needs its name."""
+    """Whether results need the names of their recordings."""
 
 
 def find(names: Sequence[str], *, raw: bool) -> Found:
-    """The recordings that `names` stand for, in that order; folders are walked, in sorted order.
+    """Find the recordings, in the order of `names`; folders are searched recursively, in sorted order.
 
     Args:
         names: files, folders, or `-` for standard input, which is read here.
-        raw: look for headerless files in folders.
+        raw: search folders for headerless files.
 
     Raises:
         UsageError: standard input is a terminal.
@@ -76,7 +80,7 @@ def find(names: Sequence[str], *, raw: bool) -> Found:
             inside = list(_walk(path, suffixes, found.problems))
             found.recordings += [Recording(str(file), file, file.relative_to(path)) for file in inside]
             if not inside:
-                found.problems.append(f"{name}: no recording in it; looked for {' '.join(sorted(suffixes))}")
+                found.problems.append(f"{name}: no recordings found; searched for {' '.join(sorted(suffixes))}")
         else:
             found.recordings.append(Recording(name, path, Path(path.name)))
     return found
@@ -89,14 +93,14 @@ def _walk(folder: Path, suffixes: frozenset[str], problems: list[str]) -> Iterat
     for where, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            # Hidden files: some systems keep a `._x.wav` beside each x.wav, which holds no audio.
+            # Hidden files such as macOS's `._x.wav` contain no audio.
             if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 yield Path(where, name)
 
 
 def _standard_input() -> bytes:
     if sys.stdin.isatty():
-        raise UsageError("- reads a recording from standard input, but that is a terminal; pipe one in")
-    # In pieces: one read of it all would stay deaf to a Ctrl-C that falls between two of its system calls.
+        raise UsageError("standard input is a terminal; pipe a recording into it, or give a FILE")
+    # In pieces: a single read() would ignore Ctrl-C between two of its system calls.
     source = cast(BufferedReader, sys.stdin.buffer)
     return b"".join(iter(lambda: source.read1(_PIECE_BYTES), b""))

@@ -1,36 +1,36 @@
-"""`stt status`: how the services do."""
+"""`stt status`: model, health, load and latency of services."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from stt_client.cli.advice import explain
 from stt_client.cli.connection import add_connection, options_of, servers_of
+from stt_client.cli.errors import explain
 from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import SttError
 from stt_client.results import Status
 
 TIMEOUT_S = 5.0
-NOTHING = "-"
+MISSING = "-"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Report:
-    """What one service said."""
+    """Status of one service."""
 
     server: str
     health: str
     """`serving`, `not serving` or `unreachable`."""
     status: Status | None = None
     error: str = ""
-    """Why there is no status."""
+    """Why `status` is None; empty otherwise."""
 
     @property
     def ok(self) -> bool:
@@ -38,20 +38,20 @@ class Report:
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = commands.add_parser(
         "status",
-        help="show how services do",
-        description="Shows each service's model, health, load and latency. Exit status 1 if any is down.",
+        help="show the status of services",
+        description="Show each service's model, health, load and latency. Exit status: 1 if any is down.",
     )
-    parser.add_argument("--json", action="store_true", help="a JSON list, one object a service")
-    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for an answer (default: {TIMEOUT_S:g})")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per service")
+    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"timeout of each service (default: {TIMEOUT_S:g})")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command. Returns the exit status: 0, or 1 if any service is down. Raises UsageError."""
-    reports = asyncio.run(_ask_all(servers_of(arguments), options_of(arguments), arguments.timeout))
+    """Run the command. Returns the exit status: 0, or 1 if any service is down. Raises UsageError."""
+    reports = asyncio.run(_query_all(servers_of(arguments), options_of(arguments), arguments.timeout))
     if arguments.json:
         print(json.dumps([_as_dict(report) for report in reports], ensure_ascii=False, indent=2))
     elif sys.stdout.isatty():
@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(report.ok for report in reports) else 1
 
 
-async def _ask_all(servers: Sequence[str], options: ClientOptions, timeout: float) -> list[Report]:
-    return await asyncio.gather(*(_ask(server, options, timeout) for server in servers))
+async def _query_all(servers: Sequence[str], options: ClientOptions, timeout: float) -> list[Report]:
+    return await asyncio.gather(*(_query(server, options, timeout) for server in servers))
 
 
-async def _ask(server: str, options: ClientOptions, timeout: float) -> Report:
+async def _query(server: str, options: ClientOptions, timeout: float) -> Report:
     async with SttClient(server, **options) as client:
         try:
             serving, status = await asyncio.gather(client.health(timeout=timeout), client.status())
@@ -78,13 +78,13 @@ async def _ask(server: str, options: ClientOptions, timeout: float) -> Report:
 
 
 def _as_dict(report: Report) -> dict[str, Any]:
-    status = dataclasses.asdict(report.status) if report.status else {}
-    said = {"server": report.server, "ok": report.ok, "health": report.health, **status}
-    return {**said, "error": report.error} if report.error else said
+    status = report.status.as_dict() if report.status else {}
+    fields = {"server": report.server, "ok": report.ok, "health": report.health, **status}
+    return {**fields, "error": report.error} if report.error else fields
 
 
 def _fields(report: Report) -> dict[str, str]:
-    """What people are shown, in order. A field that the service didn't give is a dash."""
+    """Fields for display, in order. A dash stands for a value that the service didn't send."""
     status = report.status
     if status is None:
         return {"server": report.server, "health": report.health}
@@ -95,7 +95,7 @@ def _fields(report: Report) -> dict[str, str]:
         "service": status.service,
         "model": status.model,
         "device": f"{status.device} ({status.compute_type})",
-        "commit": status.server_commit or NOTHING,
+        "commit": status.server_commit or MISSING,
         "uptime": str(timedelta(seconds=int(status.uptime))),
         "requests": _shown(_part(status.snapshot, "requests").get("total")),
         "fallback": _fallback_share(_part(status.snapshot, "fallback")),
@@ -106,7 +106,7 @@ def _fields(report: Report) -> dict[str, str]:
 
 
 def _part(snapshot: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """A part of the snapshot; empty where a service of another version has none."""
+    """Nested object of the snapshot; empty if a service of another version lacks it."""
     for name in path:
         inner = snapshot.get(name)
         snapshot = inner if isinstance(inner, dict) else {}
@@ -114,12 +114,12 @@ def _part(snapshot: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _shown(value: object, unit: str = "") -> str:
-    return NOTHING if value is None else f"{value}{unit}"
+    return MISSING if value is None else f"{value}{unit}"
 
 
 def _fallback_share(fallback: Mapping[str, Any]) -> str:
     used, routed = fallback.get("used", 0), sum(fallback.values())
-    return f"{used / routed:.1%} ({used} of {routed})" if routed else NOTHING
+    return f"{used / routed:.1%} ({used} of {routed})" if routed else MISSING
 
 
 def _lines(report: Report) -> str:
@@ -127,7 +127,7 @@ def _lines(report: Report) -> str:
 
 
 def _print_table(reports: Sequence[Report]) -> None:
-    """One column a service: there are more fields than a terminal has room for in a row."""
+    """Print one column per service; the fields don't fit into the rows of a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -137,6 +137,6 @@ def _print_table(reports: Sequence[Report]) -> None:
     table = Table(show_header=False)
     for name in names:
         style = "bold" if name == "server" else ""
-        # Text, not str: a model's name in brackets is no markup.
-        table.add_row(Text(name), *(Text(column.get(name, NOTHING), style=style) for column in columns))
+        # Text, not str, which rich parses for markup in brackets.
+        table.add_row(Text(name), *(Text(column.get(name, MISSING), style=style) for column in columns))
     Console().print(table)

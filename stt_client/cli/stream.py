@@ -1,4 +1,4 @@
-"""`stt stream`: speech in, text out while it is said."""
+"""`stt stream`: transcribe live speech."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import cast
 
-from stt_client.cli.advice import explain
-from stt_client.cli.connection import UsageError, add_connection, options_of, positive, servers_of
+from stt_client.cli.connection import add_connection, options_of, positive, servers_of
+from stt_client.cli.errors import UsageError, explain
 from stt_client.cli.live_audio import Clock, LiveAudio, of_file, of_standard_input, paced
 from stt_client.cli.live_view import View
 from stt_client.cli.microphone import of_microphone
@@ -23,7 +23,7 @@ from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
 from stt_client.errors import ELSEWHERE, SttError
 from stt_client.pool import SttPool
 from stt_client.streaming.options import StreamOptions
-from stt_client.streaming.results import FLUSH, Flush
+from stt_client.streaming.results import FLUSH, Flush, StreamEvent
 from stt_client.telemetry import CallRecord
 
 _EPILOG = """\
@@ -33,58 +33,59 @@ examples:
   stt stream talk.wav --srt > talk.srt
   ffmpeg -v error -i URL -f s16le -ac 1 -ar 16000 - | stt stream - --rate 16000 --json
 
-On a terminal, Enter ends the utterance at once. Ctrl-C ends the audio and waits for the last text; once more ends all.
+On a terminal, Enter ends the current utterance. Ctrl-C (SIGINT) ends the audio and waits for the last text; a second
+Ctrl-C exits immediately.
 """
 _LOST = frozenset(error.type for error in ELSEWHERE)
+"""Error types of a lost connection."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = commands.add_parser(
         "stream",
         help="transcribe live speech",
-        description="Transcribes speech while it is said. A connection that is lost is made again.",
+        description="Transcribe speech while it is spoken. Reconnects automatically.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", nargs="?", metavar="FILE|-", help="a recording, or - for headerless standard input")
-    parser.add_argument("--mic", action="store_true", help="listen to the microphone (pip install 'stt-pair[mic]')")
-    parser.add_argument("--device", metavar="NAME|NUMBER", help="which microphone (default: the system's)")
-    parser.add_argument("--realtime", action="store_true", help="send a recording as fast as it was spoken")
+    parser.add_argument("--mic", action="store_true", help="record from the microphone (pip install 'stt-pair[mic]')")
+    parser.add_argument("--device", metavar="NAME|NUMBER", help="microphone to use (default: the system's default)")
+    parser.add_argument("--realtime", action="store_true", help="send a recording at the speed of playback")
     speech = add_speech(parser)
     speech.add_argument(
         "--endpoint-silence", type=positive, metavar="SECONDS", help="silence that ends an utterance (default: 0.6)"
     )
-    speech.add_argument("--single-utterance", action="store_true", help="end after the first utterance")
-    speech.add_argument("--no-interim", action="store_true", help="only the text that is final")
+    speech.add_argument("--single-utterance", action="store_true", help="stop after the first utterance")
+    speech.add_argument("--no-interim", action="store_true", help="show final text only")
     output = parser.add_argument_group("output").add_mutually_exclusive_group()
     for format_, what in (
-        ("json", "a line of JSON for each event"),
-        ("srt", "SubRip subtitles, at the end"),
-        ("vtt", "WebVTT subtitles, at the end"),
+        ("json", "one line of JSON per event"),
+        ("srt", "SubRip subtitles, at the end of the stream"),
+        ("vtt", "WebVTT subtitles, at the end of the stream"),
     ):
         output.add_argument(f"--{format_}", action="store_const", const=format_, dest="format", help=what)
-    add_connection(parser, timeout=None, timeout_help="longest time for all of it (default: no limit)")
+    add_connection(parser, timeout=None, timeout_help="timeout of the whole stream (default: none)")
     parser.set_defaults(run=run, parser=parser, format="txt")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command. Returns the exit status: 0, or 1 if the stream failed. Raises UsageError."""
+    """Run the command. Returns the exit status: 0, or 1 if the stream failed. Raises UsageError."""
     servers = servers_of(arguments)
     if arguments.mic == (arguments.file is not None):
-        raise UsageError("give a FILE, - for standard input, or --mic")
+        raise UsageError("no audio, or more than one: give a FILE, - for standard input, or --mic")
     if arguments.realtime and arguments.mic:
-        raise UsageError("--realtime paces a recording; a microphone needs none")
+        raise UsageError("--realtime applies to recordings, not to --mic; leave it out")
     if arguments.raw_encoding and not arguments.raw_rate:
-        raise UsageError("--raw-encoding needs --rate HZ")
-    if arguments.file == STDIN and not arguments.raw_rate:
-        raise UsageError("standard input is headerless: say its sample rate by --rate HZ")
+        raise UsageError("--raw-encoding requires --rate HZ")
     if arguments.mic and arguments.raw_rate:
-        raise UsageError("--rate describes a headerless FILE or standard input, not a microphone")
-    return asyncio.run(_stream(arguments, servers))
+        raise UsageError("--rate applies to a headerless FILE or standard input, not to --mic; leave it out")
+    return asyncio.run(run_stream(arguments, servers))
 
 
-async def _stream(arguments: argparse.Namespace, servers: list[str], clock: Clock | None = None) -> int:
+async def run_stream(arguments: argparse.Namespace, servers: list[str], clock: Clock | None = None) -> int:
+    """Stream and show the results. Returns the exit status. Raises UsageError."""
     name = arguments.file or "microphone"
     try:
         audio = _audio_of(arguments)
@@ -94,27 +95,32 @@ async def _stream(arguments: argparse.Namespace, servers: list[str], clock: Cloc
     chunks = paced(audio, clock or Clock()) if arguments.realtime else audio.chunks
     view = View(arguments.format)
 
-    def told(record: CallRecord) -> None:
+    def note_lost_connection(record: CallRecord) -> None:
         if record.error_type in _LOST:
-            view.note(f"no connection to {record.target} ({record.error_type})")
+            view.note(f"connection to {record.target} lost ({record.error_type})")
 
-    failure = ""
+    options = options_of(arguments)
+    options["telemetry"] = note_lost_connection
     with view, _controls(view, keys=arguments.file != STDIN) as controls:
-        options = options_of(arguments)
-        options["telemetry"] = told
         async with SttPool(servers, **options) as pool:
-            stream = pool.stream(controls.governed(chunks), encoding=audio.format, **_options(arguments))
-            try:
-                async with aclosing(stream) as events:
-                    async for event in events:
-                        view.show(event)
-            except BrokenPipeError:
-                raise  # the reader of the output has enough; `main` knows what to do
-            except (SttError, OSError) as error:
-                failure = explain(error, name)
+            stream = pool.stream(controls.apply(chunks), encoding=audio.format, **_options(arguments))
+            failure = await _show_all(stream, view, name)
     if failure:
         print(f"stt: {name}: {failure}", file=sys.stderr)
     return 1 if failure else 0
+
+
+async def _show_all(stream: AsyncGenerator[StreamEvent, None], view: View, name: str) -> str:
+    """Show all events. Returns why the stream failed; empty if it didn't."""
+    try:
+        async with aclosing(stream) as events:
+            async for event in events:
+                view.show(event)
+    except BrokenPipeError:
+        raise  # The reader of the output has exited; `main` handles that.
+    except (SttError, OSError) as error:
+        return explain(error, name)
+    return ""
 
 
 def _audio_of(arguments: argparse.Namespace) -> LiveAudio:
@@ -122,7 +128,8 @@ def _audio_of(arguments: argparse.Namespace) -> LiveAudio:
     if arguments.mic:
         return of_microphone(arguments.device)
     if arguments.file == STDIN:
-        assert raw is not None  # noqa: S101 - `run` has seen to it
+        if raw is None:
+            raise UsageError("standard input is headerless; give its sample rate by --rate HZ")
         return of_standard_input(raw)
     return of_file(Path(arguments.file), raw)
 
@@ -138,36 +145,36 @@ def _options(arguments: argparse.Namespace) -> StreamOptions:
     return cast(StreamOptions, {**speech_of(arguments), **options})
 
 
-class _Controls:
-    """Ctrl-C and Enter, as they reach the audio."""
+class Controls:
+    """Effect of Ctrl-C and Enter on the audio."""
 
     def __init__(self) -> None:
-        self._asked: asyncio.Queue[Flush | None] = asyncio.Queue()
+        self._commands: asyncio.Queue[Flush | None] = asyncio.Queue()
 
     def end(self) -> None:
-        """The audio is over."""
-        self._asked.put_nowait(None)
+        """End the audio."""
+        self._commands.put_nowait(None)
 
     def flush(self) -> None:
-        """The utterance is over."""
-        self._asked.put_nowait(FLUSH)
+        """End the current utterance."""
+        self._commands.put_nowait(FLUSH)
 
-    async def governed(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes | Flush, None]:
-        """The audio, with what was asked in between."""
+    async def apply(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes | Flush, None]:
+        """Yield the audio, and `FLUSH` where `flush` was called; end early after `end`."""
 
         async def next_chunk() -> bytes | None:
             return await anext(chunks, None)
 
         chunk: asyncio.Task[bytes | None] | None = None
-        asked = asyncio.create_task(self._asked.get())
+        command = asyncio.create_task(self._commands.get())
         try:
             while True:
                 chunk = chunk or asyncio.create_task(next_chunk())
-                await asyncio.wait([chunk, asked], return_when=asyncio.FIRST_COMPLETED)
-                if asked.done():
-                    if (flush := asked.result()) is None:
+                await asyncio.wait([chunk, command], return_when=asyncio.FIRST_COMPLETED)
+                if command.done():
+                    if (flush := command.result()) is None:
                         return
-                    asked = asyncio.create_task(self._asked.get())
+                    command = asyncio.create_task(self._commands.get())
                     yield flush
                 if chunk.done():
                     if (audio := chunk.result()) is None:
@@ -175,7 +182,7 @@ class _Controls:
                     chunk = None
                     yield audio
         finally:
-            for task in (chunk, asked):
+            for task in (chunk, command):
                 if task is not None:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
@@ -183,28 +190,29 @@ class _Controls:
 
 
 @contextlib.contextmanager
-def _controls(view: View, *, keys: bool) -> Iterator[_Controls]:
-    """The first Ctrl-C ends the audio, the next one interrupts. `keys`: Enter flushes, if there is a keyboard."""
-    loop, controls = asyncio.get_running_loop(), _Controls()
+def _controls(view: View, *, keys: bool) -> Iterator[Controls]:
+    """Handle Ctrl-C: the first ends the audio, the second interrupts. `keys`: handle Enter on a terminal, too."""
+    loop, controls = asyncio.get_running_loop(), Controls()
 
-    def interrupted() -> None:
-        loop.remove_signal_handler(signal.SIGINT)  # the next one is Python's own
+    def on_interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)  # Restores Python's handler.
         controls.end()
-        view.note("waiting for the last text; Ctrl-C again to end at once")
+        view.note("waiting for the last text; press Ctrl-C again to exit immediately")
 
-    def entered() -> None:
+    def on_line() -> None:
         if sys.stdin.readline():
             controls.flush()
         else:
-            loop.remove_reader(sys.stdin)  # Ctrl-D: nobody will press a key again
+            loop.remove_reader(sys.stdin)  # End of input by Ctrl-D.
 
-    # Signals are for a main thread; a program that runs this in another one has its own way to end it.
+    # Signal handlers need the main thread. They are installed even if SIGINT was ignored, as in a background job of a
+    # script: SIGINT is how such a stream is asked to finish.
     signals = threading.current_thread() is threading.main_thread()
     keyboard = keys and sys.stdin is not None and sys.stdin.isatty()
     if signals:
-        loop.add_signal_handler(signal.SIGINT, interrupted)
+        loop.add_signal_handler(signal.SIGINT, on_interrupt)
     if keyboard:
-        loop.add_reader(sys.stdin, entered)
+        loop.add_reader(sys.stdin, on_line)
     try:
         yield controls
     finally:

@@ -1,4 +1,4 @@
-"""`stt transcribe`: recordings in, text out."""
+"""`stt transcribe`: transcribe recordings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from stt_client.cli.advice import explain
-from stt_client.cli.connection import UsageError, add_connection, options_of, servers_of
+from stt_client.cli.connection import add_connection, options_of, servers_of
+from stt_client.cli.errors import UsageError, explain
 from stt_client.cli.output import for_stdout, plan, write
 from stt_client.cli.progress import Bar
 from stt_client.cli.recordings import Found, Recording, find
@@ -22,8 +22,9 @@ from stt_client.request import CallOptions
 from stt_client.results import Transcript
 
 TIMEOUT_S = 600.0
-"""For each recording: an hour of audio takes minutes on a CPU."""
-JOBS_A_SERVER = 2
+"""Default timeout of each recording: an hour of audio takes minutes on a CPU."""
+JOBS_PER_SERVER = 2
+"""Default of `--jobs`."""
 
 _EPILOG = """\
 examples:
@@ -35,35 +36,39 @@ examples:
 
 @dataclass(frozen=True)
 class _Job:
+    """A recording, and where its results go."""
+
     recording: Recording
     paths: Sequence[Path]
-    """Where to write the results; empty: standard output."""
+    """Output files; empty: standard output."""
 
 
 @dataclass(frozen=True)
 class _Outcome:
+    """Transcript or error of one recording."""
+
     transcript: Transcript | None = None
     error: str = ""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = commands.add_parser(
         "transcribe",
         help="transcribe recordings",
-        description="Transcribes recordings, several at a time, and prints the results in the order given.",
+        description="Transcribe recordings in parallel and print the results in the order given.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE|DIR|-", help="a recording, a folder of them, or - (stdin)")
+    parser.add_argument("files", nargs="+", metavar="FILE|DIR|-", help="a recording, a folder, or - for standard input")
     add_speech(parser)
     _add_output(parser)
-    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"longest wait for each recording (default: {TIMEOUT_S:g})")
+    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"timeout of each recording (default: {TIMEOUT_S:g})")
     parser.add_argument(
         "--jobs",
         type=_count,
         metavar="N",
-        help=f"recordings at a time (default: {JOBS_A_SERVER} for each --server)",
+        help=f"recordings to transcribe in parallel (default: {JOBS_PER_SERVER} per --server)",
     )
     parser.set_defaults(run=run, parser=parser)
 
@@ -71,27 +76,29 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     for format_, what in (
-        ("json", "all there is to know"),
+        ("json", "JSON with all details"),
         ("srt", "SubRip subtitles"),
         ("vtt", "WebVTT subtitles"),
     ):
         group.add_argument(
-            f"--{format_}", action="append_const", const=format_, dest="formats", help=f"{what}, not the text"
+            f"--{format_}", action="append_const", const=format_, dest="formats", help=f"{what} instead of text"
         )
     where = group.add_mutually_exclusive_group()
-    where.add_argument("--output", type=Path, metavar="DIR", help="write talk.txt for talk.wav in DIR, and so on")
-    where.add_argument("--beside", action="store_true", help="write talk.txt beside talk.wav, and so on")
+    where.add_argument(
+        "--output", type=Path, metavar="DIR", help="write files to DIR: talk.txt for talk.wav, and so on"
+    )
+    where.add_argument("--beside", action="store_true", help="write files beside the recordings")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command. Returns the exit status: 0, or 1 if a recording failed. Raises UsageError."""
+    """Run the command. Returns the exit status: 0, or 1 if a recording failed. Raises UsageError."""
     servers = servers_of(arguments)
     formats = arguments.formats or ["txt"]
     to_files = arguments.beside or arguments.output is not None
     if len(formats) > 1 and not to_files:
-        raise UsageError("standard output takes one of --json, --srt and --vtt; give --output DIR for several")
+        raise UsageError("several formats require --output DIR or --beside; standard output takes one")
     if arguments.raw_encoding and not arguments.raw_rate:
-        raise UsageError("--raw-encoding needs --raw-rate HZ")
+        raise UsageError("--raw-encoding requires --raw-rate HZ")
     found = find(arguments.files, raw=bool(arguments.raw_rate))
     for problem in found.problems:
         print(f"stt: {problem}", file=sys.stderr)
@@ -106,9 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
 async def _transcribe_all(
     arguments: argparse.Namespace, servers: Sequence[str], jobs: Sequence[_Job], found: Found, format_: str
 ) -> int:
-    """Transcribes, writes and prints. Returns how many failed."""
+    """Transcribe, write and print all. Returns the number of failures."""
     failed = 0
-    gate = asyncio.Semaphore(arguments.jobs or JOBS_A_SERVER * len(servers))
+    gate = asyncio.Semaphore(arguments.jobs or JOBS_PER_SERVER * len(servers))
     options = _call_options(arguments)
     with Bar(len(jobs)) as bar:
         async with SttPool(servers, **options_of(arguments)) as pool:
@@ -117,8 +124,8 @@ async def _transcribe_all(
                 for job, task in zip(jobs, tasks, strict=True):
                     outcome = await task
                     failed += bool(outcome.error)
-                    with bar.aside():
-                        _tell(job, outcome, format_, found.labelled)
+                    with bar.hidden():
+                        _print_outcome(job, outcome, format_, found.labelled)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -138,7 +145,7 @@ async def _transcribe(pool: SttPool, job: _Job, options: CallOptions, gate: asyn
     return _Outcome(transcript)
 
 
-def _tell(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -> None:
+def _print_outcome(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -> None:
     if outcome.transcript is None:
         print(f"stt: {job.recording.name}: {outcome.error}", file=sys.stderr)
     elif job.paths:
@@ -147,7 +154,7 @@ def _tell(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -> None:
     else:
         name = job.recording.name if labelled else None
         sys.stdout.write(for_stdout(outcome.transcript, format_, name))
-    # Whoever reads along a pipe gets each result when it is there.
+    # A reader of a pipe gets each result as soon as it is complete.
     sys.stdout.flush()
 
 
@@ -157,5 +164,5 @@ def _call_options(arguments: argparse.Namespace) -> CallOptions:
 
 def _count(text: str) -> int:
     if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+        raise argparse.ArgumentTypeError(f"invalid number {text}: must be at least 1")
     return count

@@ -1,1 +1,1 @@
-"""Live streams: one call, or several that resume each other."""
+"""Live streams over one connection, or several that resume each other."""

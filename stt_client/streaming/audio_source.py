@@ -1,4 +1,4 @@
-"""The audio of a live stream on its way out: pulled as it is sent, and kept for as long as it may be needed again."""
+"""Audio of a live stream: pulled from the caller as it is sent, and kept while it may have to be sent again."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stt_client.request import AudioFormat
 from stt_client.streaming.results import Flush
 
 MESSAGE_BYTES = MIB
-"""Most audio in one message, as the contract has it."""
+"""Largest audio message that the contract allows."""
 KEPT_BYTES = 16 * MIB
 KEPT_S = 60.0
-"""Kept to be sent again: so many bytes, or so many seconds if that is more. The longest utterance has 30 s."""
+"""Audio kept for resending: `KEPT_BYTES` or `KEPT_S` seconds, whichever is more. Utterances last up to 30 s."""
 
 
 def frame_bytes(format_: AudioFormat) -> int:
-    """Bytes of one sample of each channel."""
+    """Bytes per frame: one sample of each channel."""
     return (2 if format_.encoding == "linear16" else 1) * format_.channels
 
 
 @dataclass(frozen=True)
 class _Item:
     start: int
-    """Byte position in the stream."""
+    """Position in the stream, in bytes."""
     payload: bytes | Flush
 
     @property
@@ -38,13 +38,13 @@ class _Item:
 class AudioSource:
     """The caller's audio as messages, for one reader at a time.
 
-    The caller's iterator is pulled in one task, and only when the reader has read all there is, so that flow control
-    reaches whoever makes the audio. A reader that is cancelled loses nothing: the pull goes on.
+    A task pulls the caller's iterator, but only once the reader has read everything, so that flow control reaches the
+    source of the audio. Cancelling a reader loses no audio: the task continues.
 
     Args:
-        audio: the caller's.
+        audio: the caller's iterator.
         format_: of that audio.
-        keep: keep what was read until it is covered, so that another reader can begin with it.
+        keep: keep audio that was read until it is covered, so that another reader can start with it.
     """
 
     def __init__(self, audio: AsyncIterable[bytes | Flush], format_: AudioFormat, *, keep: bool) -> None:
@@ -52,47 +52,47 @@ class AudioSource:
         self._keep = keep
         self._frame = frame_bytes(format_)
         self._rate = format_.sample_rate
-        self._most = max(KEPT_BYTES, int(KEPT_S * self._rate * self._frame))
+        self._limit = max(KEPT_BYTES, int(KEPT_S * self._rate * self._frame))
         self._items: deque[_Item] = deque()
         self._next = 0
         self._end = 0
         self._over = False
         self.needed = False
-        """An utterance is under way: none of what is kept may be dropped for lack of room."""
+        """Whether an utterance is in progress, so that kept audio must not be dropped to limit memory."""
         self._closing = False
-        self._wanted = asyncio.Event()
-        self._news = asyncio.Event()
+        self._demand = asyncio.Event()
+        self._changed = asyncio.Event()
         self._pull: asyncio.Task[None] | None = None
         self.error: Exception | None = None
-        """What the caller's iterator raised."""
+        """Exception of the caller's iterator."""
 
     @property
     def exhausted(self) -> bool:
-        """The audio is over, and all of it is covered."""
+        """Whether the audio has ended and all of it is covered."""
         return self._over and not self._items
 
     def rewind(self) -> float:
-        """Begins again with the oldest audio kept. Returns its offset in seconds."""
+        """Restart at the oldest audio that is kept. Returns its offset in seconds."""
         self._next = 0
         start = self._items[0].start if self._items else self._end
         return start / self._frame / self._rate
 
     def cover(self, offset: float, *, needed: bool) -> None:
-        """Lets go of the audio before `offset` seconds; `needed`: an utterance is under way in what follows."""
+        """Release the audio before `offset` seconds; `needed`: an utterance is in progress after it."""
         self._trim(round(offset * self._rate) * self._frame)
         self.needed = needed
-        self._news.set()
+        self._changed.set()
 
     def flush_after(self, offset: float) -> float | None:
-        """Where the first flush kept stands that is not before `offset`, in seconds; None: there is none."""
+        """Offset of the first kept flush at or after `offset`, in seconds; None if there is none."""
         starts = (item.start / self._frame / self._rate for item in self._items if isinstance(item.payload, Flush))
         return next((start for start in starts if start >= offset), None)
 
     async def next(self) -> bytes | Flush | None:
-        """The next message: at most `MESSAGE_BYTES` of audio, or a flush; None: there is no more.
+        """Return the next message: at most `MESSAGE_BYTES` of audio, or a flush; None at the end.
 
         Raises:
-            Exception: what the caller's iterator raised.
+            Exception: whatever the caller's iterator raised.
         """
         while self._next >= len(self._items):
             if self._over:
@@ -101,17 +101,17 @@ class AudioSource:
                 return None
             if self._pull is None:
                 self._pull = asyncio.create_task(self._pull_all())
-            self._news.clear()
+            self._changed.clear()
             if self._has_room():
-                self._wanted.set()
-            await self._news.wait()
+                self._demand.set()
+            await self._changed.wait()
         if not self._keep:
             return self._items.popleft().payload
         self._next += 1
         return self._items[self._next - 1].payload
 
     async def close(self) -> None:
-        """Ends the pull and closes the caller's iterator, where that can be closed."""
+        """Stop pulling, and close the caller's iterator if it has `aclose`."""
         self._closing = True
         if self._pull is None:
             await self._close_audio()
@@ -125,9 +125,9 @@ class AudioSource:
             async for chunk in self._audio:
                 self._take(chunk)
                 if self._next < len(self._items):
-                    self._wanted.clear()
-                    self._news.set()
-                    await self._wanted.wait()
+                    self._demand.clear()
+                    self._changed.set()
+                    await self._demand.wait()
         except asyncio.CancelledError:
             if self._closing:
                 raise
@@ -136,7 +136,7 @@ class AudioSource:
             self.error = error
         finally:
             self._over = True
-            self._news.set()
+            self._changed.set()
             await self._close_audio()
 
     async def _close_audio(self) -> None:
@@ -149,7 +149,7 @@ class AudioSource:
             self._items.append(_Item(self._end, chunk))
             return
         if not isinstance(chunk, bytes | bytearray | memoryview):
-            raise TypeError(f"audio takes chunks of bytes, or FLUSH, not {type(chunk).__name__}")
+            raise TypeError(f"invalid chunk of type {type(chunk).__name__}: audio must yield bytes or FLUSH")
         data = bytes(chunk)
         for start in range(0, len(data), MESSAGE_BYTES):
             piece = data[start : start + MESSAGE_BYTES]
@@ -157,8 +157,8 @@ class AudioSource:
             self._end += len(piece)
 
     def _has_room(self) -> bool:
-        """Makes room by dropping the oldest, which is silence where no utterance is under way."""
-        over = self._end - self._items[0].start - self._most if self._items else 0
+        """Whether more audio may be kept; drops the oldest if it is silence between utterances."""
+        over = self._end - self._items[0].start - self._limit if self._items else 0
         if over <= 0:
             return True
         if self.needed:
@@ -168,11 +168,10 @@ class AudioSource:
         return True
 
     def _trim(self, position: int) -> None:
-        """Drops what was read and ends at `position` or before it, and the part before it of what goes across."""
+        """Drop audio that was read, up to `position` in bytes."""
         while self._next and self._items[0].end <= position:
             self._items.popleft()
             self._next -= 1
-        if self._next and self._items[0].start < position:
-            first = self._items[0]
-            assert isinstance(first.payload, bytes)  # noqa: S101 - a flush has no length to go across
+        first = self._items[0] if self._next else None
+        if first is not None and first.start < position and isinstance(first.payload, bytes):
             self._items[0] = _Item(position, first.payload[position - first.start :])

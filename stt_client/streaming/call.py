@@ -1,4 +1,4 @@
-"""One connection's `StreamTranscribe` call: it sends beside receiving."""
+"""One `StreamTranscribe` call, which sends and receives at the same time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from stt_client.streaming.results import Flush
 from stt_client.telemetry import CallRecord, Telemetry, report
 
 _WRITE_FAILED = "Internal error from Core"
-_STATUS_WAIT_S = 0.005
-_STATUS_WAITS = 100
+"""Details of the status that gRPC substitutes after a failed write."""
+_STATUS_POLL_S = 0.005
+_STATUS_POLLS = 100
 
 
 class StreamCall:
-    """A call that has begun.
+    """A call that has started.
 
     Args:
-        call: gRPC's.
+        call: the gRPC call.
         target: the service, for errors and the record.
-        telemetry: called with the record of this call at its end.
+        telemetry: called with the record of this call when it ends.
     """
 
     def __init__(self, call: Any, target: str, request_id: str, telemetry: Telemetry | None) -> None:
@@ -38,25 +39,25 @@ class StreamCall:
         self._request_id = request_id
         self._telemetry = telemetry
         self._audio_error: Exception | None = None
-        self._said: grpc.aio.AioRpcError | None = None
+        self._final_status: grpc.aio.AioRpcError | None = None
         self._sent_bytes = 0
         self.connected = False
-        """The service could be reached; until then, nothing of the audio has been touched."""
+        """Whether the service was reached. No audio is pulled before."""
         call.add_done_callback(self._note_status)
 
     async def responses(
         self, config: speech_pb2.StreamConfig, audio: AudioSource
     ) -> AsyncGenerator[speech_pb2.StreamTranscribeResponse, None]:
-        """Sends the config and the audio, and yields what the service says. Closing it cancels the call.
+        """Send the config and the audio, and yield the responses. Closing the generator cancels the call.
 
         Raises:
-            SttError: one of its subclasses, by the type that the service said.
-            Exception: what the caller's audio iterator raised.
+            SttError: the call failed; a subclass for each error type.
+            Exception: whatever the caller's audio iterator raised.
         """
         started = time.monotonic()
         error_type = Cancelled.type
         sender = asyncio.create_task(self._send(config, audio))
-        # Not by `read()`, which gives no more of what has come once a write has failed.
+        # Not `read()`, which loses responses that have arrived once a write fails.
         replies = aiter(self._call)
         try:
             while (response := await self._next_reply(replies)) is not None:
@@ -67,7 +68,7 @@ class StreamCall:
             error_type = error.type
             raise error from None
         finally:
-            # Whoever ended it, sending ends too: the service may have had enough (`single_utterance`).
+            # Stop sending, also if the service ended the call (`single_utterance`).
             self._call.cancel()
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
@@ -80,8 +81,8 @@ class StreamCall:
         report(self._telemetry, record)
 
     async def _next_reply(self, replies: AsyncIterator[Any]) -> speech_pb2.StreamTranscribeResponse | None:
-        """The next response; None after the last. Raises AioRpcError, or what the audio iterator raised."""
-        # In a task of its own, so that a call that is cancelled can be told from a caller who is.
+        """Return the next response; None after the last. Raises AioRpcError, or what the audio iterator raised."""
+        # In a separate task, to distinguish a cancelled call from a cancelled caller.
         reading = asyncio.ensure_future(anext(replies, None))
         try:
             await asyncio.wait({reading})
@@ -101,24 +102,24 @@ class StreamCall:
             raise status from None
 
     def _note_status(self, call: Any) -> None:
-        """Takes down how the call ended, in the moment when it does; see `_status`."""
-        self._said = _status_of(call)
+        """Store the status at the moment the call ends; see `_status`."""
+        self._final_status = _status_of(call)
 
     async def _status(self) -> grpc.aio.AioRpcError:
-        """How the call ended.
+        """Return the status with which the service ended the call.
 
-        A write that fails as a call ends puts an INTERNAL of gRPC's own in the place of the status that the service
-        sent (grpc/grpc#36066), before that comes, or after it.
+        A write that fails while the call ends makes gRPC report INTERNAL instead, temporarily or from then on
+        (grpc/grpc#36066).
         """
-        waits_left = _STATUS_WAITS
-        while self._said is None or (self._said.details() == _WRITE_FAILED and waits_left):
-            waits_left -= 1
-            await asyncio.sleep(_STATUS_WAIT_S)  # gRPC tells nobody when it sets another status
-            self._said = _status_of(self._call)
-        return self._said
+        polls_left = _STATUS_POLLS
+        while self._final_status is None or (self._final_status.details() == _WRITE_FAILED and polls_left):
+            polls_left -= 1
+            await asyncio.sleep(_STATUS_POLL_S)  # gRPC has no event for a changed status.
+            self._final_status = _status_of(self._call)
+        return self._final_status
 
     async def _send(self, config: speech_pb2.StreamConfig, audio: AudioSource) -> None:
-        # A call that has ended can't be written to; why it ended is for whoever reads from it.
+        # Writing to a call that has ended fails; the reader gets the reason.
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.wait_for_connection()
             self.connected = True
@@ -145,15 +146,15 @@ def _message(item: bytes | Flush) -> speech_pb2.StreamTranscribeRequest:
 
 
 def _status_of(call: Any) -> grpc.aio.AioRpcError:
-    """The status of a call that has ended."""
+    """Return the status of a call that has ended."""
     parts = (call.code(), call.initial_metadata(), call.trailing_metadata(), call.details())
-    return grpc.aio.AioRpcError(*map(_known, parts))
+    return grpc.aio.AioRpcError(*map(_result, parts))
 
 
-def _known(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that has nothing to wait for."""
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that doesn't wait for anything."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
-    raise AssertionError("a call that has ended knows its status")
+    raise AssertionError("the status of a call that has ended is not available")

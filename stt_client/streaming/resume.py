@@ -1,4 +1,4 @@
-"""Several connections as one stream: what the caller sees is continuous, and nothing comes twice."""
+"""Resuming: several connections appear to the caller as one stream, without gaps or repetitions."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from stt_client.streaming.results import Final, Interim, SpeechEvent, StreamEven
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to go on trying to reconnect, and how fast."""
+    """Schedule of reconnection attempts."""
 
     first_s: float = 0.25
-    """The first pause; each next one is twice as long."""
+    """First pause; each further one is twice as long."""
     most_s: float = 4.0
+    """Longest pause."""
     rounds: int = 10
-    """Pauses without progress until it is given up: about half a minute."""
+    """Pauses without progress before giving up: about half a minute in all."""
     lasting_s: float = 60.0
-    """A connection that held for so long was progress, even if nobody spoke."""
+    """A connection that lasted this long counts as progress, even without a final."""
 
 
 RESUME = Backoff()
 
 TAIL_S = 0.3
+"""Seconds after the end of speech that are not sent again: the remainder of a sound might start an utterance."""
 PRE_ROLL_S = 0.4
-"""Seconds before the start of speech that a service wants to hear too."""
+"""Seconds before the start of speech that a service needs to detect it."""
 
 
 class Attempts:
-    """Who was tried since the last progress, and what to wait."""
+    """Attempts since the last progress."""
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
@@ -45,22 +47,22 @@ class Attempts:
 
     @property
     def failed(self) -> Collection[str]:
-        """Targets that failed in this round."""
+        """Targets that failed in the current round."""
         return self._failed
 
     def begin(self) -> None:
-        """An attempt begins."""
+        """Start an attempt."""
         self._since = time.monotonic()
 
     def progress(self) -> None:
-        """What was tried before counts no more."""
+        """Forget earlier attempts."""
         self._failed.clear()
         self._rounds = 0
 
     def next_pause(self, target: str, members: int) -> float | None:
-        """An attempt at `target` failed: seconds to wait before the next one; None: give up.
+        """Note a failed attempt at `target`. Returns the seconds to wait before the next one; None: give up.
 
-        Each of the `members` is tried once, without a pause, before there is one.
+        There is no pause until each of the `members` services has been tried once.
         """
         if time.monotonic() - self._since >= self._backoff.lasting_s:
             self.progress()
@@ -72,32 +74,32 @@ class Attempts:
         self._failed.clear()
         self._rounds += 1
         pause = min(self._backoff.most_s, self._backoff.first_s * 2.0 ** (self._rounds - 1))
-        # Clients that lost the same service must not all come back in the same moment.
+        # Jitter: clients that lost the same service must not all return at once.
         return pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def pause(self, seconds: float, left: float | None) -> None:
-        """Waits, though not past what is `left` of the caller's time."""
+        """Wait for the pause, or `left` seconds until the deadline if that is less."""
         await asyncio.sleep(seconds if left is None else min(seconds, left))
 
 
 class Continuity:
-    """Shifts what each connection says to its place in the one stream, and leaves out what the caller has had.
+    """Shifts the events of each connection to their place in the stream, and drops repetitions.
 
-    A connection numbers its utterances from 0 and counts its seconds from 0. The n-th STARTED and the n-th ENDED
-    belong to its n-th utterance. After a break, the audio is sent again that follows the last utterance whose final
-    came, from a little behind the end of its speech: what is left of a last sound is not to be heard as a new one.
+    Each connection counts utterances and seconds from 0. Its n-th STARTED and n-th ENDED belong to its n-th utterance.
+    After a lost connection, audio is sent again from shortly after the end of the last utterance that has a final, so
+    that the remainder of its last sound doesn't start a new utterance.
 
     Args:
-        audio: told what finals cover.
+        audio: releases the audio that finals cover.
         endpoint_silence: seconds of silence that end an utterance.
     """
 
     def __init__(self, audio: AudioSource, endpoint_silence: float) -> None:
         self._audio = audio
-        # Nobody speaks so soon after the end of an utterance, or it would not have been the end.
+        # Speech this soon after the end would have continued the utterance.
         self._tail = min(TAIL_S, endpoint_silence / 2)
         self._finals = self._started = self._ended = 0
-        self._heard = 0.0
+        self._processed = 0.0
         self._begins: dict[int, float] = {}
         self._ends: dict[int, float] = {}
         self._stable: dict[int, str] = {}
@@ -106,18 +108,18 @@ class Continuity:
 
     @property
     def finals(self) -> int:
-        """Utterances finished."""
+        """Number of utterances with a final."""
         return self._finals
 
     def connect(self) -> None:
-        """A connection begins, with the oldest audio that no final covers."""
+        """Start a connection at the oldest audio that no final covers."""
         self._base = self._audio.rewind()
         self._first = self._starts = self._stops = self._finals
 
     def take(self, event: StreamEvent) -> StreamEvent | None:
-        """The event as the caller is to see it; None: not at all."""
-        # What one service had heard, another has to hear again: the caller sees no time run backwards.
-        self._heard = max(self._heard, _later(event.audio_processed, self._base))
+        """Translate an event for the caller; None for a repetition."""
+        # Audio that is sent again must not make `audio_processed` decrease.
+        self._processed = max(self._processed, _later(event.audio_processed, self._base))
         if isinstance(event, SpeechEvent):
             return self._speech(event)
         if isinstance(event, Interim):
@@ -135,10 +137,10 @@ class Continuity:
             number, self._stops = self._stops, self._stops + 1
             known, self._ended = number < self._ended, max(self._ended, self._stops)
             self._ends[number] = offset
-        return None if known else SpeechEvent(event.type, offset, self._heard)
+        return None if known else SpeechEvent(event.type, offset, self._processed)
 
     def _interim(self, event: Interim) -> Interim | None:
-        """Interims of an utterance that was interrupted wait until they say again what was stable."""
+        """Drop interims of an interrupted utterance until they include its stable text again."""
         number = self._first + event.utterance
         before = self._stable.get(number, "")
         stable, unstable = event.stable_text, event.unstable_text
@@ -147,7 +149,7 @@ class Continuity:
                 return None
             stable, unstable = before, (stable + unstable)[len(before) :]
         self._stable[number] = stable
-        return Interim(number, stable, unstable, event.language, self._heard)
+        return Interim(number, stable, unstable, event.language, self._processed)
 
     def _final(self, event: Final) -> Final | None:
         number = self._first + event.utterance
@@ -159,12 +161,12 @@ class Continuity:
         end = self._ends.pop(number, None)
         if end is not None:
             self._audio.cover(self._covered(end, number), needed=self._starts > self._finals)
-        return Final(number, _shifted(event.result, self._base), self._heard)
+        return Final(number, _shifted(event.result, self._base), self._processed)
 
     def _covered(self, end: float, number: int) -> float:
-        """Up to where the audio has been heard for good, given where the speech of an utterance ended.
+        """Offset up to which audio need not be sent again, given the end of speech of an utterance.
 
-        One that was cut, or flushed, may be followed by the next one without a pause.
+        After an utterance that was split or flushed, the next one may follow without a pause.
         """
         begin = self._begins.get(number + 1, math.inf) - PRE_ROLL_S
         flush = self._audio.flush_after(end)
@@ -172,18 +174,18 @@ class Continuity:
 
 
 def _later(offset: float, seconds: float) -> float:
-    """To the microsecond, as services say it: 2.7, where a sum of floats may be 2.6999999999999997."""
+    """Sum, rounded to the microsecond like the offsets of services: 2.7 instead of 2.6999999999999997."""
     return round(offset + seconds, 6)
 
 
 def _shifted(result: Transcript, seconds: float) -> Transcript:
-    """A result with its times so many seconds later."""
+    """Shift all times of a result by `seconds`."""
 
-    def word(given: Word) -> Word:
-        return replace(given, start=_later(given.start, seconds), end=_later(given.end, seconds))
+    def shift_word(word: Word) -> Word:
+        return replace(word, start=_later(word.start, seconds), end=_later(word.end, seconds))
 
-    def segment(given: Segment) -> Segment:
-        start, end = _later(given.start, seconds), _later(given.end, seconds)
-        return replace(given, start=start, end=end, words=tuple(map(word, given.words)))
+    def shift_segment(segment: Segment) -> Segment:
+        start, end = _later(segment.start, seconds), _later(segment.end, seconds)
+        return replace(segment, start=start, end=end, words=tuple(map(shift_word, segment.words)))
 
-    return replace(result, segments=tuple(map(segment, result.segments))) if seconds else result
+    return replace(result, segments=tuple(map(shift_segment, result.segments))) if seconds else result

@@ -18,7 +18,7 @@ class Gateway(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
-    def take_leave(self) -> None:
+    def announce_shutdown(self) -> None:
         """Close each connection after its current response, so that clients connect elsewhere."""
         ...
 

@@ -1,4 +1,4 @@
-"""Protobuf to domain and back. Checks what only the wire can get wrong; decides nothing."""
+"""Conversion between protobuf messages and domain objects. Rejects unknown enum values; decides nothing."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ _REASONS = {reason: pb.RouteReason.Value(f"ROUTE_REASON_{reason.name}") for reas
 
 
 def request_of(message: pb.TranscribeRequest, request_id: str, deadline: float | None) -> Request:
-    """The request in a message.
+    """Convert a message to a request.
+
+    Args:
+        deadline: monotonic seconds; None: no deadline.
 
     Raises:
-        InvalidArgument: an enum value that this version doesn't know.
+        InvalidArgument: unknown enum value.
     """
     options = message.options
     return Request(
@@ -53,7 +56,7 @@ def request_of(message: pb.TranscribeRequest, request_id: str, deadline: float |
 
 
 def options_of(options: pb.TranscribeOptions) -> DecodeOptions:
-    """Raises InvalidArgument for an enum value that this version doesn't know."""
+    """Convert decode options. Raises InvalidArgument for an unknown task."""
     return DecodeOptions(
         language=options.language or None,
         candidate_languages=tuple(options.candidate_languages),
@@ -65,7 +68,7 @@ def options_of(options: pb.TranscribeOptions) -> DecodeOptions:
 
 
 def format_of(format_: pb.AudioFormat) -> AudioFormat:
-    """Raises InvalidArgument for an encoding that this version doesn't know."""
+    """Convert an audio format. Raises InvalidArgument for an unknown encoding."""
     return AudioFormat(
         encoding=_known(_ENCODINGS, format_.encoding, "format.encoding"),
         sample_rate=format_.sample_rate_hertz,
@@ -74,7 +77,7 @@ def format_of(format_: pb.AudioFormat) -> AudioFormat:
 
 
 def policy_of(options: pb.TranscribeOptions) -> Policy:
-    """Raises InvalidArgument for a policy that this version doesn't know."""
+    """Convert a routing policy. Raises InvalidArgument for an unknown one."""
     return _known(_POLICIES, options.routing, "options.routing")
 
 
@@ -82,11 +85,11 @@ def _known(table: Mapping[int, T], value: int, field: str) -> T:
     try:
         return table[value]
     except KeyError:
-        raise InvalidArgument(f"{field}: unknown value {value}") from None
+        raise InvalidArgument(f"{field}: unknown value {value}; use one of speech.proto") from None
 
 
 def message_of(request: Request) -> pb.TranscribeRequest:
-    """The message with which the primary passes a request on to the fallback."""
+    """The message in which the primary sends a request to the fallback."""
     options, upload = request.options, request.upload
     return pb.TranscribeRequest(
         options=pb.TranscribeOptions(
@@ -107,7 +110,11 @@ def message_of(request: Request) -> pb.TranscribeRequest:
 
 
 def response_of(transcript: Transcript, trace: Trace, request_id: str, total_s: float) -> pb.TranscribeResponse:
-    """The response to a request; `total_s` in seconds."""
+    """The response for a transcript.
+
+    Args:
+        total_s: seconds from the request's arrival to its answer.
+    """
     answer = transcript.answer
     return pb.TranscribeResponse(
         request_id=request_id,
@@ -143,7 +150,7 @@ def _segment(segment: Segment, model: str) -> pb.Segment:
     return pb.Segment(
         start=duration(segment.start),
         end=duration(segment.end),
-        # Whisper marks a word's start with a space; who reads a segment or a word by itself wants none.
+        # Whisper starts each word with a space, which a segment or word by itself doesn't need.
         text=segment.text.strip(),
         avg_logprob=segment.avg_logprob,
         no_speech_prob=segment.no_speech_prob,
@@ -157,7 +164,7 @@ def _segment(segment: Segment, model: str) -> pb.Segment:
 
 
 def answer_of(response: pb.TranscribeResponse) -> Answer:
-    """The fallback's answer, from its response."""
+    """Convert the fallback's response to its answer."""
     segments = tuple(
         Segment(
             start=seconds(s.start),
@@ -170,15 +177,15 @@ def answer_of(response: pb.TranscribeResponse) -> Answer:
         )
         for s in response.segments
     )
-    detected = response.HasField("language_probability")
-    sure = response.routing.HasField("fallback_confidence")
+    has_probability = response.HasField("language_probability")
+    has_confidence = response.routing.HasField("fallback_confidence")
     return Answer(
         model=response.routing.final_model,
         segments=segments,
         text=response.text,
         language=response.language,
-        language_probability=response.language_probability if detected else None,
-        confidence=response.routing.fallback_confidence if sure else None,
+        language_probability=response.language_probability if has_probability else None,
+        confidence=response.routing.fallback_confidence if has_confidence else None,
         segment_models=tuple(s.model for s in response.segments),
     )
 
@@ -191,4 +198,5 @@ def duration(value: float) -> Duration:
 
 
 def seconds(value: Duration) -> float:
+    """A protobuf Duration as seconds."""
     return value.seconds + value.nanos / 1e9

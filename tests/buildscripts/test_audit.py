@@ -1,4 +1,4 @@
-"""`buildscripts/audit` against a stand-in for the database of known holes."""
+"""`buildscripts/audit` with a stand-in for the database of known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from buildscripts.lib.audit import KNOWN_HOLE, pins_of
+from buildscripts.lib.audit import KNOWN_VULNERABILITY, pins_of
 from stt_server.testing.paths import ROOT
 
 
 @dataclass
 class Database:
-    """What the stand-in knows, and what it was asked."""
+    """Content and behaviour of the stand-in, and the versions it was queried for."""
 
     url: str = ""
-    holes: dict[tuple[str, str], str] = field(default_factory=lambda: {KNOWN_HOLE: "PYSEC-OLD"})
+    vulnerabilities: dict[tuple[str, str], str] = field(default_factory=lambda: {KNOWN_VULNERABILITY: "PYSEC-OLD"})
     status: int = 200
     answers_left: int = -1
-    """After so many it says 503; -1: never."""
-    asked: set[tuple[str, str]] = field(default_factory=set)
+    """Number of answers before it returns 503; -1: no limit."""
+    queried: set[tuple[str, str]] = field(default_factory=set)
 
     def answer(self, query: dict[str, object]) -> tuple[int, dict[str, object]]:
         if self.answers_left == 0 or self.status != 200:
@@ -36,19 +36,19 @@ class Database:
         package = query["package"]
         assert isinstance(package, dict)
         version = package["name"], str(query["version"])
-        self.asked.add(version)
-        if version not in self.holes:
+        self.queried.add(version)
+        if version not in self.vulnerabilities:
             return 200, {}
         ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.1"}]}]
-        hole = {"id": self.holes[version], "affected": [{"package": package, "ranges": ranges}]}
-        return 200, {"vulns": [hole]}
+        vulnerability = {"id": self.vulnerabilities[version], "affected": [{"package": package, "ranges": ranges}]}
+        return 200, {"vulns": [vulnerability]}
 
 
 @contextmanager
 def serving(database: Database) -> Iterator[Database]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
-            """Keeps the test's output clean."""
+            """Suppress the log of requests."""
 
         def do_POST(self) -> None:
             query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -89,31 +89,31 @@ def audit(url: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_every_pin_is_asked_for_whatever_python_it_is_for(database: Database, constraints: Path) -> None:
+def test_pins_for_every_python_version_are_checked(database: Database, constraints: Path) -> None:
     done = audit(database.url, "--constraints", constraints)
-    assert (done.returncode, done.stdout) == (0, "audit: 3 versions asked for, 0 known holes\n"), done.stderr
-    assert database.asked == {KNOWN_HOLE, ("one", "1.0"), ("one", "2.0"), ("two", "3.1")}
+    assert (done.returncode, done.stdout) == (0, "audit: 3 versions checked, 0 known vulnerabilities\n"), done.stderr
+    assert database.queried == {KNOWN_VULNERABILITY, ("one", "1.0"), ("one", "2.0"), ("two", "3.1")}
 
 
-def test_a_hole_is_named_with_its_cure_and_fails(database: Database, constraints: Path) -> None:
-    database.holes["one", "1.0"] = "PYSEC-1"
+def test_vulnerability_fails_and_names_the_fixed_version(database: Database, constraints: Path) -> None:
+    database.vulnerabilities["one", "1.0"] = "PYSEC-1"
     done = audit(database.url, "--constraints", constraints)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "audit: one 1.0: PYSEC-1, fixed in 99.1",
-        "audit: 3 versions asked for, 1 known holes",
+        "audit: 3 versions checked, 1 known vulnerabilities",
     ]
 
 
-def test_the_repositorys_own_pins_can_be_asked_for(database: Database) -> None:
+def test_own_constraints_can_be_checked(database: Database) -> None:
     done = audit(database.url)
     assert done.returncode == 0, done.stderr
     pins = set(pins_of((ROOT / "constraints.txt").read_text()))
     assert len(pins) > 100
-    assert len(database.asked) == len(pins) + 1
+    assert len(database.queried) == len(pins) + 1
 
 
-def test_a_database_that_cannot_be_reached_is_said_to_be_so(constraints: Path) -> None:
+def test_unreachable_database_is_reported(constraints: Path) -> None:
     done = audit("http://127.0.0.1:1/v1/query", "--constraints", constraints)
     assert (done.returncode, done.stdout) == (3, "")
     first, second = done.stderr.splitlines()
@@ -122,16 +122,16 @@ def test_a_database_that_cannot_be_reached_is_said_to_be_so(constraints: Path) -
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
-        ({"status": 403}, "answers 503"),
-        ({"holes": {}}, "doesn't know the holes of jinja2 2.4.1"),
+        ({"status": 403}, "answered with HTTP status 503"),
+        ({"vulnerabilities": {}}, "lacks the vulnerabilities of jinja2 2.4.1"),
         ({"answers_left": 2}, "stopped answering"),
     ],
 )
-def test_half_an_answer_is_none(fault: dict[str, object], said: str, constraints: Path) -> None:
+def test_incomplete_answers_check_nothing(fault: dict[str, object], message: str, constraints: Path) -> None:
     with serving(Database(**fault)) as database:  # type: ignore[arg-type]
         done = audit(database.url, "--constraints", constraints)
     assert (done.returncode, done.stdout) == (3, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -93,7 +93,7 @@ def test_a_wrong_manifest_is_refused_by_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "manifest.jsonl").write_text(f"\n{line}\n")
     with pytest.raises(CorpusError, match="line 2"):
         load(tmp_path)
-    with pytest.raises(CorpusError, match="neither"):
+    with pytest.raises(CorpusError, match="is no corpus"):
         load(tmp_path / "nowhere")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from buildscripts.lib.fuzz.mutation import mutated
-from buildscripts.lib.fuzz.requests import REQUESTS, Served, serving
+from buildscripts.lib.fuzz.requests import REQUESTS, ServiceUnderTest, serving
 from buildscripts.lib.fuzz.targets import CORPUS, TARGETS, corpus, target
 
 MOST_CORPUS_BYTES = 300_000
@@ -53,13 +53,13 @@ def test_the_corpus_stays_small() -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceUnderTest]:
     with serving(tmp_path_factory.mktemp("fuzz")) as service:
         yield service
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_whatever_a_request_says_the_answer_is_one_of_the_contract(served: Served, name: str) -> None:
+def test_whatever_a_request_says_the_answer_is_one_of_the_contract(served: ServiceUnderTest, name: str) -> None:
     strategy, run = REQUESTS[name]
     outcomes = set()
 

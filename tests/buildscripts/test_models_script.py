@@ -14,7 +14,7 @@ import pytest
 
 from buildscripts.lib.models import starter
 from buildscripts.lib.models.hub import HUB_MODELS, HubModel, fetch_hub_model
-from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, what_is_wrong
+from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, mismatch
 from buildscripts.lib.models.starter import Package, Source, StarterModel, fetch_starter
 from tests.support.hub_stand_in import HubState, hub_stand_in
 
@@ -72,7 +72,7 @@ def test_a_changed_model_is_fetched_again(endpoint: str, tmp_path: Path, said: l
     fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
     (tmp_path / MODEL.folder / "model.bin").write_bytes(b"\0" * len(FILES["model.bin"]))
     fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
-    assert what_is_wrong(tmp_path / MODEL.folder, MODEL.files) == ""
+    assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
 def test_a_dropped_connection_is_taken_up_where_it_broke(
@@ -81,7 +81,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(
     hub.break_after["model.bin"] = 60_000
     fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
     assert [asked for name, asked in hub.gets if name == "model.bin"] == ["", "bytes=60000-"]
-    assert what_is_wrong(tmp_path / MODEL.folder, MODEL.files) == ""
+    assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
 def test_the_next_run_goes_on_where_a_failed_one_stopped(
@@ -96,7 +96,7 @@ def test_the_next_run_goes_on_where_a_failed_one_stopped(
     hub.gets.clear()
     fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
     assert hub.gets == [("model.bin", "bytes=60000-"), ("vocabulary.txt", "")]
-    assert what_is_wrong(tmp_path / MODEL.folder, MODEL.files) == ""
+    assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
 def test_a_file_with_another_hash_than_announced_is_refused(
@@ -109,7 +109,7 @@ def test_a_file_with_another_hash_than_announced_is_refused(
     assert not (tmp_path / MODEL.folder).exists()
     hub.files["model.bin"] = FILES["model.bin"]
     fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
-    assert what_is_wrong(tmp_path / MODEL.folder, MODEL.files) == ""
+    assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
 def test_a_hub_that_announces_another_file_is_refused_before_the_download(

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from buildscripts.lib.load.process_usage import Usage
-from buildscripts.lib.load.recordings import Spoken, is_answer
+from buildscripts.lib.load.recordings import EncodedClip, matches
 from buildscripts.lib.soak import service as soak_service
-from buildscripts.lib.soak.growth import Sample, growth_table, memory_slope, what_grew
+from buildscripts.lib.soak.growth import Sample, growth_problems, growth_table, memory_slope
 from buildscripts.lib.soak.live import Part, main, table, verdict
 from stt_server.testing.paths import MODELS, ROOT
 
@@ -65,24 +65,24 @@ def looks(hours: float = 1.0, count: int = 60, **more: float) -> list[Sample]:
 
 
 def test_a_process_that_holds_no_more_than_before_passes() -> None:
-    assert what_grew("primary", looks()) == []
-    assert what_grew("primary", looks(resident_mib=8, threads=2, descriptors=4, children=1, files=2)) == []
+    assert growth_problems("primary", looks()) == []
+    assert growth_problems("primary", looks(resident_mib=8, threads=2, descriptors=4, children=1, files=2)) == []
 
 
 @pytest.mark.parametrize("what", ["threads", "descriptors", "children", "files"])
 def test_what_there_is_more_and_more_of_is_named(what: str) -> None:
-    (found,) = what_grew("primary", looks(**{what: 40}))
+    (found,) = growth_problems("primary", looks(**{what: 40}))
     assert found.startswith(f"primary: {what} grew from")
 
 
 def test_memory_that_grows_is_named_by_its_amount_and_its_slope() -> None:
-    by_amount, by_slope = what_grew("primary", looks(resident_mib=60))
+    by_amount, by_slope = growth_problems("primary", looks(resident_mib=60))
     assert "primary: memory grew by" in by_amount
     assert "MiB an hour over the last two thirds" in by_slope
 
 
 def test_memory_of_a_few_minutes_is_not_judged() -> None:
-    assert what_grew("primary", looks(hours=0.05, resident_mib=60)) == []
+    assert growth_problems("primary", looks(hours=0.05, resident_mib=60)) == []
 
 
 def test_one_look_at_a_bad_moment_turns_no_slope() -> None:
@@ -96,7 +96,7 @@ def test_a_slope_that_may_be_chance_is_not_held_against_a_process() -> None:
         replace(sample, floor_mib=480.0 + 20 * (n * 7919 % 13)) for n, sample in enumerate(looks(resident_mib=17))
     ]
     assert memory_slope(samples).at_least < 0
-    assert what_grew("primary", samples) == []
+    assert growth_problems("primary", samples) == []
 
 
 def test_the_table_of_growth_has_a_line_for_each_sixth() -> None:
@@ -106,7 +106,7 @@ def test_the_table_of_growth_has_a_line_for_each_sixth() -> None:
 
 def test_a_text_is_its_own_recordings_and_no_others() -> None:
     fox, counting, both = (
-        Spoken(text, "en", text, b"", {})
+        EncodedClip(text, "en", text, b"", {})
         for text in (
             "The quick brown fox jumps over the lazy dog.",
             "One two three four five six seven eight nine ten.",
@@ -114,12 +114,12 @@ def test_a_text_is_its_own_recordings_and_no_others() -> None:
         )
     )
     others = [fox, counting, both]
-    assert is_answer("the quick brown fox jumped over a lazy dog", fox, others)
-    assert is_answer("1-2-3, 45678910.", counting, others)
-    assert not is_answer(fox.text, counting, others)
-    assert not is_answer(fox.text, both, others)
-    assert not is_answer(both.text, fox, others)
-    assert not is_answer("", fox, others)
+    assert matches("the quick brown fox jumped over a lazy dog", fox, others)
+    assert matches("1-2-3, 45678910.", counting, others)
+    assert not matches(fox.text, counting, others)
+    assert not matches(fox.text, both, others)
+    assert not matches(both.text, fox, others)
+    assert not matches("", fox, others)
 
 
 @pytest.mark.model

@@ -15,8 +15,8 @@ import pytest
 from protos.stt.v1 import speech_pb2
 from stt_client.cli import build_parser, main
 from stt_client.cli.live_audio import Clock, LiveAudio, paced
-from stt_client.cli.live_view import clock, judgement
-from stt_client.cli.stream import _Controls, _stream
+from stt_client.cli.live_view import clock, summary
+from stt_client.cli.stream import Controls, run_stream
 from stt_client.convert import transcript_of
 from stt_client.streaming.results import FLUSH
 from tests.client.test_client import unused_port
@@ -113,7 +113,7 @@ async def test_a_failure_says_why_and_keeps_what_was_said(file: Path, capsys: py
         assert await stt(file, "--server", served.target) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"stt: {file}: no such key. Give a key")
+    assert err.startswith(f"stt: {file}: no such key. Pass a valid key")
 
 
 async def test_nobody_there_names_the_server(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ async def test_a_connection_that_is_lost_is_said_and_made_again(file: Path, caps
         assert await stt(file, "--server", served.target) == 0
         out, err = capsys.readouterr()
         assert out == "abc\ndefg\n"
-        assert err == f"stt: no connection to {served.target} (upstream_unavailable)\n"
+        assert err == f"stt: connection to {served.target} lost (upstream_unavailable)\n"
 
 
 async def test_real_time_is_kept_by_the_clock(file: Path) -> None:
@@ -171,7 +171,7 @@ async def test_a_recording_in_real_time_is_paced_by_its_own_rate(file: Path) -> 
     async with serving(Script(stream=Toy())) as served:
         arguments = build_parser().parse_args(["stream", str(file), "--realtime", "--server", served.target])
         frozen = Clock(lambda: 0.0, sleep)
-        assert await _stream(arguments, [served.target], frozen) == 0
+        assert await run_stream(arguments, [served.target], frozen) == 0
     # 15 chunks of 0.1 s on a clock that stands still: each waits for the whole time up to its end.
     assert slept == pytest.approx(sum(0.1 * count for count in range(1, 16)))
 
@@ -181,11 +181,11 @@ async def test_a_recording_in_real_time_is_paced_by_its_own_rate(file: Path) -> 
     [
         ([], "give a FILE, - for standard input, or --mic"),
         (["a.wav", "--mic"], "give a FILE, - for standard input, or --mic"),
-        (["--mic", "--realtime"], "a microphone needs none"),
-        (["-"], "say its sample rate by --rate HZ"),
-        (["a.raw", "--raw-encoding", "mulaw"], "--raw-encoding needs --rate HZ"),
-        (["--mic", "--rate", "16000"], "not a microphone"),
-        (["a.wav", "--endpoint-silence", "0"], "not a number of seconds over 0"),
+        (["--mic", "--realtime"], "--realtime applies to recordings, not to --mic"),
+        (["-"], "give its sample rate by --rate HZ"),
+        (["a.raw", "--raw-encoding", "mulaw"], "--raw-encoding requires --rate HZ"),
+        (["--mic", "--rate", "16000"], "or standard input, not to --mic"),
+        (["a.wav", "--endpoint-silence", "0"], "invalid duration 0: must be seconds greater than 0"),
         (["a.wav", "--json", "--srt"], "not allowed with"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_headerless_file_at_a_rate_that_no_stream_takes_is_refused(
 ) -> None:
     with pytest.raises(SystemExit):
         main(["stream", str(file), "--rate", "96000"])
-    assert "a stream takes 8000 to 48000 Hz, not 96000" in capsys.readouterr().err
+    assert "unsupported sample rate 96000 Hz; use 8000 to 48000 Hz" in capsys.readouterr().err
 
 
 def test_a_file_that_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +229,7 @@ def test_what_is_no_audio_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     file.write_bytes(b"hello " * 100)
     with pytest.raises(SystemExit):
         main(["stream", str(file)])
-    assert "no audio that can be decoded" in capsys.readouterr().err
+    assert "can't decode audio" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", [96_000, 4000])
@@ -282,8 +282,8 @@ async def test_a_flush_goes_between_the_chunks_and_the_end_ends_them() -> None:
         finally:
             closed = True
 
-    controls = _Controls()
-    governed = controls.governed(chunks())
+    controls = Controls()
+    governed = controls.apply(chunks())
     assert await anext(governed) == b"one"
     controls.flush()
     assert await anext(governed) == FLUSH
@@ -350,8 +350,8 @@ async def test_the_microphone_is_streamed_at_16_khz_or_at_its_own_rate(
     ("module", "says"),
     [
         (None, "pip install 'stt-pair[mic]'"),
-        (Microphone(inputs=0), "no such microphone (No input device matching None). This machine has none."),
-        (Microphone(rates=(), own=192_000.0), "it records at 192000 Hz"),
+        (Microphone(inputs=0), "can't open microphone (No input device matching None). No microphone found."),
+        (Microphone(rates=(), own=192_000.0), "its sample rate is 192000 Hz"),
     ],
 )
 def test_without_a_microphone_it_says_what_to_do(
@@ -370,14 +370,14 @@ def test_another_device_is_answered_with_those_there_are(
     monkeypatch.setitem(sys.modules, "sounddevice", Microphone())
     with pytest.raises(SystemExit):
         main(["stream", "--mic", "--device", "7"])
-    assert "There are 0: Desk." in capsys.readouterr().err
+    assert "Available: 0: Desk." in capsys.readouterr().err
 
 
 def test_times_and_judgements_are_short() -> None:
     assert [clock(seconds) for seconds in (0.4, 67, 3723.9)] == ["0:00", "1:07", "1:02:03"]
     said = transcript()
-    assert judgement(transcript_of(said, {})) == "en tiny"
+    assert summary(transcript_of(said, {})) == "en tiny"
     said.routing.fallback_confidence = 0.876
-    assert judgement(transcript_of(said, {})) == "en 88% tiny"
+    assert summary(transcript_of(said, {})) == "en 88% tiny"
     said.routing.fallback_used = False
-    assert judgement(transcript_of(said, {})) == "en 40%"
+    assert summary(transcript_of(said, {})) == "en 40%"

@@ -21,7 +21,7 @@ from tests.client.toy_stream import RATE, Toy, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
 
-NOTE = b"stt: waiting for the last text; Ctrl-C again to end at once\n"
+NOTE = b"stt: waiting for the last text; press Ctrl-C again to exit immediately\n"
 
 
 async def written(process: Process, audio: bytes) -> None:

@@ -15,7 +15,7 @@ import pytest
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
 from stt_client.cli import main
-from stt_client.cli.advice import ADVICE
+from stt_client.cli.errors import ADVICE
 from tests.support.contract_messages import transcript
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving
@@ -222,7 +222,7 @@ async def test_nobody_there_names_the_server(folder: Path, capsys: pytest.Captur
 
 async def test_a_folder_without_recordings_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await stt(tmp_path) == 1
-    assert "no recording in it; looked for" in capsys.readouterr().err
+    assert "no recordings found; searched for" in capsys.readouterr().err
 
 
 async def test_output_writes_each_format_into_the_folder_and_prints_where(
@@ -308,13 +308,13 @@ async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
         (["x.wav", "--cert", __file__], "together"),
         (["x.wav", "--ca", "/no/such.pem"], "--ca: can't read /no/such.pem"),
         (["x.wav", "--api-key", "a\nb"], "printable ASCII"),
-        (["x.wav", "--jobs", "0"], "less than 1"),
-        (["x.wav", "--timeout", "-1"], "seconds over 0"),
-        (["x.wav", "--raw-rate", "8"], "not within 4000 to 192000"),
-        (["x.wav", "--raw-encoding", "mulaw"], "needs --raw-rate"),
-        (["x.wav", "--srt", "--vtt"], "give --output DIR"),
+        (["x.wav", "--jobs", "0"], "invalid number 0: must be at least 1"),
+        (["x.wav", "--timeout", "-1"], "must be seconds greater than 0"),
+        (["x.wav", "--raw-rate", "8"], "invalid sample rate 8: must be 4000 to 192000 Hz"),
+        (["x.wav", "--raw-encoding", "mulaw"], "requires --raw-rate"),
+        (["x.wav", "--srt", "--vtt"], "require --output DIR"),
         (["x.wav", "--output", "d", "--beside"], "not allowed with"),
-        (["a/x.wav", "b/x.wav", "--output", "d"], "would write"),
+        (["a/x.wav", "b/x.wav", "--output", "d"], "have the same output file"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_what_to_give(
@@ -333,4 +333,4 @@ def test_standard_input_from_a_terminal_is_bad_usage(
     with pytest.raises(SystemExit) as caught:
         main(["transcribe", "-"])
     assert caught.value.code == 2
-    assert "pipe one in" in capsys.readouterr().err
+    assert "pipe a recording into it" in capsys.readouterr().err

@@ -189,7 +189,7 @@ async def test_a_chunk_that_is_no_bytes_is_a_type_error() -> None:
         yield 320  # type: ignore[misc]
 
     async with serving(Script(stream=Toy())) as served, SttClient(served.target) as client:
-        with pytest.raises(TypeError, match="chunks of bytes, or FLUSH, not int"):
+        with pytest.raises(TypeError, match="of type int: audio must yield bytes or FLUSH"):
             _ = [event async for event in client.stream(numbers(), encoding=FORMAT)]
 
 

@@ -1,4 +1,4 @@
-"""`buf lint` on the contract, as CI runs it."""
+"""`buf lint` on speech.proto, as CI runs it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_contract_passes_buf_lint() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_a_field_that_breaks_the_style_is_caught(tmp_path: Path) -> None:
+def test_a_style_violation_is_reported(tmp_path: Path) -> None:
     shutil.copy(ROOT / "buf.yaml", tmp_path)
     proto = tmp_path / "protos" / "stt" / "v1" / "speech.proto"
     proto.parent.mkdir(parents=True)
@@ -36,7 +36,7 @@ def test_a_field_that_breaks_the_style_is_caught(tmp_path: Path) -> None:
     assert "request_id" in done.stdout
 
 
-def test_the_only_exception_is_the_one_that_the_contract_needs() -> None:
+def test_the_service_suffix_is_the_only_exception() -> None:
     rules = yaml.safe_load((ROOT / "buf.yaml").read_text())["lint"]
     assert rules["use"] == ["STANDARD"]
     assert rules["ignore_only"] == {"SERVICE_SUFFIX": ["protos/stt/v1/speech.proto"]}

@@ -28,20 +28,20 @@ async def run(file: Path, *args: str) -> int:
 
 async def test_a_serving_service_is_healthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(keys={"a-key-that-health-does-not-need"})) as service:
-        # No model is there: the check must not look for one.
+        # The model doesn't exist: the check must not load it.
         file = env_file(tmp_path, "CT2_SMALL_PATH=/nowhere", f"GRPC_PORT={service.port}", "API_KEYS=abc")
         assert await run(file) == 0
     assert capsys.readouterr().out == f"SERVING: 127.0.0.1:{service.port}\n"
 
 
-async def test_a_service_that_is_loading_or_draining_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_service_that_is_not_serving_is_unhealthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving() as service:
         await service.set_serving(False)
         assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}")) == 1
     assert capsys.readouterr().out == f"unhealthy: 127.0.0.1:{service.port}: NOT_SERVING\n"
 
 
-async def test_nobody_at_the_port_is_unhealthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_closed_port_is_unhealthy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving() as service:
         pass
     assert await run(env_file(tmp_path, f"GRPC_PORT={service.port}")) == 1
@@ -54,7 +54,7 @@ async def test_an_unknown_health_name_is_unhealthy(tmp_path: Path, capsys: pytes
     assert "NOT_FOUND" in capsys.readouterr().out
 
 
-async def test_a_mistake_elsewhere_in_the_file_does_not_make_a_running_service_unhealthy(
+async def test_other_mistakes_in_the_file_do_not_matter(
     tmp_path: Path,
 ) -> None:
     async with serving() as service:
@@ -63,15 +63,15 @@ async def test_a_mistake_elsewhere_in_the_file_does_not_make_a_running_service_u
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "problem"),
     [
         ("GRPC_PORT=0", "takes a free port"),
         ("GRPC_PORT=high", "takes a whole number"),
         ("GRPC_PORT", "KEY=VALUE"),
     ],
 )
-def test_a_port_that_the_file_does_not_say_is_unhealthy(tmp_path: Path, line: str, said: str) -> None:
-    with pytest.raises(Unhealthy, match=said):
+def test_an_unknown_port_is_unhealthy(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(Unhealthy, match=problem):
         endpoint_of(env_file(tmp_path, line), None)
 
 
@@ -89,16 +89,16 @@ def test_a_missing_file_is_unhealthy(tmp_path: Path) -> None:
         ("stt_primary.env", "LOG_LEVEL=info", 50051),
     ],
 )
-def test_the_default_port_is_the_service_s(tmp_path: Path, name: str, line: str, port: int) -> None:
+def test_the_default_port_depends_on_the_service(tmp_path: Path, name: str, line: str, port: int) -> None:
     assert endpoint_of(env_file(tmp_path, line, name=name), None).port == port
 
 
-def test_an_address_to_listen_on_is_the_address_to_ask(tmp_path: Path) -> None:
+def test_the_listening_address_is_checked(tmp_path: Path) -> None:
     assert endpoint_of(env_file(tmp_path, "HOST=::1"), None).target == "[::1]:50051"
     assert endpoint_of(env_file(tmp_path, "HOST=0.0.0.0"), None).target == "127.0.0.1:50051"
 
 
-async def test_it_runs_as_a_module_and_finds_the_file_by_config_path(tmp_path: Path) -> None:
+async def test_it_runs_as_a_module_with_config_path(tmp_path: Path) -> None:
     async with serving() as service:
         file = env_file(tmp_path, f"GRPC_PORT={service.port}")
         assert config_path("primary", {"CONFIG_PATH": str(file)}) == file

@@ -155,7 +155,7 @@ async def _lets_in(home: House, port: int, client: Pair) -> bool:
 
 
 async def _gateway_renewed(home: House) -> bool:
-    return (home.folder / "gateway" / "stderr.log").read_text().count("the TLS files were read again") >= 2
+    return (home.folder / "gateway" / "stderr.log").read_text().count("TLS files reloaded") >= 2
 
 
 async def test_the_primarys_own_certificate_is_rotated_under_load(home: House) -> None:

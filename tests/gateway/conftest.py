@@ -10,7 +10,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.http.server import GatewayOptions, GatewayServer, HttpTls
+from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions, HttpTls
 from tests.support.scripted_gateway_service import ScriptedService
 
 

@@ -62,7 +62,7 @@ async def test_a_taken_port_is_one_line_and_exit_1(gateway: GatewayServer, servi
     process = await run("--target", service.address, "--host", "127.0.0.1", "--port", port)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (1, b"")
-    assert err.decode() == f"stt-gateway: can't serve on 127.0.0.1:{port}: Address already in use\n"
+    assert err.decode() == f"stt-gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from gateway import app
 from gateway.http import drain, protocol, uploads
 from gateway.http.errors import Refusal
 from gateway.http.protocol import GatewayProtocol
-from gateway.http.server import GatewayOptions, GatewayServer
-from gateway.http.uploads import FULL_SIZE_UPLOADS, LEFT_ALONE_S, Uploads
+from gateway.http.server import GatewayServer
+from gateway.http.uploads import FULL_SIZE_UPLOADS, MIN_UPLOAD_AGE_S, UploadBudget
+from gateway.options import GatewayOptions
 from tests.support.clock import ManualClock
 from tests.support.live_caller import PATIENCE_S
 from tests.support.raw_http import Answer, head, read_answer
@@ -34,7 +35,7 @@ SLOW_BODY = head("Content-Length: 100000") + b"--front"
 @dataclass
 class SmallGateway:
     port: int
-    uploads: Uploads
+    uploads: UploadBudget
     heard: set[object] = field(default_factory=set)
     """Connections that have sent something."""
 
@@ -43,14 +44,14 @@ class SmallGateway:
 async def small(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SmallGateway]:
     """A gateway for three connections and two more for health. No upload is slow, and no answer ends a connection,
     unless the test says so."""
-    monkeypatch.setattr(uploads, "LEFT_ALONE_S", 3600.0)
+    monkeypatch.setattr(uploads, "MIN_UPLOAD_AGE_S", 3600.0)
     monkeypatch.setattr(drain, "DRAIN_S", 3600.0)
     monkeypatch.setattr(drain, "DRAIN_IDLE_S", 3600.0)
     monkeypatch.setattr(protocol, "HEADERS_TIMEOUT_S", 3600.0)
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(protocol, "SPARE_CONNECTIONS", 2)
-    gateway = SmallGateway(0, Uploads())
-    monkeypatch.setattr(app, "Uploads", lambda: gateway.uploads)
+    gateway = SmallGateway(0, UploadBudget())
+    monkeypatch.setattr(app, "UploadBudget", lambda: gateway.uploads)
     data_received = GatewayProtocol.data_received
 
     def noted(self: GatewayProtocol, data: bytes) -> None:
@@ -108,7 +109,7 @@ async def test_the_connection_that_waited_longest_makes_room(small: SmallGateway
 
 
 async def test_a_slow_body_makes_room(small: SmallGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "LEFT_ALONE_S", 0.0)
+    monkeypatch.setattr(uploads, "MIN_UPLOAD_AGE_S", 0.0)
     async with connections(small, 3, SLOW_BODY) as slow:
         assert (await post(small)).status_code == 200
         told = await answer_of(slow[0])
@@ -139,20 +140,20 @@ async def test_one_over_the_spare_ones_is_closed_as_it_opens(small: SmallGateway
 
 async def test_bodies_hold_so_much_together_and_the_slowest_is_cut() -> None:
     clock = ManualClock()
-    them = Uploads(clock)
-    with them.reading() as fast, them.reading() as slow:
-        them.add(slow, 10, 1000)
-        them.add(fast, 1000 * FULL_SIZE_UPLOADS - 10, 1000)
+    budget = UploadBudget(clock)
+    with budget.upload() as fast, budget.upload() as slow:
+        budget.add(slow, 10, 1000)
+        budget.add(fast, 1000 * FULL_SIZE_UPLOADS - 10, 1000)
         with pytest.raises(Refusal) as refused:
-            them.add(fast, 1, 1000)
+            budget.add(fast, 1, 1000)
         assert refused.value.type == "overloaded"
-        clock.now += LEFT_ALONE_S + 1
-        them.add(fast, 1, 1000)
-        assert (slow.cut.done(), fast.cut.done()) == (True, False)
+        clock.now += MIN_UPLOAD_AGE_S + 1
+        budget.add(fast, 1, 1000)
+        assert (slow.cancelled.done(), fast.cancelled.done()) == (True, False)
 
 
 async def test_what_was_read_makes_room_again() -> None:
-    them = Uploads()
+    budget = UploadBudget()
     for _ in range(3):
-        with them.reading() as upload:
-            them.add(upload, 1000 * FULL_SIZE_UPLOADS, 1000)
+        with budget.upload() as upload:
+            budget.add(upload, 1000 * FULL_SIZE_UPLOADS, 1000)

@@ -8,7 +8,8 @@ import re
 import httpx
 import pytest
 
-from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions
 from gateway.rest.form import FIELDS
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.wire import TRAILER_HEADERS

@@ -8,7 +8,8 @@ import grpc
 import httpx
 import pytest
 
-from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions
 from protos.stt.v1.errors import ERRORS
 from tests.support.scripted_gateway_service import TIMES, Failure, ScriptedService
 
@@ -102,7 +103,7 @@ async def test_a_service_out_of_reach_is_502(free_target: str, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "takes"),
+    ("field", "value", "expected"),
     [
         ("task", "sing", "transcribe, translate"),
         ("routing", "both", "auto, primary, fallback"),
@@ -111,17 +112,17 @@ async def test_a_service_out_of_reach_is_502(free_target: str, caplog: pytest.Lo
     ],
 )
 async def test_an_unknown_value_is_named_with_what_the_field_takes(
-    http: httpx.AsyncClient, service: ScriptedService, field: str, value: str, takes: str
+    http: httpx.AsyncClient, service: ScriptedService, field: str, value: str, expected: str
 ) -> None:
     message = assert_told(await http.post("/v1/transcribe", files=AUDIO, data={field: value}), "invalid_argument")
-    assert message == f"Unknown {field} '{value}'; it takes {takes}."
+    assert message == f"Invalid {field} '{value}'; expected {expected}."
     assert not service.calls
 
 
 async def test_an_unknown_field_is_named(http: httpx.AsyncClient, service: ScriptedService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"langauge": "en"})
     message = assert_told(response, "invalid_argument")
-    assert message.startswith("Unknown field 'langauge'; the form takes audio, ")
+    assert message.startswith("Unknown field 'langauge'; known fields: audio, ")
     assert "language" in message
 
 
@@ -205,7 +206,7 @@ async def test_a_bug_is_500_without_its_text(
     def broken(*_: object) -> None:
         raise RuntimeError("secret /path")
 
-    monkeypatch.setattr("gateway.rest.routes.order_of", broken)
+    monkeypatch.setattr("gateway.rest.routes.parse_form", broken)
     with caplog.at_level(logging.ERROR, logger="gateway"):
         response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "bug-1"})
     assert assert_told(response, "internal") == "Internal error."

@@ -18,7 +18,8 @@ import pytest_asyncio
 
 from gateway.http import protocol
 from gateway.http import server as gateway_server
-from gateway.http.server import GatewayOptions, GatewayServer, HttpTls
+from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions, HttpTls
 from tests.support.live_caller import PATIENCE_S, access_lines
 from tests.support.raw_http import form, head, part, read_answer
 from tests.support.scripted_gateway_service import ScriptedService
@@ -89,7 +90,7 @@ async def test_who_keeps_a_connection_is_told_to_let_it_go_before_it_is_closed(o
     asking = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
     writer.write(asking)
     assert "connection" not in (await read_answer(reader)).headers
-    own.take_leave()
+    own.announce_shutdown()
     writer.write(asking)
     answer = await read_answer(reader)
     assert (answer.status, answer.headers["connection"]) == (200, "close")

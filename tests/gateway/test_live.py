@@ -13,10 +13,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway.http.server import GatewayOptions, GatewayServer, HttpTls
+from gateway.http.server import GatewayServer
 from gateway.live import session as live_session
 from gateway.live.config import FIELDS
 from gateway.live.endpoint import CLOSE_CODES
+from gateway.options import GatewayOptions, HttpTls
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
 from stt_server.testing.paths import ROOT
@@ -111,26 +112,26 @@ async def test_the_service_may_end_it_first(gateway: GatewayServer, service: Scr
 @pytest.mark.parametrize(
     ("first", "says"),
     [
-        (SECOND, "first message is to be the config"),
-        ("no JSON", "is to be JSON"),
-        ("[" * 50_000, "is to be JSON"),
-        ("[]", "a JSON object"),
-        ('{"sample_rate_hertz": 16000}', "encoding: linear16 or mulaw"),
-        ('{"encoding": "linear16"}', "sample_rate_hertz: samples a second"),
-        ({"encodding": "linear16"}, "Unknown field 'encodding'; the config takes api_key, encoding,"),
-        ({"encoding": "opus"}, "Unknown encoding 'opus'; it takes linear16, mulaw."),
-        ({"task": ["translate"]}, "it takes transcribe, translate"),
-        ({"sample_rate_hertz": "16000"}, "sample_rate_hertz takes a whole number"),
-        ({"channel_count": True}, "channel_count takes a whole number"),
-        ({"interim_results": 1}, "interim_results takes true or false"),
-        ({"endpoint_silence": "1"}, "endpoint_silence takes a number of seconds"),
-        ({"endpoint_silence": float("nan")}, "endpoint_silence takes a number of seconds"),
-        ({"endpoint_silence": 10**400}, "endpoint_silence takes a number of seconds"),
+        (SECOND, "Audio before config"),
+        ("no JSON", "is not valid JSON"),
+        ("[" * 50_000, "is not valid JSON"),
+        ("[]", "not a JSON object"),
+        ('{"sample_rate_hertz": 16000}', "encoding is missing; expected linear16 or mulaw"),
+        ('{"encoding": "linear16"}', "sample_rate_hertz is missing; expected samples per second"),
+        ({"encodding": "linear16"}, "Unknown field 'encodding'; known fields: api_key, encoding,"),
+        ({"encoding": "opus"}, "Invalid encoding 'opus'; expected linear16, mulaw."),
+        ({"task": ["translate"]}, "expected transcribe, translate"),
+        ({"sample_rate_hertz": "16000"}, "Invalid sample_rate_hertz; expected a whole number"),
+        ({"channel_count": True}, "Invalid channel_count; expected a whole number"),
+        ({"interim_results": 1}, "Invalid interim_results; expected true or false"),
+        ({"endpoint_silence": "1"}, "Invalid endpoint_silence; expected a number of seconds"),
+        ({"endpoint_silence": float("nan")}, "Invalid endpoint_silence; expected a number of seconds"),
+        ({"endpoint_silence": 10**400}, "Invalid endpoint_silence; expected a number of seconds"),
         ({"endpoint_silence": -1}, "use seconds greater than 0"),
-        ({"language": 7}, "language takes a text"),
-        ({"prompt": "\ud800"}, "prompt takes a text"),
-        ({"hotwords": "one"}, "hotwords takes a list of texts"),
-        ({"prompt": "x" * 70_000}, "at most 65536 characters"),
+        ({"language": 7}, "Invalid language; expected a string"),
+        ({"prompt": "\ud800"}, "Invalid prompt; expected a string"),
+        ({"hotwords": "one"}, "Invalid hotwords; expected a list of strings"),
+        ({"prompt": "x" * 70_000}, "exceeds the limit of 65536 characters"),
     ],
 )
 async def test_a_first_message_that_is_no_config_is_told_so(
@@ -162,7 +163,7 @@ async def test_nothing_follows_the_end(gateway: GatewayServer, service: Scripted
         await socket.send(END)
         await socket.send(SECOND)
         error, code = await failure(socket)
-    assert (error["message"], code) == ('Nothing follows {"end": {}}.', 1007)
+    assert (error["message"], code) == ('Message after {"end": {}}; nothing may follow it.', 1007)
 
 
 async def test_a_message_takes_a_mebibyte_and_not_a_byte_more(gateway: GatewayServer, service: ScriptedService) -> None:
@@ -192,7 +193,7 @@ async def test_a_config_that_does_not_come_is_not_waited_for(
     monkeypatch.setattr(live_session, "CONFIG_TIMEOUT_S", 0.1)
     async with calling(gateway) as socket:
         error, code = await failure(socket)
-    assert (error["type"], error["message"], code) == ("deadline_exceeded", "No config came within 0.1 s.", 1008)
+    assert (error["type"], error["message"], code) == ("deadline_exceeded", "No config received within 0.1 s.", 1008)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ async def test_pages_of_other_hosts_may_not(gateway: GatewayServer, service: Scr
     response = refused.value.response
     assert response.status_code == 403
     assert json.loads(response.body or b"")["error"]["request_id"] == response.headers["x-req-id"]
-    assert "origin" in response.headers["x-error-message"]
+    assert "Origin" in response.headers["x-error-message"]
     line = await asyncio.wait_for(lines.get(), PATIENCE_S)
     assert (line["status"], line.get("close_code")) == (403, None)
     assert not service.streams

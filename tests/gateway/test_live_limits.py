@@ -13,8 +13,9 @@ import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
 from gateway.http import websocket
-from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.http.server import GatewayServer
 from gateway.live.session import Inbox
+from gateway.options import GatewayOptions
 from stt_client import FLUSH
 from tests.support.live_caller import (
     CONFIG,
@@ -65,7 +66,7 @@ async def test_a_caller_that_goes_away_cancels_the_call(
 async def test_a_caller_that_hangs_up_while_nothing_is_read_cancels_the_call(
     gateway: GatewayServer, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "LOOK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(websocket, "HANGUP_CHECK_INTERVAL_S", 0.05)
     service.read_audio.clear()
     async with streaming(gateway) as socket:
         pushing = asyncio.create_task(_push(socket, until_cut=True))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.body import MIN_BYTES_PER_S, Patience
 from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
+from gateway.http.uploads import MIN_BYTES_PER_S, BodyDeadline
 from gateway.rest.form import FIELDS
 from tests.support.clock import ManualClock
 from tests.support.raw_http import BOUNDARY, form, part
@@ -70,24 +70,24 @@ def test_a_quoted_boundary_is_read() -> None:
 
 def test_a_standing_body_is_waited_for_the_timeout_only() -> None:
     clock = ManualClock()
-    patience = Patience(30, clock)
-    patience.add(MIN_BYTES_PER_S * 1000)
-    assert patience.left_s() == 30
+    deadline = BodyDeadline(30, clock)
+    deadline.add(MIN_BYTES_PER_S * 1000)
+    assert deadline.left_s() == 30
 
 
 def test_a_trickle_is_cut_off_though_it_never_stands_still() -> None:
     clock = ManualClock()
-    patience = Patience(30, clock)
-    while patience.left_s() > 0:
-        patience.add(1)
+    deadline = BodyDeadline(30, clock)
+    while deadline.left_s() > 0:
+        deadline.add(1)
         clock.now += 1
     assert clock.now == pytest.approx(130, abs=1.5)
 
 
 def test_a_slow_line_gets_through() -> None:
     clock = ManualClock()
-    patience = Patience(30, clock)
+    deadline = BodyDeadline(30, clock)
     for _ in range(3600):
-        patience.add(MIN_BYTES_PER_S)
+        deadline.add(MIN_BYTES_PER_S)
         clock.now += 1
-        assert patience.left_s() > 0
+        assert deadline.left_s() > 0

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from playwright.async_api import Page, expect
 
-from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions
 from protos.stt.v1 import speech_pb2
 from stt_client.convert import transcript_of
 from stt_client.subtitles import to_srt, to_vtt

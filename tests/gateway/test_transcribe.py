@@ -183,7 +183,7 @@ async def test_a_deadline_that_passes_is_504(http: httpx.AsyncClient, service: S
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": "100"})
     assert response.status_code == 504
     assert response.headers["x-error-type"] == "deadline_exceeded"
-    assert response.headers["x-error-message"] == "The time allowed passed before there was an answer."
+    assert response.headers["x-error-message"] == "Deadline exceeded before the service answered."
 
 
 @pytest.mark.parametrize("given", ["0", "-5", "soon", "nan", "inf", ""])

@@ -9,7 +9,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.http.server import GatewayOptions, GatewayServer
+from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions
 from tests.support.live_caller import PATIENCE_S
 from tests.support.raw_http import chunked, exchange, form, head, part, read_answer
 from tests.support.scripted_gateway_service import MIB, ScriptedService

@@ -1,4 +1,4 @@
-"""Keys, rate limit, queue, readiness: who is let in, and what the others are told."""
+"""Admission of calls: API keys, rate limits, the queue, readiness, and the errors of refused calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bearer(key: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {key}"),)
 
 
-async def test_only_a_listed_key_is_let_in(tmp_path: Path) -> None:
+async def test_only_a_configured_key_is_accepted(tmp_path: Path) -> None:
     async with running(tmp_path, API_KEYS=KEYS) as service, stub_of(service) as stub:
         twice = bearer("key-of-the-web-front") + bearer("key-of-the-batch-job")
         for metadata in ((), bearer("wrong"), (("authorization", "Basic abc"),), bearer(""), twice):
@@ -72,7 +72,7 @@ async def test_check_admission_judges_the_key(tmp_path: Path) -> None:
     assert counted in exposition
 
 
-async def test_check_admission_judges_the_rate_limit_and_takes_no_token(tmp_path: Path) -> None:
+async def test_check_admission_judges_the_rate_without_a_token(tmp_path: Path) -> None:
     async with (
         running(tmp_path, API_KEYS=KEYS, RATE_LIMIT_RPS=0.01, RATE_LIMIT_BURST=1) as service,
         channel_to(service) as channel,
@@ -88,7 +88,7 @@ async def test_check_admission_judges_the_rate_limit_and_takes_no_token(tmp_path
         assert (await check_admission(channel, bearer("key-of-the-batch-job")))[0] is not None
 
 
-async def test_each_key_has_a_bucket_of_its_own(tmp_path: Path) -> None:
+async def test_each_key_has_its_own_rate_limit(tmp_path: Path) -> None:
     async with (
         running(tmp_path, API_KEYS=KEYS, RATE_LIMIT_RPS=0.01, RATE_LIMIT_BURST=2) as service,
         stub_of(service) as stub,
@@ -103,7 +103,7 @@ async def test_each_key_has_a_bucket_of_its_own(tmp_path: Path) -> None:
         await transcribe(stub, metadata=batch)
 
 
-async def test_without_keys_each_address_has_a_bucket_and_proxies_may_name_it(tmp_path: Path) -> None:
+async def test_without_keys_the_forwarded_address_is_rate_limited(tmp_path: Path) -> None:
     async with (
         running(tmp_path, RATE_LIMIT_RPS=0.01, RATE_LIMIT_BURST=1) as service,
         stub_of(service) as stub,
@@ -129,7 +129,7 @@ async def test_errors_carry_google_rpc_details(tmp_path: Path) -> None:
     assert retry.retry_delay.ToMilliseconds() == int(trailers["retry-after-ms"])
 
 
-async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, model: ScriptedModel) -> None:
+async def test_a_request_over_the_queue_limit_is_refused(tmp_path: Path, model: ScriptedModel) -> None:
     model.open.clear()
     async with (
         running(tmp_path, "primary", model, MAX_CONCURRENCY=1, MAX_QUEUE=1) as service,
@@ -154,9 +154,7 @@ async def test_one_request_over_the_queue_is_refused_at_once(tmp_path: Path, mod
     assert model.most_running == 1
 
 
-async def test_a_caller_who_leaves_frees_its_slot_only_when_the_thread_ends(
-    tmp_path: Path, model: ScriptedModel
-) -> None:
+async def test_a_cancelled_request_keeps_its_slot_until_inference_ends(tmp_path: Path, model: ScriptedModel) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model, MAX_CONCURRENCY=1) as service, stub_of(service) as stub:
         gone = asyncio.ensure_future(transcribe(stub))
@@ -170,7 +168,7 @@ async def test_a_caller_who_leaves_frees_its_slot_only_when_the_thread_ends(
         assert response.text
 
 
-async def test_health_turns_serving_only_once_the_model_is_warm(tmp_path: Path) -> None:
+async def test_health_is_serving_once_the_model_is_warm(tmp_path: Path) -> None:
     warm = threading.Event()
 
     def load(_: Settings) -> Recognizer:
@@ -195,9 +193,7 @@ async def test_health_turns_serving_only_once_the_model_is_warm(tmp_path: Path) 
     await service.stop()
 
 
-async def test_a_stopping_service_answers_what_it_accepted_and_refuses_the_rest(
-    tmp_path: Path, model: ScriptedModel
-) -> None:
+async def test_a_draining_service_finishes_admitted_requests(tmp_path: Path, model: ScriptedModel) -> None:
     model.open.clear()
     async with running(tmp_path, "primary", model) as service, stub_of(service) as stub:
         accepted = asyncio.ensure_future(transcribe(stub))
@@ -213,7 +209,7 @@ async def test_a_stopping_service_answers_what_it_accepted_and_refuses_the_rest(
         await stopping
 
 
-async def test_a_taken_port_is_an_error_not_a_shared_port(tmp_path: Path, service: Any) -> None:
+async def test_a_taken_port_is_an_error(tmp_path: Path, service: Any) -> None:
     with pytest.raises(OSError, match=str(service.grpc_port)):
         async with running(tmp_path, GRPC_PORT=service.grpc_port):
             pass

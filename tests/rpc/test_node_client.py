@@ -1,4 +1,4 @@
-"""The stub that Node gets from speech.proto, run against a server of ours: the contract isn't Python's alone."""
+"""A Node client on stubs generated from speech.proto, against a server in Python."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.support.needs import lacking
 
 NODE = Path(__file__).resolve().parent.parent / "node"
 NOT_INSTALLED = (
-    "tests/node has no node_modules: run `npm install --no-save --prefix tests/node` first (buildscripts/test does)"
+    "tests/node/node_modules is missing: run `npm install --no-save --prefix tests/node` first (buildscripts/test does)"
 )
 
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
     if shutil.which("node") is None:
-        lacking("there is no `node` on the PATH: install Node 18 or newer")
+        lacking("`node` is not on the PATH: install Node 18 or newer")
     if not (NODE / "node_modules" / "@grpc" / "grpc-js").is_dir():
         lacking(NOT_INSTALLED)
 
@@ -50,7 +50,7 @@ def recording(folder: Path, size: int) -> Path:
     return file
 
 
-async def test_node_reads_the_response_and_its_trailing_metadata(tmp_path: Path) -> None:
+async def test_node_reads_response_and_trailing_metadata(tmp_path: Path) -> None:
     script = Script(response=transcript("hello there", model="whisper-medium-ct2"), keys={"secret-key"})
     clip = recording(tmp_path, 5 * 1024 * 1024)  # over gRPC's 4 MiB default
     async with serving(script) as service:
@@ -69,7 +69,7 @@ async def test_node_reads_the_response_and_its_trailing_metadata(tmp_path: Path)
     assert [request.audio for request in script.requests] == [clip.read_bytes()]
 
 
-async def test_node_reads_the_type_of_an_error(tmp_path: Path) -> None:
+async def test_node_reads_the_error_type(tmp_path: Path) -> None:
     script = Script(response=transcript("hello there", model="whisper-medium-ct2"), keys={"secret-key"})
     async with serving(script) as service:
         status, out, err = await run_client(service.target, str(recording(tmp_path, 256)), "wrong")
@@ -82,7 +82,7 @@ async def test_node_reads_the_type_of_an_error(tmp_path: Path) -> None:
     assert script.requests == []
 
 
-def test_the_committed_node_stubs_are_what_the_contract_generates(tmp_path: Path) -> None:
+def test_committed_node_stubs_are_up_to_date(tmp_path: Path) -> None:
     template = "buf.gen.yaml"
     command = ["node_modules/.bin/buf", "generate", "../..", "--template", template, "-o", str(tmp_path)]
     done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=60, check=False)
@@ -96,7 +96,7 @@ def test_the_committed_node_stubs_are_what_the_contract_generates(tmp_path: Path
     assert sorted(same) == sorted(names), advice
 
 
-def test_the_lock_file_pins_every_package_and_names_no_registry() -> None:
+def test_the_lock_file_pins_every_package() -> None:
     lock = json.loads((NODE / "package-lock.json").read_text())
     packages = {name: package for name, package in lock["packages"].items() if name}
     assert packages

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, but for the port."""
+"""The README's Python examples run, its links resolve, its error table is right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 async def test_an_example_prints_the_transcript(tmp_path: Path, number: int) -> None:
     assert len(EXAMPLES) == 3
-    # For the one that transcribes what it reads.
+    # Read by the example that transcribes standard input.
     pcm = (samples_of(SPEECH) * 32767).astype("<i2").tobytes()
     async with running(tmp_path) as service:
         code = EXAMPLES[number].replace("localhost:50051", f"127.0.0.1:{service.grpc_port}")
@@ -34,19 +34,19 @@ async def test_an_example_prints_the_transcript(tmp_path: Path, number: int) -> 
     assert "the quick brown fox jumps over the lazy dog" in out.decode()
 
 
-def test_every_file_that_is_linked_exists() -> None:
+def test_every_linked_file_exists() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_table_of_errors_is_the_tables() -> None:
+def test_the_error_table_is_complete() -> None:
     rows = re.findall(r"^\| (`.*) \| ([A-Z_ /]+) \| (\d+) \|$", README, re.MULTILINE)
-    told = {
+    listed = {
         (type_, int(http)): statuses.split(" / ")
         for types, statuses, http in rows
         for type_ in re.findall(r"`([a-z_]+)`", types)
     }
-    for (type_, http), statuses in told.items():
+    for (type_, http), statuses in listed.items():
         assert (ERRORS[type_].http, ERRORS[type_].status in statuses) == (http, True), type_
-    assert {type_ for type_, _ in told} == set(ERRORS) - {"cancelled", "upstream_unavailable"}
+    assert {type_ for type_, _ in listed} == set(ERRORS) - {"cancelled", "upstream_unavailable"}

@@ -1,4 +1,4 @@
-"""What a running service makes of changed files, in this process: the many ways in which they can be wrong."""
+"""Reloading of configuration and PEM files while a service runs, valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEYS: dict[str, Any] = {"API_KEYS": f"one:{SECRET}", "FALLBACK_URL": "grpc://127
 
 @asynccontextmanager
 async def watched(folder: Path, service: Role = "primary") -> AsyncIterator[tuple[Service, Reloader, Path]]:
-    """A service that follows its file, which holds `KEYS`."""
+    """A running service with `KEYS` in its file, its reloader and the file."""
     path = folder / "stt.env"
     path.write_text(settings_text(folder, service, **KEYS))
     async with running(folder, service, **KEYS) as served:
@@ -46,7 +46,7 @@ async def watched(folder: Path, service: Role = "primary") -> AsyncIterator[tupl
 
 
 async def counted(service: Service, reloader: Reloader, result: str) -> None:
-    """Has the file read, until its outcome is counted."""
+    """Reload, and wait until `result` is counted once more."""
     before = count(service, result)
     reloader.reload_now()
     await until(lambda: count(service, result) > before)
@@ -60,7 +60,7 @@ def count(service: Service, result: str) -> float:
 
 Change = Callable[[str], str]
 
-WRONG: list[tuple[Change, str]] = [
+INVALID: list[tuple[Change, str]] = [
     (lambda text: "", "stt.env: CT2_SMALL_PATH: is missing"),
     (lambda text: "\ufeff", "stt.env: CT2_SMALL_PATH: is missing"),
     (lambda text: text[: text.index("API_KEYS=") + 4], "stt.env:9: the file was cut off within this line"),
@@ -83,25 +83,25 @@ WRONG: list[tuple[Change, str]] = [
 ]
 
 
-async def test_a_wrong_file_changes_nothing_and_says_why_without_secrets(
+async def test_an_invalid_file_changes_nothing_and_logs_no_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with watched(tmp_path) as (service, reloader, path):
         before, text = service.settings, path.read_text()
-        for wrong, said in WRONG:
+        for edit, problem in INVALID:
             caplog.clear()
-            path.write_text(wrong(text))
+            path.write_text(edit(text))
             await counted(service, reloader, "refused")
             assert service.settings == before
             (record,) = (record for record in caplog.records if record.name == "stt_server.lifecycle.reload")
             assert record.levelno == logging.ERROR
             assert record.getMessage().startswith(f"{REFUSED}/"), "the file is named"
-            assert said in record.getMessage()
+            assert problem in record.getMessage()
             assert "\n" not in record.getMessage()
             assert SECRET not in record.getMessage() and "ours" not in record.getMessage()
 
 
-async def test_a_file_that_can_not_be_read_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreadable_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with watched(tmp_path) as (service, reloader, path):
         before = service.settings
         path.write_bytes(b"\xff\xfeA=1")
@@ -111,12 +111,12 @@ async def test_a_file_that_can_not_be_read_changes_nothing(tmp_path: Path, caplo
         path.mkdir()
         await counted(service, reloader, "refused")
         assert service.settings == before
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    for text, reason in zip(said, ("is not UTF-8 text", "No such file or directory", "Is a directory")):
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    for text, reason in zip(logged, ("is not UTF-8 text", "No such file or directory", "Is a directory")):
         assert reason in text
 
 
-async def test_what_a_refused_file_lacks_may_still_come(tmp_path: Path) -> None:
+async def test_a_refused_file_is_applied_once_its_pem_file_exists(tmp_path: Path) -> None:
     async with watched(tmp_path) as (service, reloader, path):
         ca = tmp_path / "ca.pem"
         path.write_text(path.read_text().replace("grpc://", "grpcs://") + f"FALLBACK_CA={ca}\n")
@@ -127,7 +127,7 @@ async def test_what_a_refused_file_lacks_may_still_come(tmp_path: Path) -> None:
         assert service.route is not None and service.route.pems is not None
 
 
-async def test_keys_are_revoked_although_a_certificate_is_broken(tmp_path: Path) -> None:
+async def test_keys_are_revoked_despite_a_broken_certificate(tmp_path: Path) -> None:
     ca = authority(tmp_path, "ca").cert
     async with watched(tmp_path) as (service, reloader, path):
         path.write_text(path.read_text().replace("grpc://", "grpcs://") + f"FALLBACK_CA={ca}\n")
@@ -141,7 +141,7 @@ async def test_keys_are_revoked_although_a_certificate_is_broken(tmp_path: Path)
         assert service.route == route
 
 
-async def test_what_comes_while_the_model_loads_is_what_the_service_starts_with(tmp_path: Path) -> None:
+async def test_changes_during_model_loading_are_applied(tmp_path: Path) -> None:
     path = tmp_path / "stt.env"
     path.write_text(settings_text(tmp_path, "primary", MIN_WORDS_FOR_CONF=1))
     loading = threading.Event()
@@ -167,28 +167,28 @@ async def test_what_comes_while_the_model_loads_is_what_the_service_starts_with(
         await service.stop()
 
 
-async def test_limits_and_rules_are_those_of_the_file_for_the_next_request(tmp_path: Path) -> None:
+async def test_changed_limits_apply_to_the_next_request(tmp_path: Path) -> None:
     async with watched(tmp_path) as (service, reloader, path), stub_of(service) as stub:
         text = path.read_text()
 
-        async def now(**keys: object) -> None:
+        async def reload(**keys: object) -> None:
             path.write_text(text + "".join(f"{name}={value}\n" for name, value in keys.items()))
             await counted(service, reloader, "applied")
 
         unsure = {"MIN_WORDS_FOR_CONF": 1000}
-        await now(**unsure)
+        await reload(**unsure)
         assert (await failure(stub, metadata=BEARER))[1]["x-error-type"] == "fallback_failed"
-        await now(FALLBACK_ON_ERROR="degrade", **unsure)
+        await reload(FALLBACK_ON_ERROR="degrade", **unsure)
         assert (await transcribe(stub, metadata=BEARER))[1]["x-fallback-error"] in ("unavailable", "circuit_open")
         assert (await transcribe(stub, SILENCE, BEARER))[0].text == ""
-        await now(VAD_FILTER="false")
+        await reload(VAD_FILTER="false")
         assert (await transcribe(stub, SILENCE, BEARER))[0].text != ""
-        await now(MAX_STREAMS=0)
+        await reload(MAX_STREAMS=0)
         with pytest.raises(grpc.aio.AioRpcError, match=r"live-stream limit reached \(0\)"):
             await stub.StreamTranscribe(iter(()), metadata=BEARER).read()
 
 
-async def test_whose_word_is_taken_for_an_address_changes_too(tmp_path: Path) -> None:
+async def test_trusted_proxies_are_reloaded(tmp_path: Path) -> None:
     async with watched(tmp_path) as (service, reloader, path), stub_of(service) as stub:
         limited = path.read_text().replace(f"one:{SECRET}", "").replace("RATE_LIMIT_RPS=0", "RATE_LIMIT_RPS=0.001")
         for proxies, taken in (("127.0.0.1", ["", ""]), ("none", ["", "rate_limited"])):
@@ -198,7 +198,7 @@ async def test_whose_word_is_taken_for_an_address_changes_too(tmp_path: Path) ->
 
 
 async def _refusal(stub: Any, address: str) -> str:
-    """What a caller ends with for whom a proxy speaks; empty: an answer."""
+    """Error type of a call forwarded for `address`; empty if it succeeds."""
     try:
         await transcribe(stub, metadata=(("x-forwarded-for", address),))
     except grpc.aio.AioRpcError as error:

@@ -57,7 +57,7 @@ class Halves:
     wer_spread: float
     """Standard deviation over the halves, as for the share."""
     gain: float | None
-    """Of what the large model would bring on all clips, 1 is all of it; None where it brings nothing."""
+    """Of what the large model would inject on all clips, 1 is all of it; None where it brings nothing."""
     gain_quartiles: tuple[float, float] | None
     """Of the single halves: half of them lie between. None where fewer than two halves have something to gain."""
 

@@ -26,8 +26,8 @@ _PCM = AudioFormat("linear16", 16_000)
 
 
 @dataclass(frozen=True)
-class Theirs:
-    """A way to call faster-whisper."""
+class FasterWhisper:
+    """A faster to call faster-whisper."""
 
     what: str
     model: Mapping[str, int]
@@ -39,17 +39,19 @@ class Theirs:
     batched: bool = False
 
 
-def theirs(cores: int) -> dict[str, Theirs]:
+def theirs(cores: int) -> dict[str, FasterWhisper]:
     """The settings of faster-whisper to compare with, by name."""
     best = {"beam_size": 1, "without_timestamps": True, "temperature": 0, "condition_on_previous_text": False}
     one_by_one = {"num_workers": cores, "cpu_threads": 1}
     greedy_batches = {"beam_size": 1, "temperature": 0, "batch_size": 8}
     return {
-        "defaults": Theirs("faster-whisper at its defaults", {}, {}),
-        "handbook": Theirs("cpu_threads=2, beam_size=1", {"cpu_threads": 2}, {"beam_size": 1}),
-        "best": Theirs(f"its best for this: {cores} workers of one thread, greedy", one_by_one, best, forced=True),
-        "batched": Theirs("BatchedInferencePipeline at its defaults", {}, {}, batched=True),
-        "batched-best": Theirs(
+        "defaults": FasterWhisper("faster-whisper at its defaults", {}, {}),
+        "handbook": FasterWhisper("cpu_threads=2, beam_size=1", {"cpu_threads": 2}, {"beam_size": 1}),
+        "best": FasterWhisper(
+            f"its best for this: {cores} workers of one thread, greedy", one_by_one, best, forced=True
+        ),
+        "batched": FasterWhisper("BatchedInferencePipeline at its defaults", {}, {}, batched=True),
+        "batched-best": FasterWhisper(
             f"BatchedInferencePipeline, greedy, {cores} threads",
             {"cpu_threads": cores},
             greedy_batches,
@@ -144,16 +146,16 @@ class Contenders:
 
         return transcribe
 
-    def _theirs(self, way: Theirs) -> Transcribe:
-        key = tuple(way.model.items())
+    def _theirs(self, faster: FasterWhisper) -> Transcribe:
+        key = tuple(faster.model.items())
         if key not in self._models:
-            self._models[key] = WhisperModel(str(self._model), device="cpu", compute_type=COMPUTE_TYPE, **way.model)
-        engine = BatchedInferencePipeline(self._models[key]) if way.batched else self._models[key]
-        forced = self._forced or way.forced
+            self._models[key] = WhisperModel(str(self._model), device="cpu", compute_type=COMPUTE_TYPE, **faster.model)
+        engine = BatchedInferencePipeline(self._models[key]) if faster.batched else self._models[key]
+        forced = self._forced or faster.forced
 
         def run(recording: Recording) -> str:
             language = recording.language if forced else None
-            segments, _ = engine.transcribe(recording.samples, language=language, **way.call)
+            segments, _ = engine.transcribe(recording.samples, language=language, **faster.call)
             return "".join(segment.text for segment in segments)
 
         async def transcribe(recording: Recording) -> str:

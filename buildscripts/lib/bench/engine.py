@@ -4,7 +4,7 @@ Contenders take turns within each round, in an order that rotates, so that a mac
 slower for all of them; ours, being quick, runs before each of theirs, and its mean counts. Recordings are decoded
 before the clock starts. Ours does what the service does: it hears where speech is, cuts chunks, makes features,
 recognizes in batches and guards its texts. Theirs is `transcribe`, to the last segment. Without --corpus the clips are
-samples/, which are few, short and read by a machine: bring your own.
+samples/, which are few, short and read by a machine: inject your own.
 """
 
 from __future__ import annotations

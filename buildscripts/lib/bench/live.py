@@ -3,7 +3,7 @@
 The service runs in a process of its own, as an operator starts it; this process is the client. Each stream sends
 another recording, of clips joined with pauses, so that it is known when somebody truly speaks: latencies count from
 there, and not from what the service heard. A final can't come before the endpoint silence is over, which is taken off.
-The clips ought to be real speech: bring your own with --corpus; samples/ are few, short and read by a machine.
+The clips ought to be real speech: inject your own with --corpus; samples/ are few, short and read by a machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How long a fallback's outage is felt: callers who want it keep asking while it is killed, stopped, or out of reach.
+"""Measure how long an outage of the fallback is noticed by callers who need it.
 
-A primary with FALLBACK_ON_ERROR=degrade and FALLBACK_TIMEOUT_S=60, a relay that plays the network, and a fallback, as
-real processes with scripted models. For each fault: the slowest answer, how long until nobody waited any more, how long
-after the fallback's return it was used again, and latency meanwhile and afterwards against that before.
+A primary with FALLBACK_ON_ERROR=degrade and FALLBACK_TIMEOUT_S=60, a relay that simulates the network, and a fallback,
+as real processes with scripted models. The fallback is killed, stopped, or cut off. For each fault: the slowest answer,
+the time until requests no longer wait, the time until the fallback is used again after its return, and latency during
+and after the outage relative to before.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from rich.table import Table
 
 from buildscripts.lib.bench.report import console, heading
-from buildscripts.lib.chaos.stage import UNSURE, Stage, stage
+from buildscripts.lib.chaos.deployment import UNSURE, Deployment, deployment
 from buildscripts.lib.models.pins import ROOT
 from stt_client import SttClient
 
@@ -30,9 +31,9 @@ SPEECH = ROOT / "samples" / "en" / "quick_brown_fox.wav"
 CALLERS = 4
 HEALTHY_S = 2.0
 WAITS_FACTOR = 5.0
-"""A request that takes so many times the healthy median has waited for the fallback."""
+"""A request that takes this many times the healthy median has waited for the fallback."""
 
-Act = Callable[[Stage], Awaitable[None]]
+Act = Callable[[Deployment], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -50,42 +51,42 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outage:
-    """What callers felt of one. Seconds."""
+    """One outage as callers saw it. Times in seconds."""
 
     name: str
     slowest: float
     noticed: float
-    """From its beginning until the last answer that had waited."""
+    """From its beginning to the last answer that had waited."""
     used_again: float
     """From the fallback's return to its first answer."""
     during: float
-    """Median latency once it was noticed, over that before."""
+    """Median latency after `noticed`, relative to that before the outage."""
     after: float
-    """The same, once it is used again."""
+    """Median latency after `used_again`, relative to that before the outage."""
 
 
-async def _kill(stage: Stage) -> None:
-    await stage.fallback.kill()
+async def _kill(deployment: Deployment) -> None:
+    await deployment.fallback.kill()
 
 
-async def _stop(stage: Stage) -> None:
-    stage.fallback.process.send(signal.SIGSTOP)
+async def _stop(deployment: Deployment) -> None:
+    deployment.fallback.process.send(signal.SIGSTOP)
 
 
-async def _go_on(stage: Stage) -> None:
-    stage.fallback.process.send(signal.SIGCONT)
+async def _go_on(deployment: Deployment) -> None:
+    deployment.fallback.process.send(signal.SIGCONT)
 
 
-async def _start(stage: Stage) -> None:
-    await stage.fallback.start()
+async def _start(deployment: Deployment) -> None:
+    await deployment.fallback.start()
 
 
-async def _silence(stage: Stage) -> None:
-    await stage.relay.become("silent")
+async def _silence(deployment: Deployment) -> None:
+    await deployment.relay.set_state("silent")
 
 
-async def _mend(stage: Stage) -> None:
-    await stage.relay.become("fine")
+async def _mend(deployment: Deployment) -> None:
+    await deployment.relay.set_state("normal")
 
 
 FAULTS: dict[str, tuple[Act, Act]] = {
@@ -96,7 +97,7 @@ FAULTS: dict[str, tuple[Act, Act]] = {
 
 
 class Callers:
-    """Ask without a pause, each one thing at a time."""
+    """Callers without pauses, each with one request at a time."""
 
     def __init__(self, client: SttClient) -> None:
         self.answers: list[Answer] = []
@@ -110,7 +111,7 @@ class Callers:
             self.answers.append(Answer(began, time.monotonic(), found.routing.fallback_used))
 
     async def used_after(self, moment: float) -> Answer:
-        """The first answer by the fallback to a request that began after a moment."""
+        """Wait for the first answer of the fallback to a request that began after `moment`."""
         while not (found := [a for a in self.answers if a.began >= moment and a.by_fallback]):
             if failed := [task for task in self._tasks if task.done()]:
                 failed[0].result()
@@ -125,16 +126,16 @@ class Callers:
                 await task
 
 
-async def outage(name: str, stage: Stage, callers: Callers, seconds: float) -> Outage:
-    """Brings one about for so many seconds, and ends it."""
+async def outage(name: str, deployment: Deployment, callers: Callers, seconds: float) -> Outage:
+    """Cause an outage of the fallback for `seconds`, and measure it."""
     begin, undo = FAULTS[name]
     healthy = time.monotonic()
     await callers.used_after(healthy)
     await asyncio.sleep(HEALTHY_S)
     away = time.monotonic()
-    await begin(stage)
+    await begin(deployment)
     await asyncio.sleep(seconds)
-    await undo(stage)
+    await undo(deployment)
     back = time.monotonic()
     first = await callers.used_after(back)
     await asyncio.sleep(HEALTHY_S)
@@ -157,9 +158,9 @@ async def outage(name: str, stage: Stage, callers: Callers, seconds: float) -> O
 async def measure(seconds: float, faults: Sequence[str]) -> list[Outage]:
     found = []
     with tempfile.TemporaryDirectory(prefix="outage-") as folder:
-        async with stage(Path(folder), scripted=True) as built:
+        async with deployment(Path(folder), scripted=True) as built:
             built.a.write_config(FALLBACK_TIMEOUT_S=60)
-            await asyncio.sleep(2.5)  # for as long as a changed file may take
+            await asyncio.sleep(2.5)  # until the changed file is reloaded
             async with SttClient(built.a.grpc, api_key=built.key) as client:
                 callers = Callers(client)
                 try:
@@ -172,14 +173,14 @@ async def measure(seconds: float, faults: Sequence[str]) -> list[Outage]:
 
 
 def table(outages: Sequence[Outage]) -> Table:
-    out = Table(title="The fallback is away")
-    out.add_column("it is")
-    for name in ("slowest answer s", "nobody waits after s", "used again after s", "latency meanwhile", "afterwards"):
+    out = Table(title="Outage of the fallback")
+    out.add_column("fault")
+    for name in ("slowest answer s", "no waiting after s", "used again after s", "latency during", "after"):
         out.add_column(name, justify="right")
     for one in outages:
         times = (f"{one.slowest:.2f}", f"{one.noticed:.2f}", f"{one.used_again:.2f}")
         out.add_row(one.name, *times, f"{one.during:.2f}", f"{one.after:.2f}")
-    out.caption = "latency: medians, as ratios to the median before the outage"
+    out.caption = "latency: medians, relative to the median before the outage"
     return out
 
 
@@ -187,7 +188,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="buildscripts/bench outage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="that each outage lasts (8)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of each outage (default: 8)")
     arguments = parser.parse_args(argv)
     outages = asyncio.run(measure(arguments.seconds, list(FAULTS)))
     out = console()

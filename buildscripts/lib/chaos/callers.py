@@ -1,4 +1,4 @@
-"""The callers of a chaos run: each way to the services, and the ledger's entry of each request."""
+"""Callers of a chaos run: one function per transport, and a ledger entry per request."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ import grpc
 import grpc.aio
 import httpx
 
+from buildscripts.lib.chaos.deployment import UNSURE, Deployment, Member
 from buildscripts.lib.chaos.ledger import Entry, Ledger
-from buildscripts.lib.chaos.stage import UNSURE, Member, Stage
-from buildscripts.lib.load.plain_clients import RATE, Broken, Told, Unreachable, pieces, rest, websocket
-from buildscripts.lib.load.recordings import Spoken, is_answer
+from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, Unreachable, paced_chunks, rest, websocket
+from buildscripts.lib.load.recordings import EncodedClip, matches
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_client import AudioFormat, Final, SttError, SttPool
 from stt_client.request import ROUTINGS
 
 IDS = re.compile(r"\bq\d+q\b")
-"""What a request's prompt holds, and the text of a scripted model with it."""
+"""Request marker: part of the prompt, and so of a scripted model's text."""
 
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
-class Wrong(Exception):
-    """An answer that is not the request's own, once; its text says how."""
+class WrongAnswer(Exception):
+    """Not exactly one answer to the request; the text says what."""
 
 
 @dataclass
 class Callers:
-    """Who calls, until told to stop."""
+    """Concurrent callers of the deployment."""
 
-    stage: Stage
+    deployment: Deployment
     ledger: Ledger
-    spoken: list[Spoken]
+    spoken: list[EncodedClip]
     chance: random.Random
     deadline: float
-    """Seconds that a recording may take."""
+    """Timeout of an upload, in seconds."""
     began: float = field(default_factory=time.monotonic)
     made: int = 0
     pool: SttPool = field(init=False)
@@ -52,9 +52,10 @@ class Callers:
 
     @asynccontextmanager
     async def ready(self) -> AsyncIterator[Callers]:
-        """With connections."""
-        a, b = self.stage.primaries
-        # No connection is used twice: whoever sends into one that is just being closed can't know whether it was heard.
+        """Open connections for the duration of the context."""
+        a, b = self.deployment.primaries
+        # Connections are not reused: after a send into a connection that is being closed, it is unknown whether the
+        # request was received.
         limits = httpx.Limits(max_connections=500, max_keepalive_connections=0)
         async with (
             SttPool([a.grpc, b.grpc]) as self.pool,
@@ -67,32 +68,32 @@ class Callers:
 
     @property
     def now(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the start of the run."""
         return time.monotonic() - self.began
 
-    async def call_on(self, way: str, to: str, stop: asyncio.Event, pause: float) -> None:
-        """One caller, with one request at a time."""
+    async def call_repeatedly(self, transport: str, to: str, stop: asyncio.Event, pause: float) -> None:
+        """One caller with one request at a time, until `stop`."""
         while not stop.is_set():
-            await self.one(way, to)
+            await self.one(transport, to)
             await asyncio.sleep(self.chance.uniform(0.5, 1.5) * pause)
 
-    async def one(self, way: str, to: str) -> Entry:
-        """One request from beginning to end, entered in the ledger."""
-        entry, said = self.entry(way, to, unsure=self.chance.random() < 0.3)
+    async def one(self, transport: str, to: str) -> Entry:
+        """Make one request and enter it in the ledger."""
+        entry, said = self.entry(transport, to, unsure=self.chance.random() < 0.3)
         self.ledger.entries.append(entry)
         leaves = self.chance.uniform(0.0, 0.1) if self.chance.random() < 0.03 else None
         await self._settle(entry, said, leaves)
         return entry
 
-    def entry(self, way: str, to: str, *, unsure: bool) -> tuple[Entry, Spoken]:
-        """A request to be made, and what is said in it."""
+    def entry(self, transport: str, to: str, *, unsure: bool) -> tuple[Entry, EncodedClip]:
+        """Prepare a request; return its ledger entry and its recording."""
         said = self.chance.choice(self.spoken)
         container = self.chance.choice(("wav", "wav", "wav", "flac", "ogg"))
-        streams = way in STREAMS
+        streams = transport in STREAMS
         self.made += 1
         entry = Entry(
             id=f"q{self.made}q",
-            way=way,
+            transport=transport,
             to=to,
             unsure=unsure and not streams,
             container="wav" if streams else container,
@@ -101,8 +102,8 @@ class Callers:
         )
         return entry, said
 
-    async def until_settled(self) -> None:
-        """Returns once all that is in flight now has come to something."""
+    async def wait_settled(self) -> None:
+        """Wait until all requests that are now in flight have ended."""
         pending = [entry for entry in self.ledger.entries if entry.done is None]
         while True:
             pending = [entry for entry in pending if entry.done is None]
@@ -110,31 +111,31 @@ class Callers:
                 return
             await asyncio.sleep(PROBE_S)
 
-    async def until_well(self) -> None:
-        """Returns once every way is answered as if nothing had been, the fallback's included."""
+    async def wait_healthy(self) -> None:
+        """Wait until every transport is answered, and the fallback answers too."""
         while True:
-            answers = await asyncio.gather(*(self._well(*probe) for probe in PROBES))
+            answers = await asyncio.gather(*(self._is_healthy(*probe) for probe in PROBES))
             if all(answers):
                 return
             await asyncio.sleep(PROBE_S)
 
-    async def _well(self, way: str, to: str, unsure: bool) -> bool:
-        entry, said = self.entry(way, to, unsure=unsure)
-        entry.container = "flac"  # for which it takes a decoding child too
+    async def _is_healthy(self, transport: str, to: str, unsure: bool) -> bool:
+        entry, said = self.entry(transport, to, unsure=unsure)
+        entry.container = "flac"  # decoded by a child process
         await self._settle(entry, said, None)
-        by_fallback = not unsure or not self.stage.scripted or "the fallback says" in entry.said
+        by_fallback = not unsure or not self.deployment.scripted or "the fallback says" in entry.said
         return entry.outcome == "text" and by_fallback
 
-    async def _settle(self, entry: Entry, said: Spoken, leaves: float | None) -> None:
-        await self.settle(entry, WAYS[entry.way](self, entry, said), leaves)
+    async def _settle(self, entry: Entry, said: EncodedClip, leaves: float | None) -> None:
+        await self.settle(entry, TRANSPORTS[entry.transport](self, entry, said), leaves)
 
-    async def settle(self, entry: Entry, way: Coroutine[None, None, None], leaves: float | None = None) -> None:
-        """Has a request made, and writes down what comes of it.
+    async def settle(self, entry: Entry, transport: Coroutine[None, None, None], leaves: float | None = None) -> None:
+        """Make a request and record its outcome.
 
         Args:
-            leaves: go away after so many seconds.
+            leaves: cancel the request after this many seconds.
         """
-        call = asyncio.ensure_future(way)
+        call = asyncio.ensure_future(transport)
         try:
             await asyncio.wait((call,), timeout=leaves)
             if not call.done():
@@ -147,42 +148,46 @@ class Callers:
             entry.outcome = "left"
         except SttError as error:
             entry.outcome, entry.detail = "refused", error.type
-        except Told as error:
+        except ApiError as error:
             entry.outcome, entry.detail = "refused", str(error)
         except Unreachable as error:
             entry.outcome, entry.detail = "unreachable", str(error)
-        except Broken as error:
+        except NoResponse as error:
             entry.outcome, entry.detail = "broken", str(error)
-        except Wrong as error:
+        except WrongAnswer as error:
             entry.outcome, entry.detail = "wrong", str(error)
         finally:
             call.cancel()
         entry.done = self.now
 
-    def judge(self, entry: Entry, said: Spoken, text: str, request_id: str) -> None:
-        """Raises Wrong: the answer is not this request's."""
+    def judge(self, entry: Entry, said: EncodedClip, text: str, request_id: str) -> None:
+        """Check that the answer belongs to the request.
+
+        Raises:
+            WrongAnswer: it does not.
+        """
         entry.said = text
         if request_id != entry.id:
-            raise Wrong(f"the answer is to {request_id!r}")
-        if self.stage.scripted:
+            raise WrongAnswer(f"answered as request {request_id!r}")
+        if self.deployment.scripted:
             if set(IDS.findall(text)) != {entry.id}:
-                raise Wrong(f"the text is {text[:200]!r}")
-        elif not is_answer(text, said, self.spoken):
-            raise Wrong(f"the text is {text[:200]!r}")
+                raise WrongAnswer(f"the text is {text[:200]!r}")
+        elif not matches(text, said, self.spoken):
+            raise WrongAnswer(f"the text is {text[:200]!r}")
 
     def prompt(self, entry: Entry) -> str:
-        """What makes a scripted model's answer its own. A real one is not to be put on by it."""
-        if not self.stage.scripted:
+        """Prompt that identifies the request in a scripted model's text; empty for a real model."""
+        if not self.deployment.scripted:
             return ""
         return f"{entry.id} {UNSURE}" if entry.unsure else entry.id
 
     def routing(self, entry: Entry) -> str:
-        return "fallback" if entry.unsure and not self.stage.scripted else "auto"
+        return "fallback" if entry.unsure and not self.deployment.scripted else "auto"
 
     def metadata(self, entry: Entry) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self.stage.key}"), ("x-req-id", entry.id))
+        return (("authorization", f"Bearer {self.deployment.key}"), ("x-req-id", entry.id))
 
-    async def by_pool(self, entry: Entry, said: Spoken) -> None:
+    async def by_pool(self, entry: Entry, said: EncodedClip) -> None:
         transcript = await self.pool.transcribe(
             said.files[entry.container],
             prompt=self.prompt(entry),
@@ -192,33 +197,37 @@ class Callers:
         )
         self.judge(entry, said, transcript.text, transcript.request_id)
 
-    async def by_stub(self, entry: Entry, said: Spoken) -> None:
+    async def by_stub(self, entry: Entry, said: EncodedClip) -> None:
         policy: Any = ROUTINGS[self.routing(entry)]
         options = pb.TranscribeOptions(prompt=self.prompt(entry), routing=policy)
         request = pb.TranscribeRequest(audio=said.files[entry.container], options=options)
-        response = await self.by_plain_call(entry, request)
+        response = await self.call_stub(entry, request)
         self.judge(entry, said, response.text, response.request_id)
 
-    async def by_plain_call(self, entry: Entry, request: pb.TranscribeRequest) -> pb.TranscribeResponse:
-        """The response of one RPC, without any retry of the SDK's. Raises Told, Unreachable, Broken."""
+    async def call_stub(self, entry: Entry, request: pb.TranscribeRequest) -> pb.TranscribeResponse:
+        """Call `Transcribe` once, without the SDK's retries.
+
+        Raises:
+            ApiError, Unreachable, NoResponse
+        """
         try:
             call: Any = self.stubs[entry.to].Transcribe(request, timeout=entry.deadline, metadata=self.metadata(entry))
             response: pb.TranscribeResponse = await call
             return response
         except grpc.aio.AioRpcError as error:
-            raise _of_rpc(error) from None
+            raise _error_of_rpc(error) from None
 
-    async def by_rest(self, entry: Entry, said: Spoken) -> None:
+    async def by_rest(self, entry: Entry, said: EncodedClip) -> None:
         fields = {"prompt": self.prompt(entry), "routing": self.routing(entry)}
         headers = {"X-Req-Id": entry.id, "X-Timeout-Ms": f"{entry.deadline * 1000:.0f}"}
         url = self._member(entry.to).http
-        answer = await rest(self.http, url, said.files[entry.container], self.stage.key, fields, headers)
+        answer = await rest(self.http, url, said.files[entry.container], self.deployment.key, fields, headers)
         self.judge(entry, said, answer["text"], answer["request_id"])
 
-    async def by_stream(self, entry: Entry, said: Spoken) -> None:
+    async def by_stream(self, entry: Entry, said: EncodedClip) -> None:
         finals: dict[int, str] = {}
         events = self.pool.stream(
-            pieces(said.pcm, 2),
+            paced_chunks(said.pcm, 2),
             encoding=AudioFormat("linear16", RATE),
             prompt=self.prompt(entry),
             timeout=entry.deadline,
@@ -229,22 +238,22 @@ class Callers:
             async for event in events:
                 if isinstance(event, Final):
                     if event.utterance in finals:
-                        raise Wrong(f"utterance {event.utterance} came twice")
+                        raise WrongAnswer(f"utterance {event.utterance} was returned twice")
                     finals[event.utterance] = event.result.text
         self.judge(entry, said, " ".join(finals.values()), entry.id)
 
-    async def by_websocket(self, entry: Entry, said: Spoken) -> None:
+    async def by_websocket(self, entry: Entry, said: EncodedClip) -> None:
         config = {"prompt": self.prompt(entry)}
         url = self._member(entry.to).http
-        text = await websocket(url, pieces(said.pcm, 2), self.stage.key, config, entry.deadline)
+        text = await websocket(url, paced_chunks(said.pcm, 2), self.deployment.key, config, entry.deadline)
         self.judge(entry, said, text, entry.id)
 
     def _member(self, name: str) -> Member:
-        return {member.name: member for member in self.stage.members}[name]
+        return {member.name: member for member in self.deployment.members}[name]
 
 
-Way = Callable[[Callers, Entry, Spoken], Coroutine[None, None, None]]
-WAYS: dict[str, Way] = {
+Call = Callable[[Callers, Entry, EncodedClip], Coroutine[None, None, None]]
+TRANSPORTS: dict[str, Call] = {
     "pool": Callers.by_pool,
     "gRPC": Callers.by_stub,
     "REST": Callers.by_rest,
@@ -257,26 +266,26 @@ PROBES = (
     *(("REST", name, False) for name in ("a", "b", "gateway")),
 )
 PROBE_S = 0.05
-"""From one look at what others do to the next."""
+"""Seconds between two checks of the state of requests or services."""
 STREAMS = ("stream", "WebSocket")
-TEAM = (
+CALLERS = (
     *(("pool", "pool"),) * 4,
     *(("gRPC", name) for name in ("a", "a", "b", "b")),
     *(("REST", name) for name in ("a", "b", "gateway", "gateway")),
     *(("stream", "pool"),) * 2,
     *(("WebSocket", name) for name in ("a", "gateway")),
 )
-"""A caller for each: how it calls, and whom."""
+"""Transport and destination of each caller."""
 
 
-def _of_rpc(error: grpc.aio.AioRpcError) -> Exception:
-    """What a plain caller sees of a failed call."""
+def _error_of_rpc(error: grpc.aio.AioRpcError) -> Exception:
+    """Exception for a failed RPC."""
     trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
     if said := trailers.get("x-error-type"):
-        return Told(said)
+        return ApiError(said)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Told("deadline_exceeded")  # by the caller's own clock
+        return ApiError("deadline_exceeded")  # by the client's own clock
     details = f"{error.code().name}: {error.details()}"
-    # gRPC cancels a call that reaches a server while it shuts down, before any handler sees it.
+    # gRPC cancels a call that reaches a server during its shutdown before any handler sees it.
     unseen = error.code() is grpc.StatusCode.CANCELLED or "failed to connect" in details.lower()
-    return Unreachable(details) if unseen else Broken(details)
+    return Unreachable(details) if unseen else NoResponse(details)

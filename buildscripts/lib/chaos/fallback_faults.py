@@ -1,4 +1,4 @@
-"""Faults of a chaos run that harm the fallback, and the primaries' way to it."""
+"""Faults of the fallback and of its connection to the primaries."""
 
 from __future__ import annotations
 
@@ -8,75 +8,75 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from buildscripts.lib.chaos.ledger import Harm
-from buildscripts.lib.chaos.scene import Bring, Scene, follow, hang_up
-from buildscripts.lib.load.relay import Weather
+from buildscripts.lib.chaos.context import FaultContext, Inject, reload_config, send_sighup
+from buildscripts.lib.chaos.ledger import Impact
+from buildscripts.lib.load.relay import NetworkState
 from stt_server.testing.scripted_model import Failure
 
-FALLBACK_FAILS = Harm(fallback=True)
+FALLBACK_FAILS = Impact(fallback=True)
 
 
 @asynccontextmanager
-async def refuse_primaries(scene: Scene) -> AsyncIterator[Harm]:
-    """The fallback no longer takes the key that the primaries have."""
-    fallback = scene.stage.fallback
+async def refuse_primaries(scene: FaultContext) -> AsyncIterator[Impact]:
+    """The fallback no longer accepts the primaries' key."""
+    fallback = scene.deployment.fallback
     keys = fallback.settings["API_KEYS"]
     fallback.write_config(API_KEYS="nobody:" + secrets.token_urlsafe(18))
-    await follow(fallback)
+    await reload_config(fallback)
     yield FALLBACK_FAILS
     fallback.write_config(API_KEYS=keys)
-    hang_up(fallback)
+    send_sighup(fallback)
 
 
 @asynccontextmanager
-async def kill_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.fallback.kill()
+async def kill_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
+    await scene.deployment.fallback.kill()
     yield FALLBACK_FAILS
-    await scene.stage.fallback.start()
+    await scene.deployment.fallback.start()
 
 
 @asynccontextmanager
-async def freeze_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    scene.stage.fallback.process.send(signal.SIGSTOP)
+async def freeze_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
+    scene.deployment.fallback.process.send(signal.SIGSTOP)
     yield FALLBACK_FAILS
-    scene.stage.fallback.process.send(signal.SIGCONT)
+    scene.deployment.fallback.process.send(signal.SIGCONT)
 
 
 @asynccontextmanager
-async def restart_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.fallback.stop()
-    await scene.stage.fallback.start()
+async def restart_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
+    await scene.deployment.fallback.stop()
+    await scene.deployment.fallback.start()
     yield FALLBACK_FAILS
 
 
-def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Bring:
-    """The fallback's model fails so at speech, or takes so long. (One that fails at silence too is lost, and ends.)"""
+def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Inject:
+    """Make the fallback's model fail at speech, or take `seconds`. It succeeds at silence, or the service would end."""
 
     @asynccontextmanager
-    async def bring(scene: Scene) -> AsyncIterator[Harm]:
-        fallback = scene.stage.fallback
+    async def inject(scene: FaultContext) -> AsyncIterator[Impact]:
+        fallback = scene.deployment.fallback
         assert fallback.script is not None  # noqa: S101
         fallback.act(replace(fallback.script, error=error, seconds=seconds, spares_silence=True))
         yield FALLBACK_FAILS
         fallback.act(fallback.script)
 
-    return bring
+    return inject
 
 
-def network(weather: Weather) -> Bring:
-    """The way from the primaries to the fallback is like this."""
+def network(state: NetworkState) -> Inject:
+    """Put the network between primaries and fallback into a state."""
 
     @asynccontextmanager
-    async def bring(scene: Scene) -> AsyncIterator[Harm]:
-        await scene.stage.relay.become(weather)
+    async def inject(scene: FaultContext) -> AsyncIterator[Impact]:
+        await scene.deployment.relay.set_state(state)
         yield FALLBACK_FAILS
-        await scene.stage.relay.become("fine")
+        await scene.deployment.relay.set_state("normal")
 
-    return bring
+    return inject
 
 
 @asynccontextmanager
-async def reset_network(scene: Scene) -> AsyncIterator[Harm]:
-    """Every connection to the fallback is reset, once."""
-    await scene.stage.relay.reset()
+async def reset_network(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Reset every connection to the fallback, once."""
+    await scene.deployment.relay.reset()
     yield FALLBACK_FAILS

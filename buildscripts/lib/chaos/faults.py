@@ -1,6 +1,6 @@
-"""The faults of a chaos run. Each is a context: it is there from its beginning, and undone at its end.
+"""Faults of a chaos run, as contexts: injected at the beginning, undone at the end.
 
-Of one group at most one is on at a time, so that the pool always has a primary that is well.
+At most one fault of a group is active at a time, so that the pool always has a healthy primary.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from buildscripts.lib.chaos.callers import TEAM
+from buildscripts.lib.chaos.callers import CALLERS
+from buildscripts.lib.chaos.context import FaultContext, Inject
 from buildscripts.lib.chaos.fallback_faults import (
     freeze_fallback,
     kill_fallback,
@@ -21,8 +22,8 @@ from buildscripts.lib.chaos.fallback_faults import (
     reset_network,
     restart_fallback,
 )
-from buildscripts.lib.chaos.hostile import harass
-from buildscripts.lib.chaos.ledger import Harm
+from buildscripts.lib.chaos.hostile import attack
+from buildscripts.lib.chaos.ledger import Impact
 from buildscripts.lib.chaos.primary_faults import (
     damage_config,
     freeze_primary,
@@ -37,54 +38,53 @@ from buildscripts.lib.chaos.primary_faults import (
     rotate_keys,
     tighten_limits,
 )
-from buildscripts.lib.chaos.scene import Bring, Scene
 
 Group = Literal["primaries", "gateway", "fallback", "callers"]
 
 BURST = 10
-"""Times the callers that there are."""
+"""Additional callers during a burst, as a multiple of the usual number."""
 HOSTILE = 4
-"""Hostile callers at a time."""
+"""Number of concurrent hostile callers."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault."""
+    """Kind of fault."""
 
     group: Group
-    bring: Bring
-    """Yields what callers may see of it."""
+    inject: Inject
+    """Yields the impact that callers may notice."""
     scripted: bool = False
-    """Whether it takes scripted models."""
+    """Whether it requires scripted models."""
 
 
 @asynccontextmanager
-async def burst(scene: Scene) -> AsyncIterator[Harm]:
-    """Ten times the load, of callers who don't pause."""
+async def burst(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Ten times the load, from callers that don't pause."""
     stop = asyncio.Event()
     crowd = [
-        asyncio.create_task(scene.callers.call_on(way, to, stop, pause=0.0))
-        for way, to in TEAM * BURST
-        if way in ("pool", "gRPC", "REST")
+        asyncio.create_task(scene.callers.call_repeatedly(transport, to, stop, pause=0.0))
+        for transport, to in CALLERS * BURST
+        if transport in ("pool", "gRPC", "REST")
     ]
     try:
-        yield Harm(everybody=frozenset({"overloaded", "deadline_exceeded"}), fallback=True)
+        yield Impact(everybody=frozenset({"overloaded", "deadline_exceeded"}), fallback=True)
     finally:
         stop.set()
         await asyncio.gather(*crowd)
 
 
 @asynccontextmanager
-async def hostile(scene: Scene) -> AsyncIterator[Harm]:
-    """Garbage, lies and slow bodies, and everybody else goes on."""
+async def hostile(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Invalid uploads and slow bodies, beside the usual callers."""
     stop = asyncio.Event()
     crowd = [
-        asyncio.create_task(harass(scene.callers, member, scene.chance, stop))
-        for member in scene.stage.primaries
+        asyncio.create_task(attack(scene.callers, member, scene.chance, stop))
+        for member in scene.deployment.primaries
         for _ in range(HOSTILE // 2)
     ]
     try:
-        yield Harm()
+        yield Impact()
     finally:
         stop.set()
         await asyncio.gather(*crowd)
@@ -110,9 +110,9 @@ FAULTS: dict[str, Fault] = {
     "failing-fallback": Fault("fallback", model_of_fallback("engine"), scripted=True),
     "fallback-out-of-memory": Fault("fallback", model_of_fallback("out_of_memory"), scripted=True),
     "bug-in-fallback": Fault("fallback", model_of_fallback("bug"), scripted=True),
-    "failing-primary": Fault("fallback", model_of_primary("engine", Harm(silences=True)), scripted=True),
+    "failing-primary": Fault("fallback", model_of_primary("engine", Impact(silences=True)), scripted=True),
     "primary-out-of-memory": Fault(
-        "fallback", model_of_primary("out_of_memory", Harm(everybody=frozenset({"out_of_memory"}))), scripted=True
+        "fallback", model_of_primary("out_of_memory", Impact(everybody=frozenset({"out_of_memory"}))), scripted=True
     ),
     "slow-network": Fault("fallback", network("slow")),
     "silent-network": Fault("fallback", network("silent")),

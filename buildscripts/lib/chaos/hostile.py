@@ -1,4 +1,4 @@
-"""Callers who mean harm: what they upload, and how."""
+"""Hostile callers: invalid uploads and slow bodies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import struct
 from collections.abc import Callable, Mapping
 
 from buildscripts.lib.chaos.callers import Callers
+from buildscripts.lib.chaos.deployment import Member
 from buildscripts.lib.chaos.ledger import Entry
-from buildscripts.lib.chaos.stage import Member
-from buildscripts.lib.load.plain_clients import Broken, Unreachable, rest
+from buildscripts.lib.load.plain_clients import NoResponse, Unreachable, rest
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.testing.processes import HOST
 
@@ -19,7 +19,7 @@ SLOW_S = 0.5
 
 
 def _wav(rate: int, samples: int) -> bytes:
-    """A WAV file that claims `rate`, with noise in it."""
+    """Noise as a WAV file with any sample rate in its header."""
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
     data = random.Random(rate).randbytes(2 * samples)  # noqa: S311
     return b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVE" + form + struct.pack("<4sI", b"data", len(data)) + data
@@ -37,8 +37,8 @@ UPLOADS: Mapping[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 }
 
 
-async def harass(callers: Callers, member: Member, chance: random.Random, stop: asyncio.Event) -> None:
-    """One hostile caller after another, at one primary, until `stop`."""
+async def attack(callers: Callers, member: Member, chance: random.Random, stop: asyncio.Event) -> None:
+    """Send hostile requests to one primary, one at a time, until `stop`."""
     while not stop.is_set():
         name = chance.choice((*UPLOADS, "a slow body"))
         entry, _ = callers.entry("hostile", member.name, unsure=False)
@@ -48,35 +48,35 @@ async def harass(callers: Callers, member: Member, chance: random.Random, stop: 
             await callers.settle(entry, _trickle(callers, member), SLOW_S)
         else:
             make, entry.may = UPLOADS[name]
-            way = _rest if chance.random() < 0.5 else _stub
-            await callers.settle(entry, way(callers, member, entry, make()))
+            transport = _rest if chance.random() < 0.5 else _stub
+            await callers.settle(entry, transport(callers, member, entry, make()))
         await asyncio.sleep(chance.uniform(0.01, 0.1))
 
 
 async def _rest(callers: Callers, member: Member, entry: Entry, audio: bytes) -> None:
     headers = {"X-Req-Id": entry.id}
-    entry.said = (await rest(callers.http, member.http, audio, callers.stage.key, {}, headers))["text"]
+    entry.said = (await rest(callers.http, member.http, audio, callers.deployment.key, {}, headers))["text"]
 
 
 async def _stub(callers: Callers, member: Member, entry: Entry, audio: bytes) -> None:
     request = pb.TranscribeRequest(audio=audio)
-    entry.said = (await callers.by_plain_call(entry, request)).text
+    entry.said = (await callers.call_stub(entry, request)).text
 
 
 async def _trickle(callers: Callers, member: Member) -> None:
-    """Begins to upload, and hardly goes on."""
+    """Upload one byte every 50 ms."""
     try:
         _, writer = await asyncio.open_connection(HOST, member.http_port)
     except ConnectionRefusedError as error:
         raise Unreachable(str(error)) from None
     try:
-        head = f"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {callers.stage.key}\r\n"
+        head = f"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {callers.deployment.key}\r\n"
         writer.write(f"{head}Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 9999\r\n\r\n".encode())
         while True:
             writer.write(b"-")
             await writer.drain()
             await asyncio.sleep(0.05)
     except ConnectionError as error:
-        raise Broken(str(error)) from None
+        raise NoResponse(str(error)) from None
     finally:
         writer.transport.abort()

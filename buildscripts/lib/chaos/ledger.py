@@ -1,4 +1,4 @@
-"""The ledger of a chaos run: every request and what came of it, and the rules that each must keep."""
+"""Ledger of a chaos run: every request with its outcome, and the rules for outcomes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Literal
 from protos.stt.v1.errors import ERRORS
 
 Outcome = Literal["lost", "text", "refused", "unreachable", "broken", "left", "wrong"]
-"""`lost`: nothing ever came of it. `text`: its own. `refused`: an error of the contract, of the type in `detail`.
-`unreachable`: nobody took the connection. `broken`: it was cut before the answer. `left`: we did, on purpose.
-`wrong`: another's text, a text twice, or what is no answer at all."""
+"""`lost`: no outcome. `text`: answered with its own text. `refused`: error of the table, its type in `detail`.
+`unreachable`: connection refused. `broken`: connection cut before the answer. `left`: cancelled by the caller on
+purpose. `wrong`: text of another request, a text twice, or an invalid answer.
+"""
 
 SLACK_S = 3.0
-"""Past its deadline, on a machine that has more to do than it can."""
+"""Tolerance of a deadline, on an overloaded machine."""
 GRACE_S = 1.0
-"""After a fault is over and all answer again: what had been sent before may still fail."""
+"""Time after the end of a fault in which earlier requests may still fail."""
 
 
 @dataclass
@@ -27,62 +28,61 @@ class Entry:
     """One request."""
 
     id: str
-    way: str
-    """How it was sent, such as `gRPC` or `pool`."""
+    transport: str
+    """Such as `gRPC` or `pool`."""
     to: str
-    """The process that it was sent to, or `pool`."""
+    """Name of the process it was sent to, or `pool`."""
     unsure: bool
-    """Whether the primary is to doubt itself, so that the fallback is asked."""
+    """Whether the primary is made unsure, so that it asks the fallback."""
     container: str
     sent: float
-    """Seconds since the start."""
+    """Seconds since the start of the run."""
     deadline: float
-    """Seconds from then."""
+    """Seconds from `sent`."""
     done: float | None = None
     outcome: Outcome = "lost"
     detail: str = ""
     said: str = ""
-    """The text of the answer."""
+    """Text of the answer."""
     may: tuple[str, ...] = ()
-    """Error types that it asks for."""
+    """Error types that the request provokes."""
     during: tuple[str, ...] = ()
-    """The faults of its time."""
+    """Kinds of faults active during the request."""
 
     @property
     def line(self) -> str:
-        """One JSON line."""
+        """The entry as a line of JSON."""
         return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
-class Harm:
-    """What callers may see of a fault; where two are on, either."""
+class Impact:
+    """Failures that a fault excuses; those of simultaneous faults add up."""
 
     down: frozenset[str] = frozenset()
-    """Processes whose own callers may be told, or see, that they are not there."""
+    """Processes whose direct callers may see them unavailable."""
     cuts: bool = False
-    """Whether they may also cut what they have begun to answer: they were killed, not stopped."""
+    """Whether these may also cut requests in progress: they were killed, not stopped."""
     pool: frozenset[str] = frozenset()
-    """Error types that callers of the pool may be told."""
+    """Error types for callers of the pool."""
     everybody: frozenset[str] = frozenset()
-    """Error types that any caller may be told."""
+    """Error types for any caller."""
     containers: frozenset[str] = frozenset()
-    """Error types that may be told of recordings other than WAV."""
+    """Error types for recordings other than WAV."""
     fallback: bool = False
-    """Whether the fallback may fail whoever asks it."""
+    """Whether requests to the fallback may fail."""
     silences: bool = False
-    """Whether primaries (those that are `down`, or any) have no answers of their own, so that the fallback is asked for
-    what they would have been sure of, too."""
+    """Whether primaries (those in `down`, or all) have no results, so that every request needs the fallback."""
     unsure: frozenset[str] = frozenset()
-    """Error types that may be told where the primary was unsure, beside `fallback_failed`."""
+    """Error types for requests with an unsure primary, in addition to `fallback_failed`."""
 
 
 @dataclass
 class Window:
-    """A fault from its beginning until all answered again."""
+    """A fault from its beginning until all services are healthy again."""
 
     kind: str
-    harm: Harm
+    impact: Impact
     began: float
     over: float | None = None
 
@@ -93,96 +93,101 @@ class Window:
 
 @dataclass
 class Ledger:
-    """All requests and all faults of a run."""
+    """All requests and faults of a run."""
 
     entries: list[Entry] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
 
-    def breaches(self) -> list[tuple[Entry, str]]:
-        """Each request that broke a rule, and which."""
+    def violations(self) -> list[tuple[Entry, str]]:
+        """Requests that broke a rule, with the rule."""
         found = []
         for entry in self.entries:
             windows = [window for window in self.windows if window.touches(entry)]
             entry.during = tuple(window.kind for window in windows)
-            if breach := breach_of(entry, [window.harm for window in windows]):
-                found.append((entry, breach))
+            if violation := violation_of(entry, [window.impact for window in windows]):
+                found.append((entry, violation))
         return found
 
     def write(self, path: Path) -> None:
-        """JSON lines, in the order of sending."""
+        """Write the entries as JSON lines, in the order of sending."""
         path.write_text("".join(f"{entry.line}\n" for entry in self.entries), encoding="utf-8")
 
     def totals(self) -> str:
-        """A Markdown table: what came of how many requests, by way."""
+        """Markdown table of outcomes by transport."""
         counts: Counter[tuple[str, str]] = Counter()
         for entry in self.entries:
-            counts[(entry.way, f"refused: {entry.detail}" if entry.outcome == "refused" else entry.outcome)] += 1
-        ways, outcomes = sorted({way for way, _ in counts}), sorted({outcome for _, outcome in counts})
-        lines = [f"| came to | {' | '.join(ways)} | all |", "|---" * (len(ways) + 2) + "|"]
+            counts[(entry.transport, f"refused: {entry.detail}" if entry.outcome == "refused" else entry.outcome)] += 1
+        transports, outcomes = (
+            sorted({transport for transport, _ in counts}),
+            sorted({outcome for _, outcome in counts}),
+        )
+        lines = [f"| outcome | {' | '.join(transports)} | all |", "|---" * (len(transports) + 2) + "|"]
         for outcome in outcomes:
-            row = [counts[(way, outcome)] for way in ways]
+            row = [counts[(transport, outcome)] for transport in transports]
             lines.append(f"| {outcome} | {' | '.join(map(str, row))} | {sum(row)} |")
-        lines.append(f"| all | {' | '.join(str(_of_way(counts, way)) for way in ways)} | {len(self.entries)} |")
+        lines.append(
+            f"| all | {' | '.join(str(_total(counts, transport)) for transport in transports)} | {len(self.entries)} |"
+        )
         return "\n".join(lines)
 
     def count(self, outcome: Outcome) -> int:
         return sum(entry.outcome == outcome for entry in self.entries)
 
 
-def _of_way(counts: Counter[tuple[str, str]], way: str) -> int:
-    return sum(count for (of, _), count in counts.items() if of == way)
+def _total(counts: Counter[tuple[str, str]], transport: str) -> int:
+    return sum(count for (of, _), count in counts.items() if of == transport)
 
 
-def breach_of(entry: Entry, harms: Sequence[Harm]) -> str:
-    """The rule that a request broke while these faults were on; empty: none."""
+def violation_of(entry: Entry, impacts: Sequence[Impact]) -> str:
+    """Rule that a request broke in spite of the active faults; empty: none."""
     if entry.outcome == "lost" or entry.done is None:
-        return "lost: nothing came of it"
+        return "lost: no outcome"
     if entry.outcome == "wrong":
-        return "doubled or wrong: not its own answer, once"
+        return "doubled or wrong: not exactly one answer of its own"
     if entry.done - entry.sent > entry.deadline + SLACK_S:
         return f"late: after {entry.done - entry.sent:.1f} s of {entry.deadline:.1f}"
     if entry.outcome in ("text", "left"):
         return ""
     if entry.outcome == "refused":
-        return _refusal(entry, harms)
+        return _refusal(entry, impacts)
     if entry.to == "pool":
-        return "the pool's caller was told no error of the contract"
-    reached = [harm for harm in harms if not harm.down.isdisjoint(path_of(entry.to))]
+        return "the pool raised no error of the table"
+    reached = [impact for impact in impacts if not impact.down.isdisjoint(path_of(entry.to))]
     if not reached:
-        return "the connection was cut though its process was well"
-    if entry.outcome == "broken" and not any(harm.cuts for harm in reached):
-        return "the connection was cut by a process that was told to finish first"
+        return "the connection was cut by a healthy process"
+    if entry.outcome == "broken" and not any(impact.cuts for impact in reached):
+        return "the connection was cut by a process that was stopped, not killed"
     return ""
 
 
-def _refusal(entry: Entry, harms: Sequence[Harm]) -> str:
+def _refusal(entry: Entry, impacts: Sequence[Impact]) -> str:
     if entry.detail not in ERRORS:
-        return "refused with no type of the contract"
+        return "refused without a type of the table"
     allowed = set(entry.may)
-    unsure = entry.unsure or any(harm.silences and _reaches(harm, entry) for harm in harms)
-    for harm in harms:
-        allowed |= harm.everybody
+    unsure = entry.unsure or any(impact.silences and _reaches(impact, entry) for impact in impacts)
+    for impact in impacts:
+        allowed |= impact.everybody
         if entry.to == "pool":
-            allowed |= harm.pool
-        elif not harm.down.isdisjoint(path_of(entry.to)):
+            allowed |= impact.pool
+        elif not impact.down.isdisjoint(path_of(entry.to)):
             allowed |= {"upstream_unavailable", "not_ready", "deadline_exceeded"}
         if entry.container != "wav":
-            allowed |= harm.containers
+            allowed |= impact.containers
         if unsure:
-            allowed |= harm.unsure
-            if harm.fallback and entry.to not in DEGRADES:
+            allowed |= impact.unsure
+            if impact.fallback and entry.to not in DEGRADES:
                 allowed.add("fallback_failed")
-    return "" if entry.detail in allowed else f"refused without a reason: {entry.detail}"
+    return "" if entry.detail in allowed else f"refused without an active fault that excuses it: {entry.detail}"
 
 
-def _reaches(harm: Harm, entry: Entry) -> bool:
-    return not harm.down or entry.to == "pool" or not harm.down.isdisjoint(path_of(entry.to))
+def _reaches(impact: Impact, entry: Entry) -> bool:
+    return not impact.down or entry.to == "pool" or not impact.down.isdisjoint(path_of(entry.to))
 
 
 DEGRADES = frozenset({"a", "gateway"})
-"""What has FALLBACK_ON_ERROR=degrade behind it: its callers get text whatever the fallback does."""
+"""Destinations with FALLBACK_ON_ERROR=degrade: their callers get text whatever the fallback does."""
 
 
 def path_of(to: str) -> frozenset[str]:
-    """The processes that a request passes, but for the fallback."""
+    """Processes that a request passes through, without the fallback."""
     return frozenset({"gateway", "a"} if to == "gateway" else {to})

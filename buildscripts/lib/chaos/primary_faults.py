@@ -1,4 +1,4 @@
-"""Faults of a chaos run that harm the primaries, their configurations, and the gateway alone."""
+"""Faults of the primaries, their configuration, and the gateway."""
 
 from __future__ import annotations
 
@@ -9,139 +9,139 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from buildscripts.lib.chaos.ledger import Harm
-from buildscripts.lib.chaos.scene import Bring, Scene, follow, hang_up
-from buildscripts.lib.chaos.stage import Member
+from buildscripts.lib.chaos.context import FaultContext, Inject, reload_config, send_sighup
+from buildscripts.lib.chaos.deployment import Member
+from buildscripts.lib.chaos.ledger import Impact
 from buildscripts.lib.load.process_usage import descendants
 from stt_server.testing.scripted_model import Failure
 
-LOST_S = 20.0
-"""From a device's failure to the end of the process that has it: a drain is in it."""
+EXIT_S = 20.0
+"""Longest time from a device's failure to the end of the process, including its drain."""
 
 
-def _down(member: Member, *, cuts: bool, pool: frozenset[str] = frozenset()) -> Harm:
-    return Harm(down=frozenset({member.name}), cuts=cuts, pool=pool)
+def _down(member: Member, *, cuts: bool, pool: frozenset[str] = frozenset()) -> Impact:
+    return Impact(down=frozenset({member.name}), cuts=cuts, pool=pool)
 
 
 @asynccontextmanager
-async def kill_primary(scene: Scene) -> AsyncIterator[Harm]:
-    member = scene.chance.choice(scene.stage.primaries)
+async def kill_primary(scene: FaultContext) -> AsyncIterator[Impact]:
+    member = scene.chance.choice(scene.deployment.primaries)
     await member.kill()
     yield _down(member, cuts=True)
     await member.start()
 
 
 @asynccontextmanager
-async def freeze_primary(scene: Scene) -> AsyncIterator[Harm]:
-    """It keeps its connections and says nothing: who is with it waits for as long as he allows."""
-    member = scene.chance.choice(scene.stage.primaries)
+async def freeze_primary(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Stop the process: connections stay open, requests wait until their deadline."""
+    member = scene.chance.choice(scene.deployment.primaries)
     member.process.send(signal.SIGSTOP)
     yield _down(member, cuts=True, pool=frozenset({"deadline_exceeded"}))
     member.process.send(signal.SIGCONT)
 
 
 @asynccontextmanager
-async def roll_primaries(scene: Scene) -> AsyncIterator[Harm]:
-    """A rolling restart of both: nobody behind the pool is to notice."""
-    a, b = scene.stage.primaries
+async def roll_primaries(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Restart both, one after the other; callers of the pool must not notice."""
+    a, b = scene.deployment.primaries
     for member in (a, b):
         await member.stop()
         await member.start()
-    yield Harm(down=frozenset({a.name, b.name}))
+    yield Impact(down=frozenset({a.name, b.name}))
 
 
 @asynccontextmanager
-async def kill_decoder(scene: Scene) -> AsyncIterator[Harm]:
-    """A decoding child dies; what it had in hand is told so."""
-    member = scene.chance.choice(scene.stage.primaries)
+async def kill_decoder(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Kill the decoder workers; files being decoded fail."""
+    member = scene.chance.choice(scene.deployment.primaries)
     for pid in descendants(member.process.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    yield Harm(containers=frozenset({"unsupported_audio"}))
+    yield Impact(containers=frozenset({"unsupported_audio"}))
 
 
 @asynccontextmanager
-async def poison_primary(scene: Scene) -> AsyncIterator[Harm]:
-    """Its device fails for good: it is to end by itself, for a supervisor to start it again."""
-    member = scene.chance.choice(scene.stage.primaries)
+async def poison_primary(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Make the device fail permanently; the primary must end by itself, for a supervisor to restart it."""
+    member = scene.chance.choice(scene.deployment.primaries)
     assert member.script is not None  # noqa: S101
     member.act(replace(member.script, error="cuda"))
-    await member.ends_by_itself(LOST_S)
+    await member.wait_exit(EXIT_S)
     yield replace(_down(member, cuts=False), silences=True)
     await member.start()
 
 
-def model_of_primary(error: Failure, harm: Harm) -> Bring:
-    """A primary's model fails so at speech; the fallback is asked in its place where that helps."""
+def model_of_primary(error: Failure, impact: Impact) -> Inject:
+    """Make a primary's model fail at speech; the fallback answers where that helps."""
 
     @asynccontextmanager
-    async def bring(scene: Scene) -> AsyncIterator[Harm]:
-        member = scene.chance.choice(scene.stage.primaries)
+    async def inject(scene: FaultContext) -> AsyncIterator[Impact]:
+        member = scene.chance.choice(scene.deployment.primaries)
         assert member.script is not None  # noqa: S101
         member.act(replace(member.script, error=error, spares_silence=True))
-        yield harm
+        yield impact
         member.act(member.script)
 
-    return bring
+    return inject
 
 
 @asynccontextmanager
-async def kill_gateway(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.gateway.kill()
-    yield _down(scene.stage.gateway, cuts=True)
-    await scene.stage.gateway.start()
+async def kill_gateway(scene: FaultContext) -> AsyncIterator[Impact]:
+    await scene.deployment.gateway.kill()
+    yield _down(scene.deployment.gateway, cuts=True)
+    await scene.deployment.gateway.start()
 
 
 @asynccontextmanager
-async def restart_gateway(scene: Scene) -> AsyncIterator[Harm]:
-    await scene.stage.gateway.stop()
-    await scene.stage.gateway.start()
-    yield _down(scene.stage.gateway, cuts=False)
+async def restart_gateway(scene: FaultContext) -> AsyncIterator[Impact]:
+    await scene.deployment.gateway.stop()
+    await scene.deployment.gateway.start()
+    yield _down(scene.deployment.gateway, cuts=False)
 
 
 @asynccontextmanager
-async def rotate_keys(scene: Scene) -> AsyncIterator[Harm]:
-    """The callers' key is replaced by another, in the three steps of a rotation: nobody is to notice."""
-    stage, old, new = scene.stage, scene.stage.key, secrets.token_urlsafe(18)
+async def rotate_keys(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Replace the callers' key in the three steps of a rotation; callers must not notice."""
+    deployment, old, new = scene.deployment, scene.deployment.key, secrets.token_urlsafe(18)
     for keys, key in ((f"load:{old},next:{new}", new), (f"load:{new}", new)):
-        for member in stage.primaries:
+        for member in deployment.primaries:
             member.write_config(API_KEYS=keys)
-        await follow(*stage.primaries)
-        stage.key = key
-        await scene.callers.until_settled()  # and nothing that was sent with the old key is on its way
-    yield Harm()
+        await reload_config(*deployment.primaries)
+        deployment.key = key
+        await scene.callers.wait_settled()  # no request with the old key is in flight now
+    yield Impact()
 
 
 @asynccontextmanager
-async def damage_config(scene: Scene) -> AsyncIterator[Harm]:
-    """A torn file, an empty one, and one with a wrong value: nothing is to change."""
-    for member in scene.stage.primaries:
+async def damage_config(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Truncate, empty and misspell the configuration file; nothing must change."""
+    for member in scene.deployment.primaries:
         whole = member.config.read_text()
         torn = whole[: scene.chance.choice([at for at in range(1, len(whole)) if whole[at - 1] != "\n"])]
         for damaged in (torn, "", whole.replace("HOST=", "HOTS=")):
             member.config.write_text(damaged)
-            await follow(member)
+            await reload_config(member)
         member.config.write_text(whole)
-        hang_up(member)
-    yield Harm()
+        send_sighup(member)
+    yield Impact()
 
 
 @asynccontextmanager
-async def tighten_limits(scene: Scene) -> AsyncIterator[Harm]:
-    member = scene.chance.choice(scene.stage.primaries)
+async def tighten_limits(scene: FaultContext) -> AsyncIterator[Impact]:
+    member = scene.chance.choice(scene.deployment.primaries)
     member.write_config(RATE_LIMIT_RPS=2, RATE_LIMIT_BURST=2)
-    await follow(member)
-    yield Harm(everybody=frozenset({"rate_limited"}))
+    await reload_config(member)
+    yield Impact(everybody=frozenset({"rate_limited"}))
     member.write_config(RATE_LIMIT_RPS=0)
-    hang_up(member)
+    send_sighup(member)
 
 
 @asynccontextmanager
-async def move_fallback(scene: Scene) -> AsyncIterator[Harm]:
-    """The primaries are sent to the fallback's own address, and back to the relay's: nobody is to notice."""
-    stage = scene.stage
-    for address in (stage.fallback.grpc, stage.relay.address):
-        for member in stage.primaries:
+async def move_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
+    """Point the primaries at the fallback's own address and back at the relay's; callers must not notice."""
+    deployment = scene.deployment
+    for address in (deployment.fallback.grpc, deployment.relay.address):
+        for member in deployment.primaries:
             member.write_config(FALLBACK_URL=f"grpc://{address}")
-        await follow(*stage.primaries)
-    yield Harm()
+        await reload_config(*deployment.primaries)
+    yield Impact()

@@ -1,12 +1,12 @@
-"""Brings random faults upon two primaries, their fallback and a gateway, under load, with a ledger of every request.
+"""Inject random faults into two primaries, their fallback and a gateway under load; record every request.
 
-Callers go through SttPool, plain gRPC stubs, REST, live streams and WebSockets; models are scripted so that each
-answer tells whose it is (--real: the starter models). Each request has to be answered once, before its deadline, with
-its own text or with an error of the contract that the faults of the moment account for; behind the pool, the loss or
-restart of one primary is not to be noticed at all. After each fault all has to be as before within seconds.
+Callers use SttPool, plain gRPC stubs, REST, live streams and WebSockets. Models are scripted so that each text names
+its request (--real: the starter models). Each request must be answered exactly once, before its deadline, with its own
+text or with an error that the active faults excuse. The loss or restart of one primary must not be noticed behind the
+pool. After each fault all services must be healthy again within seconds.
 
-Ends with what came of the requests, recovery times by kind of fault, the seed, and status 1 where a rule was broken or
-something left behind; each request that broke one is printed. Ctrl-C ends it early, with all of that.
+Prints outcomes of requests, recovery times by kind of fault, and the seed. The exit status is 1 if a rule was broken or
+a process left something behind; each request that broke a rule is printed. Ctrl-C ends the run early, with all of that.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildscripts.lib.chaos.callers import TEAM, Callers
+from buildscripts.lib.chaos.callers import CALLERS, Callers
+from buildscripts.lib.chaos.context import FaultContext
+from buildscripts.lib.chaos.deployment import Deployment, deployment
 from buildscripts.lib.chaos.faults import FAULTS
-from buildscripts.lib.chaos.ledger import Harm, Ledger, Window
-from buildscripts.lib.chaos.scene import Scene
-from buildscripts.lib.chaos.stage import Stage, stage
-from buildscripts.lib.load.recordings import sample_clips, spoken
+from buildscripts.lib.chaos.ledger import Impact, Ledger, Window
+from buildscripts.lib.load.recordings import encode_clip, sample_clips
 
 HOLD_S = (0.5, 3.0)
-"""How long a fault lasts."""
+"""Duration of a fault, seconds."""
 CALM_S = (0.3, 1.5)
-"""From the end of one to the beginning of the next."""
+"""Pause between faults, seconds."""
 TWO_AT_ONCE = 0.4
-"""How often there are two."""
-RECOVERS_S = 20.0
-"""All has to be well by then, a killed service's start included."""
+"""Probability of two simultaneous faults."""
+RECOVERY_S = 20.0
+"""Time in which services must recover, including the start of a killed service."""
 SHOWN = 20
-"""Ledger lines of requests that broke a rule."""
+"""Most violations to print."""
 
 
 @dataclass
 class Chaos:
-    """One run."""
+    """State of one run."""
 
-    stage: Stage
+    deployment: Deployment
     callers: Callers
     chance: random.Random
     kinds: Sequence[str]
     stop: asyncio.Event
     recoveries: dict[str, list[float]] = field(default_factory=dict)
-    """Seconds from the beginning of its end, by kind of fault."""
+    """Seconds from the end of a fault to full recovery, by kind."""
     trouble: list[str] = field(default_factory=list)
     _deck: list[str] = field(default_factory=list)
 
-    async def go_on(self, seconds: float) -> None:
-        """Callers, and one fault after another, for so long or until `stop`."""
+    async def inject_faults(self, seconds: float) -> None:
+        """Run callers and faults for `seconds`, or until `stop`."""
         calls_over = asyncio.Event()
-        team = [asyncio.create_task(self.callers.call_on(*member, calls_over, pause=0.2)) for member in TEAM]
+        team = [asyncio.create_task(self.callers.call_repeatedly(*member, calls_over, pause=0.2)) for member in CALLERS]
         try:
-            await self._until_well(())
+            await self._wait_healthy(())
             end = time.monotonic() + seconds
             while not self.stop.is_set() and time.monotonic() < end and not self.trouble:
                 await self._round()
@@ -76,22 +76,22 @@ class Chaos:
         windows = []
         async with AsyncExitStack() as faults:
             for kind in chosen:
-                window = Window(kind, Harm(), self.callers.now)
+                window = Window(kind, Impact(), self.callers.now)
                 windows.append(window)
                 self.callers.ledger.windows.append(window)
                 print(f"{self.callers.now:7.1f} s  {kind}", flush=True)
-                scene = Scene(self.stage, self.callers, self.chance)
-                window.harm = await faults.enter_async_context(FAULTS[kind].bring(scene))
+                scene = FaultContext(self.deployment, self.callers, self.chance)
+                window.impact = await faults.enter_async_context(FAULTS[kind].inject(scene))
                 await self._pause((0.0, 0.5))
             await self._pause(HOLD_S)
             undone = time.monotonic()
-        await self._until_well(chosen)
+        await self._wait_healthy(chosen)
         for window in windows:
             window.over = self.callers.now
             self.recoveries.setdefault(window.kind, []).append(time.monotonic() - undone)
 
     def _draw(self) -> list[str]:
-        """One kind, or two of different groups; every kind has had its turn before one has its next."""
+        """One kind of fault, or two of different groups; every kind is used once before any is used again."""
         chosen: list[str] = []
         for _ in range(2 if self.chance.random() < TWO_AT_ONCE else 1):
             groups = {FAULTS[kind].group for kind in chosen}
@@ -103,12 +103,12 @@ class Chaos:
                 chosen.append(kind)
         return chosen
 
-    async def _until_well(self, after: Sequence[str]) -> None:
+    async def _wait_healthy(self, after: Sequence[str]) -> None:
         try:
-            await asyncio.wait_for(self.callers.until_well(), RECOVERS_S)
+            await asyncio.wait_for(self.callers.wait_healthy(), RECOVERY_S)
         except asyncio.TimeoutError:
             what = " and ".join(after) or "the start"
-            self.trouble.append(f"not all was well {RECOVERS_S:.0f} s after {what}")
+            self.trouble.append(f"not healthy {RECOVERY_S:.0f} s after {what}")
 
     async def _pause(self, within: tuple[float, float]) -> None:
         with suppress(asyncio.TimeoutError):
@@ -123,61 +123,61 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="buildscripts/chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="of wall time (5)")
-    parser.add_argument("--seed", type=int, help="of the choice of faults and of requests; a random one if not given")
-    parser.add_argument("--faults", help=f"kinds to choose from, separated by commas (all of {', '.join(FAULTS)})")
-    parser.add_argument("--ledger", type=Path, metavar="FILE", help="write the ledger, as JSON lines")
+    parser.add_argument("--minutes", type=float, default=5.0, help="wall time (default: 5)")
+    parser.add_argument("--seed", type=int, help="of faults and requests; default: random")
+    parser.add_argument("--faults", help=f"comma-separated kinds; default: all of {', '.join(FAULTS)}")
+    parser.add_argument("--ledger", type=Path, metavar="FILE", help="write the ledger as JSON lines")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep logs and configurations in this new folder")
-    parser.add_argument("--real", action="store_true", help="tiny.en and base instead of scripted models")
+    parser.add_argument("--real", action="store_true", help="use tiny.en and base instead of scripted models")
     arguments = parser.parse_args(argv)
     if arguments.seed is None:
         arguments.seed = secrets.randbelow(10**6)
     kinds = arguments.faults.split(",") if arguments.faults else list(FAULTS)
     if unknown := [kind for kind in kinds if kind not in FAULTS]:
-        parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+        parser.error(f"unknown fault: {', '.join(unknown)}; expected some of {', '.join(FAULTS)}")
     arguments.kinds = [kind for kind in kinds if not (arguments.real and FAULTS[kind].scripted)]
     return arguments
 
 
 async def run(arguments: argparse.Namespace) -> int:
-    """The whole run; its exit status."""
+    """Do the whole run; return the exit status."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    said = [spoken(clip, ("wav", "flac", "ogg")) for clip in sample_clips("en")]
+    said = [encode_clip(clip, ("wav", "flac", "ogg")) for clip in sample_clips("en")]
     chance = random.Random(arguments.seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as scratch:
-        async with stage(arguments.logs or Path(scratch), not arguments.real) as on:
+        async with deployment(arguments.logs or Path(scratch), not arguments.real) as on:
             ledger = Ledger()
             requests = random.Random(arguments.seed)  # noqa: S311
             async with Callers(on, ledger, said, requests, 20 if arguments.real else 6).ready() as callers:
                 chaos = Chaos(on, callers, chance, arguments.kinds, stop)
-                await chaos.go_on(60 * arguments.minutes)
-        chaos.trouble += on.remains()
+                await chaos.inject_faults(60 * arguments.minutes)
+        chaos.trouble += on.problems()
     return report(chaos, ledger, arguments)
 
 
 def report(chaos: Chaos, ledger: Ledger, arguments: argparse.Namespace) -> int:
-    """Prints what there is; the exit status."""
-    breaches = ledger.breaches()
+    """Print the results; return the exit status."""
+    violations = ledger.violations()
     if arguments.ledger:
         ledger.write(arguments.ledger)
     print(f"\n{ledger.totals()}\n\n{recovery_table(chaos.recoveries)}\n")
-    for entry, breach in breaches[:SHOWN]:
-        print(f"{breach}\n  {entry.line}")
+    for entry, violation in violations[:SHOWN]:
+        print(f"{violation}\n  {entry.line}")
     for line in chaos.trouble:
         print(line)
     faults = sum(map(len, chaos.recoveries.values()))
     print(
         f"{len(ledger.entries)} requests, {faults} faults, lost {ledger.count('lost')}, "
-        f"doubled or wrong {ledger.count('wrong')}, {len(breaches)} broke a rule; seed {arguments.seed}"
+        f"doubled or wrong {ledger.count('wrong')}, {len(violations)} broke a rule; seed {arguments.seed}"
     )
-    return int(bool(breaches or chaos.trouble))
+    return int(bool(violations or chaos.trouble))
 
 
 def recovery_table(recoveries: dict[str, list[float]]) -> str:
-    """A Markdown table: how long after its end, by kind of fault, all was well again."""
-    lines = ["| fault | times | all well after s, median | most |", "|---|---|---|---|"]
+    """Markdown table of recovery times by kind of fault."""
+    lines = ["| fault | number | recovery s, median | maximum |", "|---|---|---|---|"]
     for kind, times in sorted(recoveries.items()):
         lines.append(f"| {kind} | {len(times)} | {statistics.median(times):.2f} | {max(times):.2f} |")
     return "\n".join(lines)

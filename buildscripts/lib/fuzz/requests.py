@@ -21,7 +21,7 @@ from stt_server.testing.audio_samples import chirp, encode, wav_header
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import UNLIMITED, ServiceProcess, running
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 _PCM = (chirp(0.2) * 32767).astype("<i2").tobytes()
 
 
@@ -93,18 +93,18 @@ _stream = st.builds(
 
 
 @dataclass
-class Served:
+class ServiceUnderTest:
     stub: Any
     http: httpx.Client
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
+def serving(folder: Path) -> Iterator[ServiceUnderTest]:
     """A service with a scripted model, in a process of its own."""
     process = ServiceProcess("primary", folder, {"STREAM_IDLE_TIMEOUT_S": 5}, Script())
     with running(process), grpc.insecure_channel(process.target, options=UNLIMITED) as channel:
-        with httpx.Client(base_url=process.url, timeout=PATIENCE_S) as http:
-            yield Served(speech_pb2_grpc.SpeechToTextStub(channel), http)
+        with httpx.Client(base_url=process.url, timeout=TIMEOUT_S) as http:
+            yield ServiceUnderTest(speech_pb2_grpc.SpeechToTextStub(channel), http)
         assert process.stop() == 0, "the service did not end well"
 
 
@@ -117,24 +117,24 @@ def _kind(error: grpc.RpcError) -> str:
     return kind
 
 
-def transcribe(served: Served, request: pb.TranscribeRequest) -> str:
+def transcribe(served: ServiceUnderTest, request: pb.TranscribeRequest) -> str:
     try:
-        served.stub.Transcribe(request, timeout=PATIENCE_S)
+        served.stub.Transcribe(request, timeout=TIMEOUT_S)
     except grpc.RpcError as error:
         return _kind(error)
     return "text"
 
 
-def stream(served: Served, messages: list[pb.StreamTranscribeRequest]) -> str:
+def stream(served: ServiceUnderTest, messages: list[pb.StreamTranscribeRequest]) -> str:
     try:
-        for _ in served.stub.StreamTranscribe(iter(messages), timeout=PATIENCE_S):
+        for _ in served.stub.StreamTranscribe(iter(messages), timeout=TIMEOUT_S):
             pass
     except grpc.RpcError as error:
         return _kind(error)
     return "ended"
 
 
-def rest(served: Served, fields: dict[str, str]) -> str:
+def rest(served: ServiceUnderTest, fields: dict[str, str]) -> str:
     files = {"audio": ("a.wav", wav_header(16_000, 1, len(_PCM)) + _PCM)}
     answer = served.http.post("/v1/transcribe", data=fields, files=files)
     if answer.status_code == 200:
@@ -145,7 +145,7 @@ def rest(served: Served, fields: dict[str, str]) -> str:
     return str(kind)
 
 
-Run = Callable[[Served, Any], str]
+Run = Callable[[ServiceUnderTest, Any], str]
 REQUESTS: Mapping[str, tuple[st.SearchStrategy[Any], Run]] = {
     "transcribe": (_request, transcribe),
     "rest": (_form, rest),

@@ -98,7 +98,7 @@ def _rounds(
             _round(strategy, run, number, tally)()
         except Exception as error:
             tally.crashes.append(f"seed {number}: {type(error).__name__}: {error}")
-            print(f"{name}: {tally.crashes[-1]}\n  of {_kept(name, tally.last)}", flush=True)
+            print(f"{name}: {tally.crashes[-1]}\n  of {_saved(name, tally.last)}", flush=True)
         number += 1
         tally.seconds = time.monotonic() - tally.started
         if time.monotonic() > spoken + PROGRESS_S:
@@ -126,12 +126,12 @@ def _round(
         tally.outcomes[outcome] += 1
         if time.monotonic() - began > SLOW_S:
             tally.slow += 1
-            print(f"{tally.name}: {time.monotonic() - began:.1f} s, {outcome}: {_kept(tally.name, sent)}", flush=True)
+            print(f"{tally.name}: {time.monotonic() - began:.1f} s, {outcome}: {_saved(tally.name, sent)}", flush=True)
 
     return one
 
 
-def _kept(name: str, sent: Any) -> str:
+def _saved(name: str, sent: Any) -> str:
     """Where an input is kept, or the input itself."""
     if not isinstance(sent, bytes):
         return repr(sent)[:LONGEST_SHOWN]

@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
-from gateway.rest.form import FIELDS, order_of
+from gateway.rest.form import FIELDS, parse_form
 from stt_server.audio import AudioFormat, decode_plain
 from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
 from stt_server.audio.wav import read_wav
@@ -80,7 +80,7 @@ def form(data: bytes) -> str:
         step = 1 + sum(data[:8]) % 97
         for first in range(0, len(data), step):
             reader.feed(data[first : first + step])
-        order_of(reader.finish())
+        parse_form(reader.finish())
     except Refusal as refusal:
         return str(refusal.type)
     return "taken"

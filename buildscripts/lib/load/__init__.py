@@ -1,1 +1,1 @@
-"""Load generators, their recordings, and what they measure."""
+"""Load generators, recordings, and measurements of processes."""

@@ -1,4 +1,4 @@
-"""Load on something that transcribes: so many callers, each with one request at a time, and what came of it."""
+"""Closed-loop load generator: a fixed number of callers, each with one request at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stt_server.engine.types import Samples
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A clip, decoded and ready before the clock starts. It can be sent to another process."""
+    """A decoded clip. Picklable, so that it can be sent to another process."""
 
     name: str
     language: str
@@ -38,13 +38,13 @@ class Recording:
 
     @property
     def samples(self) -> Samples:
-        """Of `pcm`: everybody hears the same."""
+        """`pcm` as float32 samples, the same for every contender."""
         samples: Samples = np.frombuffer(self.pcm, "<i2").astype(np.float32) / np.float32(32768)
         return samples
 
     @property
     def wav(self) -> bytes:
-        """A WAV file."""
+        """The recording as a WAV file."""
         out = io.BytesIO()
         with wave.open(out, "wb") as file:
             file.setnchannels(1)
@@ -55,12 +55,12 @@ class Recording:
 
 
 Transcribe = Callable[[Recording], Awaitable[str]]
-"""A recording's text. Called in an event loop, by several callers at a time; it doesn't block the loop."""
+"""Returns a recording's text. Several calls run at a time in one event loop, which it does not block."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One contender under one load, once."""
+    """One run of one contender under one load."""
 
     contender: str
     callers: int
@@ -71,15 +71,15 @@ class Measurement:
     wall: float
     """Seconds from the first request to the last answer."""
     latencies: tuple[float, ...]
-    """Seconds, of each request."""
+    """Of each request, in seconds."""
     texts: tuple[str, ...]
     """In the order of the recordings."""
     cpu: float | None = None
-    """Processor seconds of this process, and of the server where there is one; None where they aren't known."""
+    """Processor seconds of this process and of the server if there is one; None if unknown."""
 
     @property
     def throughput(self) -> float:
-        """Seconds of audio a second."""
+        """Seconds of audio per second."""
         return self.audio / self.wall
 
 
@@ -91,10 +91,9 @@ async def drive(
     round: int = 1,
     on_done: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Has `callers` callers transcribe the recordings, each taking the next one when it has an answer.
+    """Transcribe the recordings with `callers` callers; each takes the next recording when it has an answer.
 
-    Towards the end fewer callers are left than asked for, for every contender alike: take several recordings for each
-    caller.
+    Fewer callers are active near the end, for every contender alike: provide several recordings per caller.
     """
     texts = [""] * len(recordings)
     latencies = [0.0] * len(recordings)

@@ -1,8 +1,9 @@
-"""Recordings with what is said in them, for measurements: reading a folder of them, and counting word errors.
+"""Corpora: recordings with their reference texts, and word errors.
 
-A folder has a `manifest.jsonl`, a line for each recording: {"file": "a.flac", "language": "en", "text": "what is said",
-"seconds": 3.2, "strict": true}. `strict` may be left out (true); false keeps a clip out of figures that must be exact.
-Without a manifest, every `<language>/<name>.wav` with a `<name>.txt` beside it is a recording, as in `samples/`.
+A corpus is a folder with a `manifest.jsonl`, one line per recording: {"file": "a.flac", "language": "en",
+"text": "the reference", "seconds": 3.2, "strict": true}. `strict` may be omitted (true); false excludes a clip from
+figures that must be exact. Without a manifest, every `<language>/<name>.wav` with a `<name>.txt` beside it is a
+recording, as in `samples/`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from stt_server.audio import SAMPLE_RATE, AudioFormat, decode
 from stt_server.engine.types import Samples
 
 MAX_SECONDS = 4 * 3600.0
-"""Of one recording."""
+"""Longest recording that is read."""
 UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
-"""Written without spaces between words: characters are counted instead."""
+"""Languages written without spaces between words: characters are counted instead of words."""
 
 
 class CorpusError(Exception):
-    """A folder that can't be used: one line that says why."""
+    """A corpus that can't be used; the message is one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +40,30 @@ class Clip:
     language: str
     """ISO 639-1 code."""
     text: str
-    """What is said."""
+    """Reference text."""
     seconds: float
     strict: bool
     read: Callable[[], Samples] = field(repr=False)
-    """Decodes it; `samples` remembers the result."""
+    """Decode the recording; `samples` caches the result."""
 
     @cached_property
     def samples(self) -> Samples:
-        """Mono at 16 kHz; decoded when first asked for, then kept."""
+        """Mono at 16 kHz; decoded on first use, then cached."""
         return self.read()
 
 
 def load(folder: Path) -> list[Clip]:
-    """The recordings of a folder, in the manifest's order, or by name where there is no manifest.
+    """Read a corpus, in the manifest's order, or by name if there is no manifest.
 
     Raises:
-        CorpusError: there are none, or a line of the manifest can't be used.
+        CorpusError: it is empty, or a line of the manifest is invalid.
     """
     manifest = folder / "manifest.jsonl"
     clips = _of_manifest(manifest) if manifest.is_file() else _of_texts(folder)
     if not clips:
-        raise CorpusError(f"{folder} has neither a manifest.jsonl nor <language>/<name>.wav files with a .txt beside")
+        raise CorpusError(
+            f"{folder} is no corpus: expected a manifest.jsonl, or <language>/<name>.wav files with a .txt beside each"
+        )
     return clips
 
 
@@ -81,9 +84,9 @@ def _of_manifest(manifest: Path) -> list[Clip]:
                 read=_reader(path),
             )
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise CorpusError(f"{manifest}, line {number}: not a recording: {error!r}") from error
+            raise CorpusError(f"{manifest}, line {number}: invalid entry: {error!r}") from error
         if not path.is_file():
-            raise CorpusError(f"{manifest}, line {number}: there is no file {path.name}")
+            raise CorpusError(f"{manifest}, line {number}: file not found: {path.name}")
         clips.append(clip)
     return clips
 
@@ -105,7 +108,7 @@ def _reader(path: Path) -> Callable[[], Samples]:
 
 
 def joined(name: str, clips: list[Clip], pause: float = 0.8) -> Clip:
-    """One long recording of several in one language, with silence of `pause` seconds between them."""
+    """Join recordings of one language, with silence of `pause` seconds after each."""
 
     def read() -> Samples:
         gap = np.zeros(int(pause * SAMPLE_RATE), dtype=np.float32)
@@ -122,7 +125,7 @@ def joined(name: str, clips: list[Clip], pause: float = 0.8) -> Clip:
 
 
 def word_errors(reference: str, hypothesis: str, language: str) -> tuple[int, int]:
-    """Substituted, left out and inserted words of `hypothesis`, and the number of words of `reference`.
+    """Number of substituted, omitted and inserted words of `hypothesis`, and number of words of `reference`.
 
     Both are normalized as Whisper's authors do (case, punctuation; in English also numbers, contractions, spelling).
     Characters count as words in languages written without spaces.

@@ -1,4 +1,4 @@
-"""The ways to the services that are not the SDK's: REST and the WebSocket, as plain callers use them."""
+"""REST and WebSocket clients without the SDK."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from protos.stt.v1.errors import ERRORS
 
 RATE = 16000
-PIECE_S = 0.1
-"""Of live audio in one message."""
+CHUNK_S = 0.1
+"""Seconds of live audio in one message."""
 
 
-class Told(Exception):
-    """An error of the contract's table; its text is the type."""
+class ApiError(Exception):
+    """An error of the error table; the text is its type."""
 
 
-class Broken(Exception):
-    """No answer of the contract: the connection broke, or what came is not one; its text says how."""
+class NoResponse(Exception):
+    """Neither an answer nor an error of the table, such as a broken connection; the text says what."""
 
 
-class Unreachable(Broken):
-    """Nobody took the connection: nothing was sent."""
+class Unreachable(NoResponse):
+    """The connection was refused: nothing was sent."""
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -43,16 +43,16 @@ async def rest(
     fields: Mapping[str, str],
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The JSON of POST /v1/transcribe.
+    """Send POST /v1/transcribe; return the JSON response.
 
     Args:
         url: `http://host:port`.
-        headers: beside the key's.
+        headers: in addition to the key.
 
     Raises:
-        Told: the gateway or its service refused.
-        Broken: anything else came, or nothing.
-        Unreachable: of that, what was not even sent.
+        ApiError: the gateway or its service refused the request.
+        NoResponse: anything else was answered, or nothing.
+        Unreachable: a `NoResponse` before anything was sent.
     """
     try:
         reply = await http.post(
@@ -64,26 +64,26 @@ async def rest(
     except httpx.ConnectError as error:
         raise Unreachable(f"{type(error).__name__}: {error}") from None
     except httpx.TransportError as error:
-        raise Broken(f"{type(error).__name__}: {error}") from None
+        raise NoResponse(f"{type(error).__name__}: {error}") from None
     body = _json(reply.text)
     if reply.status_code == httpx.codes.OK and "text" in body:
         return body
-    raise told(body.get("error"), f"HTTP {reply.status_code}")
+    raise error_of(body.get("error"), f"HTTP {reply.status_code}")
 
 
 async def websocket(
     url: str, pcm: AsyncIterator[bytes], key: str, config: Mapping[str, Any], timeout: float = 60
 ) -> str:
-    """The finals of GET /v1/stream, joined. The stream is ended once `pcm` is at its end.
+    """Stream `pcm` over GET /v1/stream, then end the stream; return the finals, joined.
 
     Args:
         url: `http://host:port`.
         pcm: mono, 16-bit, at 16 kHz.
-        config: fields of the first message, over the encoding's.
+        config: fields of the first message, in addition to the encoding.
 
     Raises:
-        Told: the stream ended with an error.
-        Broken: the connection broke.
+        ApiError: the stream ended with an error.
+        NoResponse: the connection broke.
     """
     first = {"encoding": "linear16", "sample_rate_hertz": RATE, "api_key": key, **config}
     try:
@@ -92,11 +92,11 @@ async def websocket(
         )
     except InvalidStatus as refused:
         body = _json(bytes(refused.response.body or b""))
-        raise told(body.get("error"), f"HTTP {refused.response.status_code}") from None
+        raise error_of(body.get("error"), f"HTTP {refused.response.status_code}") from None
     except ConnectionRefusedError as error:
         raise Unreachable(str(error)) from None
     except (OSError, WebSocketException, asyncio.TimeoutError) as error:
-        raise Broken(f"{type(error).__name__}: {error}") from None
+        raise NoResponse(f"{type(error).__name__}: {error}") from None
 
 
 async def _finals(url: str, first: str, pcm: AsyncIterator[bytes]) -> str:
@@ -111,10 +111,10 @@ async def _finals(url: str, first: str, pcm: AsyncIterator[bytes]) -> str:
 
         speaking = asyncio.create_task(speak())
         try:
-            async for message in socket:  # until it is closed with 1000
+            async for message in socket:  # until the server closes it with 1000
                 said = _json(message)
                 if "error" in said:
-                    raise told(said["error"], "no error of the contract")
+                    raise error_of(said["error"], "not an error of the table")
                 if "final" in said:
                     finals.append(said["final"]["result"]["text"].strip())
         finally:
@@ -123,15 +123,15 @@ async def _finals(url: str, first: str, pcm: AsyncIterator[bytes]) -> str:
     return " ".join(finals)
 
 
-def told(error: Any, otherwise: str) -> Told | Broken:
-    """What the JSON of an error says."""
+def error_of(error: Any, otherwise: str) -> ApiError | NoResponse:
+    """Exception for the JSON of an error."""
     type_ = error.get("type") if isinstance(error, dict) else None
-    return Told(type_) if type_ in ERRORS else Broken(f"{otherwise}: {error!r}"[:200])
+    return ApiError(type_) if type_ in ERRORS else NoResponse(f"{otherwise}: {error!r}"[:200])
 
 
-async def pieces(pcm: bytes, speed: float = 1.0) -> AsyncIterator[bytes]:
-    """Mono, 16-bit audio at 16 kHz as it is spoken, `speed` times as fast."""
-    size = round(PIECE_S * RATE) * 2
+async def paced_chunks(pcm: bytes, speed: float = 1.0) -> AsyncIterator[bytes]:
+    """Mono 16-bit audio at 16 kHz in chunks, paced at `speed` times real time."""
+    size = round(CHUNK_S * RATE) * 2
     began = time.monotonic()
     for at in range(0, len(pcm), size):
         await asyncio.sleep(max(0.0, began + (at / 2 / RATE) / speed - time.monotonic()))

@@ -1,4 +1,4 @@
-"""What the system says about a process that runs: memory, threads, open files, children. Linux only."""
+"""Memory, threads, open files and children of running processes. Linux only."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process holds."""
+    """Resources of one process."""
 
     resident_mib: float
     unique_mib: float | None
-    """Its own pages alone (USS); None where they can't be read."""
+    """Unique set size (USS); None if it can't be read."""
     threads: int
     descriptors: int
     children: int
-    """Processes that it started, and those that they did."""
+    """Number of all descendants."""
     children_mib: float
-    """Resident, of all children together."""
+    """Resident memory of all descendants together."""
 
 
 def usage(pid: int) -> Usage:
-    """Raises FileNotFoundError or ProcessLookupError: it has ended."""
+    """Measure a process.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError: it has ended.
+    """
     home = PROC / str(pid)
     below = descendants(pid)
     return Usage(
@@ -39,13 +43,13 @@ def usage(pid: int) -> Usage:
 
 
 def resident(pid: int) -> float:
-    """MiB of a process."""
+    """Resident memory, MiB."""
     lines = (PROC / str(pid) / "status").read_text(encoding="ascii", errors="replace").splitlines()
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
 
 
 def descendants(pid: int) -> list[int]:
-    """Its children and theirs; empty once it has ended."""
+    """Process ids of all descendants; empty if the process has ended."""
     found: list[int] = []
     for task in (PROC / str(pid) / "task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -55,7 +59,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def files_below(folder: Path) -> int:
-    """Files and folders in a folder that other processes write to."""
+    """Number of files and folders below a folder that other processes write to."""
     return sum(1 for _ in folder.rglob("*"))
 
 
@@ -69,7 +73,7 @@ def _resident_or_gone(pid: int) -> float:
 def _unique(home: Path) -> float | None:
     try:
         lines = (home / "smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:  # not ours, or a kernel without it
+    except OSError:  # another user's process, or an old kernel
         return None
     kibibytes = [int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))]
     return sum(kibibytes) / 1024

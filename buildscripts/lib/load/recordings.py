@@ -1,4 +1,4 @@
-"""The sample recordings in the containers that callers send, and whether a text is what was said in one."""
+"""The sample recordings in several containers, and a check that a text belongs to a recording."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ CONTAINERS: Mapping[Container, tuple[str, str, int]] = {
     "ogg": ("ogg", "libopus", 48000),
     "m4a": ("ipod", "aac", 16000),
 }
-"""PyAV's names of the container and of the codec, and the rate in Hz."""
+"""PyAV's names of container and codec, and the sample rate in Hz."""
 
-MAX_WRONG = 0.5
-"""Of the words: the smallest models mishear, but an answer to another request shares next to none."""
+MAX_ERROR_RATE = 0.5
+"""Largest share of wrong words: the smallest models make many, but a text of another recording shares almost none."""
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A recording as callers send it."""
+class EncodedClip:
+    """A recording with its encoded files."""
 
     name: str
     language: str
     text: str
-    """What is said."""
+    """Reference text."""
     pcm: bytes = field(repr=False)
     """Mono, 16-bit, at 16 kHz."""
     files: Mapping[str, bytes] = field(repr=False)
-    """By container."""
+    """Encoded files by container."""
 
     @property
     def seconds(self) -> float:
         return len(self.pcm) / 32000
 
 
-def spoken(clip: Clip, containers: Sequence[Container] = ("wav", *CONTAINERS)) -> Spoken:
-    """Encodes a clip once."""
+def encode_clip(clip: Clip, containers: Sequence[Container] = ("wav", *CONTAINERS)) -> EncodedClip:
+    """Encode a clip in each container."""
     recording = Recording.of(clip)
     files: dict[str, bytes] = {
         name: recording.wav if name == "wav" else encode(recording.pcm, name) for name in containers
     }
-    return Spoken(clip.name, clip.language, clip.text, recording.pcm, files)
+    return EncodedClip(clip.name, clip.language, clip.text, recording.pcm, files)
 
 
 def encode(pcm: bytes, container: Container) -> bytes:
-    """Mono, 16-bit at 16 kHz, as a file of another kind."""
+    """Encode mono 16-bit audio at 16 kHz in another container."""
     format_, codec, rate = CONTAINERS[container]
     out = io.BytesIO()
     with av.open(out, "w", format=format_) as file:
@@ -80,27 +80,27 @@ def sample_clips(language: str) -> list[Clip]:
     """
     clips = [clip for clip in load(ROOT / "samples") if clip.language == language]
     if not clips:
-        raise CorpusError(f"there are no samples of {language!r}: run buildscripts/models samples first")
+        raise CorpusError(f"no samples in {language!r}; run buildscripts/models samples")
     return clips
 
 
 def long_clip(name: str, clips: Sequence[Clip], seconds: float) -> Clip:
-    """Clips over and over, for at least so long."""
+    """Repeat clips to a recording of at least `seconds`."""
     chosen: list[Clip] = []
     while sum(clip.seconds + 0.8 for clip in chosen) < seconds:
         chosen.append(clips[len(chosen) % len(clips)])
     return joined(name, chosen)
 
 
-def is_answer(text: str, to: Spoken, others: Sequence[Spoken]) -> bool:
-    """Whether a text is what was said in a recording, roughly, and not rather what was said in another one."""
+def matches(text: str, to: EncodedClip, others: Sequence[EncodedClip]) -> bool:
+    """Whether `text` roughly matches a recording's reference, and no other recording's better."""
     errors, words = _errors(to, text)
-    if errors > MAX_WRONG * words:
+    if errors > MAX_ERROR_RATE * words:
         return False
     return all(errors <= _errors(other, text)[0] for other in others)
 
 
-def _errors(said: Spoken, text: str) -> tuple[int, int]:
-    """Wrong words of a text, and words of the recording. Numbers up to ten may come as figures, even joined."""
+def _errors(said: EncodedClip, text: str) -> tuple[int, int]:
+    """Wrong words of a text, and words of the reference. Numbers up to ten may be figures, even joined."""
     spelt = re.sub(r"10|\d", lambda digits: f" {_NUMBERS[int(digits[0])]} ", text)
-    return word_errors(said.text, spelt, "")  # no language: what is normalized for English joins numbers
+    return word_errors(said.text, spelt, "")  # no language: the English normalization would join numbers

@@ -1,4 +1,4 @@
-"""A TCP relay between two processes: the network, which can be slow, silent, cut, or lead to the wrong place."""
+"""TCP relay that simulates network faults between two processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Literal
 
 from stt_server.testing.processes import HOST
 
-Weather = Literal["fine", "slow", "silent", "refused", "nonsense"]
-"""`slow`: each piece of data comes `DELAY_S` late. `silent`: nothing passes, nothing is closed, as on a cut cable.
-`refused`: what was open is reset, and so is whatever connects. `nonsense`: somebody else answers."""
+NetworkState = Literal["normal", "slow", "silent", "refused", "nonsense"]
+"""`slow`: data is delayed by `DELAY_S`. `silent`: no data passes and nothing is closed, as on a cut cable.
+`refused`: connections are reset, old and new. `nonsense`: another server answers.
+"""
 
 DELAY_S = 0.1
 _NONSENSE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 8\r\n\r\nnonsense"
 
 
 class Relay:
-    """Relays connections to `target`, for as long as its context lasts.
+    """Relays connections to `target` while its context lasts.
 
     Args:
         target: `host:port`.
@@ -27,9 +28,9 @@ class Relay:
     def __init__(self, target: str, port: int) -> None:
         self._host, _, self._port = target.rpartition(":")
         self.address = f"{HOST}:{port}"
-        self._weather: Weather = "fine"
-        self._fine = asyncio.Event()
-        self._fine.set()
+        self._state: NetworkState = "normal"
+        self._passing = asyncio.Event()
+        self._passing.set()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -43,18 +44,18 @@ class Relay:
         await self.reset()
         await self._server.wait_closed()
 
-    async def become(self, weather: Weather) -> None:
-        """From now on it is like this; what was silent goes on where it stood."""
-        self._weather = weather
-        if weather == "silent":
-            self._fine.clear()
+    async def set_state(self, state: NetworkState) -> None:
+        """Change the state of the network. Data held back while `silent` is passed on afterwards."""
+        self._state = state
+        if state == "silent":
+            self._passing.clear()
         else:
-            self._fine.set()
-        if weather in ("refused", "nonsense"):
+            self._passing.set()
+        if state in ("refused", "nonsense"):
             await self.reset()
 
     async def reset(self) -> None:
-        """Cuts every connection."""
+        """Close all connections."""
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -64,7 +65,7 @@ class Relay:
         assert task is not None  # noqa: S101
         self._connections.add(task)
         try:
-            # A connection that is cut has nobody to tell: both ends see it.
+            # Both ends notice by themselves that the connection is cut.
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._serve(reader, writer)
         finally:
@@ -72,9 +73,9 @@ class Relay:
             self._connections.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._weather == "refused":
+        if self._state == "refused":
             return
-        if self._weather == "nonsense":
+        if self._state == "nonsense":
             writer.write(_NONSENSE)
             await writer.drain()
             return
@@ -93,8 +94,8 @@ class Relay:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
-            await self._fine.wait()
-            if self._weather == "slow":
+            await self._passing.wait()
+            if self._state == "slow":
                 await asyncio.sleep(DELAY_S)
             writer.write(data)
             await writer.drain()

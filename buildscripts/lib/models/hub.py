@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoFile
 
-from buildscripts.lib.models.pins import FetchError, PinnedFile, megabytes, replace_folder, sha256_of, what_is_wrong
+from buildscripts.lib.models.pins import FetchError, PinnedFile, megabytes, mismatch, replace_folder, sha256_of
 
 Say = Callable[[str], None]
 
@@ -83,7 +83,7 @@ def fetch_hub_model(model: HubModel, models_dir: Path, endpoint: str, say: Say) 
         FetchError: the hub can't be reached, announces other files than the pinned ones, or sent something else.
     """
     target = models_dir / model.folder
-    if not what_is_wrong(target, model.files):
+    if not mismatch(target, model.files):
         say(f"{model.folder}: already there, verified.")
         return
     stage = models_dir / f".{model.folder}.{model.revision[:12]}.partial"
@@ -134,7 +134,7 @@ def _compare(who: str, file: PinnedFile, size: int | None, sha256: str | None) -
 
 def _fetch_file(model: HubModel, file: PinnedFile, stage: Path, endpoint: str) -> None:
     done = stage / file.name
-    if not what_is_wrong(stage, [file]):
+    if not mismatch(stage, [file]):
         return
     done.unlink(missing_ok=True)
     part = stage / f"{file.name}.part"

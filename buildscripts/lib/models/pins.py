@@ -38,7 +38,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def what_is_wrong(folder: Path, files: Sequence[PinnedFile], *, quick: bool = False) -> str:
+def mismatch(folder: Path, files: Sequence[PinnedFile], *, quick: bool = False) -> str:
     """Why `folder` does not hold `files` as pinned; empty if it does.
 
     Args:

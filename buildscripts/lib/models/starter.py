@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildscripts.lib.models.pins import FetchError, PinnedFile, megabytes, staged, what_is_wrong
+from buildscripts.lib.models.pins import FetchError, PinnedFile, megabytes, mismatch, staged
 
 Say = Callable[[str], None]
 
@@ -192,7 +192,7 @@ def _lay_out(folder: Path, sources: Sequence[Source], wheels: Mapping[Package, P
         for source in sources:
             (stage / source.file.name).parent.mkdir(parents=True, exist_ok=True)
             _unpack(source, wheels, stage)
-        if wrong := what_is_wrong(stage, [source.file for source in sources]):
+        if wrong := mismatch(stage, [source.file for source in sources]):
             raise FetchError(f"{wrong}; nothing was laid out at {folder}.")
     size = megabytes(sum(source.file.size for source in sources))
     say(f"{folder.name}: laid out and verified ({size}).")
@@ -206,7 +206,7 @@ def fetch_starter(models_dir: Path, say: Say, models: Sequence[StarterModel] = S
     """
     missing = []
     for model in models:
-        if what_is_wrong(models_dir / model.folder, model.files):
+        if mismatch(models_dir / model.folder, model.files):
             missing.append(model)
         else:
             say(f"{model.folder}: already there, verified.")
@@ -227,7 +227,7 @@ def fetch_samples(samples_dir: Path, say: Say) -> None:
         FetchError: the wheel could not be fetched, or a file is not the pinned one.
     """
     files = sample_files()
-    if not what_is_wrong(samples_dir, files):
+    if not mismatch(samples_dir, files):
         say(f"samples: {len(files)} files already there, verified.")
         return
     say(f"Fetching {_AUDIOEVAL.requirement} ...")
@@ -239,7 +239,7 @@ def fetch_samples(samples_dir: Path, say: Say) -> None:
                 member = _SAMPLE_LICENSE if file.name == "LICENSE" else _SAMPLE_AUDIO + file.name
                 (Path(stage) / file.name).parent.mkdir(exist_ok=True)
                 (Path(stage) / file.name).write_bytes(wheel.read(member))
-        if wrong := what_is_wrong(Path(stage), files):
+        if wrong := mismatch(Path(stage), files):
             raise FetchError(f"{wrong}; nothing was laid out at {samples_dir}.")
         for file in files:
             (samples_dir / file.name).parent.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, what_is_wrong
+from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, mismatch
 from buildscripts.lib.models.starter import STARTER_MODELS, fetch_samples, fetch_starter
 from buildscripts.lib.run.demo import RunError, describe, transcribe
 from protos.stt.v1.wire import ReadyLine
@@ -82,7 +82,7 @@ def get_models(names: tuple[str, str]) -> None:
 
     files: dict[str, tuple[PinnedFile, ...]] = {name: model.files for name, model in HUB_MODELS.items()}
     for name in sorted(set(names) & set(files)):
-        if wrong := what_is_wrong(model_folder(name), files[name], quick=True):
+        if wrong := mismatch(model_folder(name), files[name], quick=True):
             raise RunError(f"the model {name} is not there ({wrong}). Fetch it first: buildscripts/models {name}")
     folders = {model_folder(name).name for name in names}
     fetch_starter(ROOT / "models", say, [model for model in STARTER_MODELS if model.folder in folders])

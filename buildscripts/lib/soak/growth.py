@@ -94,7 +94,7 @@ def hours(samples: Sequence[Sample]) -> float:
     return samples[-1].hours - samples[0].hours
 
 
-def what_grew(name: str, samples: Sequence[Sample]) -> list[str]:
+def growth_problems(name: str, samples: Sequence[Sample]) -> list[str]:
     """A sentence for each thing that a process has more and more of; none is good."""
     found = []
     if hours(samples) >= MIN_HOURS_FOR_MEMORY:

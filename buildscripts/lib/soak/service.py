@@ -33,13 +33,13 @@ from buildscripts.lib.models.pins import ROOT
 from buildscripts.lib.soak.growth import (
     MIN_HOURS_FOR_MEMORY,
     Sample,
+    growth_problems,
     growth_table,
     hours,
     memory_slope,
     plot,
-    what_grew,
 )
-from buildscripts.lib.soak.traffic import Callers, Material
+from buildscripts.lib.soak.traffic import Callers, TestAudio
 from protos.stt.v1.wire import ReadyLine
 from stt_server.config import Role
 from stt_server.testing.processes import HOST, ChildProcess
@@ -53,7 +53,7 @@ GLANCE_S = 2.0
 
 
 @dataclass
-class Watch:
+class Monitor:
     """What was seen of the processes."""
 
     processes: dict[str, ChildProcess]
@@ -67,12 +67,12 @@ class Watch:
     """MiB: the least that was resident since the last look."""
     began: float = field(default_factory=time.monotonic)
 
-    def glance(self) -> None:
+    def sample_memory(self) -> None:
         """Looks at memory alone. Raises FileNotFoundError: one has ended."""
         for name, process in self.processes.items():
             self.floors[name] = min(self.floors.get(name, math.inf), resident(process.pid))
 
-    def look(self, latencies: list[float]) -> str:
+    def sample(self, latencies: list[float]) -> str:
         """Takes a sample of each; a line about it. Raises ProcessLookupError or FileNotFoundError: one has ended."""
         now = (time.monotonic() - self.began) / 3600
         parts = [f"{now * 60:7.1f} min"]
@@ -123,31 +123,31 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 async def soak(arguments: argparse.Namespace) -> int:
     """The whole run; its exit status."""
-    material = await asyncio.to_thread(Material.make)
+    audio = await asyncio.to_thread(TestAudio.make)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory() as scratch:
-        async with pair(Path(scratch), arguments.primary, arguments.fallback) as (watch, key):
-            ready = watch.addresses["primary"]
+        async with pair(Path(scratch), arguments.primary, arguments.fallback) as (monitor, key):
+            ready = monitor.addresses["primary"]
             chance = random.Random(arguments.seed)  # noqa: S311, to be repeated and not to be secret
             callers = Callers(
-                str(ready.grpc), f"http://{ready.http}", key, material, UPLOAD_MIB << 20, chance, arguments.share
+                str(ready.grpc), f"http://{ready.http}", key, audio, UPLOAD_MIB << 20, chance, arguments.share
             )
             calling = asyncio.create_task(callers.run(arguments.callers, stop))
-            trouble = await look_on(watch, callers, arguments, calling, stop)
+            trouble = await watch_processes(monitor, callers, arguments, calling, stop)
             stop.set()
             await calling
             if not trouble:
                 trouble += [
-                    line for ready in watch.addresses.values() for line in await not_idle(f"http://{ready.http}")
+                    line for ready in monitor.addresses.values() for line in await not_idle(f"http://{ready.http}")
                 ]
-            trouble += await stop_both(watch)
-    return report(watch, callers, trouble, arguments.plot)
+            trouble += await stop_both(monitor)
+    return report(monitor, callers, trouble, arguments.plot)
 
 
 @asynccontextmanager
-async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tuple[Watch, str]]:
+async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tuple[Monitor, str]]:
     """Both services, with keys and the gateway, and the key of the primary's callers."""
     key, between = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     common: dict[str, str | int] = {"HOST": HOST, "DEVICE": "cpu", "COMPUTE_TYPE": "int8", "GRPC_PORT": 0}
@@ -175,14 +175,14 @@ async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tu
             FALLBACK_URL=f"grpc://{behind.grpc}",
             FALLBACK_API_KEY=between,
         )
-        yield Watch(dict(reversed(processes.items())), folders, {"primary": ready, "fallback": behind}), key
+        yield Monitor(dict(reversed(processes.items())), folders, {"primary": ready, "fallback": behind}), key
     finally:
         for process in reversed(processes.values()):
             await asyncio.to_thread(process.stop)
 
 
-async def look_on(
-    watch: Watch,
+async def watch_processes(
+    monitor: Monitor,
     callers: Callers,
     arguments: argparse.Namespace,
     calling: asyncio.Task[None],
@@ -190,8 +190,8 @@ async def look_on(
 ) -> list[str]:
     """Looks at the processes until the time is up; what ended it early, if not Ctrl-C."""
     stopping = asyncio.create_task(stop.wait())
-    ends = [asyncio.create_task(asyncio.to_thread(process.ended)) for process in watch.processes.values()]
-    end, next_look = watch.began + arguments.seconds, watch.began + arguments.every
+    ends = [asyncio.create_task(asyncio.to_thread(process.ended)) for process in monitor.processes.values()]
+    end, next_look = monitor.began + arguments.seconds, monitor.began + arguments.every
     try:
         while not stop.is_set() and (now := time.monotonic()) < end:
             await asyncio.wait(
@@ -201,10 +201,10 @@ async def look_on(
                 return [str(over.result())]
             if calling.done():
                 return ["the callers ended early"]
-            watch.glance()
+            monitor.sample_memory()
             if time.monotonic() >= next_look:
                 next_look += arguments.every
-                show(watch, callers)
+                show(monitor, callers)
         return []
     finally:
         for task in (stopping, *ends):
@@ -212,11 +212,11 @@ async def look_on(
         await asyncio.gather(stopping, *ends, return_exceptions=True)
 
 
-def show(watch: Watch, callers: Callers) -> None:
+def show(monitor: Monitor, callers: Callers) -> None:
     """Prints how it goes."""
-    print(f"{watch.look(callers.latencies)} | {sum(callers.outcomes.values())} requests", flush=True)
-    while callers.unwanted:
-        outcome = callers.unwanted.pop()
+    print(f"{monitor.sample(callers.latencies)} | {sum(callers.outcomes.values())} requests", flush=True)
+    while callers.unexpected:
+        outcome = callers.unexpected.pop()
         print(f"  {outcome.what}: {outcome.result}, after {outcome.seconds:.1f} s", flush=True)
 
 
@@ -233,42 +233,42 @@ async def not_idle(url: str) -> list[str]:
     return [f"{url} is not idle without callers: {found}"]
 
 
-async def stop_both(watch: Watch) -> list[str]:
+async def stop_both(monitor: Monitor) -> list[str]:
     """Stops them, the primary first; what was not as it should be."""
     trouble = []
-    for name, process in watch.processes.items():
+    for name, process in monitor.processes.items():
         below = descendants(process.pid)
         if status := await asyncio.to_thread(process.stop):
             trouble.append(f"{name} ended with status {status}")
         if alive := [pid for pid in below if (PROC / str(pid)).exists()]:
             trouble.append(f"{name} left {len(alive)} processes")
-        if left := files_below(watch.folders[name]):
+        if left := files_below(monitor.folders[name]):
             trouble.append(f"{name} left {left} temporary files")
     return trouble
 
 
-def report(watch: Watch, callers: Callers, trouble: list[str], picture: Path | None) -> int:
+def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path | None) -> int:
     """Prints what was found; the exit status."""
-    for name, samples in watch.samples.items():
+    for name, samples in monitor.samples.items():
         print(f"\n{growth_table(name, samples)}\n")
         judged = "" if hours(samples) >= MIN_HOURS_FOR_MEMORY else ", in a run too short to be judged by its memory"
         rise = memory_slope(samples)
         print(
             f"{name}: {rise.per_hour:+.1f} MiB an hour over the last two thirds (at least {rise.at_least:+.1f}){judged}"
         )
-        trouble += what_grew(name, samples)
+        trouble += growth_problems(name, samples)
     print(f"\n{outcome_table(callers.outcomes)}\n")
-    if unwanted := sum(count for (_, _, wanted), count in callers.outcomes.items() if not wanted):
-        trouble.append(f"{unwanted} requests did not come to what they should")
-    if third := len(watch.latencies) // 3:
+    if unexpected := sum(count for (_, _, wanted), count in callers.outcomes.items() if not wanted):
+        trouble.append(f"{unexpected} requests did not come to what they should")
+    if third := len(monitor.latencies) // 3:
         first, last = (
-            statistics.median(s for _, s in part) for part in (watch.latencies[:third], watch.latencies[-third:])
+            statistics.median(s for _, s in part) for part in (monitor.latencies[:third], monitor.latencies[-third:])
         )
         print(f"short recordings took {first:.3f} s in the first third of the time, {last:.3f} s in the last (medians)")
-    if picture and watch.samples:
-        length = max(map(hours, watch.samples.values()))
+    if picture and monitor.samples:
+        length = max(map(hours, monitor.samples.values()))
         title = f"{length:.2f} hours, {sum(callers.outcomes.values())} requests"
-        plot(watch.samples, watch.latencies, title, picture)
+        plot(monitor.samples, monitor.latencies, title, picture)
     print("\n".join(trouble) or "nothing grew, and every request came to what it should")
     return int(bool(trouble))
 

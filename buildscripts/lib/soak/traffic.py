@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 import httpx
 
 from buildscripts.lib.load.corpus import Clip, joined
-from buildscripts.lib.load.plain_clients import RATE, Broken, Told, bearer, pieces, rest, websocket
-from buildscripts.lib.load.recordings import Spoken, is_answer, long_clip, sample_clips, spoken
+from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, bearer, paced_chunks, rest, websocket
+from buildscripts.lib.load.recordings import EncodedClip, encode_clip, long_clip, matches, sample_clips
 from stt_client import AudioFormat, Final, SttClient, SttError
 
 TIMEOUT_S = 60.0
-ABROAD = ("es/pangrama", "fr/pangrama", "pt/pangrama")
+FOREIGN = ("es/pangrama", "fr/pangrama", "pt/pangrama")
 """Recordings in other languages that the smaller multilingual models understand: the fallback's part."""
 
-RIGHT = "its own text"
+CORRECT = "its own text"
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,30 @@ class Outcome:
     what: str
     """The kind of request."""
     result: str
-    """`RIGHT`, `left`, `ok`, an error type of the contract, or what else happened."""
-    as_wanted: bool
+    """`CORRECT`, `left`, `ok`, an error type of the contract, or what else happened."""
+    as_expected: bool
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TestAudio:
     """What is said."""
 
-    short: list[Spoken]
-    long: list[Spoken]
-    abroad: list[Spoken]
+    short: list[EncodedClip]
+    long: list[EncodedClip]
+    foreign: list[EncodedClip]
 
     @classmethod
-    def make(cls) -> Material:
+    def make(cls) -> TestAudio:
         """Encodes all of it, which takes some seconds."""
         clips = sample_clips("en")
         pairs = [joined(f"{a.name}+{b.name}", [a, b]) for a in clips for b in clips if a is not b]
         longs = [long_clip(f"{seconds} s", clips, seconds) for seconds in (65, 110)]
-        abroad = [clip for name in ABROAD for clip in _named(name)]
+        foreign = [clip for name in FOREIGN for clip in _named(name)]
         return cls(
-            [spoken(clip) for clip in (*clips, *pairs)],
-            [spoken(clip, ("wav", "ogg")) for clip in longs],
-            [spoken(clip) for clip in abroad],
+            [encode_clip(clip) for clip in (*clips, *pairs)],
+            [encode_clip(clip, ("wav", "ogg")) for clip in longs],
+            [encode_clip(clip) for clip in foreign],
         )
 
 
@@ -75,7 +75,7 @@ class Callers:
     grpc: str
     http: str
     key: str
-    material: Material
+    audio: TestAudio
     max_upload_bytes: int
     chance: random.Random
     share: float
@@ -83,7 +83,7 @@ class Callers:
     """By kind of request, what came of it, and whether that was wanted."""
     latencies: list[float] = field(default_factory=list)
     """Seconds, of short recordings that were answered; whoever reads them empties the list."""
-    unwanted: list[Outcome] = field(default_factory=list)
+    unexpected: list[Outcome] = field(default_factory=list)
 
     async def run(self, count: int, stop: asyncio.Event) -> None:
         """So many callers, each with one request at a time, until `stop`."""
@@ -93,17 +93,17 @@ class Callers:
             SttClient(self.grpc, api_key="not-a-key", timeout=TIMEOUT_S) as self._stranger,
             httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits) as self._browser,
         ):
-            await asyncio.gather(*(self._call_on(stop) for _ in range(count)))
+            await asyncio.gather(*(self._call_repeatedly(stop) for _ in range(count)))
 
-    async def _call_on(self, stop: asyncio.Event) -> None:
+    async def _call_repeatedly(self, stop: asyncio.Event) -> None:
         names, weights = zip(*((what, weight) for what, (weight, _) in MIX.items()))
         while not stop.is_set():
             (what,) = self.chance.choices(names, weights)
             outcome = await self._one(what, MIX[what][1])
-            self.outcomes[(what, outcome.result, outcome.as_wanted)] += 1
-            if not outcome.as_wanted:
-                self.unwanted.append(outcome)
-            if what in TIMED and outcome.as_wanted:
+            self.outcomes[(what, outcome.result, outcome.as_expected)] += 1
+            if not outcome.as_expected:
+                self.unexpected.append(outcome)
+            if what in TIMED and outcome.as_expected:
                 self.latencies.append(outcome.seconds)
             pause = outcome.seconds * (1 / self.share - 1)
             with contextlib.suppress(asyncio.TimeoutError):
@@ -113,39 +113,41 @@ class Callers:
         began = time.perf_counter()
         try:
             result = await kind(self)
-        except (Told, Broken) as error:
+        except (ApiError, NoResponse) as error:
             result = str(error)
         except SttError as error:
             result = error.type
-        return Outcome(what, result, result == WANTED.get(what, RIGHT), time.perf_counter() - began)
+        return Outcome(what, result, result == EXPECTED.get(what, CORRECT), time.perf_counter() - began)
 
-    def judged(self, text: str, said: Spoken) -> str:
-        others = [*self.material.short, *self.material.long, *self.material.abroad]
-        return RIGHT if is_answer(text, said, [other for other in others if other is not said]) else f"{text!r}"[:120]
+    def verdict_on(self, text: str, said: EncodedClip) -> str:
+        others = [*self.audio.short, *self.audio.long, *self.audio.foreign]
+        return CORRECT if matches(text, said, [other for other in others if other is not said]) else f"{text!r}"[:120]
 
-    async def by_grpc(self, said: Spoken, routing: str = "auto") -> str:
+    async def by_grpc(self, said: EncodedClip, routing: str = "auto") -> str:
         transcript = await self._client.transcribe(self._any_file(said), routing=routing)
-        return self.judged(transcript.text, said)
+        return self.verdict_on(transcript.text, said)
 
-    async def by_rest(self, said: Spoken, routing: str = "auto") -> str:
+    async def by_rest(self, said: EncodedClip, routing: str = "auto") -> str:
         answer = await rest(self._browser, self.http, self._any_file(said), self.key, {"routing": routing})
-        return self.judged(answer["text"], said)
+        return self.verdict_on(answer["text"], said)
 
-    def _any_file(self, said: Spoken) -> bytes:
+    def _any_file(self, said: EncodedClip) -> bytes:
         return said.files[self.chance.choice(sorted(said.files))]
 
     async def by_stream(self) -> str:
-        said = self.chance.choice(self.material.short)
+        said = self.chance.choice(self.audio.short)
         finals = []
-        async with aclosing(self._client.stream(pieces(said.pcm), encoding=AudioFormat("linear16", RATE))) as events:
+        async with aclosing(
+            self._client.stream(paced_chunks(said.pcm), encoding=AudioFormat("linear16", RATE))
+        ) as events:
             async for event in events:
                 if isinstance(event, Final):
                     finals.append(event.result.text)
-        return self.judged(" ".join(finals), said)
+        return self.verdict_on(" ".join(finals), said)
 
     async def by_websocket(self) -> str:
-        said = self.chance.choice(self.material.short)
-        return self.judged(await websocket(self.http, pieces(said.pcm), self.key, {}), said)
+        said = self.chance.choice(self.audio.short)
+        return self.verdict_on(await websocket(self.http, paced_chunks(said.pcm), self.key, {}), said)
 
     async def leave(self, way: Callable[[], Awaitable[str]], within: float) -> str:
         """Makes a call and goes away, at any time within so many seconds."""
@@ -156,7 +158,7 @@ class Callers:
         return "left"
 
     async def with_wrong_key(self) -> str:
-        said = self.chance.choice(self.material.short)
+        said = self.chance.choice(self.audio.short)
         if self.chance.random() < 0.5:
             return (await self._stranger.transcribe(said.files["wav"])).text
         return str((await rest(self._browser, self.http, said.files["wav"], "not-a-key", {}))["text"])
@@ -168,13 +170,13 @@ class Callers:
 
     async def damaged(self) -> str:
         """A file that begins well and goes on as noise: text or an error, but an answer."""
-        said = self.chance.choice(self.material.short)
+        said = self.chance.choice(self.audio.short)
         audio = said.files[self.chance.choice(sorted(said.files))]
         cut = audio[: self.chance.randrange(40, len(audio) // 2)] + self.chance.randbytes(2000)
         try:
             await self.bytes_by_either(cut)
-        except (Told, SttError) as error:
-            type_ = str(error) if isinstance(error, Told) else error.type
+        except (ApiError, SttError) as error:
+            type_ = str(error) if isinstance(error, ApiError) else error.type
             return "ok" if type_ in ("unsupported_audio", "empty_audio", "invalid_argument") else type_
         return "ok"
 
@@ -184,13 +186,13 @@ class Callers:
         try:
             reply = await self._browser.get(self.http + path, headers=bearer(self.key))
         except httpx.TransportError as error:
-            raise Broken(f"{path}: {error!r}") from None
+            raise NoResponse(f"{path}: {error!r}") from None
         healthy = await self._client.health()
         return "ok" if healthy and reply.status_code == httpx.codes.OK else f"{path}: {reply.status_code}, {healthy}"
 
 
-def _short(callers: Callers) -> Spoken:
-    return callers.chance.choice(callers.material.short)
+def _short(callers: Callers) -> EncodedClip:
+    return callers.chance.choice(callers.audio.short)
 
 
 def _too_large(callers: Callers) -> bytes:
@@ -200,10 +202,10 @@ def _too_large(callers: Callers) -> bytes:
 MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "gRPC": (30, lambda c: c.by_grpc(_short(c))),
     "REST": (30, lambda c: c.by_rest(_short(c))),
-    "gRPC, long": (1.5, lambda c: c.by_grpc(c.chance.choice(c.material.long))),
-    "REST, long": (1.5, lambda c: c.by_rest(c.chance.choice(c.material.long))),
+    "gRPC, long": (1.5, lambda c: c.by_grpc(c.chance.choice(c.audio.long))),
+    "REST, long": (1.5, lambda c: c.by_rest(c.chance.choice(c.audio.long))),
     "gRPC, to the fallback": (4, lambda c: c.by_grpc(_short(c), "fallback")),
-    "REST, another language": (3, lambda c: c.by_rest(c.chance.choice(c.material.abroad), "fallback")),
+    "REST, another language": (3, lambda c: c.by_rest(c.chance.choice(c.audio.foreign), "fallback")),
     "gRPC stream": (5, lambda c: c.by_stream()),
     "WebSocket": (5, lambda c: c.by_websocket()),
     "gRPC, caller leaves": (3, lambda c: c.leave(lambda: c.by_grpc(_short(c)), 0.3)),
@@ -218,7 +220,7 @@ MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
 }
 """What is asked: how often in a hundred, about, and how."""
 
-WANTED = {
+EXPECTED = {
     "a wrong key": "unauthenticated",
     "no audio": "unsupported_audio",
     "a damaged file": "ok",
@@ -226,6 +228,6 @@ WANTED = {
     "health and metrics": "ok",
     **{what: "left" for what in MIX if what.endswith("leaves")},
 }
-"""What has to come of it; else `RIGHT`."""
+"""What has to come of it; else `CORRECT`."""
 
 TIMED = ("gRPC", "REST")

@@ -1,26 +1,29 @@
-"""What to tell a person whose call failed: what happened, and what to do."""
+"""Errors as the user of the `stt` command sees them."""
 
 from __future__ import annotations
 
 from stt_client.errors import SttError
 
-# The table's advice speaks to whoever writes a client; these speak of this command's own options.
 ADVICE = {
-    "unauthenticated": "Give a key that the service knows by --api-key or $STT_API_KEY.",
+    "unauthenticated": "Pass a valid key by --api-key or $STT_API_KEY.",
     "rate_limited": "Wait a moment, or use fewer --jobs.",
-    "overloaded": "Use fewer --jobs, add a --server, or try again in a moment.",
-    "deadline_exceeded": "Allow more by --timeout, or split the recording.",
-    "cancelled": "Try again.",
-    # Its message says where to look.
+    "overloaded": "Use fewer --jobs, add a --server, or retry later.",
+    "deadline_exceeded": "Increase --timeout, or split the recording.",
+    "cancelled": "Retry.",
     "upstream_unavailable": "",
 }
+"""What to do, by error type, where the error table's advice is for programmers. Empty: the message says it."""
+
+
+class UsageError(Exception):
+    """Invalid options or arguments; the message says what is valid."""
 
 
 def explain(error: SttError | OSError, about: str = "") -> str:
     """One line on what went wrong and what to do about it.
 
     Args:
-        about: what the line starts with anyway, such as a file's name, and so need not say again.
+        about: file name that precedes the line anyway and is left out of it.
     """
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
@@ -29,7 +32,7 @@ def explain(error: SttError | OSError, about: str = "") -> str:
     if error.type in ("internal", "fallback_failed") and error.request_id:
         parts.append(f"Request id: {error.request_id}.")
     if error.fallback_error:
-        parts.append(f"The fallback: {error.fallback_error}.")
+        parts.append(f"Fallback error: {error.fallback_error}.")
     return " ".join(part for part in parts if part)
 
 

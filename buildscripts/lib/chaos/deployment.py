@@ -1,4 +1,4 @@
-"""What chaos is brought upon: two primaries, a relay to the fallback behind it, and a gateway of its own."""
+"""Deployment of chaos runs: two primaries, a relay to the fallback behind them, and a stand-alone gateway."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import make_model_folder, write_config
 
 PORTS = range(20000, 32000)
-"""Below those that Linux gives to outgoing connections: a port must not be taken while its service is down."""
+"""Below the ephemeral ports of Linux: a port must stay free while its service is down."""
 
 UNSURE = "unsure"
-"""In a request's prompt: the primary is to doubt itself."""
-GONE_S = 5.0
-"""After the end of a process, for its children to end."""
+"""Word in a request's prompt that makes the primary unsure."""
+CHILDREN_EXIT_S = 5.0
+"""Time for children to end after their parent, seconds."""
 
 Settings = dict[str, str | int | float]
 
 
 @dataclass
 class Member:
-    """One service or gateway, which can be harmed."""
+    """One service or gateway, which faults may act on."""
 
     name: str
     folder: Path
     command: tuple[str, ...]
     settings: Settings
-    """Of its .env file; a gateway has none."""
+    """Of its .env file; empty for a gateway."""
     grpc_port: int
     http_port: int
     script: Script | None = None
-    leftovers: list[str] = field(default_factory=list)
-    """What it left behind when it ended."""
+    problems: list[str] = field(default_factory=list)
+    """Bad exit statuses, and child processes left behind."""
     starts: int = 0
     _process: ChildProcess | None = None
 
@@ -67,11 +67,11 @@ class Member:
 
     @property
     def process(self) -> ChildProcess:
-        assert self._process is not None, "started first"  # noqa: S101
+        assert self._process is not None, "start it first"  # noqa: S101
         return self._process
 
     async def start(self) -> None:
-        """Starts it, or starts it again, on the same ports; returns when it is ready.
+        """Start or restart it on its ports; return when it is ready.
 
         Raises:
             ProcessError: it does not get ready.
@@ -88,54 +88,54 @@ class Member:
         await asyncio.to_thread(self._process.wait_ready)
 
     def write_config(self, **keys: str | int | float) -> None:
-        """Writes its .env file, with other values for some keys from now on."""
+        """Write its .env file, with changed keys."""
         self.settings |= keys
         write_config(self.config, self.settings)
 
     def act(self, script: Script | None) -> None:
-        """From the next inference on its model does this. Nothing where the model is a real one."""
+        """Change the scripted model's behaviour from the next inference on; no effect on a real model."""
         if script is not None:
             script.write(self.folder / "script.json")
 
     async def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL and wait."""
         below = descendants(self.process.pid)
         await asyncio.to_thread(self.process.kill)
         await self._note_orphans(below)
 
-    async def ends_by_itself(self, within: float) -> None:
-        """Returns once it has: notes a status of 0, as if all were well, and what is left.
+    async def wait_exit(self, within: float) -> None:
+        """Wait until it ends by itself; status 0 and children left behind count as problems.
 
         Raises:
-            subprocess.TimeoutExpired: it did not.
+            subprocess.TimeoutExpired: it still runs.
         """
         below = descendants(self.process.pid)
         if await asyncio.to_thread(self.process.wait, within) == 0:
-            self.leftovers.append(f"{self.name} ended by itself with status 0")
+            self.problems.append(f"{self.name} ended by itself with status 0")
         await self._note_orphans(below)
 
     async def stop(self) -> None:
-        """SIGTERM, and its end: notes a status that is not 0, and what is left."""
+        """Send SIGTERM and wait; a status other than 0 and children left behind count as problems."""
         if self._process is None:
             return
         self.process.send(signal.SIGCONT)
         below = descendants(self.process.pid)
         if status := await asyncio.to_thread(self.process.stop):
-            self.leftovers.append(f"{self.name} ended with status {status} when it was told to stop")
+            self.problems.append(f"{self.name} ended with status {status} after SIGTERM")
         await self._note_orphans(below)
 
     async def _note_orphans(self, below: list[int]) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + GONE_S
+        end = loop.time() + CHILDREN_EXIT_S
         while alive := [pid for pid in below if _runs(pid)]:
             if loop.time() > end:
-                self.leftovers.append(f"{self.name} left {len(alive)} children behind")
+                self.problems.append(f"{self.name} left {len(alive)} children behind")
                 return
             await asyncio.sleep(0.05)
 
 
 def _runs(pid: int) -> bool:
-    """Whether it is there, and not only its exit status."""
+    """Whether a process exists and is not a zombie."""
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -143,39 +143,39 @@ def _runs(pid: int) -> bool:
 
 
 @dataclass
-class Stage:
-    """All of it, running."""
+class Deployment:
+    """All processes, running."""
 
     a: Member
-    """A primary with FALLBACK_ON_ERROR=degrade."""
+    """Primary with FALLBACK_ON_ERROR=degrade."""
     b: Member
-    """One with `fail`."""
+    """Primary with FALLBACK_ON_ERROR=fail."""
     fallback: Member
     gateway: Member
     """`stt-gateway` in front of `a`."""
     relay: Relay
-    """Between both primaries and the fallback."""
+    """Between the primaries and the fallback."""
     key: str
-    """Of the callers, for now."""
+    """Current key of the callers."""
     scripted: bool
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """In the order in which they are stopped."""
+        """In the order of stopping."""
         return self.gateway, self.a, self.b, self.fallback
 
     @property
     def primaries(self) -> tuple[Member, Member]:
         return self.a, self.b
 
-    def remains(self) -> list[str]:
-        """What the members left behind, once all have been stopped."""
-        return [line for member in self.members for line in member.leftovers]
+    def problems(self) -> list[str]:
+        """Problems noted when the members were stopped."""
+        return [line for member in self.members for line in member.problems]
 
 
 @asynccontextmanager
-async def stage(folder: Path, scripted: bool) -> AsyncIterator[Stage]:
-    """Starts everything in `folder`; everything has ended when the context has."""
+async def deployment(folder: Path, scripted: bool) -> AsyncIterator[Deployment]:
+    """Start everything in `folder`; stop it at the end of the context."""
     key, between = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
     ports = _free_ports(9)
     fallback = _service("fallback", "fallback", folder, scripted, next(ports), next(ports), API_KEYS=f"pair:{between}")
@@ -193,7 +193,7 @@ async def stage(folder: Path, scripted: bool) -> AsyncIterator[Stage]:
     port = next(ports)
     command = _beside("stt-gateway"), "--target", a.grpc, "--host", HOST, "--port", str(port), "--log-level", "warning"
     gateway = Member("gateway", folder / "gateway", command, {}, 0, port)
-    built = Stage(a, b, fallback, gateway, relay, key, scripted)
+    built = Deployment(a, b, fallback, gateway, relay, key, scripted)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(relay)
         for member in reversed(built.members):
@@ -224,7 +224,7 @@ def _service(
 
 
 def _beside(command: str) -> str:
-    """A command of this virtual environment."""
+    """A console script of this virtual environment."""
     return str(Path(sys.executable).with_name(command))
 
 
