@@ -17,7 +17,8 @@ OURS, THEIRS = "10.231.77.1", "10.231.77.2"
 def connections(pid: int, port: int) -> int:
     """Number of established connections of process `pid` to a TCP port."""
     own = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
-    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))  # gRPC's sockets may be of either
+    table = [line.split() for path in tables for line in path.read_text().splitlines()[1:]]
     established = [row for row in table if row[3] == "01" and row[2].endswith(f":{port:04X}")]
     return sum(f"socket:[{row[9]}]" in own for row in established)
 

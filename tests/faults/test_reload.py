@@ -256,6 +256,7 @@ async def test_the_fallback_moves_under_load_without_a_failure(
     channel = grpc.aio.insecure_channel(primary.target, options=NO_RETRY)
     async with channel, httpx.AsyncClient(base_url=primary.url, timeout=PATIENCE_S) as http:
         await eventually(lambda: _text(by_grpc(channel)), FIRST)
+        assert await _connections(primary, first) > 0
         async with Steady([by_grpc(channel), by_rest(http)], rate=30) as load:
             for there, key, text in ((second, NEW_KEY, SECOND), (first, "", FIRST), (second, NEW_KEY, SECOND)):
                 primary.write_config(FALLBACK_URL=f"grpc://{there.target}", FALLBACK_API_KEY=key)
