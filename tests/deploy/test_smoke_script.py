@@ -60,9 +60,7 @@ async def run(port: int, *args: object) -> int:
     return await smoke.run(options)
 
 
-async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
-    audio: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_clips_are_sent_forced_detected_and_joined(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = Script(reply=routed, keys={"secret-key"})
     async with serving(script) as service:
         assert await run(service.port, "--audio", audio, "--api-key", "secret-key", "--long-seconds", 5) == 0
@@ -83,7 +81,7 @@ async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
     assert "ok    0 failed" in out
 
 
-async def test_more_fallbacks_than_the_bound_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_fallback_rate_over_the_bound_fails(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ("--audio", audio / "en", "--long-seconds", 0)
     async with serving(Script(reply=escalated_if_forced)) as service:
         assert await run(service.port, *args, "--max-fallback-rate", 0.49) == 1
@@ -98,12 +96,12 @@ async def test_a_p95_over_the_bound_fails(audio: Path, capsys: pytest.CaptureFix
         assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95", 60) == 0
 
 
-async def test_a_bound_on_what_was_not_measured_does_not_hold(audio: Path) -> None:
+async def test_a_bound_without_measurements_fails(audio: Path) -> None:
     async with serving(Script(reply=routed)) as service:
         assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95-long", 60) == 1
 
 
-async def test_failed_calls_are_named_and_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_failed_calls_are_listed(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(reply=routed, keys={"secret-key"})) as service:
         args = ("--audio", audio / "en" / "one.wav", "--language", "en", "--api-key", "wrong")
         assert await run(service.port, *args, "--long-seconds", 0) == 1
@@ -113,9 +111,7 @@ async def test_failed_calls_are_named_and_fail(audio: Path, capsys: pytest.Captu
         assert await run(service.port, *args, "--long-seconds", 0, "--max-errors", 2) == 0
 
 
-async def test_an_answer_in_another_language_than_the_forced_one_fails(
-    audio: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_answer_in_another_language_than_forced_fails(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def always_german(request: Request) -> Response:
         response = routed(request)
         response.language = "de"
@@ -126,7 +122,7 @@ async def test_an_answer_in_another_language_than_the_forced_one_fails(
     assert "forced to en, and the answer says de" in capsys.readouterr().out
 
 
-async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(audio: Path) -> None:
+async def test_clips_repeat_up_to_requests_within_the_concurrency(audio: Path) -> None:
     now, most = 0, 0
     two_are_here = asyncio.Event()
 
@@ -146,14 +142,14 @@ async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(aud
     assert (len(script.requests), most) == (20, 2)
 
 
-async def test_it_needs_recordings_that_it_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_missing_recordings_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await run(1, "--audio", tmp_path) == 2
     assert "no recordings found" in capsys.readouterr().out
     assert await run(1, "--audio", tmp_path / "gone.wav") == 2
     assert "can't read" in capsys.readouterr().out
 
 
-async def test_it_runs_as_a_script_and_says_when_nobody_answers(audio: Path) -> None:
+async def test_the_script_reports_an_unreachable_service(audio: Path) -> None:
     async with serving(Script(reply=routed)) as service:
         pass
     process = await asyncio.create_subprocess_exec(
@@ -173,7 +169,7 @@ def test_clips_of_another_rate_are_not_joined(tmp_path: Path) -> None:
     assert seconds_of(long.audio) == pytest.approx(2 * (1 + smoke.PAUSE_SECONDS))
 
 
-def test_float_samples_are_joined_and_what_is_not_wav_is_left(tmp_path: Path) -> None:
+def test_float_wav_clips_are_joined_and_other_files_skipped(tmp_path: Path) -> None:
     # Two channels of 32-bit floats: format 3, 8 bytes a frame.
     fmt = struct.pack("<HHIIHH", 3, 2, RATE, RATE * 8, 8, 32)
     chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", RATE * 8) + bytes(RATE * 8)

@@ -98,7 +98,7 @@ async def test_keys_limits_thresholds_and_log_level_are_taken_up_from_a_changed_
     assert await error_type(primary, OLD_KEY) == ""
     primary.write_config(RATE_LIMIT_RPS=0.001, RATE_LIMIT_BURST=1, MIN_WORDS_FOR_CONF=4, LOG_LEVEL="info")
     await eventually(lambda: error_type(primary, OLD_KEY), "rate_limited")
-    said = lines(primary, "is taken up")[-1]["message"]
+    said = lines(primary, "configuration applied")[-1]["message"]
     assert said.partition(": ")[2] == "MIN_WORDS_FOR_CONF, RATE_LIMIT_RPS, RATE_LIMIT_BURST, LOG_LEVEL"
     assert OLD_KEY not in primary.log_text()
     async with stub(primary) as calls:
@@ -217,7 +217,7 @@ async def test_a_file_that_lost_its_keys_opens_nothing(primary: ServiceProcess) 
 async def test_a_key_that_needs_a_restart_is_named_and_the_rest_is_taken_up(primary: ServiceProcess) -> None:
     primary.write_config(MAX_BATCH_SIZE=3, MODEL_NAME="other", API_KEYS=f"one:{OLD_KEY}")
     await eventually(lambda: error_type(primary), "unauthenticated")
-    warned = lines(primary, "wait for a restart")
+    warned = lines(primary, "restart required for changed keys")
     assert [line["message"].partition(": ")[2] for line in warned] == ["MODEL_NAME, MAX_BATCH_SIZE"]
     assert await metric(primary, "stt_config_keys_awaiting_restart") == 2
 

@@ -20,9 +20,9 @@ from gateway.http.server import GatewayServer
 from gateway.http.uploads import FULL_SIZE_UPLOADS, MIN_UPLOAD_AGE_S, UploadBudget
 from gateway.options import GatewayOptions
 from tests.support.clock import ManualClock
+from tests.support.contract_service import ContractService
 from tests.support.live_caller import PATIENCE_S
 from tests.support.raw_http import Answer, head, read_answer
-from tests.support.scripted_gateway_service import ScriptedService
 from tests.support.services import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -41,7 +41,7 @@ class SmallGateway:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def small(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SmallGateway]:
+async def small(service: ContractService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SmallGateway]:
     """A gateway for three connections and two more for health. No upload is slow, and no answer ends a connection,
     unless the test says so."""
     monkeypatch.setattr(uploads, "MIN_UPLOAD_AGE_S", 3600.0)
@@ -59,7 +59,7 @@ async def small(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> As
         gateway.heard.add(self)
 
     monkeypatch.setattr(GatewayProtocol, "data_received", noted)
-    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, body_timeout_s=3600))
+    server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0, body_timeout_s=3600))
     await server.start()
     gateway.port = server.port
     yield gateway

@@ -21,6 +21,8 @@ from gateway.options import GatewayOptions, HttpTls
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.errors import ERRORS
 from stt_server.testing.paths import ROOT
+from tests.support.contract_script import Failure
+from tests.support.contract_service import ContractService
 from tests.support.live_caller import (
     CONFIG,
     END,
@@ -34,12 +36,11 @@ from tests.support.live_caller import (
     rest,
     streaming,
 )
-from tests.support.scripted_gateway_service import Failure, ScriptedService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_audio_goes_in_and_events_come_out(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_audio_goes_in_and_events_come_out(gateway: GatewayServer, service: ContractService) -> None:
     async with streaming(gateway) as socket:
         await socket.send(SECOND)
         interim = {"utterance": 0, "stable_text": "Grüße", "unstable_text": " 32000", "language": "de"}
@@ -52,10 +53,10 @@ async def test_audio_goes_in_and_events_come_out(gateway: GatewayServer, service
     assert (result["text"], result["language"], result["model"]) == ("64000 bytes", "de", "whisper-tiny")
     assert result["segments"][0] == {**result["segments"][0], "start": 0.5, "end": 1.75}
     assert code == 1000
-    assert service.streams[0].audio == SECOND * 2 and service.streams[0].half_closed
+    assert service.script.streams[0].audio == SECOND * 2 and service.script.streams[0].half_closed
 
 
-async def test_the_config_reaches_the_service(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_the_config_reaches_the_service(gateway: GatewayServer, service: ContractService) -> None:
     given: dict[str, Any] = {
         "encoding": "mulaw",
         "sample_rate_hertz": 8000,
@@ -75,7 +76,7 @@ async def test_the_config_reaches_the_service(gateway: GatewayServer, service: S
     async with streaming(gateway, **given) as socket:
         await socket.send(END)
         await rest(socket)
-    config = service.streams[0].config
+    config = service.script.streams[0].config
     assert config.format == speech_pb2.AudioFormat(
         encoding=speech_pb2.AUDIO_ENCODING_MULAW, sample_rate_hertz=8000, channel_count=2
     )
@@ -91,17 +92,17 @@ async def test_the_config_reaches_the_service(gateway: GatewayServer, service: S
     assert config.endpoint_silence.ToMilliseconds() == 250
 
 
-async def test_a_flush_keeps_its_place_among_the_audio(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_a_flush_keeps_its_place_among_the_audio(gateway: GatewayServer, service: ContractService) -> None:
     async with streaming(gateway, interim_results=False) as socket:
         for message in (SECOND, FLUSH, SECOND, END):
             await socket.send(message)
         events, code = await rest(socket)
     assert [it["final"]["result"]["text"] for it in events] == ["32000 bytes", "64000 bytes"]
-    assert service.streams[0].kinds == ["audio", "flush", "audio"]
+    assert service.script.streams[0].kinds == ["audio", "flush", "audio"]
     assert code == 1000
 
 
-async def test_the_service_may_end_it_first(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_the_service_may_end_it_first(gateway: GatewayServer, service: ContractService) -> None:
     async with streaming(gateway, single_utterance=True) as socket:
         await socket.send(SECOND)
         await socket.send(FLUSH)
@@ -135,30 +136,30 @@ async def test_the_service_may_end_it_first(gateway: GatewayServer, service: Scr
     ],
 )
 async def test_a_first_message_that_is_no_config_is_told_so(
-    gateway: GatewayServer, service: ScriptedService, first: Any, says: str
+    gateway: GatewayServer, service: ContractService, first: Any, says: str
 ) -> None:
     async with calling(gateway) as socket:
         await socket.send(json.dumps({**CONFIG, **first}) if isinstance(first, dict) else first)
         error, code = await failure(socket)
     assert (error["type"], code) == ("invalid_argument", 1007)
     assert says in error["message"]
-    assert not service.streams
+    assert not service.script.streams
 
 
 @pytest.mark.parametrize("later", ["{}", '{"flush": 1}', '{"flush": {}, "end": {}}', json.dumps(CONFIG), "end"])
 async def test_later_text_is_a_command_or_an_error(
-    gateway: GatewayServer, service: ScriptedService, later: str
+    gateway: GatewayServer, service: ContractService, later: str
 ) -> None:
     async with streaming(gateway) as socket:
-        await asyncio.wait_for(service.started.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.started.wait(), PATIENCE_S)
         await socket.send(later)
         error, code = await failure(socket)
-        await asyncio.wait_for(service.cancelled.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
     assert (error["type"], code) == ("invalid_argument", 1007)
 
 
-async def test_nothing_follows_the_end(gateway: GatewayServer, service: ScriptedService) -> None:
-    service.hold = asyncio.Event()
+async def test_nothing_follows_the_end(gateway: GatewayServer, service: ContractService) -> None:
+    service.script.hold = asyncio.Event()
     async with streaming(gateway) as socket:
         await socket.send(END)
         await socket.send(SECOND)
@@ -166,7 +167,7 @@ async def test_nothing_follows_the_end(gateway: GatewayServer, service: Scripted
     assert (error["message"], code) == ('Message after {"end": {}}; nothing may follow it.', 1007)
 
 
-async def test_a_message_takes_a_mebibyte_and_not_a_byte_more(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_a_message_takes_a_mebibyte_and_not_a_byte_more(gateway: GatewayServer, service: ContractService) -> None:
     mebibyte = bytes(live_session.MAX_AUDIO_BYTES)
     async with streaming(gateway, interim_results=False) as socket:
         await socket.send(mebibyte)
@@ -179,16 +180,16 @@ async def test_a_message_takes_a_mebibyte_and_not_a_byte_more(gateway: GatewaySe
     assert (error["type"], code) == ("payload_too_large", 1009)
 
 
-async def test_what_is_far_too_large_is_not_read(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_what_is_far_too_large_is_not_read(gateway: GatewayServer, service: ContractService) -> None:
     async with streaming(gateway) as socket:
-        await asyncio.wait_for(service.started.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.started.wait(), PATIENCE_S)
         await socket.send(bytes(9 * live_session.MAX_AUDIO_BYTES))
         assert await rest(socket) == ([], 1009)
-        await asyncio.wait_for(service.cancelled.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
 
 
 async def test_a_config_that_does_not_come_is_not_waited_for(
-    gateway: GatewayServer, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    gateway: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_session, "CONFIG_TIMEOUT_S", 0.1)
     async with calling(gateway) as socket:
@@ -206,23 +207,23 @@ async def test_a_config_that_does_not_come_is_not_waited_for(
     ],
 )
 async def test_the_key_comes_with_the_config_or_a_header(
-    gateway: GatewayServer, service: ScriptedService, header: str | None, api_key: str | None, sent: str
+    gateway: GatewayServer, service: ContractService, header: str | None, api_key: str | None, sent: str
 ) -> None:
-    service.keys = frozenset({"right"})
+    service.script.keys = frozenset({"right"})
     headers = {"Authorization": header} if header else {}
     async with calling(gateway, additional_headers=headers) as socket:
         await socket.send(json.dumps({**CONFIG, "api_key": api_key}))
         await socket.send(END)
         _, code = await rest(socket)
     assert code == 1000
-    assert service.streams[0].metadata["authorization"] == sent
+    assert service.script.streams[0].metadata["authorization"] == sent
 
 
 @pytest.mark.parametrize("api_key", ["wrong", None, "Zoë", "k" * 5000])
 async def test_a_wrong_key_is_refused_and_never_logged(
-    gateway: GatewayServer, service: ScriptedService, caplog: pytest.LogCaptureFixture, api_key: str | None
+    gateway: GatewayServer, service: ContractService, caplog: pytest.LogCaptureFixture, api_key: str | None
 ) -> None:
-    service.keys = frozenset({"right"})
+    service.script.keys = frozenset({"right"})
     with caplog.at_level("DEBUG"), access_lines("refused-1") as lines:
         async with streaming(gateway, request_id="refused-1", api_key=api_key) as socket:
             error, code = await failure(socket)
@@ -232,7 +233,7 @@ async def test_a_wrong_key_is_refused_and_never_logged(
     assert api_key is None or not any(api_key in line for line in ours)
 
 
-async def test_address_and_id_reach_the_service(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_address_and_id_reach_the_service(gateway: GatewayServer, service: ContractService) -> None:
     headers = {"X-Forwarded-For": "203.0.113.7", "X-Req-Id": "mine-1"}
     async with calling(gateway, additional_headers=headers) as socket:
         assert socket.response is not None and socket.response.headers["x-req-id"] == "mine-1"
@@ -240,20 +241,20 @@ async def test_address_and_id_reach_the_service(gateway: GatewayServer, service:
         await socket.send(END)
         (final,), _ = await rest(socket)
     assert final["final"]["result"]["request_id"] == "mine-1"
-    metadata = service.streams[0].metadata
+    metadata = service.script.streams[0].metadata
     assert (metadata["x-req-id"], metadata["x-forwarded-for"]) == ("mine-1", "203.0.113.7, 127.0.0.1")
 
 
 @pytest.mark.parametrize("type_", sorted(ERRORS))
 async def test_each_row_of_the_error_table_has_its_close_code(
-    gateway: GatewayServer, service: ScriptedService, free_target: str, type_: str
+    gateway: GatewayServer, service: ContractService, free_target: str, type_: str
 ) -> None:
     server = gateway
     if type_ == "upstream_unavailable":
         server = GatewayServer(GatewayOptions(free_target, host="127.0.0.1", port=0))
         await server.start()
     else:
-        service.failure = Failure(type_, extra={"retry-after-ms": "2500"})
+        service.script.failure = Failure(type_, trailers={"retry-after-ms": "2500"})
     async with streaming(server) as socket:
         error, code = await failure(socket)
     if server is not gateway:
@@ -267,7 +268,7 @@ async def test_each_row_of_the_error_table_has_its_close_code(
 
 
 @pytest.mark.parametrize("config_key", [True, False])
-async def test_one_line_a_stream_at_its_end(gateway: GatewayServer, service: ScriptedService, config_key: bool) -> None:
+async def test_one_line_a_stream_at_its_end(gateway: GatewayServer, service: ContractService, config_key: bool) -> None:
     with access_lines("one") as lines:
         async with calling(gateway, additional_headers={"X-Req-Id": "one"}) as socket:
             await socket.send(json.dumps({**CONFIG, "api_key": "s3cret"} if config_key else {"x": 1}))
@@ -288,8 +289,8 @@ async def test_one_line_a_stream_at_its_end(gateway: GatewayServer, service: Scr
 
 
 @pytest.mark.parametrize("origin", [None, "http://127.0.0.1:PORT", "https://127.0.0.1:PORT", "https://app.example"])
-async def test_pages_of_this_host_and_of_listed_ones_may_call(service: ScriptedService, origin: str | None) -> None:
-    options = GatewayOptions(service.address, host="127.0.0.1", port=0, cors_origins=("https://app.example",))
+async def test_pages_of_this_host_and_of_listed_ones_may_call(service: ContractService, origin: str | None) -> None:
+    options = GatewayOptions(service.target, host="127.0.0.1", port=0, cors_origins=("https://app.example",))
     server = GatewayServer(options)
     await server.start()
     try:
@@ -305,7 +306,7 @@ async def test_pages_of_this_host_and_of_listed_ones_may_call(service: ScriptedS
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "http://127.0.0.1:1", "null", "http://127.0.0.1.evil.example", "http://[", ""]
 )
-async def test_pages_of_other_hosts_may_not(gateway: GatewayServer, service: ScriptedService, origin: str) -> None:
+async def test_pages_of_other_hosts_may_not(gateway: GatewayServer, service: ContractService, origin: str) -> None:
     with access_lines("foreign-page") as lines, pytest.raises(InvalidStatus) as refused:
         async with calling(gateway, additional_headers={"Origin": origin, "X-Req-Id": "foreign-page"}):
             pass
@@ -315,25 +316,25 @@ async def test_pages_of_other_hosts_may_not(gateway: GatewayServer, service: Scr
     assert "Origin" in response.headers["x-error-message"]
     line = await asyncio.wait_for(lines.get(), PATIENCE_S)
     assert (line["status"], line.get("close_code")) == (403, None)
-    assert not service.streams
+    assert not service.script.streams
 
 
 async def test_without_an_upgrade_the_path_says_what_it_takes(
-    http: httpx.AsyncClient, service: ScriptedService
+    http: httpx.AsyncClient, service: ContractService
 ) -> None:
     response = await http.get("/v1/stream")
     assert (response.status_code, response.headers["upgrade"]) == (426, "websocket")
     assert "WebSocket" in response.json()["error"]["message"]
 
 
-async def test_another_path_takes_no_socket(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_another_path_takes_no_socket(gateway: GatewayServer, service: ContractService) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{gateway.port}/v1/else")
     assert refused.value.response.status_code == 403
 
 
-async def test_over_tls_it_is_the_same(service: ScriptedService, pem: HttpTls) -> None:
-    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0, http_tls=pem))
+async def test_over_tls_it_is_the_same(service: ContractService, pem: HttpTls) -> None:
+    server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0, http_tls=pem))
     await server.start()
     try:
         trusting = ssl.create_default_context(cafile=str(pem.cert))

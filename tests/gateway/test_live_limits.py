@@ -17,6 +17,8 @@ from gateway.http.server import GatewayServer
 from gateway.live.session import Inbox
 from gateway.options import GatewayOptions
 from stt_client import FLUSH
+from tests.support.contract_script import Failure
+from tests.support.contract_service import ContractService
 from tests.support.live_caller import (
     CONFIG,
     END,
@@ -29,16 +31,15 @@ from tests.support.live_caller import (
     rest,
     streaming,
 )
-from tests.support.scripted_gateway_service import Failure, ScriptedService
 from tests.support.services import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own(service: ScriptedService) -> AsyncIterator[GatewayServer]:
+async def own(service: ContractService) -> AsyncIterator[GatewayServer]:
     """A gateway that the test may stop."""
-    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0))
+    server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0))
     await server.start()
     yield server
     await server.stop(1)
@@ -46,7 +47,7 @@ async def own(service: ScriptedService) -> AsyncIterator[GatewayServer]:
 
 @pytest.mark.parametrize("politely", [True, False])
 async def test_a_caller_that_goes_away_cancels_the_call(
-    gateway: GatewayServer, service: ScriptedService, politely: bool
+    gateway: GatewayServer, service: ContractService, politely: bool
 ) -> None:
     with access_lines("leaving") as lines:
         async with streaming(gateway, request_id="leaving") as socket:
@@ -56,18 +57,18 @@ async def test_a_caller_that_goes_away_cancels_the_call(
                 await socket.close(1001)
             else:
                 socket.transport.abort()
-            await asyncio.wait_for(service.cancelled.wait(), PATIENCE_S)
+            await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
         line = await asyncio.wait_for(lines.get(), PATIENCE_S)
     assert (line["status"], line["error_type"]) == (101, "cancelled")
     assert line["close_code"] == (1001 if politely else 1005)
-    assert not service.streams[0].half_closed
+    assert not service.script.streams[0].half_closed
 
 
 async def test_a_caller_that_hangs_up_while_nothing_is_read_cancels_the_call(
-    gateway: GatewayServer, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    gateway: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket, "HANGUP_CHECK_INTERVAL_S", 0.05)
-    service.read_audio.clear()
+    service.script.read_audio = asyncio.Event()
     async with streaming(gateway) as socket:
         pushing = asyncio.create_task(_push(socket, until_cut=True))
         await _stands_still(socket)
@@ -75,19 +76,19 @@ async def test_a_caller_that_hangs_up_while_nothing_is_read_cancels_the_call(
         ours = socket.transport.get_extra_info("socket")
         ours.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
         socket.transport.abort()
-        await asyncio.wait_for(service.cancelled.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
         await pushing
 
 
 async def test_what_the_service_does_not_take_stays_with_the_caller(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
-    service.read_audio.clear()
+    service.script.read_audio = asyncio.Event()
     async with streaming(gateway, interim_results=False) as socket:
         pushing = asyncio.create_task(_push(socket, messages=400))
         await _stands_still(socket)
         assert not pushing.done()
-        service.read_audio.set()
+        service.script.read_audio.set()
         await pushing
         await socket.send(END)
         (final,), code = await rest(socket)
@@ -95,16 +96,16 @@ async def test_what_the_service_does_not_take_stays_with_the_caller(
 
 
 async def test_a_caller_that_reads_slowly_holds_up_only_itself(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
-    service.interims_a_message, service.interim_text = 5000, "x" * 20_000
+    service.script.echo.interims_per_message, service.script.echo.interim_text = 5000, "x" * 20_000
     async with calling(gateway, max_queue=1) as slow:
         await slow.send(json.dumps(CONFIG))
         await slow.send(SECOND)
-        await _still(lambda: service.interims_sent)
-        held = service.interims_sent
-        assert held < service.interims_a_message
-        service.interims_a_message, service.interim_text = 1, "x"
+        await _still(lambda: service.script.echo.interims_sent)
+        held = service.script.echo.interims_sent
+        assert held < service.script.echo.interims_per_message
+        service.script.echo.interims_per_message, service.script.echo.interim_text = 1, "x"
         async with streaming(gateway) as quick:
             await quick.send(SECOND)
             await quick.send(END)
@@ -115,19 +116,19 @@ async def test_a_caller_that_reads_slowly_holds_up_only_itself(
 
 
 async def test_a_caller_that_reads_nothing_is_cut_off(
-    gateway: GatewayServer, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    gateway: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket, "UNREAD_TIMEOUT_S", 0.3)
-    service.interims_a_message, service.interim_text = 5000, "x" * 20_000
+    service.script.echo.interims_per_message, service.script.echo.interim_text = 5000, "x" * 20_000
     async with calling(gateway, max_queue=1) as socket:
         await socket.send(json.dumps(CONFIG))
         await socket.send(SECOND)
-        await asyncio.wait_for(service.cancelled.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
         socket.transport.abort()
 
 
 async def test_a_caller_that_answers_no_ping_is_cut_off(
-    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await _with_quick_pings(service, monkeypatch)
     try:
@@ -142,7 +143,7 @@ async def test_a_caller_that_answers_no_ping_is_cut_off(
 
 
 async def test_audio_is_a_sign_of_life_as_good_as_a_pong(
-    service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A timeout that the process outlasts even if the machine gives it no time for a while.
     server = await _with_quick_pings(service, monkeypatch, timeout_s=0.5)
@@ -155,46 +156,46 @@ async def test_audio_is_a_sign_of_life_as_good_as_a_pong(
             some = await asyncio.wait_for(reader.read(100), PATIENCE_S)
             assert some, "the connection was closed"
             pings += some.count(b"\x89\x04")
-        assert not service.cancelled.is_set()
+        assert not service.script.cancelled.is_set()
         speaking.cancel()
         writer.close()
     finally:
         await server.stop(1)
 
 
-async def test_stopping_finishes_the_last_utterance_and_says_why(own: GatewayServer, service: ScriptedService) -> None:
+async def test_stopping_finishes_the_last_utterance_and_says_why(own: GatewayServer, service: ContractService) -> None:
     async with streaming(own, interim_results=False) as socket:
         await socket.send(SECOND)
-        await until(lambda: service.streams and service.streams[0].audio)
+        await until(lambda: service.script.streams and service.script.streams[0].audio)
         stopping = asyncio.create_task(own.stop(PATIENCE_S))
         (final, error), code = await rest(socket)
         await asyncio.wait_for(stopping, PATIENCE_S)
     assert final["final"]["result"]["text"] == "32000 bytes"
     assert (error["error"]["type"], code) == ("not_ready", 1012)
-    assert service.streams[0].half_closed
+    assert service.script.streams[0].half_closed
 
 
-async def test_a_stream_that_has_said_its_end_is_finished_as_ever(own: GatewayServer, service: ScriptedService) -> None:
-    service.hold = asyncio.Event()
+async def test_a_stream_that_has_said_its_end_is_finished_as_ever(own: GatewayServer, service: ContractService) -> None:
+    service.script.hold = asyncio.Event()
     async with streaming(own, interim_results=False) as socket:
         await socket.send(SECOND)
         await socket.send(END)
-        await until(lambda: service.streams and service.streams[0].half_closed)
+        await until(lambda: service.script.streams and service.script.streams[0].half_closed)
         stopping = asyncio.create_task(own.stop(PATIENCE_S))
-        service.hold.set()
+        service.script.hold.set()
         (final,), code = await rest(socket)
         await asyncio.wait_for(stopping, PATIENCE_S)
     assert ("final" in final, code) == (True, 1000)
 
 
-async def test_a_stream_that_outlasts_the_grace_is_told_so(own: GatewayServer, service: ScriptedService) -> None:
-    service.hold = asyncio.Event()
+async def test_a_stream_that_outlasts_the_grace_is_told_so(own: GatewayServer, service: ContractService) -> None:
+    service.script.hold = asyncio.Event()
     async with streaming(own) as socket:
-        await asyncio.wait_for(service.started.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.started.wait(), PATIENCE_S)
         stopping = asyncio.create_task(own.stop(0.1))
         error, code = await failure(socket)
         await asyncio.wait_for(stopping, PATIENCE_S)
-        await asyncio.wait_for(service.cancelled.wait(), PATIENCE_S)
+        await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
     assert (error["type"], code) == ("not_ready", 1012)
 
 
@@ -207,9 +208,9 @@ async def test_a_socket_without_a_config_does_not_hold_up_the_stop(own: GatewayS
 
 
 async def test_a_service_that_breaks_off_is_told_as_its_own_error(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
-    service.failure = Failure("overloaded", "All 32 streams are taken.", extra={"retry-after-ms": "4000"})
+    service.script.failure = Failure("overloaded", "All 32 streams are taken.", trailers={"retry-after-ms": "4000"})
     async with streaming(gateway) as socket:
         error, code = await failure(socket)
     assert error["message"] == "All 32 streams are taken."
@@ -257,11 +258,11 @@ async def _still(number: object) -> None:
 
 
 async def _with_quick_pings(
-    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, timeout_s: float = 0.1
+    service: ContractService, monkeypatch: pytest.MonkeyPatch, timeout_s: float = 0.1
 ) -> GatewayServer:
     monkeypatch.setattr("gateway.http.server.PING_INTERVAL_S", 0.1)
     monkeypatch.setattr("gateway.http.server.PING_TIMEOUT_S", timeout_s)
-    server = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0))
+    server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0))
     await server.start()
     return server
 

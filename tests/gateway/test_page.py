@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from stt_client.convert import transcript_of
 from stt_client.subtitles import to_srt, to_vtt
 from stt_server.testing.paths import SPEECH
 from tests.support.browser import PHONE, open_page, picture
-from tests.support.scripted_gateway_service import Failure, ScriptedService
+from tests.support.contract_script import Failure, StreamResponse
+from tests.support.contract_service import ContractService
 from tests.support.services import until
 from tests.support.speech import samples_of, wav_of
 
@@ -50,48 +52,48 @@ async def fits(page: Page) -> bool:
     return wide
 
 
-async def test_a_file_is_sent_as_it_sounds(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_a_file_is_sent_as_it_sounds(gateway: GatewayServer, service: ContractService) -> None:
     async with open_page(url_of(gateway)) as page:
         await transcribe(page)
-        await expect(page.locator("#finals .text")).to_have_text(f"{len(service.streams[0].audio)} bytes")
+        await expect(page.locator("#finals .text")).to_have_text(f"{len(service.script.streams[0].audio)} bytes")
         await expect(page.locator("#service")).to_have_text("whisper-tiny on cpu")
-    sent = np.frombuffer(service.streams[0].audio, "<i2") / 32768
+    sent = np.frombuffer(service.script.streams[0].audio, "<i2") / 32768
     spoken = samples_of(SPEECH)
     assert len(sent) == len(spoken)
     assert np.abs(sent - spoken).max() < 2 / 32768
-    config = service.streams[0].config
+    config = service.script.streams[0].config
     assert (config.format.sample_rate_hertz, config.interim_results) == (16000, False)
 
 
 async def test_the_microphone_reaches_the_service_at_16_khz(
-    gateway: GatewayServer, service: ScriptedService, tmp_path: Path
+    gateway: GatewayServer, service: ContractService, tmp_path: Path
 ) -> None:
     tone = tmp_path / "tone.wav"
     tone.write_bytes(wav_of((0.3 * np.sin(2 * np.pi * 1000 * np.arange(16000 * 5) / 16000)).astype(np.float32)))
     async with open_page(url_of(gateway), microphone=tone) as page:
         await page.click("#start")
         await expect(page.locator("#start")).to_have_text("Stop")
-        await until(lambda: service.streams and len(service.streams[0].audio) > 3 * 32000)
+        await until(lambda: service.script.streams and len(service.script.streams[0].audio) > 3 * 32000)
         await expect(page.locator("#stable")).to_have_text("Grüße")
         await page.click("#start")
         await expect(page.locator("#finals li")).to_have_count(1)
         await expect(page.locator("#interim")).to_be_hidden()
-    assert service.streams[0].half_closed
-    heard = np.frombuffer(service.streams[0].audio, "<i2")[16000:48000]
+    assert service.script.streams[0].half_closed
+    heard = np.frombuffer(service.script.streams[0].audio, "<i2")[16000:48000]
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))) ** 2
     around = slice(1000 * 2 - 20, 1000 * 2 + 20)  # two bins a hertz
     assert spectrum[around].sum() > 0.95 * spectrum.sum()
 
 
 async def test_another_microphone_can_be_chosen_once_one_was_allowed(
-    gateway: GatewayServer, service: ScriptedService, tmp_path: Path
+    gateway: GatewayServer, service: ContractService, tmp_path: Path
 ) -> None:
     quiet = tmp_path / "quiet.wav"
     quiet.write_bytes(wav_of(np.zeros(16000 * 5, dtype=np.float32)))
     async with open_page(url_of(gateway), microphone=quiet) as page:
         await page.evaluate(SPY_ON_THE_MICROPHONE)
         await page.click("#start")
-        await until(lambda: service.streams and service.streams[0].audio)
+        await until(lambda: service.script.streams and service.script.streams[0].audio)
         await page.click("#start")
         await expect(page.locator("#start")).to_have_attribute("data-state", "idle")
         assert await page.evaluate("asked.at(-1).deviceId ?? null") is None
@@ -103,7 +105,7 @@ async def test_another_microphone_can_be_chosen_once_one_was_allowed(
         await page.get_by_label("Microphone").select_option(label=name)
         await page.click("#close-settings")
         await page.click("#start")
-        await until(lambda: len(service.streams) == 2 and service.streams[1].audio)
+        await until(lambda: len(service.script.streams) == 2 and service.script.streams[1].audio)
         assert await page.evaluate("asked.at(-1).deviceId.exact") == chosen
         assert await page.evaluate("heard.at(-1).getAudioTracks()[0].getSettings().deviceId") == chosen
         await page.click("#start")
@@ -114,28 +116,28 @@ async def test_another_microphone_can_be_chosen_once_one_was_allowed(
 
 
 async def test_a_final_tells_time_language_confidence_and_model(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
     async with open_page(url_of(gateway)) as page:
         await transcribe(page)
-        service.response.routing.fallback_used = True
-        service.response.routing.final_model = "whisper-medium"
-        service.response.routing.fallback_confidence = 0.81
-        service.response.segments[0].start.seconds = 65
+        service.script.response.routing.fallback_used = True
+        service.script.response.routing.final_model = "whisper-medium"
+        service.script.response.routing.fallback_confidence = 0.81
+        service.script.response.segments[0].start.seconds = 65
         await transcribe(page)
         first, second = [await it.inner_text() for it in await page.locator("#finals li").all()]
     assert first.split("\n")[0] == "0:00" and second.split("\n")[0] == "1:08"  # after the first recording's 2.9 s
-    assert "German" in first and "50 %" in first and "whisper-tiny" in first and "second opinion" not in first
+    assert "German" in first and "50 %" in first and "whisper-tiny" in first and "larger model" not in first
     assert "81 %" in second and "whisper-medium" in second
-    assert "second opinion: unsure of the words, few words" in second
+    assert "larger model used: low confidence, few words" in second
 
 
 async def test_downloads_are_what_the_service_itself_would_write(
-    gateway: GatewayServer, service: ScriptedService, tmp_path: Path
+    gateway: GatewayServer, service: ContractService, tmp_path: Path
 ) -> None:
-    service.response.segments[0].text = HOSTILE
-    service.response.segments[1].text = " 你好。\n 世界 "
-    segments = transcript_of(service.response, {}).segments
+    service.script.response.segments[0].text = HOSTILE
+    service.script.response.segments[1].text = " 你好。\n 世界 "
+    segments = transcript_of(service.script.response, {}).segments
     wanted = {"SRT": to_srt(segments), "VTT": to_vtt(segments), "Text": f"{len(samples_of(SPEECH)) * 2} bytes\n"}
     async with open_page(url_of(gateway)) as page:
         await expect(page.locator("#exports")).to_be_hidden()
@@ -149,17 +151,15 @@ async def test_downloads_are_what_the_service_itself_would_write(
             assert saved.name == f"captions.{ {'Text': 'txt'}.get(name, name.lower()) }"
 
 
-async def test_what_is_said_is_never_taken_for_markup(
-    gateway: GatewayServer, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hostile(call: Any) -> Any:
-        response = ScriptedService._final(service, call)
-        response.final.result.text = HOSTILE
-        response.final.result.language = HOSTILE
-        return response
+async def test_what_is_said_is_never_taken_for_markup(gateway: GatewayServer, service: ContractService) -> None:
+    async def hostile(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[StreamResponse]:
+        async for response in service.script.echo(requests, context):
+            if response.HasField("final"):
+                response.final.result.text = response.final.result.language = HOSTILE
+            yield response
 
-    monkeypatch.setattr(service, "_final", hostile)
-    service.response.routing.final_model = HOSTILE
+    service.script.stream = hostile
+    service.script.response.routing.final_model = HOSTILE
     async with open_page(url_of(gateway), viewport=PHONE) as page:
         await transcribe(page)
         await expect(page.locator("#finals .text")).to_have_text(HOSTILE)
@@ -167,7 +167,7 @@ async def test_what_is_said_is_never_taken_for_markup(
         assert await fits(page)
 
 
-async def test_a_recording_can_be_sent_at_the_speed_of_speech(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_a_recording_can_be_sent_at_the_speed_of_speech(gateway: GatewayServer, service: ContractService) -> None:
     async with open_page(url_of(gateway)) as page:
         await page.click("#open-settings")
         await page.get_by_label("Send recordings at the speed of speech").check()
@@ -179,18 +179,18 @@ async def test_a_recording_can_be_sent_at_the_speed_of_speech(gateway: GatewaySe
         took_s = (await page.evaluate("performance.now()") - started) / 1000
         await expect(page.locator("#first-label")).to_have_text("First words")
     assert took_s >= len(samples_of(SPEECH)) / 16000  # not faster than it was spoken
-    config = service.streams[0].config
+    config = service.script.streams[0].config
     assert config.interim_results
     assert (config.options.language, config.options.task) == ("de", speech_pb2.TASK_TRANSLATE)
 
 
 async def test_a_key_is_asked_for_used_and_forgotten_unless_told_otherwise(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
-    service.keys = frozenset({"s3cret"})
+    service.script.keys = frozenset({"s3cret"})
     async with open_page(url_of(gateway)) as page:
         await transcribe(page)
-        await expect(page.locator("#trouble-title")).to_have_text("The service asks for a key.")
+        await expect(page.locator("#trouble-title")).to_have_text("The service requires a key.")
         await expect(page.locator("#key")).to_be_focused()
         await page.keyboard.type("s3cret")
         await page.keyboard.press("Enter")
@@ -213,12 +213,12 @@ async def test_a_key_is_asked_for_used_and_forgotten_unless_told_otherwise(
 
 @pytest.mark.parametrize(
     ("type_", "title"),
-    [("overloaded", "The service is busy."), ("invalid_argument", "The service could not do that.")],
+    [("overloaded", "The service is busy."), ("invalid_argument", "The service rejected the request.")],
 )
 async def test_an_error_says_what_to_do(
-    gateway: GatewayServer, service: ScriptedService, type_: str, title: str
+    gateway: GatewayServer, service: ContractService, type_: str, title: str
 ) -> None:
-    service.failure = Failure(type_, "English only: language takes 'en'.", extra={"retry-after-ms": "5000"})
+    service.script.failure = Failure(type_, "English only: language takes 'en'.", trailers={"retry-after-ms": "5000"})
     async with open_page(url_of(gateway), viewport=PHONE) as page:
         await transcribe(page)
         await expect(page.locator("#trouble-title")).to_have_text(title)
@@ -227,7 +227,7 @@ async def test_an_error_says_what_to_do(
         if type_ == "overloaded":
             assert "wait 5 s" in advice
             await picture(page, "page-busy-phone")
-            service.failure = None
+            service.script.failure = None
             await page.get_by_role("button", name="Try again").click()
             await expect(page.locator("#finals li")).to_have_count(1)
         else:
@@ -237,16 +237,16 @@ async def test_an_error_says_what_to_do(
         await expect(page.locator("#trouble")).to_be_hidden()
 
 
-async def test_a_denied_microphone_says_so(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_a_denied_microphone_says_so(gateway: GatewayServer, service: ContractService) -> None:
     async with open_page(url_of(gateway)) as page:
         await page.click("#start")
         await expect(page.locator("#trouble-title")).to_have_text("The microphone was not allowed.")
         await expect(page.locator("#start")).to_have_text("Start")
-    assert not service.streams
+    assert not service.script.streams
 
 
 async def test_without_https_the_page_says_why_and_still_takes_files(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
     flags = ["--host-resolver-rules=MAP captions.example 127.0.0.1"]
     # Chromium says that it ignores a header which only https pages may use.
@@ -257,19 +257,19 @@ async def test_without_https_the_page_says_why_and_still_takes_files(
         await expect(page.locator("#finals li")).to_have_count(1)
 
 
-async def test_what_is_no_audio_says_so(gateway: GatewayServer, service: ScriptedService, tmp_path: Path) -> None:
+async def test_what_is_no_audio_says_so(gateway: GatewayServer, service: ContractService, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no sound")
     async with open_page(url_of(gateway)) as page:
         await transcribe(page, tmp_path / "notes.txt")
         await expect(page.locator("#trouble-title")).to_have_text("This file can't be read.")
 
 
-async def test_a_gateway_that_stops_leaves_the_captions(service: ScriptedService) -> None:
-    own = GatewayServer(GatewayOptions(service.address, host="127.0.0.1", port=0))
+async def test_a_gateway_that_stops_leaves_the_captions(service: ContractService) -> None:
+    own = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0))
     await own.start()
     async with open_page(url_of(own), microphone=SPEECH, expected="ERR_CONNECTION_REFUSED") as page:
         await page.click("#start")
-        await until(lambda: service.streams and len(service.streams[0].audio) > 32000)
+        await until(lambda: service.script.streams and len(service.script.streams[0].audio) > 32000)
         await own.stop(5)
         await expect(page.locator("#trouble-title")).to_have_text("The service is starting or stopping.")
         await expect(page.locator("#finals li")).to_have_count(1)
@@ -279,7 +279,7 @@ async def test_a_gateway_that_stops_leaves_the_captions(service: ScriptedService
 
 
 async def test_everything_is_reached_by_keyboard(
-    gateway: GatewayServer, service: ScriptedService, tmp_path: Path
+    gateway: GatewayServer, service: ContractService, tmp_path: Path
 ) -> None:
     async with open_page(url_of(gateway), microphone=SPEECH) as page:
         await transcribe(page)
@@ -293,13 +293,13 @@ async def test_everything_is_reached_by_keyboard(
         assert names == ["Text", "SRT", "VTT", "Clear", "API", "File", "Settings", "Start"]
         await page.keyboard.press("Enter")
         await expect(page.locator("#start")).to_have_text("Stop")
-        await until(lambda: len(service.streams) == 2 and service.streams[1].audio)
+        await until(lambda: len(service.script.streams) == 2 and service.script.streams[1].audio)
         await page.keyboard.press("Enter")
         await expect(page.locator("#finals li")).to_have_count(2)
         await expect(page.locator("#start")).to_be_focused()
 
 
-async def test_finals_are_announced_and_interims_are_not(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_finals_are_announced_and_interims_are_not(gateway: GatewayServer, service: ContractService) -> None:
     async with open_page(url_of(gateway)) as page:
         finals = page.get_by_role("log", name="Captions")
         await expect(finals).to_have_attribute("aria-live", "polite")
@@ -310,7 +310,7 @@ async def test_finals_are_announced_and_interims_are_not(gateway: GatewayServer,
 
 
 async def test_a_new_start_while_the_microphone_is_asked_for_is_not_mixed_up(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
     async with open_page(url_of(gateway), microphone=SPEECH) as page:
         # The permission stays open until the test answers it.
@@ -329,10 +329,10 @@ async def test_a_new_start_while_the_microphone_is_asked_for_is_not_mixed_up(
         await page.evaluate("window.allow()")
         await expect(page.locator("#finals li")).to_have_count(1)
         await expect(page.locator("#start")).to_have_text("Start")
-    assert len(service.streams) == 1
+    assert len(service.script.streams) == 1
 
 
-async def test_the_docs_page_tells_of_streams_and_leads_here(gateway: GatewayServer, service: ScriptedService) -> None:
+async def test_the_docs_page_tells_of_streams_and_leads_here(gateway: GatewayServer, service: ContractService) -> None:
     async with open_page(url_of(gateway)) as page:
         await page.get_by_role("link", name="API").click()
         await expect(page.get_by_role("heading", name="/v1/transcribe")).to_be_visible()
@@ -343,7 +343,7 @@ async def test_the_docs_page_tells_of_streams_and_leads_here(gateway: GatewaySer
 
 
 async def test_the_resampler_keeps_speech_and_lets_nothing_fold_over(
-    gateway: GatewayServer, service: ScriptedService
+    gateway: GatewayServer, service: ContractService
 ) -> None:
     tones = """async () => {
         const { Resampler } = await import("./live/resample.js");

@@ -95,8 +95,8 @@ async def test_words_appear_while_they_are_spoken_and_finals_are_right(
         assert any(interim["stable_text"] for interim in heard.of("interim"))
         about = await page.locator("#finals .about").all_inner_texts()
         assert all("English" in line and "%" in line for line in about)
-        assert tiny_en.info.name in about[0] and "second opinion" not in about[0]
-        assert "second opinion: few words" in about[1]  # two words: the larger model was asked
+        assert tiny_en.info.name in about[0] and "larger model" not in about[0]
+        assert "larger model used: few words" in about[1]  # two words: the larger model was asked
         for figure in ("#first", "#second"):
             assert float((await page.locator(figure).inner_text()).removesuffix(" s")) > 0
 

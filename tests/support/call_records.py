@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stt_server.observability.call_record import TRANSCRIBE, Call
+from stt_server.observability.call_record import TRANSCRIBE, CallRecord
 
 ORDINARY: dict[str, Any] = {
     "endpoint": TRANSCRIBE,
@@ -25,11 +25,11 @@ ORDINARY: dict[str, Any] = {
 }
 
 
-def a_call(**differences: Any) -> Call:
-    return Call(**{**ORDINARY, **differences})
+def a_call(**differences: Any) -> CallRecord:
+    return CallRecord(**{**ORDINARY, **differences})
 
 
-def refused(error_type: str, status: str, http: int, **differences: Any) -> Call:
+def refused(error_type: str, status: str, http: int, **differences: Any) -> CallRecord:
     """A call that failed before any routing."""
     unknown = dict.fromkeys(("fallback_result", "queue_wait", "primary_infer", "audio_seconds", "model", "language"))
     return a_call(**{**unknown, "error_type": error_type, "status": status, "http": http, **differences})
