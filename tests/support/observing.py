@@ -1,4 +1,4 @@
-"""Poll another process until it is in the expected state."""
+"""Waiting for the state of another process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 IN_TIME_S = 30.0
-"""Seconds. A changed file is applied within 2 s; a busy machine may need many times that."""
+"""Seconds. A changed file is reloaded within 2 s; a busy machine may need many times that."""
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], wanted: Any, within_s: float = IN_TIME_S) -> None:
-    """Wait until `look` returns `wanted`; fail after `within_s` seconds."""
+    """Poll `look` until it returns `wanted`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
     while True:
