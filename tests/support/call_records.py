@@ -1,4 +1,4 @@
-"""A finished request for tests: an ordinary one but for what the test says."""
+"""Records of finished calls for tests of logs and metrics."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def a_call(**differences: Any) -> CallRecord:
 
 
 def refused(error_type: str, status: str, http: int, **differences: Any) -> CallRecord:
-    """A call that failed before any routing."""
+    """A call that failed before routing."""
     unknown = dict.fromkeys(("fallback_result", "queue_wait", "primary_infer", "audio_seconds", "model", "language"))
     return a_call(**{**unknown, "error_type": error_type, "status": status, "http": http, **differences})
