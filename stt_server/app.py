@@ -169,7 +169,7 @@ class Service:
         loading = loop.run_in_executor(None, self._load, self.settings)
         recognizer, _ = await asyncio.gather(loading, self._decoders.start())
         await loop.run_in_executor(self._vad_threads, VoiceActivity)  # loads the model before the first stream needs it
-        circuit_moved = self.instruments.failures.circuit_moved
+        circuit_moved = self.instruments.failures.circuit_changed
         return Backend(self.settings, recognizer, self._decoders.decode, self.route, circuit_moved, self._model_health)
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""docs/errors.md, from the error table."""
+"""Generator of docs/errors.md from the error table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from protos.stt.v1.errors import ErrorKind, FallbackKind
 
 _NAMES = re.compile(r"\b(?:stt_\w+|[A-Z]{2,}(?:_[A-Z]+)+|X-(?:\.\.\.-)?[\w-]+|Retry-After)|--target|/openapi\.json")
-"""Of keys, metrics, headers: what is set as code."""
+"""Names of keys, metrics and headers, which are set as code."""
 
 _HEAD = """\
 # Errors
@@ -62,7 +62,7 @@ with the primary's text where `FALLBACK_ON_ERROR=degrade`. It is one of these:
 
 
 def page(errors: Mapping[str, ErrorKind], fallback_codes: Mapping[str, FallbackKind]) -> str:
-    """The text of the page, in Markdown."""
+    """Text of the page, in Markdown."""
     kinds = errors.values()
     return "".join(
         (

@@ -1,4 +1,4 @@
-"""The commands run with the interpreter of .venv, whichever one started them."""
+"""Re-execution of commands with the interpreter of .venv."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from buildscripts.lib.models.pins import ROOT
 
 
 def use_venv() -> None:
-    """Starts this command anew with .venv's Python, unless it runs in a virtual environment already.
+    """Replace this process by .venv's Python, unless it runs in a virtual environment.
 
     Raises:
         SystemExit: there is no .venv.
@@ -19,5 +19,5 @@ def use_venv() -> None:
         return
     python = ROOT / ".venv" / "bin" / "python"
     if not python.exists():
-        sys.exit(f"{Path(sys.argv[0]).name}: there is no .venv yet: run buildscripts/setup first.")
+        sys.exit(f"{Path(sys.argv[0]).name}: .venv is missing; run buildscripts/setup")
     os.execv(str(python), [str(python), *sys.argv])  # noqa: S606

@@ -175,7 +175,7 @@ class Reloader:
             if warning not in before.warnings:
                 log.warning(warning)
         if outcome.waiting:
-            log.warning("configuration: restart to apply changes of %s", ", ".join(outcome.waiting))
+            log.warning("restart required for changed keys: %s", ", ".join(outcome.waiting))
         if level != before.log_level:
             set_level(level)
 

@@ -1,1 +1,1 @@
-"""What operators see: metrics, GPU gauges, logs, the status snapshot."""
+"""What operators see: metrics, GPU gauges, logs, and the JSON snapshot."""

@@ -1,4 +1,4 @@
-"""The story of one finished request: told once by `rpc`, read by metrics, log and snapshot alike."""
+"""The record of one finished request, from which metrics, snapshot and request log are fed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protos.stt.v1.errors import ERRORS, type_of_bare_status
 from stt_server.errors import Refused
 
 Endpoint = Literal["/v1/transcribe", "/v1/stream"]
-"""`/v1/transcribe` for `Transcribe` however it came, `/v1/stream` for streams."""
+"""`/v1/transcribe` for `Transcribe` over gRPC or REST, `/v1/stream` for live streams."""
 
 FallbackResult = Literal["used", "skipped", "failed"]
 
@@ -18,10 +18,10 @@ STREAM: Endpoint = "/v1/stream"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
-    """One finished request. It has no field for a key, an address or a transcript, so none can be shown by accident.
+class CallRecord:
+    """One finished request. No field holds a key, an address or a transcript, so none can leak into a log.
 
-    Durations are seconds; None where the step didn't happen or isn't known, never 0 in its place.
+    Durations are seconds. None: the step did not happen or its value is unknown; 0 never stands for either.
     """
 
     endpoint: Endpoint
@@ -29,56 +29,55 @@ class Call:
     """Full gRPC method name: `/stt.v1.SpeechToText/Transcribe`."""
     request_id: str
     key_name: str | None
-    """The name that the configuration gives the caller's key, never the key; None for a caller without one."""
+    """Configured name of the caller's API key; None without a key."""
     status: str
     """Name of the gRPC status: `OK`, `UNAVAILABLE`, ..."""
     http: int
-    """200, or the code of the error table; 499 for a caller who went away."""
+    """HTTP status of the error table; 200 on success, 499 if the caller disconnected."""
     total: float
-    """From the request's arrival to its answer."""
+    """Arrival of the request to its answer."""
     error_type: str | None = None
-    """A type of the error table; None on success."""
+    """Type of the error table; None on success."""
     refused: Refused | None = None
-    """Why a busy service would not take it; of `overloaded` alone."""
+    """Why the request was refused as `overloaded`; None for every other outcome."""
     error_message: str = ""
-    """What the caller was told, as in `X-Error-Message`; empty on success."""
+    """Error message sent to the caller, as in `X-Error-Message`; empty on success."""
     model: str | None = None
-    """The model whose text was returned."""
+    """Model that produced the returned transcript."""
     route_reasons: tuple[str, ...] = ()
-    """`low_logprob`, `few_words`, ...: names of `RouteReason` in lower case, without their prefix."""
+    """Names of `RouteReason` in lower case without their prefix: `low_logprob`, `few_words`, ..."""
     fallback_result: FallbackResult | None = None
-    """None for a request that never got as far as a routing decision."""
+    """None: the request never reached a routing decision."""
     fallback_error: str = ""
-    """Why the fallback was wanted and did not answer, as in `X-Fallback-Error`."""
+    """Why the fallback did not answer a request that was sent to it, as in `X-Fallback-Error`."""
     queue_wait: float | None = None
     primary_infer: float | None = None
     """Inference of the service's own model."""
     fallback_infer: float | None = None
-    """The fallback's answer as the primary saw it, the way there included."""
+    """On the primary: the call to the fallback, network time included."""
     audio_seconds: float | None = None
-    """Length of the decoded recording."""
+    """Length of the decoded audio."""
     suppressed: tuple[str, ...] = ()
-    """Why texts were dropped as invented, one for each: of `engine.hallucination.REASONS`."""
+    """Why texts were dropped as hallucinations, one of `engine.hallucination.REASONS` per dropped text."""
     audio_bytes: int | None = None
     """Size of the upload."""
     language: str | None = None
 
     @property
     def failure(self) -> str | None:
-        """The error type, always one of the error table; None on success. A type that it lacks is `internal`."""
+        """Error type of the error table; None on success. Types outside the table count as `internal`."""
         if self.status == "OK":
             return None
-        named = self.error_type or type_of_bare_status(self.status)
-        return named if named in ERRORS else "internal"
+        error_type = self.error_type or type_of_bare_status(self.status)
+        return error_type if error_type in ERRORS else "internal"
 
     @property
     def latency(self) -> float | None:
-        """`total` where that is how long a caller waited; None for a stream, which lasts as long as its caller
-        speaks."""
+        """`total` of a unary call; None for a stream, which lasts as long as its caller keeps it open."""
         return None if self.endpoint == STREAM else self.total
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of inference, the fallback's included, per second of audio; None where either is unknown."""
+        """Seconds of inference, fallback included, per second of audio; None if either is unknown."""
         known = [seconds for seconds in (self.primary_infer, self.fallback_infer) if seconds is not None]
         return sum(known) / self.audio_seconds if known and self.audio_seconds else None

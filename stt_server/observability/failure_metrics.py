@@ -1,4 +1,4 @@
-"""Prometheus metrics of what fails behind a service; see docs/metrics.md."""
+"""Prometheus metrics of the model's failures and of the circuit breaker; see docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 CIRCUIT_STATES: tuple[CircuitState, ...] = get_args(CircuitState)
 
 
-class FaultMetrics:
-    """Counts faults, and shows the state of the circuit to the fallback.
+class FailureMetrics:
+    """Counts engine failures, and exports the state of the circuit to the fallback.
 
     Args:
-        registry: where the metrics are registered.
+        registry: receives the metrics.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.circuit: CircuitState | None = None
-        """None: there is no fallback."""
+        """None: no fallback is configured."""
         self._state = Gauge(
             "stt_fallback_circuit_state",
-            "1 for the state that the circuit to the fallback is in.",
+            "1 for the current state of the circuit to the fallback, 0 for the others.",
             ("state",),
             registry=registry,
         )
         self._transitions = Counter(
             "stt_fallback_circuit_transitions",
-            "Changes of that state, by the new one.",
+            "Changes of the circuit, by its new state.",
             ("state",),
             registry=registry,
         )
@@ -40,7 +40,7 @@ class FaultMetrics:
             self._transitions.labels(state)
         self._failures = Counter(
             "stt_engine_failures",
-            "Chunks that the own model failed on, by how.",
+            "Chunks that the service's own model failed on, by kind.",
             ("kind",),
             registry=registry,
         )
@@ -48,11 +48,11 @@ class FaultMetrics:
             self._failures.labels(kind)
 
     def engine_failed(self, kind: FailureKind) -> None:
-        """Counts one failure of the service's own model."""
+        """Count one failure of the service's own model."""
         self._failures.labels(kind).inc()
 
-    def circuit_moved(self, state: CircuitState | None) -> None:
-        """Takes up the state of the circuit; the first one, of a circuit that is new, is no change."""
+    def circuit_changed(self, state: CircuitState | None) -> None:
+        """Export a new state of the circuit. The initial state of a new circuit does not count as a change."""
         if self.circuit is not None and state is not None and state != self.circuit:
             self._transitions.labels(state).inc()
         self.circuit = state

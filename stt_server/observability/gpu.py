@@ -1,4 +1,4 @@
-"""GPU utilization and memory through NVML: read at each scrape, absent where they can't be read, never 0."""
+"""GPU utilization and memory through NVML, read at each scrape. Values that can't be read are absent, never 0."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, Protocol, cast
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-# ruff: noqa: N802 -- the protocol bears the names of NVML's own functions
+# ruff: noqa: N802 -- the protocol uses NVML's function names
 
 MB = 2**20
-"""Bytes. NVML's own tools count memory in MiB, and operators compare with nvidia-smi."""
+"""Bytes per MiB, the unit of nvidia-smi, with which operators compare."""
 
 RETRY_S = 60.0
-"""Seconds before NVML is initialised again after it could not be: a driver may come up late, but a try costs time."""
+"""Seconds between attempts to initialise NVML: a driver may load late, but an attempt takes time."""
 
 LOCK_S = 0.5
-"""Seconds that a reader waits for another one. A driver that hangs costs one thread, not every scrape."""
+"""Longest wait for a concurrent reading, in seconds: a driver that hangs blocks one thread, not every scrape."""
 
 logger = logging.getLogger(__name__)
 
 
 class Nvml(Protocol):
-    """What is used of the module `pynvml`, which nvidia-ml-py brings."""
+    """The functions used of the module `pynvml` (package nvidia-ml-py)."""
 
     NVMLError: type[Exception]
 
@@ -41,7 +41,7 @@ class Nvml(Protocol):
 
 
 def load_nvml() -> Nvml | None:
-    """The module `pynvml`; None where it isn't installed. Loads no driver library: the first reading does."""
+    """Import `pynvml`; None if it isn't installed. The driver library is only loaded by the first reading."""
     try:
         import pynvml
     except ImportError:
@@ -51,7 +51,7 @@ def load_nvml() -> Nvml | None:
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One look at the device; None for what it doesn't tell."""
+    """Values of one reading; None for each that could not be read."""
 
     utilization_pct: float | None = None
     """0 to 100."""
@@ -61,7 +61,7 @@ class GpuReading:
     """MiB."""
 
     def as_dict(self) -> dict[str, float | None] | None:
-        """For the JSON snapshot; None where nothing could be read."""
+        """Values for the JSON snapshot; None if nothing could be read."""
         return None if self == GpuReading() else asdict(self)
 
 
@@ -69,10 +69,10 @@ class Gpu:
     """Reads the service's device.
 
     Args:
-        nvml: the module `pynvml`, or None where there is none.
-        device_index: `DEVICE_INDEX`, which counts the devices that CUDA shows to the process.
-        visible_devices: the value of `CUDA_VISIBLE_DEVICES`; None if it isn't set. Its numbers are taken as NVML's
-            (PCI bus order), which CUDA's are with `CUDA_DEVICE_ORDER=PCI_BUS_ID` and on machines with equal GPUs.
+        nvml: the module `pynvml`; None: not installed.
+        device_index: `DEVICE_INDEX`: index among the devices that CUDA shows to the process.
+        visible_devices: value of `CUDA_VISIBLE_DEVICES`; None if unset. Its numbers are taken for NVML's (PCI bus
+            order). CUDA numbers alike with `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or if all GPUs are equal.
         clock: monotonic seconds.
     """
 
@@ -90,12 +90,12 @@ class Gpu:
         self._lock = threading.Lock()
         self._ready = False
         self._retry_at = float("-inf")
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def read(self) -> GpuReading:
-        """What the device says now; blocks for milliseconds, at the first reading perhaps for some hundred.
+        """Read the device. Blocks for milliseconds; the first time, while NVML initialises, for some hundred.
 
-        Thread-safe. Raises nothing: what can't be read is None, and the log says so once.
+        Thread-safe. Raises nothing: values that can't be read are None, and each cause is logged once.
         """
         if not self._lock.acquire(timeout=LOCK_S):
             return GpuReading()
@@ -107,7 +107,7 @@ class Gpu:
 
     def _initialised(self) -> Nvml | None:
         if self._nvml is None:
-            self._tell_once("NVML", "pynvml isn't installed")
+            self._log_once("NVML", "pynvml is not installed")
             return None
         if not self._ready and self._clock() >= self._retry_at:
             try:
@@ -115,21 +115,21 @@ class Gpu:
                 self._ready = True
             except self._nvml.NVMLError as error:
                 self._retry_at = self._clock() + RETRY_S
-                self._tell_once("NVML", error)
+                self._log_once("NVML", error)
         return self._nvml if self._ready else None
 
     def _read(self, nvml: Nvml) -> GpuReading:
         try:
             handle = self._handle(nvml)
         except (nvml.NVMLError, LookupError, ValueError) as error:
-            self._tell_once("device", error)
+            self._log_once("device", error)
             return GpuReading()
         if self._is_mig(nvml, handle):
-            # What NVML tells here is about the whole board, not about this process's slice of it.
-            self._tell_once("device", "it is split by MIG")
+            # NVML reports the whole board, not this process's slice.
+            self._log_once("device", "split by MIG")
             return GpuReading()
-        utilization = self._ask("utilization", nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-        memory = self._ask("memory", nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        utilization = self._value("utilization", nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        memory = self._value("memory", nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
         return GpuReading(
             utilization_pct=None if utilization is None else float(utilization.gpu),
             mem_used_mb=None if memory is None else memory.used / MB,
@@ -137,61 +137,61 @@ class Gpu:
         )
 
     def _handle(self, nvml: Nvml) -> Any:
-        """The device's handle.
+        """NVML's handle of the device.
 
         Raises:
-            LookupError, ValueError: `visible_devices` shows no such device.
-            NVMLError: NVML doesn't know it.
+            LookupError, ValueError: the device is not in `visible_devices`.
+            NVMLError: the device is unknown to NVML.
         """
         if self._visible_devices is None:
             return nvml.nvmlDeviceGetHandleByIndex(self._device_index)
         names = [name.strip() for name in self._visible_devices.split(",")]
         name = names[self._device_index]
         if "-1" in names[: self._device_index + 1]:
-            # CUDA hides the devices from the first -1 on.
+            # CUDA ignores the list from the first -1 on.
             raise LookupError(f"CUDA_VISIBLE_DEVICES hides device {self._device_index}")
         if not name.startswith("GPU-"):
             return nvml.nvmlDeviceGetHandleByIndex(int(name))
-        # CUDA takes the beginning of a UUID for the whole where only one device matches.
+        # CUDA accepts a prefix of a UUID that matches one device only.
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        (found,) = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(name)]
-        return found
+        (match,) = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(name)]
+        return match
 
     def _is_mig(self, nvml: Nvml, handle: Any) -> bool:
         try:
             return nvml.nvmlDeviceGetMigMode(handle)[0] == 1
-        except nvml.NVMLError:  # boards that can't be split say "not supported"
+        except nvml.NVMLError:  # "not supported" by boards without MIG
             return False
 
-    def _ask(self, what: str, nvml: Nvml, question: Callable[[], Any]) -> Any | None:
+    def _value(self, what: str, nvml: Nvml, read: Callable[[], Any]) -> Any | None:
         try:
-            return question()
+            return read()
         except nvml.NVMLError as error:
-            self._tell_once(what, error)
+            self._log_once(what, error)
             return None
 
-    def _tell_once(self, what: str, why: object) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            logger.info("GPU metrics are left out (%s): %s", what, why)
+    def _log_once(self, what: str, cause: object) -> None:
+        if what not in self._logged:
+            self._logged.add(what)
+            logger.info("GPU metrics unavailable (%s): %s", what, cause)
 
 
 class GpuCollector(Collector):
-    """The three gauges, each only in the scrapes that could read it. Register it where the model runs on a GPU."""
+    """Exports the three gauges, leaving out those that can't be read. Register it only if the model runs on a GPU."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         reading = self._gpu.read()
-        for name, meaning, value in (
+        for name, documentation, value in (
             ("stt_gpu_utilization_pct", "GPU utilization, percent.", reading.utilization_pct),
             ("stt_gpu_mem_used_mb", "GPU memory in use by all processes, MiB.", reading.mem_used_mb),
             ("stt_gpu_mem_total_mb", "GPU memory, MiB.", reading.mem_total_mb),
         ):
             if value is not None:
-                yield GaugeMetricFamily(name, meaning, value=value)
+                yield GaugeMetricFamily(name, documentation, value=value)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        # Without this, registering would collect, and so initialise NVML.
+        # Without this, registering would collect, which initialises NVML.
         return iter(())

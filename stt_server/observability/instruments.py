@@ -1,4 +1,4 @@
-"""The metrics, snapshot and request log of one service, around one Prometheus registry."""
+"""Metrics, snapshot and request log of one service."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry
 
 from stt_server.config import Settings
-from stt_server.observability.failure_metrics import FaultMetrics
+from stt_server.observability.call_record import CallRecord
+from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
+from stt_server.observability.logs import log_call
 from stt_server.observability.metrics import Metrics
-from stt_server.observability.observer import Observer
 from stt_server.observability.reload_metrics import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.stream_metrics import StreamMetrics
 
 
 class QueueState(Protocol):
-    """Read at each scrape, from other threads; must not block."""
+    """State read at each scrape, from other threads; must not block."""
 
     @property
     def queue_depth(self) -> int:
@@ -37,8 +38,23 @@ class QueueState(Protocol):
         ...
 
 
+class Observer:
+    """Records finished requests in metrics, snapshot and request log, so that all three agree."""
+
+    def __init__(self, metrics: Metrics, snapshot: Snapshot, logger: logging.Logger) -> None:
+        self._metrics = metrics
+        self._snapshot = snapshot
+        self._logger = logger
+
+    def finished(self, call: CallRecord) -> None:
+        """Record a request. Call exactly once per request, whatever its outcome."""
+        self._metrics.observe(call)
+        self._snapshot.observe(call)
+        log_call(self._logger, call)
+
+
 class Instruments:
-    """Everything that observes a service."""
+    """Everything that observes a service, around one Prometheus registry."""
 
     def __init__(self, settings: Settings, queue: QueueState) -> None:
         registry = CollectorRegistry()
@@ -49,17 +65,17 @@ class Instruments:
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         self.metrics = Metrics(registry, [key.name for key in settings.api_keys])
         self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
-        self.failures = FaultMetrics(registry)
+        self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)
-        self.streams = StreamMetrics(registry, self.metrics)
+        self.streams = StreamMetrics(registry, self.metrics.models)
         self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"))
 
     def apply(self, settings: Settings) -> None:
-        """Count requests by the names of changed keys from now on."""
+        """Count requests by the names of the reloaded API keys."""
         self.metrics.set_key_names([key.name for key in settings.api_keys])
 
     def snapshot(self) -> dict[str, Any]:
-        """Counters and latency quantiles, ready for `json.dumps`. May block for milliseconds to read the GPU."""
+        """Snapshot as a dict for `json.dumps`. Blocks for milliseconds while reading the GPU, if there is one."""
         gpu = self._gpu.read() if self._gpu else None
         return self._snapshot.as_dict(self._queue.queue_depth, self._queue.in_flight, gpu, self.failures.circuit)
 

@@ -1,6 +1,6 @@
-"""Logs: one JSON object a line, or plain text for a terminal, and one line for every request.
+"""Log formats (JSON lines, or text for a terminal) and the request log: one line per finished request.
 
-A key, an address and a transcript never reach a line: `Call` has no field for them.
+No line holds a key, an address or a transcript: `CallRecord` has no field for them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from stt_server.observability.call_record import Call
+from stt_server.observability.call_record import CallRecord
 
 LEVELS = ("debug", "info", "warning", "error")
-"""Of `LOG_LEVEL`, the most talkative first."""
+"""Values of `LOG_LEVEL`, most verbose first."""
 LogFormat = Literal["json", "text"]
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
@@ -24,8 +24,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
     "taskName",
     "color_message",
 }
-"""Attributes of every log record; what a record has besides came with `extra`. The last is uvicorn's: its message
-again, with terminal colours."""
+"""Attributes that are no fields of `extra`. `color_message` is uvicorn's: the message with terminal colours."""
 
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     ord("\n"): "\\n",
@@ -35,45 +34,45 @@ _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)
 
 
 def configure(format: LogFormat, level: str, stream: TextIO | None = None) -> None:
-    """Makes the root logger write to `stream` and nowhere else. For entry points only; the last call counts.
+    """Make the root logger write to `stream` only, replacing an earlier configuration. For entry points.
 
     Args:
         format: `LOG_FORMAT`.
-        level: `LOG_LEVEL`, a level's name in either case.
-        stream: standard error unless given.
+        level: `LOG_LEVEL`, upper or lower case.
+        stream: None: standard error.
 
     Raises:
-        ValueError: `level` names no level.
+        ValueError: unknown level.
     """
     handler = _LossyHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
-    handler.addFilter(_without_strangers_bytes)
+    handler.addFilter(_redact_metadata)
     set_level(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]
 
 
-def _without_strangers_bytes(record: logging.LogRecord) -> bool:
-    """gRPC shows metadata that is not UTF-8 in its log, which may be a key with a slip, and a traceback each time."""
+def _redact_metadata(record: logging.LogRecord) -> bool:
+    """Drop metadata and traceback from gRPC's message about metadata that isn't UTF-8: it may be a mistyped key."""
     if record.name == "grpc._cython.cygrpc" and str(record.msg).startswith("Invalid encoding"):
-        record.msg, record.args, record.exc_info = "metadata that is not UTF-8 came in", (), None
+        record.msg, record.args, record.exc_info = "received metadata that is not UTF-8 (content not logged)", (), None
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True
 
 
 def set_level(level: str) -> None:
-    """Another `LOG_LEVEL` from now on. Raises ValueError: it names no level."""
+    """Set the root logger's level. Raises ValueError for an unknown level."""
     logging.getLogger().setLevel(level.upper())
 
 
-def log_call(logger: logging.Logger, call: Call) -> None:
-    """Writes the one line of a finished request: a warning where the fault was ours (5xx), else information."""
+def log_call(logger: logging.Logger, call: CallRecord) -> None:
+    """Log a finished request: WARNING if the service failed (HTTP 5xx), else INFO."""
     level = logging.WARNING if call.http >= 500 else logging.INFO
     logger.log(level, "request finished", extra=_fields(call))
 
 
-def _fields(call: Call) -> dict[str, object]:
-    """What the line says of a call; what isn't known is left out. Durations in milliseconds."""
+def _fields(call: CallRecord) -> dict[str, object]:
+    """Fields of the line, without those whose value is unknown. Durations in milliseconds."""
     fields: dict[str, object | None] = {
         "request_id": call.request_id,
         "endpoint": call.endpoint,
@@ -104,7 +103,7 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _utc(record: logging.LogRecord) -> str:
-    """When the record was made: ISO 8601, UTC, milliseconds."""
+    """Time of the record: ISO 8601, UTC, milliseconds."""
     moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -129,9 +128,9 @@ def _json_formatter() -> logging.Formatter:
 
 
 class _TextFormatter(logging.Formatter):
-    """`TIME LEVEL LOGGER: MESSAGE field=value ...`, a traceback below it.
+    """`TIME LEVEL LOGGER: MESSAGE field=value ...`, followed by the traceback if there is one.
 
-    Control characters are written as escapes: a line can't be forged, nor a terminal driven, by what a caller sends.
+    Control characters are escaped, so that callers' input can neither forge lines nor control a terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -142,7 +141,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _LossyHandler(logging.StreamHandler):  # type: ignore[type-arg]  # no subscript before Python 3.11
-    """Drops a line that can't be written, and counts it. A full disk or a closed pipe must not fail a request."""
+    """Drops and counts lines that can't be written: a full disk or a closed pipe must not fail a request."""
 
     dropped = 0
 

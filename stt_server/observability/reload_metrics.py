@@ -1,4 +1,4 @@
-"""Prometheus metrics of the configuration; see docs/metrics.md."""
+"""Prometheus metrics of configuration reloads; see docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -12,53 +12,48 @@ RESULTS = ("applied", "unchanged", "refused")
 
 
 class ReloadMetrics:
-    """How the service's file, and the certificates that it names, were taken up.
+    """Counts reloads of the configuration file and of the PEM files that it names.
 
     Args:
-        registry: where the metrics are registered.
+        registry: receives the metrics.
         clock: seconds since 1970.
     """
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._reloads = Counter(
-            "stt_config_reloads",
-            "Readings of a changed configuration, by what came of them.",
-            ("result",),
-            registry=registry,
-        )
+        self._reloads = Counter("stt_config_reloads", "Configuration reads, by result.", ("result",), registry=registry)
         for result in RESULTS:
             self._reloads.labels(result)
         self._successful = Gauge(
             "stt_config_last_reload_successful",
-            "1: what is in the file is in effect (but for keys that wait for a restart); 0: it is refused.",
+            "1: the file is in effect, except for keys that wait for a restart; 0: it was refused.",
             registry=registry,
         )
-        self._at = Gauge(
+        self._loaded_at = Gauge(
             "stt_config_last_reload_success_timestamp_seconds",
-            "When the configuration that is in effect was read, in seconds since 1970.",
+            "When the configuration in effect was read, in seconds since 1970.",
             registry=registry,
         )
         self._waiting = Gauge(
             "stt_config_keys_awaiting_restart", "Changed keys that wait for a restart.", registry=registry
         )
-        self._succeeded()
+        self._mark_successful()
 
     def read(self, result: Literal["applied", "unchanged"], waiting: int) -> None:
-        """Counts a file that is in effect.
+        """Count a reload that was accepted.
 
         Args:
             waiting: changed keys that wait for a restart.
         """
         self._reloads.labels(result).inc()
         self._waiting.set(waiting)
-        self._succeeded()
+        self._mark_successful()
 
     def refused(self) -> None:
-        """Counts a file, or one that it names, that changes nothing."""
+        """Count a reload that was refused; the configuration in effect stays."""
         self._reloads.labels("refused").inc()
         self._successful.set(0)
 
-    def _succeeded(self) -> None:
+    def _mark_successful(self) -> None:
         self._successful.set(1)
-        self._at.set(self._clock())
+        self._loaded_at.set(self._clock())

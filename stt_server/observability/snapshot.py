@@ -1,4 +1,4 @@
-"""What `GET /v1/metrics` shows: counts since the start, and latency quantiles of the latest calls."""
+"""The JSON of `GET /v1/metrics`: counts since the start, and latency quantiles of the latest requests."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any, Literal
 import numpy as np
 
 from stt_server.cascade.breaker import CircuitState
-from stt_server.observability.call_record import Call, FallbackResult
+from stt_server.observability.call_record import CallRecord, FallbackResult
 from stt_server.observability.gpu import GpuReading
 
 WINDOW = 2048
-"""Calls that the quantiles are taken over."""
+"""Number of latest requests that the quantiles cover."""
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-TIMES = ("total", "primary_infer", "fallback_infer", "queue_wait")
+LATENCIES = ("total", "primary_infer", "fallback_infer", "queue_wait")
 RESULTS: tuple[FallbackResult, ...] = ("used", "skipped", "failed")
 
 
 class Snapshot:
-    """Counts and quantiles of one service. Thread-safe.
+    """Counts and latency quantiles of one service. Thread-safe.
 
     Args:
         server_commit: `SERVER_COMMIT`.
         model: `MODEL_NAME`.
         service: `"primary"` or `"fallback"`.
-        clock: monotonic seconds; uptime counts from now.
+        clock: monotonic seconds; uptime counts from construction.
     """
 
     def __init__(
@@ -48,46 +48,48 @@ class Snapshot:
         self._fallback: Counter[str] = Counter()
         self._window: deque[tuple[float | None, ...]] = deque(maxlen=WINDOW)
 
-    def observe(self, call: Call) -> None:
-        """Counts one finished call. Call it once for each."""
+    def observe(self, call: CallRecord) -> None:
+        """Count one finished request."""
         with self._lock:
             self._requests += 1
             if call.failure is not None:
                 self._errors[call.failure] += 1
             if call.fallback_result is not None:
                 self._fallback[call.fallback_result] += 1
-            # In the order of TIMES.
+            # In the order of LATENCIES
             self._window.append((call.latency, call.primary_infer, call.fallback_infer, call.queue_wait))
 
     def as_dict(
         self, queue_depth: int, in_flight: int, gpu: GpuReading | None, circuit: CircuitState | None = None
     ) -> dict[str, Any]:
-        """The snapshot, ready for `json.dumps`. `gpu`: None without one; what it can't tell is null. `circuit`: to the
-        fallback; None without one."""
+        """Snapshot as a dict for `json.dumps`; unknown values are None.
+
+        Args:
+            queue_depth: requests waiting for an inference slot.
+            in_flight: requests arrived and not yet answered.
+            gpu: None: the model runs on the CPU.
+            circuit: state of the circuit to the fallback; None: no fallback is configured.
+        """
         with self._lock:
-            requests, errors, fallback = (
-                self._requests,
-                dict(sorted(self._errors.items())),
-                dict(self._fallback),
-            )
+            requests, errors, fallback = self._requests, dict(sorted(self._errors.items())), dict(self._fallback)
             rows = list(self._window)
-        columns = zip(*rows, strict=True) if rows else ((),) * len(TIMES)
+        columns = zip(*rows, strict=True) if rows else ((),) * len(LATENCIES)
         return {
             **self._identity,
             "uptime_s": round(self._clock() - self._started, 1),
             "requests": {"total": requests, "errors": errors},
             "fallback": {result: fallback.get(result, 0) for result in RESULTS},
             "circuit": circuit,
-            "latency_ms": {name: _quantiles(column) for name, column in zip(TIMES, columns, strict=True)},
+            "latency_ms": {name: _quantiles(column) for name, column in zip(LATENCIES, columns, strict=True)},
             "queue": {"depth": queue_depth, "in_flight": in_flight},
             "gpu": None if gpu is None else gpu.as_dict(),
         }
 
 
 def _quantiles(seconds: tuple[float | None, ...]) -> dict[str, float | None]:
-    """Quantiles in milliseconds by nearest rank: each is a time that a call really took. None of no calls."""
+    """Quantiles in milliseconds by nearest rank, so that each is a measured value; None without values."""
     known = [value for value in seconds if value is not None]
     if not known:
         return dict.fromkeys(QUANTILES)
-    found = np.quantile(known, list(QUANTILES.values()), method="inverted_cdf")
-    return {name: round(float(value) * 1000, 1) for name, value in zip(QUANTILES, found, strict=True)}
+    quantiles = np.quantile(known, list(QUANTILES.values()), method="inverted_cdf")
+    return {name: round(float(value) * 1000, 1) for name, value in zip(QUANTILES, quantiles, strict=True)}

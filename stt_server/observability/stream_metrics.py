@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from stt_server.observability.metrics import SECONDS_BUCKETS, Metrics
+from stt_server.observability.metrics import SECONDS_BUCKETS, ModelMetrics
 from stt_server.streaming.events import Final
 
 RESULTS = ("used", "skipped", "failed", "unrouted")
@@ -14,16 +14,16 @@ RESULTS = ("used", "skipped", "failed", "unrouted")
 class StreamMetrics:
     """Exports the measurements of live streams; a `stt_server.streaming.events.StreamObserver`."""
 
-    def __init__(self, registry: CollectorRegistry, metrics: Metrics) -> None:
+    def __init__(self, registry: CollectorRegistry, models: ModelMetrics) -> None:
         """
         Args:
-            metrics: of all requests; utterances count in its metrics of models and routing.
+            models: also receives each utterance.
         """
 
         def histogram(name: str, meaning: str) -> Histogram:
             return Histogram(name, meaning, registry=registry, buckets=SECONDS_BUCKETS)
 
-        self._metrics = metrics
+        self._models = models
         self._active = Gauge("stt_streams_active", "Open live streams.", registry=registry)
         self._utterances = Counter(
             "stt_utterances", "Finals of live streams, by the result of their routing.", ("result",), registry=registry
@@ -46,7 +46,7 @@ class StreamMetrics:
         self._active.dec()
 
     def audio_processed(self, seconds: float) -> None:
-        self._metrics.observe_audio(seconds)
+        self._models.observe_audio(seconds)
 
     def interim_sent(self, lag: float, first_after: float | None) -> None:
         self._interims.inc()
@@ -61,4 +61,4 @@ class StreamMetrics:
         self._utterances.labels(final.trace.fallback_result or "unrouted").inc()
         self._after_speech.observe(after_speech)
         self._after_endpoint.observe(after_endpoint)
-        self._metrics.observe_utterance(final.trace)
+        self._models.observe_utterance(final.trace)

@@ -11,7 +11,7 @@ from grpc import StatusCode
 from protos.stt.v1 import wire
 from protos.stt.v1.errors import ErrorKind, header_safe
 from stt_server.errors import Refused
-from stt_server.observability.call_record import STREAM, TRANSCRIBE, Call, Endpoint
+from stt_server.observability.call_record import STREAM, TRANSCRIBE, CallRecord, Endpoint
 from stt_server.request import Trace, Transcript
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -57,10 +57,10 @@ class CallState:
     def fail(self, status: StatusCode, kind: ErrorKind | None, message: str = "") -> None:
         self.status, self.kind, self.message = status, kind, message
 
-    def record(self, now: float) -> Call:
+    def record(self, now: float) -> CallRecord:
         """Record for metrics, request log and snapshot. `now`: monotonic seconds."""
         trace, transcript = self.trace, self.transcript
-        return Call(
+        return CallRecord(
             endpoint=self.endpoint,
             method=self.method,
             request_id=self.request_id,

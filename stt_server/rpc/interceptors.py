@@ -18,7 +18,7 @@ from protos.stt.v1.wire import SPEECH_SERVICE
 from stt_server.admission.upload_budget import UploadBudget
 from stt_server.errors import DeadlineExceeded, Internal, NotReady, SttError
 from stt_server.lifecycle.readiness import Readiness
-from stt_server.observability.observer import Observer
+from stt_server.observability.instruments import Observer
 from stt_server.rpc.access_control import AccessControl
 from stt_server.rpc.call_state import CallState, current_call, trailing_metadata
 from stt_server.rpc.error_status import abort, note_error

@@ -16,7 +16,7 @@ from protos.stt.v1.wire import SPEECH_SERVICE
 from stt_server.config import Settings
 from stt_server.engine.types import ModelInfo
 from stt_server.errors import SttError
-from stt_server.observability.observer import Observer
+from stt_server.observability.instruments import Observer
 from stt_server.rpc.access_control import AccessControl
 from stt_server.rpc.call_state import CallState
 from stt_server.rpc.convert import duration

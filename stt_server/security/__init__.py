@@ -1,1 +1,1 @@
-"""Who may call, how often, from where, and over what: keys, rate limit, addresses, TLS."""
+"""API keys, rate limit, client addresses, and TLS."""

@@ -1,4 +1,4 @@
-"""Where a call comes from, as far as it can be believed."""
+"""The client address of a call, from its peer and the X-Forwarded-For of trusted proxies."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ _UNIX = "unix"
 _UNKNOWN = "unknown"
 _WITH_PORT = re.compile(r"(?P<bare>[0-9.]+)(:[0-9]+)?|\[(?P<bracketed>[^\]]*)\](:[0-9]+)?")
 _IPV6_PREFIX = 64
-"""What one IPv6 subscriber has at least (RFC 6177): limiting single addresses would limit nobody."""
+"""Prefix length of the network counted as one client. A subscriber has at least a /64 (RFC 6177), so that a limit per
+address would have no effect."""
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted: Iterable[Network]) -> str:
-    """The client whose address a rate limit counts: an IPv4 address, or the /64 network of an IPv6 address.
+    """The client that a rate limit counts: an IPv4 address, or the /64 network of an IPv6 address.
 
-    Starts at the peer. As long as whoever said so is trusted, the rightmost address of `forwarded_for` not read yet is
-    believed; what stands left of the first address that isn't trusted is the caller's own invention.
+    Walks from the peer through `forwarded_for`, right to left, as long as the current hop is a trusted proxy. Entries
+    left of the first untrusted hop are ignored: the client can forge them.
 
     Args:
-        peer: as `grpc.ServicerContext.peer()` has it: `ipv4:1.2.3.4:567`, `ipv6:%5B::1%5D:567`, `unix:` (trusted).
-        forwarded_for: X-Forwarded-For; where there are several, joined with commas in their order.
-        trusted: the proxies that are believed.
+        peer: as returned by `grpc.ServicerContext.peer()`: `ipv4:1.2.3.4:567`, `ipv6:%5B::1%5D:567`, or `unix:`, which
+            is always trusted.
+        forwarded_for: X-Forwarded-For; several headers are joined with commas, in order.
+        trusted: networks of the trusted proxies.
 
     Returns:
-        `"1.2.3.4"`, `"2001:db8:1:2::/64"`, `"::1"`; `"unix"` for a unix peer that forwarded nothing readable;
-        `"unknown"` for a peer of another kind.
+        `"1.2.3.4"`, `"2001:db8:1:2::/64"`, `"::1"`; `"unix"` for a Unix socket without a readable forwarded address;
+        `"unknown"` for any other kind of peer.
     """
     proxies = tuple(trusted)
     hop = _peer_host(peer)
@@ -38,14 +40,13 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Iterable[Netwo
             break
         address = _parse(entry)
         if address is None:
-            # Nobody can tell who that is. The last hop that is known answers for it.
-            break
+            break  # unreadable entry: the last known hop counts
         hop = address
     return _bucket(hop)
 
 
 def _peer_host(peer: str) -> IPv4Address | IPv6Address | str:
-    """The peer's address, or `"unix"`, or `"unknown"` for what can't be read."""
+    """The peer's address, `"unix"`, or `"unknown"` if it can't be parsed."""
     kind, _, rest = peer.partition(":")
     if kind in ("unix", "unix-abstract"):
         return _UNIX
@@ -55,14 +56,14 @@ def _peer_host(peer: str) -> IPv4Address | IPv6Address | str:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """An address with or without port and brackets; None for anything else."""
+    """Parse an address, with or without port and brackets; None if it isn't one."""
     text = text.strip().strip('"')
     match = _WITH_PORT.fullmatch(text)
     try:
         address = ip_address((match["bare"] or match["bracketed"]) if match else text)
     except ValueError:
         return None
-    # A dual-stack socket shows IPv4 clients as ::ffff:1.2.3.4.
+    # Dual-stack sockets report IPv4 clients as ::ffff:1.2.3.4.
     return getattr(address, "ipv4_mapped", None) or address
 
 

@@ -1,4 +1,4 @@
-"""How much one caller may ask: a token bucket for each key or client address."""
+"""Rate limit: a token bucket per API key or client address."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from itertools import islice
 from stt_server.errors import RateLimited
 
 _TOLERANCE_S = 1e-6
-"""A caller who waits exactly as long as he was told passes, whatever floating point makes of it."""
-_LOOKED_AT = 8
-"""How many of the oldest buckets are looked at to make room for a new one."""
+"""Seconds by which a call may be early: a caller that waits exactly `retry_after_s` passes despite rounding."""
+
+_EVICTION_SAMPLE = 8
+"""Number of least recently used buckets examined when a bucket is added."""
 
 
 class RateLimiter:
-    """Token buckets that hold `burst` requests and fill at `rps` requests a second.
+    """Token buckets that hold `burst` requests and refill at `rps` requests per second.
 
-    Each bucket is one number, the time at which it will be full again (the generic cell rate algorithm, ITU-T I.371:
-    equal to a token bucket, and without a timer). A bucket that is full says nothing, so it is forgotten.
+    Stores one number per bucket, the time at which it is full again: the generic cell rate algorithm (ITU-T I.371),
+    equivalent to a token bucket, without timers. Full buckets carry no information and are dropped.
 
-    At most `max_buckets` are kept. For one more, of the buckets used least recently the one that is fullest makes room.
-    A caller gains by that only if he can have his own bucket dropped before it fills, which takes `max_buckets`
-    addresses that all call; with as many he has as many buckets anyway. Refused calls count as use, so hammering keeps
-    a bucket in place. Refusing newcomers instead would let the owner of many addresses lock everyone else out.
+    At most `max_buckets` are kept; adding another evicts the fullest of the least recently used ones. To gain from
+    this, a caller must get its own bucket evicted before it refills, which takes calls from `max_buckets` addresses,
+    and as many buckets are its own anyway. Refused calls count as use, so that a caller that keeps calling stays in
+    place. Refusing new callers instead would let the owner of many addresses lock everyone else out.
 
-    For one thread (the event loop's).
+    Not thread-safe: for the event loop's thread only.
     """
 
     def __init__(
@@ -39,26 +40,29 @@ class RateLimiter:
     ) -> None:
         """
         Args:
-            rps: requests a second in the long run; 0: no limit.
-            burst: requests that may come at once; 0: no limit.
-            clock: seconds, never going back.
-            max_buckets: how many are remembered, at least 1.
+            rps: sustained requests per second; 0: no limit.
+            burst: requests that may arrive at once; 0: no limit.
+            clock: monotonic seconds.
+            max_buckets: at least 1.
+
+        Raises:
+            ValueError: a value is out of range.
         """
         if rps < 0 or burst < 0 or max_buckets < 1:
-            raise ValueError("rps and burst are 0 or more, max_buckets 1 or more")
+            raise ValueError("rps and burst must be 0 or more, max_buckets 1 or more")
         self._rps = rps
         self._burst = burst
         self._clock = clock
         self._max_buckets = max_buckets
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        """Bucket to the time at which it is full; the least recently used first."""
+        """Time at which each bucket is full, least recently used first."""
 
     def __len__(self) -> int:
-        """How many buckets are remembered."""
+        """Number of stored buckets."""
         return len(self._full_at)
 
     def change(self, rps: float, burst: int) -> None:
-        """Another rate and size for all buckets. What a caller has taken and not got back yet stays taken."""
+        """Change rate and size of all buckets. Tokens taken and not yet refilled stay taken."""
         now = self._clock()
         if not (rps and burst and self._rps and self._burst):
             self._full_at.clear()
@@ -68,20 +72,20 @@ class RateLimiter:
         self._rps, self._burst = rps, burst
 
     def take(self, bucket: str) -> None:
-        """Takes one token out of `bucket`. A refused call takes none.
+        """Take one token out of `bucket`.
 
         Raises:
-            RateLimited: it is empty; `retry_after_s` is when it holds a token again, if nobody else takes that one.
+            RateLimited: the bucket is empty; it holds a token again after `retry_after_s`. No token is taken.
         """
         if not self._rps or not self._burst:
             return
         now = self._clock()
-        full_at = self._remembered(bucket, now)
+        full_at = self._use(bucket, now)
         self._refuse_if_empty(full_at, now)
         self._full_at[bucket] = full_at + 1 / self._rps
 
     def check(self, bucket: str) -> None:
-        """Raises RateLimited, as `take` would; takes no token and remembers nothing."""
+        """Raise RateLimited where `take` would, without changing any bucket."""
         if not self._rps or not self._burst:
             return
         now = self._clock()
@@ -90,19 +94,24 @@ class RateLimiter:
     def _refuse_if_empty(self, full_at: float, now: float) -> None:
         wait = full_at - (self._burst - 1) / self._rps - now
         if wait > _TOLERANCE_S:
-            raise RateLimited(f"over {self._rps:g} requests a second: try again in {wait:.2f} s", retry_after_s=wait)
+            raise RateLimited(
+                f"rate limit exceeded ({self._rps:g} requests per second); retry in {wait:.2f} s", retry_after_s=wait
+            )
 
-    def _remembered(self, bucket: str, now: float) -> float:
-        """When `bucket` is full, now at the earliest; it is the most recently used afterwards."""
+    def _use(self, bucket: str, now: float) -> float:
+        """Mark `bucket` as most recently used; the time at which it is full, at least `now`."""
         if bucket in self._full_at:
             self._full_at.move_to_end(bucket)
             return max(now, self._full_at[bucket])
-        self._make_room(now)
+        self._evict(now)
         return now
 
-    def _make_room(self, now: float) -> None:
-        """Forgets full buckets among the oldest: more than the one that is coming, so that memory shrinks again."""
-        oldest = list(islice(self._full_at, _LOOKED_AT))
+    def _evict(self, now: float) -> None:
+        """Drop full buckets among the oldest, more than one per added bucket so that memory shrinks again.
+
+        If there are none and `max_buckets` is reached, drop the fullest of them.
+        """
+        oldest = list(islice(self._full_at, _EVICTION_SAMPLE))
         for name in oldest:
             if self._full_at[name] <= now:
                 del self._full_at[name]

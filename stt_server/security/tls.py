@@ -1,4 +1,4 @@
-"""TLS from the files that the settings name: the server's side, and the primary's side towards its fallback."""
+"""TLS from the configured PEM files, for the servers and for the primary's channel to its fallback."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ Read = Callable[[Path], bytes]
 
 @dataclass(frozen=True)
 class ServerPems:
-    """What a server shows and asks for. Equal to another one if a handshake is."""
+    """A server's certificate and key, and the authorities of its clients."""
 
     certificate: bytes
-    """With its chain."""
+    """Certificate chain."""
     key: bytes = field(repr=False)
     authorities: bytes | None
-    """Callers must show a certificate that one of these signed; None: they need none."""
+    """Clients must present a certificate signed by one of these; None: no client certificate needed."""
 
 
 @dataclass(frozen=True)
 class ChannelPems:
-    """What a caller shows and asks for."""
+    """A channel's trusted authorities and client certificate."""
 
     authorities: bytes | None
-    """None: gRPC's own list of public ones."""
+    """None: gRPC's default list of public authorities."""
     certificate: bytes | None
+    """None: no client certificate."""
     key: bytes | None = field(repr=False)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What gRPC makes of it."""
         return grpc.ssl_channel_credentials(self.authorities, self.key, self.certificate)
 
 
 def server_pems(settings: Settings, read: Read = Path.read_bytes) -> ServerPems | None:
-    """TLS_CERT, TLS_KEY and TLS_CLIENT_CA; None: without TLS.
+    """Read TLS_CERT, TLS_KEY and TLS_CLIENT_CA; None: TLS is off.
 
     Raises:
-        ConfigError: a file can't be read, isn't PEM, or the key isn't the certificate's.
+        ConfigError: a file is unreadable or not PEM, or the key doesn't match the certificate.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -55,7 +55,7 @@ def server_pems(settings: Settings, read: Read = Path.read_bytes) -> ServerPems 
 
 
 def channel_pems(settings: Settings, read: Read = Path.read_bytes) -> ChannelPems | None:
-    """FALLBACK_CA, FALLBACK_CERT and FALLBACK_KEY; None: the fallback is called without TLS.
+    """Read FALLBACK_CA, FALLBACK_CERT and FALLBACK_KEY; None: the fallback is called without TLS.
 
     Raises:
         ConfigError: as `server_pems` does.
@@ -71,28 +71,31 @@ def channel_pems(settings: Settings, read: Read = Path.read_bytes) -> ChannelPem
 
 
 class ServerCertificate:
-    """What a gRPC server shows each new connection; connections that are open keep what they were made with."""
+    """The certificate of a gRPC server, replaceable while it runs. Open connections keep the one they started with."""
 
     def __init__(self, pems: ServerPems) -> None:
         self.pems = pems
-        self._told: ServerPems | None = pems
+        self._passed_to_grpc = pems
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For one port."""
-        first, asks = _configuration(self.pems), self.pems.authorities is not None
-        # The stubs leave out that None is an answer.
-        return grpc.dynamic_ssl_server_credentials(first, self._news, asks)  # type: ignore[arg-type]
+        """Credentials of one port, which follow `renew`."""
+        initial, needs_client_certificate = _configuration(self.pems), self.pems.authorities is not None
+        return grpc.dynamic_ssl_server_credentials(
+            initial,
+            self._fetch,  # type: ignore[arg-type]  # the stubs don't allow None, which gRPC does
+            needs_client_certificate,
+        )
 
     def renew(self, pems: ServerPems) -> None:
-        """Shows `pems` from the next handshake on. Whether callers need a certificate stays as it was."""
+        """Use `pems` from the next handshake on. Whether clients need a certificate doesn't change."""
         self.pems = pems
 
-    def _news(self) -> grpc.ServerCertificateConfiguration | None:
-        """gRPC asks at each handshake, from a thread of its own; None: nothing is new."""
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """New configuration, or None if unchanged. gRPC calls this at each handshake, from its own thread."""
         pems = self.pems
-        if pems is self._told:
+        if pems is self._passed_to_grpc:
             return None
-        self._told = pems
+        self._passed_to_grpc = pems
         return _configuration(pems)
 
 
@@ -101,18 +104,18 @@ def _configuration(pems: ServerPems) -> grpc.ServerCertificateConfiguration:
 
 
 def _key_pair(cert_path: Path, cert_name: str, key_path: Path, key_name: str, read: Read) -> tuple[bytes, bytes]:
-    """A certificate chain and its key. gRPC itself says only later, and not which file, what is wrong with them."""
+    """Read and check a certificate chain and its key. gRPC itself reports problems only later and without the file."""
     certificate = _certificates(cert_path, cert_name, read)
     key = _read(key_path, key_name, read)
     try:
-        # Without a password function, OpenSSL would ask for an encrypted key's password on the terminal.
+        # Without a password function, OpenSSL prompts for an encrypted key's password on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path, password=lambda: b"")
     except (OSError, ValueError):  # ssl.SSLError is an OSError
-        problem = f"is not the private key of {cert_name} in PEM without a password"
+        problem = f"is not the private key of {cert_name} (PEM without a password expected)"
         raise ConfigError(str(key_path), problem, key=key_name) from None
-    # OpenSSL reads from paths alone, so what it found to be a pair may be newer than what was read here.
+    # OpenSSL reads from paths only, so the pair that it checked may be newer than the bytes read above.
     if (certificate, key) != (_read(cert_path, cert_name, Path.read_bytes), _read(key_path, key_name, Path.read_bytes)):
-        raise ConfigError(str(key_path), f"was replaced, or {cert_name} was, while it was read", key=key_name)
+        raise ConfigError(str(key_path), f"changed while it was read, or {cert_name} did; retry", key=key_name)
     return certificate, key
 
 
@@ -121,7 +124,7 @@ def _certificates(path: Path, name: str, read: Read) -> bytes:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
     except (OSError, ValueError):
-        raise ConfigError(str(path), "holds no certificate in PEM", key=name) from None
+        raise ConfigError(str(path), "contains no PEM certificate", key=name) from None
     return data
 
 

@@ -1,4 +1,4 @@
-"""Files made to harm who decodes them."""
+"""Hostile audio files: decompression bombs, loops, deep nesting, references to other files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stt_server.testing.audio_samples import chirp, encode
 
 
 def flac_of_silence(seconds: float, rate: int = 16_000, channels: int = 1) -> bytes:
-    """A dozen bytes for each 4 seconds, of one channel at 16 kHz."""
+    """A FLAC file of silence with about 12 bytes for each 4 s (one channel at 16 kHz)."""
     block = 0xFFFF
     form = struct.pack(">HH6xQ16x", block, block, rate << 44 | channels - 1 << 41 | 15 << 36)
     parts = [b"fLaC\x80\0\0\x22", form]
@@ -27,7 +27,7 @@ def flac_of_silence(seconds: float, rate: int = 16_000, channels: int = 1) -> by
 
 
 def _crc(data: bytes, bits: int, polynomial: int) -> int:
-    """As FLAC has it: from zero, highest bit first."""
+    """CRC as in FLAC: initial value 0, most significant bit first."""
     crc, top = 0, 1 << bits - 1
     for byte in data:
         crc ^= byte << bits - 8
@@ -37,7 +37,7 @@ def _crc(data: bytes, bits: int, polynomial: int) -> int:
 
 
 def rebuilt(boxes: bytes, new: dict[bytes, bytes]) -> bytes:
-    """MP4 `boxes` with the contents of some replaced, at any depth of the sample table."""
+    """Replace the contents of MP4 boxes, at any depth down to the sample table."""
     out = b""
     while boxes:
         size, kind = struct.unpack(">I4s", boxes[:8])
@@ -50,7 +50,7 @@ def rebuilt(boxes: bytes, new: dict[bytes, bytes]) -> bytes:
 
 
 def mp4_with_a_huge_index(samples: int = 80_000_000) -> bytes:
-    """A kilobyte whose index has gigabytes: so many samples of one byte, each with an entry of 24 bytes."""
+    """An MP4 of a kilobyte whose index of one-byte samples takes gigabytes: 24 bytes for each."""
     honest = encode(chirp(0.2), 16_000, "ipod", "aac")
     first_byte = honest.index(b"mdat") + 4
     return rebuilt(
@@ -65,7 +65,7 @@ def mp4_with_a_huge_index(samples: int = 80_000_000) -> bytes:
 
 
 def mp4_that_goes_round() -> bytes:
-    """An index that names the same bytes again and again."""
+    """An MP4 whose index refers to the same bytes thousands of times."""
     honest = encode(chirp(4.0), 16_000, "ipod", "aac")
     first_byte = honest.index(b"mdat") + 4
     times, each = 4_000, 8_000
@@ -81,19 +81,19 @@ def mp4_that_goes_round() -> bytes:
 
 
 def nested_boxes(depth: int = 100_000) -> bytes:
-    """An MP4 of boxes in boxes."""
+    """An MP4 with deeply nested boxes."""
     inner = b"".join(struct.pack(">I4s", 8 * (depth - level), b"moov") for level in range(depth))
     return struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0) + inner
 
 
 def nested_elements(depth: int = 100_000) -> bytes:
-    """A Matroska file of elements of unknown size in each other: a segment, and tags in tags."""
+    """A Matroska file with deeply nested elements of unknown size: a segment and tags."""
     ebml = bytes.fromhex("1a45dfa3a34286810142f7810142f2810442f381084282886d6174726f736b614287810442858102")
     return ebml + bytes.fromhex("18538067ff") + bytes.fromhex("1254c367ff" + "7373ff") + bytes.fromhex("67c8ff") * depth
 
 
 def nested_tags(depth: int = 100_000) -> bytes:
-    """ID3 tags, each with all that follow for its content, and nothing else."""
+    """Nested ID3 tags without audio: each contains all following ones."""
     out = []
     for level in range(depth):
         size = 10 * (depth - level - 1)
@@ -102,14 +102,14 @@ def nested_tags(depth: int = 100_000) -> bytes:
 
 
 def endless_clusters(size: int = 4 << 20) -> bytes:
-    """A Matroska file of unknown size that goes on with empty clusters."""
+    """A Matroska file of unknown size with many empty clusters."""
     head = encode(chirp(0.5, 48_000), 48_000, "matroska", "libopus", muxer={"live": "1"})
     tracks = head[: head.index(bytes.fromhex("1f43b675"))]
     return tracks + bytes.fromhex("1f43b67584e7820000") * (size // 9)
 
 
 def endless_streams(size: int = 4 << 20) -> bytes:
-    """An Ogg file that begins another stream in each page, and none goes on."""
+    """An Ogg file in which each page begins a new stream."""
     head = b"OpusHead\1\1\0\0\x80\xbb\0\0\0\0\0"
     pages = []
     for serial in range(size // (28 + len(head))):
@@ -120,12 +120,12 @@ def endless_streams(size: int = 4 << 20) -> bytes:
 
 
 def endless_chunks(size: int = 16_000_000) -> bytes:
-    """A WAV file of empty chunks."""
+    """A WAV file with many empty chunks."""
     return b"RIFF\xff\xff\xff\xffWAVE" + b"JUNK\0\0\0\0" * (size // 8)
 
 
 def wav_around_a_flac() -> bytes:
-    """1 s of FLAC frames in a WAV, which has a format tag for that."""
+    """1 s of FLAC frames in a WAV file, under the format tag for FLAC."""
     flac = encode(chirp(1.0), 16_000, "flac", "flac")
     fmt = struct.pack("<HHIIHHH", 0xF1AC, 1, 16_000, 32_000, 1, 16, 0)
     frames = flac[flac.index(b"\xff\xf8") :]
@@ -134,7 +134,7 @@ def wav_around_a_flac() -> bytes:
 
 
 def silent_film() -> bytes:
-    """An MP4 with pictures and no sound."""
+    """An MP4 with video but no audio."""
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as target:
         video = target.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
@@ -144,7 +144,7 @@ def silent_film() -> bytes:
 
 
 def playlists(name: str) -> list[bytes]:
-    """Lists of every kind that FFmpeg would follow to the file or address `name`."""
+    """Playlists of each kind that FFmpeg would follow to the file or address `name`."""
     text = name.encode()
     mpd = b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
     mpd += b'mimeType="audio/wav"><Representation id="1"><BaseURL>' + text + b"</BaseURL></Representation>"
@@ -159,7 +159,7 @@ def playlists(name: str) -> list[bytes]:
 
 
 def mov_elsewhere(name: str) -> bytes:
-    """A MOV whose samples are in another file, it says."""
+    """A MOV that refers to another file for its samples."""
     url = struct.pack(">I4sI", 13 + len(name), b"url ", 0) + name.encode() + b"\0"
     honest = encode(chirp(0.5), 16_000, "mov", "pcm_s16le")
     return rebuilt(honest, {b"dref": struct.pack(">II", 0, 1) + url})

@@ -1,4 +1,4 @@
-"""buildscripts/bench: what it makes of measurements, and a small run of each."""
+"""buildscripts/bench: evaluation of measurements, and a small run of each benchmark."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_errors_are_counted_in_words_or_characters(
     assert word_errors(reference, hypothesis, language) == expected
 
 
-def test_a_manifest_is_read_in_order_and_decoded_on_demand(tmp_path: Path) -> None:
+def test_manifest_keeps_order_and_decodes_on_demand(tmp_path: Path) -> None:
     write_wav(tmp_path / "b.wav", 1.0)
     (tmp_path / "a.wav").write_bytes(b"not audio")
     entries = [
@@ -78,7 +78,7 @@ def test_a_manifest_is_read_in_order_and_decoded_on_demand(tmp_path: Path) -> No
     assert first.samples is first.samples
 
 
-def test_without_a_manifest_texts_beside_wav_files_make_the_clips(tmp_path: Path) -> None:
+def test_folder_without_manifest_uses_wav_and_txt_files(tmp_path: Path) -> None:
     write_wav(tmp_path / "fr" / "oui.wav", 1.5)
     write_wav(tmp_path / "fr" / "silent.wav", 1.0)
     (tmp_path / "fr" / "oui.txt").write_text("oui\n")
@@ -89,7 +89,7 @@ def test_without_a_manifest_texts_beside_wav_files_make_the_clips(tmp_path: Path
 @pytest.mark.parametrize(
     "line", ["{", "[]", '{"file": "a.wav"}', '{"file": "none.wav", "language": "en", "text": "", "seconds": 1}']
 )
-def test_a_wrong_manifest_is_refused_by_line(tmp_path: Path, line: str) -> None:
+def test_invalid_manifest_is_refused_with_the_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "manifest.jsonl").write_text(f"\n{line}\n")
     with pytest.raises(CorpusError, match="line 2"):
         load(tmp_path)
@@ -97,12 +97,12 @@ def test_a_wrong_manifest_is_refused_by_line(tmp_path: Path, line: str) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_a_join_holds_all_its_clips_with_pauses() -> None:
+def test_joined_clips_are_separated_by_pauses() -> None:
     long = joined("long", [a_clip("a", 1.0, text="a"), a_clip("b", 2.0, text="b")], pause=0.5)
     assert (long.text, long.seconds, len(long.samples)) == ("a b", 4.0, 64000)
 
 
-def test_mixes_hold_the_lengths_that_they_say() -> None:
+def test_mixes_have_the_documented_lengths() -> None:
     clips = [a_clip("s", 4.0), a_clip("t", 6.0, "de"), a_clip("m", 12.0), a_clip("l", 70.0)]
     assert {clip.name for clip in choose(clips, "short", 4)} == {"s", "t"}
     middle = choose(clips, "middle", 5)
@@ -119,7 +119,7 @@ def test_mixes_hold_the_lengths_that_they_say() -> None:
     assert choose(clips, "all", 1) == clips
 
 
-def test_percentiles_are_values_that_occurred() -> None:
+def test_percentile_uses_the_nearest_rank() -> None:
     values = [float(value) for value in range(20, 0, -1)]
     assert [percentile(values, share) for share in (0.0, 0.5, 0.95, 1.0)] == [1.0, 10.0, 19.0, 20.0]
     assert percentile([3.0], 0.95) == 3.0
@@ -127,7 +127,7 @@ def test_percentiles_are_values_that_occurred() -> None:
         percentile([], 0.5)
 
 
-def test_ratios_are_made_round_by_round() -> None:
+def test_ratios_are_computed_per_round() -> None:
     # The machine is ten times slower in the second round, for both: the ratio doesn't move.
     walls = [("ours", 1, 1.0), ("theirs", 1, 4.0), ("ours", 2, 10.0), ("theirs", 2, 40.0), ("ours", 3, 1.0)]
     measurements = [a_measurement(*one) for one in walls] + [a_measurement("theirs", 3, 9.0, callers=2)]
@@ -139,13 +139,13 @@ def test_ratios_are_made_round_by_round() -> None:
         ratios(measurements, "ours", "theirs", 2, lambda m: m.wall)
 
 
-def test_a_spread_names_the_median_and_the_extremes() -> None:
+def test_spread_formats_median_and_extremes() -> None:
     assert f"{Spread.of([3.0, 1.0, 2.0]):.1f}" == "2.0 (1.0 to 3.0)"
     assert f"{Spread.of([2.0]):.1f}" == "2.0"
     assert bench_service.as_percent(Spread(1.5, 0.5, 2.0)) == Spread(50.0, -50.0, 100.0)
 
 
-def test_accuracy_counts_strict_clips_and_broken_texts() -> None:
+def test_accuracy_counts_strict_clips_and_defective_texts() -> None:
     recordings = [a_recording("the red fox runs"), a_recording("eins", "de"), a_recording("five", strict=False)]
     loop = "the red fox runs " * 8
     found = accuracy(recordings, [("the red", "eins", "x"), (loop, "zwei", "x")], lambda language: language == "en")
@@ -153,7 +153,7 @@ def test_accuracy_counts_strict_clips_and_broken_texts() -> None:
     assert accuracy([], [], lambda _: True).rate is None
 
 
-async def test_so_many_callers_are_kept_busy_and_no_more() -> None:
+async def test_closed_loop_keeps_the_number_of_callers() -> None:
     running, most = 0, 0
     turn = asyncio.Event()
 
@@ -177,7 +177,7 @@ async def test_so_many_callers_are_kept_busy_and_no_more() -> None:
     assert found.throughput == pytest.approx(7 / found.wall)
 
 
-def test_every_contender_goes_first_in_turn() -> None:
+def test_contenders_take_turns_in_going_first() -> None:
     plan = list(bench_engine.turns(("a", "b", "c"), (1, 8), 3))
     assert len(plan) == 18
     assert [name for _, _, name in plan[::3]] == ["a", "b", "b", "c", "c", "a"]
@@ -187,7 +187,7 @@ def test_every_contender_goes_first_in_turn() -> None:
     assert [name for _, _, name in bench_engine.turns(("ours",), (1,), 2, quick=("ours",))] == ["ours", "ours"]
 
 
-def test_who_is_told_the_language_is_compared_with_ours_told_it_too() -> None:
+def test_forced_contenders_are_compared_with_ours_forced() -> None:
     compared = bench_engine.compared_with(("ours", "ours-forced", "defaults", "best"))
     assert [compared(name) for name in ("defaults", "best", "ours", "ours-forced")] == [
         "ours",
@@ -200,28 +200,28 @@ def test_who_is_told_the_language_is_compared_with_ours_told_it_too() -> None:
 
 
 @pytest.mark.parametrize("wrong", [["--callers", "0"], ["--contenders", "mine"], ["--model", "none"], ["--set", "A"]])
-def test_wrong_arguments_end_with_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_print_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         bench_engine.arguments(["--model", TINY, *wrong] if "--model" not in wrong else wrong)
     assert ended.value.code == 2
     assert wrong[0] in capsys.readouterr().err
 
 
-def test_a_model_is_named_or_a_folder(tmp_path: Path) -> None:
+def test_model_is_a_name_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
     assert bench_engine.model_folder(str(tmp_path)) == tmp_path
     with pytest.raises(argparse.ArgumentTypeError, match="buildscripts/models"):
         bench_engine.model_folder("huge")
 
 
-def test_processor_time_of_a_process_is_known() -> None:
+def test_processor_time_of_a_process() -> None:
     before = bench_service.processor_seconds(os.getpid())
     assert before is not None
     assert before > 0
     assert bench_service.processor_seconds(2**22 + 1) is None
 
 
-def test_a_plot_is_a_png_file(tmp_path: Path) -> None:
+def test_plot_is_a_png_file(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from buildscripts.lib.bench.plots import plot_speed
 
@@ -231,13 +231,13 @@ def test_a_plot_is_a_png_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
-def test_the_engine_is_measured_against_faster_whisper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_engine_compares_with_faster_whisper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--model", TINY, "--corpus", str(SAMPLES), "--callers", "2", "--rounds", "2", "--clips", "2"]
     out = tmp_path / "out.json"
     assert bench_engine.main([*argv, "--contenders", "ours,handbook", "--json", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("$ buildscripts/bench engine --model")
-    assert "ours / handbook" in said
+    output = capsys.readouterr().out
+    assert output.startswith("$ buildscripts/bench engine --model")
+    assert "ours / handbook" in output
     found = json.loads(out.read_text())
     assert [(m["contender"], m["round"]) for m in found["measurements"]] == [
         ("ours", 1),
@@ -250,7 +250,7 @@ def test_the_engine_is_measured_against_faster_whisper(tmp_path: Path, capsys: p
 
 
 @pytest.mark.model
-def test_the_service_is_measured_against_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_service_compares_with_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--model", TINY, "--corpus", str(SAMPLES), "--callers", "2", "--rounds", "1", "--clips", "2"]
     out = tmp_path / "out.json"
     assert bench_service.main([*argv, "--language", "forced", "--json", str(out)]) == 0
@@ -262,7 +262,7 @@ def test_the_service_is_measured_against_the_engine(tmp_path: Path, capsys: pyte
     assert all(m["cpu"] > 0 for m in found)
 
 
-def test_a_profile_names_every_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_has_every_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     arguments = ["--corpus", str(SAMPLES), "--model", TINY, "--languages", "en", "--clips", "2", "--rounds", "1"]
     assert bench_profile.main(arguments) == 0

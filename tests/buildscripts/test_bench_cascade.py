@@ -1,4 +1,4 @@
-"""`buildscripts/bench cascade`: its arithmetic on made-up clips, and the whole command on real ones."""
+"""`buildscripts/bench cascade`: arithmetic on synthetic clips, and the command on real ones."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ from buildscripts.lib.bench.cascade_curve import (
 from buildscripts.lib.bench.plots import plot_cascade
 from buildscripts.lib.load.corpus import Clip
 from stt_server.engine.types import Samples
-
-ROOT = Path(__file__).resolve().parents[2]
+from stt_server.testing.paths import ROOT
 
 
 def clip(score: float, small: int, large: int, keeps_small: bool = False, source: str = "") -> Outcome:
@@ -41,58 +40,58 @@ FOUR = [clip(0.3, 4, 1), clip(0.5, 2, 2), clip(0.7, 1, 3, keeps_small=True), cli
 """Ten words each: the small model makes 8 errors of 40, the large one 6, the better of both 4."""
 
 
-def test_a_threshold_sends_what_is_below_it() -> None:
+def test_threshold_sends_scores_below_it() -> None:
     found = at(FOUR, 0.5)
     assert (found.share, found.wer, found.seconds) == (0.25, 5 / 40, 4 * 1.0 + 3.0)
 
 
-def test_the_curve_goes_from_the_small_model_alone_to_the_large_one_everywhere() -> None:
+def test_curve_spans_from_no_clips_to_all() -> None:
     points = curve(FOUR)
     assert [p.share for p in points] == [0, 0.25, 0.5, 0.75, 1]
     assert [round(p.wer * 40) for p in points] == [8, 5, 5, 7, 6]
     assert [p.seconds for p in points] == [4, 7, 10, 13, 16]
 
 
-def test_best_keeps_the_small_models_text_where_it_is_better_founded() -> None:
+def test_best_keeps_better_founded_text_of_the_small_model() -> None:
     assert [round(p.wer * 40) for p in curve(FOUR, best=True)] == [8, 5, 5, 5, 4]
 
 
-def test_what_fails_another_check_falls_back_at_a_threshold_of_zero() -> None:
+def test_other_checks_apply_at_threshold_zero() -> None:
     assert at([*FOUR, clip(ALWAYS, 5, 0)], 0.0).share == 0.2
     assert at(FOUR, 0.0).share == 0
 
 
-def test_thresholds_lie_between_scores_and_are_short() -> None:
+def test_thresholds_separate_scores_with_few_decimals() -> None:
     assert thresholds([0.3, 0.5, 0.5, ALWAYS]) == [0.0, 0.4, 0.51]
     assert thresholds([0.551, 0.554]) == [0.0, 0.552, 0.56]
     assert thresholds([ALWAYS]) == [0.0]
 
 
-def test_every_threshold_separates_its_neighbours() -> None:
+def test_every_threshold_separates_adjacent_scores() -> None:
     scores = sorted(np.random.default_rng(1).random(500).tolist())
     for rank, threshold in enumerate(thresholds(scores)):
         assert sum(score < threshold for score in scores) == rank
 
 
-def test_chance_is_a_straight_line_between_both_models() -> None:
+def test_chance_interpolates_between_both_models() -> None:
     half = chance(FOUR, 0.5)
     assert (round(half.wer * 40, 6), half.seconds) == (7, 10)
     assert round(chance(FOUR, 1.0, best=True).wer * 40, 6) == 4
 
 
-def test_the_oracle_sends_the_worst_first_and_nothing_that_gets_worse() -> None:
+def test_oracle_sends_only_clips_that_improve() -> None:
     assert [round(oracle(FOUR, share).wer * 40) for share in (0, 0.25, 0.5, 1)] == [8, 5, 4, 4]
     assert oracle(FOUR, 1.0).share == 0.5
 
 
-def test_the_gain_is_a_part_of_what_the_large_model_brings_everywhere() -> None:
+def test_gain_is_relative_to_the_large_model_on_all_clips() -> None:
     assert gain(FOUR, at(FOUR, 0.5)) == pytest.approx(1.5)
     assert gain(FOUR, at(FOUR, 0.0)) == 0
     useless = [clip(0.5, 1, 1)]
     assert gain(useless, at(useless, 0.9)) is None
 
 
-def test_a_threshold_is_recommended_for_a_share_and_for_an_error_rate() -> None:
+def test_threshold_for_a_share_and_for_an_error_rate() -> None:
     share = for_share(FOUR, 0.6)
     assert (share.threshold, share.share) == (0.6, 0.5)
     reached = for_wer(FOUR, 5 / 40)
@@ -100,11 +99,11 @@ def test_a_threshold_is_recommended_for_a_share_and_for_an_error_rate() -> None:
     assert for_wer(FOUR, 0.01) is None
 
 
-def test_a_share_that_other_checks_exceed_gets_a_threshold_of_zero() -> None:
+def test_share_exceeded_by_other_checks_gets_threshold_zero() -> None:
     assert for_share([clip(ALWAYS, 1, 0), clip(0.5, 1, 0)], 0.25).threshold == 0.0
 
 
-def test_halves_apply_what_they_chose_to_clips_that_they_have_not_seen() -> None:
+def test_halves_evaluate_thresholds_on_unseen_clips() -> None:
     # Low scores mean errors that the large model mends, in any half: all of the gain comes from a quarter of the clips.
     clips = [clip(0.2 + n / 1000, 4, 0) for n in range(50)] + [clip(0.8 + n / 1000, 1, 1) for n in range(150)]
     found = halves(clips, 0.25)
@@ -128,7 +127,7 @@ def answer(text: str, logprob: float, looped: bool = False) -> Answer:
     return Answer(1.0, [part])
 
 
-def test_outcomes_count_errors_and_judge_as_the_service_does() -> None:
+def test_outcomes_use_the_services_decision() -> None:
     said = "one two three four"
     pair = Pair("a", "plain", "de", said, 2.0, answer("one two tree four", -0.5), answer(said, -0.7))
     short = replace(pair, small=answer("one", -0.1))
@@ -142,7 +141,7 @@ def test_outcomes_count_errors_and_judge_as_the_service_does() -> None:
     assert combined.score == pytest.approx(np.exp(-0.5 * np.sqrt(4 / 12)))
 
 
-def test_noise_is_as_loud_as_it_says_and_the_same_again() -> None:
+def test_noise_has_its_level_and_is_reproducible() -> None:
     tone = np.sin(np.arange(16000) * 0.1).astype(np.float32) * 0.1
     noisy = degrade(tone, "noise")
     assert 10 * np.log10(np.mean(tone**2) / np.mean((noisy - tone) ** 2)) == pytest.approx(12, abs=0.1)
@@ -150,13 +149,13 @@ def test_noise_is_as_loud_as_it_says_and_the_same_again() -> None:
     assert degrade(tone, "plain") is tone
 
 
-def test_a_telephone_carries_no_bass() -> None:
+def test_telephone_removes_bass() -> None:
     time = np.arange(16000) / 16000
     bass, voice = (np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (100, 1000))
     assert np.abs(degrade(bass + voice, "telephone") - voice).max() < 1e-3
 
 
-def test_answers_are_kept_and_only_new_clips_are_heard(tmp_path: Path) -> None:
+def test_cached_answers_are_not_computed_again(tmp_path: Path) -> None:
     heard: list[str] = []
 
     def ask(language: str, samples: Samples) -> tuple[Answer, Answer]:
@@ -177,14 +176,14 @@ def test_answers_are_kept_and_only_new_clips_are_heard(tmp_path: Path) -> None:
     assert heard == ["de", "nl", "de", "nl"]
 
 
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+def test_plot_is_a_png_file(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot_cascade({"mean": FOUR, "combined": FOUR}, tmp_path / "curve.png", "made up")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.model
-def test_the_command_recommends_a_threshold_for_the_samples(tmp_path: Path) -> None:
+def test_bench_cascade_recommends_a_threshold(tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
     command = [str(ROOT / "buildscripts/bench"), "cascade", "--language", "en", "--cache", str(cache), "--share", "0.5"]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=110, check=False)

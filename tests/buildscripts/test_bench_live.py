@@ -1,4 +1,4 @@
-"""buildscripts/bench live: its recordings, what it makes of events, and a small run."""
+"""buildscripts/bench live: recordings, evaluation of events, and a small run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def english() -> list[Clip]:
     return [clip for clip in load(SAMPLES) if clip.language == "en"]
 
 
-def test_recordings_say_where_somebody_speaks(english: list[Clip]) -> None:
+def test_live_recordings_have_true_speech_spans(english: list[Clip]) -> None:
     first, second = live_recordings(english, 2, 12.0, 0.6)
     assert first.whole.text.split()[:3] != second.whole.text.split()[:3], "each begins with another clip"
     assert 9 <= first.whole.seconds <= 20
@@ -54,13 +54,13 @@ def test_recordings_say_where_somebody_speaks(english: list[Clip]) -> None:
     assert first.whole.seconds - first.speech[-1][1] >= min(PAUSES_S), "the last one ends by itself"
 
 
-def test_a_corpus_of_long_clips_alone_is_refused() -> None:
+def test_corpus_of_only_long_clips_is_refused() -> None:
     long = Clip("long", "en", "a", 40.0, True, lambda: np.zeros(16000, dtype=np.float32))
     with pytest.raises(CorpusError, match="26 s"):
         live_recordings([long], 1, 10.0, 0.6)
 
 
-async def test_a_chunk_is_sent_once_it_has_been_spoken() -> None:
+async def test_chunks_are_paced_like_speech() -> None:
     began = time.monotonic()
     sizes = []
     async for chunk in spoken(bytes(8000), began):
@@ -73,19 +73,19 @@ async def test_a_chunk_is_sent_once_it_has_been_spoken() -> None:
     ("started", "ended", "expected"),
     [
         (1.1, 3.2, Latencies(0.6, 1.5)),
-        (1.1, 4.0, Latencies(0.6, None)),  # ends where no speech is known to: cut, or not heard
+        (1.1, 4.0, Latencies(0.6, None)),  # its end matches no known speech
         (2.0, 3.2, Latencies(None, 1.5)),
         (1.1, None, Latencies(0.6, None)),
     ],
 )
-def test_latencies_count_from_true_speech(started: float, ended: float | None, expected: Latencies) -> None:
+def test_latencies_are_relative_to_true_speech(started: float, ended: float | None, expected: Latencies) -> None:
     utterance = _Utterance(started, ended, first_interim=1.6, final=4.5)
     found = latencies(utterance, [(1.0, 3.0), (7.0, 9.0)])
     assert found.first_interim == (None if expected.first_interim is None else pytest.approx(expected.first_interim))
     assert found.final == (None if expected.final is None else pytest.approx(expected.final))
 
 
-def test_the_greatest_number_of_streams_is_the_last_before_one_fails() -> None:
+def test_most_streams_is_the_last_before_a_failure() -> None:
     kept, missed = [1.2] * 20, [1.2] * 18 + [1.7] * 2
     assert greatest([a_measurement(1, list(kept)), a_measurement(2, list(kept))], 0.6) == 2
     assert greatest([a_measurement(1, list(kept)), a_measurement(2, list(missed))], 0.6) == 1
@@ -93,30 +93,30 @@ def test_the_greatest_number_of_streams_is_the_last_before_one_fails() -> None:
     assert greatest([a_measurement(1, [None])], 0.6) == 0
 
 
-def test_errors_are_counted_over_all_recordings() -> None:
+def test_error_rate_is_over_all_recordings() -> None:
     recordings = [
         LiveRecording(Recording("a", "en", text, True, b""), ()) for text in ("the red fox runs", "the end is near")
     ]
     assert error_rate(recordings, ["the red fox", "the end is near"]) == 1 / 8
 
 
-def test_a_plot_is_a_png_file(tmp_path: Path) -> None:
+def test_plot_is_a_png_file(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot_live([a_measurement(1, [1.0]), a_measurement(4, [1.5, None])], 0.6, "title", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.model
-def test_live_streams_are_measured(
+def test_bench_live_measures_streams(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench_live_load, "PAUSES_S", (0.9,))
     argv = ["--model", TINY, "--corpus", str(SAMPLES), "--streams", "1,2", "--seconds", "5"]
     out, wavs = tmp_path / "out.json", tmp_path / "wavs"
     assert bench_live.main([*argv, "--json", str(out), "--wav", str(wavs)]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("$ buildscripts/bench live --model")
-    assert "Word error rate, 2 streams: finals" in said
+    output = capsys.readouterr().out
+    assert output.startswith("$ buildscripts/bench live --model")
+    assert "Word error rate, 2 streams: finals" in output
     found = json.loads(out.read_text())
     assert [m["streams"] for m in found["measurements"]] == [1, 2]
     for measurement in found["measurements"]:
@@ -126,7 +126,7 @@ def test_live_streams_are_measured(
             assert trace["text"]
             timed = [utterance for utterance in trace["utterances"] if utterance["final"] is not None]
             assert timed, "utterances end where speech does"
-            # No clock but this one rule: a final can't come before the silence that ends its utterance.
+            # A final can't come before the silence that ends its utterance.
             assert all(utterance["final"] > 0.5 for utterance in timed)
     with wave.open(str(wavs / "live-0.wav")) as file:
         assert file.getframerate() == 16000

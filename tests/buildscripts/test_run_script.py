@@ -1,4 +1,4 @@
-"""buildscripts/run: the command that a newcomer types first."""
+"""buildscripts/run: configuration, start, demonstration and end of the pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stt_server.testing.processes import HOST, ProcessError
 from stt_server.testing.services import installed_service
 
 RUN = ROOT / "buildscripts" / "run"
-# The environment that the tests run in is set up already.
+# .venv is set up already.
 ENVIRONMENT = {**os.environ, "STT_SETUP_DONE": "1"}
 needs_venv = pytest.mark.skipif(
     Path(sys.prefix) != ROOT / ".venv", reason="buildscripts/run uses .venv, and these tests run elsewhere"
@@ -45,7 +45,7 @@ def started(arguments: Sequence[str], run_dir: Path) -> Iterator[subprocess.Pope
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    """What the process says, up to the first line that matches; pytest's time limit bounds the wait."""
+    """Output of the process up to the first line that matches; bounded by pytest's time limit."""
     assert process.stdout is not None
     output = ""
     for line in process.stdout:
@@ -57,20 +57,20 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> str:
 
 @pytest.mark.model
 @needs_venv
-def test_a_run_once_shows_the_primary_and_the_fallback_at_work_and_ends_cleanly(tmp_path: Path) -> None:
+def test_run_once_uses_both_services_and_stops_them(tmp_path: Path) -> None:
     with started(["--once"], tmp_path) as process:
         output, _ = process.communicate(timeout=110)
     assert process.returncode == 0, output
-    as_it_comes, on_purpose = output.split("sent to the fallback on purpose")
-    assert "quick brown fox" in as_it_comes.lower()
-    assert "quick brown fox" in on_purpose.lower()
-    assert "answered by  base-5-beams, the fallback, because of: requested" in on_purpose
+    automatic, forced = output.split(", sent to the fallback:")
+    assert "quick brown fox" in automatic.lower()
+    assert "quick brown fox" in forced.lower()
+    assert "answered by  base-5-beams, the fallback, because of: requested" in forced
     assert "stopping stt-primary and stt-fallback" in output
 
 
 @pytest.mark.model
 @needs_venv
-def test_ctrl_c_ends_a_serving_run_with_status_0(tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_run_with_status_0(tmp_path: Path) -> None:
     with started(["--english"], tmp_path) as process:
         output = read_until(process, r"/metrics")
         address = re.search(r"curl .* http://(\S+)/v1/transcribe", output)
@@ -86,32 +86,32 @@ def test_ctrl_c_ends_a_serving_run_with_status_0(tmp_path: Path) -> None:
 
 
 @needs_venv
-def test_a_real_model_that_was_not_fetched_is_named_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+def test_missing_real_model_is_reported_with_the_command(tmp_path: Path) -> None:
     if (ROOT / "models" / "whisper-medium-ct2").exists():
         pytest.skip("the medium model is here")
     with started(["--models", "base", "medium"], tmp_path) as process:
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "the model medium is not there" in output
+    assert "the model medium is missing" in output
     assert "buildscripts/models medium" in output
     assert "Traceback" not in output
 
 
-def test_get_models_fetches_nothing_for_a_missing_real_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_get_models_downloads_nothing_if_a_real_one_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("buildscripts.lib.run.pair.ROOT", tmp_path)
-    with pytest.raises(RunError, match="the model small is not there"):
+    with pytest.raises(RunError, match="the model small is missing"):
         get_models(("small", "base"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_fallback_takes_only_the_key_that_the_primary_sends() -> None:
+def test_fallback_accepts_only_the_primarys_key() -> None:
     settings = configs(parse(["--ports", "free"]))
     key = settings["primary"]["FALLBACK_API_KEY"]
     assert settings["fallback"]["API_KEYS"] == f"primary:{key}"
     assert key != configs(parse(["--ports", "free"]))["primary"]["FALLBACK_API_KEY"]
 
 
-def test_english_puts_base_behind_tiny() -> None:
+def test_english_uses_tiny_with_base_as_fallback() -> None:
     settings = configs(parse(["--english", "--ports", "free"]))
     assert str(settings["primary"]["CT2_SMALL_PATH"]).endswith("whisper-tiny.en-ct2")
     assert str(settings["fallback"]["CT2_MEDIUM_PATH"]).endswith("whisper-base-ct2")
@@ -119,27 +119,25 @@ def test_english_puts_base_behind_tiny() -> None:
     assert "BEAM_SIZE" not in settings["fallback"]
 
 
-def test_a_taken_port_is_said_and_replaced_by_a_free_one() -> None:
-    said: list[str] = []
+def test_taken_port_is_reported_and_replaced() -> None:
+    messages: list[str] = []
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert choose_port(port, said.append) == 0
-    assert said == [f"port {port} is taken; using a free one."]
-    assert choose_port(port, said.append) == port
+        assert choose_port(port, messages.append) == 0
+    assert messages == [f"port {port} is taken; using a free one."]
+    assert choose_port(port, messages.append) == port
 
 
-def test_a_second_run_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
-    with claimed(tmp_path), pytest.raises(RunError, match="another buildscripts/run serves"), claimed(tmp_path):
+def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(RunError, match="another buildscripts/run uses"), claimed(tmp_path):
         pass
     with claimed(tmp_path):
         pass
 
 
-def test_a_service_that_ends_before_it_is_ready_shows_its_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_start_shows_the_end_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = tmp_path / "stt-primary"
     command.write_text("#!/bin/sh\necho 'stt-primary: no such key' >&2\nexit 2\n")
     command.chmod(0o755)

@@ -1,4 +1,4 @@
-"""buildscripts/models shape: a model of random weights loads and runs like a real one."""
+"""buildscripts/models shape: models with random weights load and run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ needs_base = pytest.mark.skipif(not BASE.is_dir(), reason="needs buildscripts/mo
 
 @needs_base
 @pytest.mark.parametrize("weights", ["float16", "int8"])
-def test_a_miniature_encodes_and_ends_its_text_soon(tmp_path: Path, weights: Weights) -> None:
+def test_miniature_encodes_and_writes_short_texts(tmp_path: Path, weights: Weights) -> None:
     folder = tmp_path / MINIATURE.folder
     write_shape(MINIATURE, BASE, folder, weights)
 
@@ -36,7 +36,7 @@ def test_a_miniature_encodes_and_ends_its_text_soon(tmp_path: Path, weights: Wei
 
 
 @needs_base
-def test_the_folder_says_that_its_weights_are_random_and_shares_the_token_ids_of_base(tmp_path: Path) -> None:
+def test_folder_has_a_notice_and_the_token_ids_of_base(tmp_path: Path) -> None:
     folder = tmp_path / MINIATURE.folder
     write_shape(MINIATURE, BASE, folder)
     ours, theirs = (json.loads((path / "config.json").read_text()) for path in (folder, BASE))
@@ -53,13 +53,13 @@ def test_the_folder_says_that_its_weights_are_random_and_shares_the_token_ids_of
     }
 
 
-def test_without_the_starter_model_it_says_what_to_run(tmp_path: Path) -> None:
+def test_missing_starter_model_is_reported_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="buildscripts/models starter"):
         write_shape(MINIATURE, tmp_path / "nowhere", tmp_path / "shape")
     assert not (tmp_path / "shape").exists()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_heads_that_align_are_heads_that_there_are(shape: Shape) -> None:
+def test_alignment_heads_exist(shape: Shape) -> None:
     assert shape.width == 64 * shape.heads
     assert all(0 <= layer < shape.layers and 0 <= head < shape.heads for layer, head in shape.alignment_heads)

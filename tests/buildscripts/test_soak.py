@@ -1,4 +1,4 @@
-"""buildscripts/soak: what it makes of measurements, and a short run of it."""
+"""buildscripts/soak: evaluation of measurements, and short runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CALM = Sample(0.0, Usage(500.0, 400.0, 18, 20, 2, 60.0), 480.0, 3)
 
 
 def parts(memory: float = 0.0, lag: float = 0.0) -> list[Part]:
-    """Six, of which the last has so much more of each."""
+    """Six parts, the last with more memory and lag."""
     return [*(Part(60.0, 300.0, 100, 0.5) for _ in range(5)), Part(60.0, 300.0 + memory, 100, 0.5 + lag)]
 
 
-def test_what_stays_as_it_is_passes_and_what_grows_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdict_fails_on_growth_and_early_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert verdict(parts()) == 0
     assert verdict(parts(memory=20)) == 0
     assert verdict(parts(memory=50)) == 1
@@ -33,28 +33,28 @@ def test_what_stays_as_it_is_passes_and_what_grows_does_not(capsys: pytest.Captu
     assert "early" in capsys.readouterr().out
 
 
-def test_the_table_has_a_line_for_each_part() -> None:
+def test_table_has_a_line_per_part() -> None:
     lines = table(parts(), 600.0).splitlines()
     assert len(lines) == 8
     assert lines[2] == "| 1 | 10.0 | 300 | 100 | 0.50 |"
 
 
-def test_an_unknown_soak_is_refused_with_the_list() -> None:
+def test_unknown_soak_is_refused_with_the_list() -> None:
     run = subprocess.run([str(ROOT / "buildscripts/soak"), "brine"], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "live" in run.stderr
 
 
 @pytest.mark.model
-def test_a_short_run_prints_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_live_soak_prints_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--hours", "0.04", "--model", str(TINY)])
-    said = capsys.readouterr().out
-    assert said.count("\n| ") >= 6
-    assert "memory grew by" in said
+    output = capsys.readouterr().out
+    assert output.count("\n| ") >= 6
+    assert "memory grew by" in output
 
 
-def looks(hours: float = 1.0, count: int = 60, **more: float) -> list[Sample]:
-    """A run in which a process came to hold so much more of something, evenly."""
+def samples_of(hours: float = 1.0, count: int = 60, **more: float) -> list[Sample]:
+    """Samples of a run in which resources of a process grow linearly."""
     samples = []
     for number in range(count):
         grown = {name: getattr(CALM.usage, name) + by * number / count for name, by in more.items() if name != "files"}
@@ -64,47 +64,47 @@ def looks(hours: float = 1.0, count: int = 60, **more: float) -> list[Sample]:
     return samples
 
 
-def test_a_process_that_holds_no_more_than_before_passes() -> None:
-    assert growth_problems("primary", looks()) == []
-    assert growth_problems("primary", looks(resident_mib=8, threads=2, descriptors=4, children=1, files=2)) == []
+def test_constant_resources_pass() -> None:
+    assert growth_problems("primary", samples_of()) == []
+    assert growth_problems("primary", samples_of(resident_mib=8, threads=2, descriptors=4, children=1, files=2)) == []
 
 
 @pytest.mark.parametrize("what", ["threads", "descriptors", "children", "files"])
-def test_what_there_is_more_and_more_of_is_named(what: str) -> None:
-    (found,) = growth_problems("primary", looks(**{what: 40}))
+def test_growing_resource_is_reported(what: str) -> None:
+    (found,) = growth_problems("primary", samples_of(**{what: 40}))
     assert found.startswith(f"primary: {what} grew from")
 
 
-def test_memory_that_grows_is_named_by_its_amount_and_its_slope() -> None:
-    by_amount, by_slope = growth_problems("primary", looks(resident_mib=60))
+def test_growing_memory_is_reported_by_amount_and_slope() -> None:
+    by_amount, by_slope = growth_problems("primary", samples_of(resident_mib=60))
     assert "primary: memory grew by" in by_amount
-    assert "MiB an hour over the last two thirds" in by_slope
+    assert "MiB per hour over the last two thirds" in by_slope
 
 
 def test_memory_of_a_few_minutes_is_not_judged() -> None:
-    assert growth_problems("primary", looks(hours=0.05, resident_mib=60)) == []
+    assert growth_problems("primary", samples_of(hours=0.05, resident_mib=60)) == []
 
 
-def test_one_look_at_a_bad_moment_turns_no_slope() -> None:
-    samples = looks(resident_mib=6)
+def test_slope_is_robust_against_an_outlier() -> None:
+    samples = samples_of(resident_mib=6)
     samples[-1] = replace(samples[-1], floor_mib=900.0)
     assert abs(memory_slope(samples).per_hour - 6) < 1
 
 
-def test_a_slope_that_may_be_chance_is_not_held_against_a_process() -> None:
+def test_slope_within_chance_is_not_reported() -> None:
     samples = [
-        replace(sample, floor_mib=480.0 + 20 * (n * 7919 % 13)) for n, sample in enumerate(looks(resident_mib=17))
+        replace(sample, floor_mib=480.0 + 20 * (n * 7919 % 13)) for n, sample in enumerate(samples_of(resident_mib=17))
     ]
     assert memory_slope(samples).at_least < 0
     assert growth_problems("primary", samples) == []
 
 
-def test_the_table_of_growth_has_a_line_for_each_sixth() -> None:
-    lines = growth_table("primary", looks()).splitlines()
+def test_growth_table_has_a_line_per_sixth() -> None:
+    lines = growth_table("primary", samples_of()).splitlines()
     assert lines[2:] == [f"| {number} | 500 | 480 | 400 | 60 | 18 | 20 | 2 | 3 |" for number in range(1, 7)]
 
 
-def test_a_text_is_its_own_recordings_and_no_others() -> None:
+def test_text_matches_only_its_own_recording() -> None:
     fox, counting, both = (
         EncodedClip(text, "en", text, b"", {})
         for text in (
@@ -123,14 +123,12 @@ def test_a_text_is_its_own_recordings_and_no_others() -> None:
 
 
 @pytest.mark.model
-def test_a_short_soak_of_the_pair_gets_its_texts_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_short_soak_of_the_pair_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "soak.png"
     argv = ["--minutes", "0.1", "--share", "1", "--plot", str(picture), "--fallback", str(MODELS / "whisper-base-ct2")]
     status = soak_service.main(argv)
-    said = capsys.readouterr().out
-    assert status == 0, said
-    assert "| its own text | yes |" in said
-    assert "too short to be judged by its memory" in said
+    output = capsys.readouterr().out
+    assert status == 0, output
+    assert "| its own text | yes |" in output
+    assert "too short to judge memory" in output
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -31,19 +31,19 @@ def file(tmp_path: Path) -> Path:
 
 
 def read_terminal(master: int) -> bytes:
-    """All that was written to the terminal, once its other end is closed."""
+    """Read everything written to the terminal until its other end is closed."""
     seen = b""
     while True:
         try:
             chunk = os.read(master, 4096)
-        except OSError:  # Linux says EIO for the end of a terminal.
+        except OSError:  # EIO is the end of a terminal on Linux.
             return seen
         if not chunk:
             return seen
         seen += chunk
 
 
-async def test_ctrl_c_exits_with_130_cancels_the_call_and_leaves_no_file(file: Path, tmp_path: Path) -> None:
+async def test_ctrl_c_exits_with_130_and_cancels_the_call(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = Script(hold=asyncio.Event())
     async with serving(script) as served:
@@ -57,11 +57,11 @@ async def test_ctrl_c_exits_with_130_cancels_the_call_and_leaves_no_file(file: P
     assert not out.exists()
 
 
-async def test_ctrl_c_while_standard_input_is_read_exits_with_130() -> None:
+async def test_ctrl_c_while_reading_standard_input_exits_with_130() -> None:
     reading, writing = os.pipe()
     process = await stt("transcribe", "-", "--server", "127.0.0.1:1", stdin=reading)
     os.close(reading)
-    # A pipe holds 64 KiB: more than that is written only once somebody reads.
+    # A pipe buffers 64 KiB: the write returns only once the process reads.
     await asyncio.to_thread(os.write, writing, bytes(256 * 1024))
     process.send_signal(signal.SIGINT)
     _, stderr = await asyncio.wait_for(process.communicate(), WAIT_S)
@@ -85,9 +85,7 @@ async def test_no_progress_bar_without_a_terminal(file: Path) -> None:
     assert (stdout, stderr) == (b"hello world\n", b"")
 
 
-async def test_a_progress_bar_on_a_terminal_leaves_standard_output_clean(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_progress_bar_leaves_standard_output_clean(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     master, terminal = pty.openpty()
     async with serving() as served:
@@ -102,7 +100,7 @@ async def test_a_progress_bar_on_a_terminal_leaves_standard_output_clean(
     assert b"hello world" not in shown
 
 
-async def test_a_reader_that_goes_away_ends_it_without_a_traceback(file: Path) -> None:
+async def test_a_broken_output_pipe_ends_the_command_quietly(file: Path) -> None:
     hold = asyncio.Event()
     script = Script(hold=hold)
     reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""`stt status`, run in a thread against a server in the test's own event loop."""
+"""`stt status`, run in a thread against a scripted server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def stt(*arguments: str) -> int:
     return await asyncio.to_thread(main, ["status", *arguments])
 
 
-async def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_output_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving() as served:
         assert await stt("--server", served.target) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -54,7 +54,7 @@ async def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "┃" in shown or "│" in shown
 
 
-async def test_json_is_a_list_with_the_whole_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_json_is_a_list_with_the_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving() as served:
         assert await stt("--json", "--server", served.target) == 0
     (report,) = json.loads(capsys.readouterr().out)
@@ -63,21 +63,21 @@ async def test_json_is_a_list_with_the_whole_snapshot(capsys: pytest.CaptureFixt
     assert report["snapshot"] == SNAPSHOT
 
 
-async def test_a_fresh_service_has_dashes_where_nothing_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_missing_statistics_are_shown_as_dashes(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(snapshot_json="{}")) as served:
         assert await stt("--server", served.target) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"requests: -", "fallback: -", "p95: -", "waiting: - of 64"} <= set(lines)
 
 
-async def test_one_that_is_not_serving_is_down(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_service_that_is_not_serving_is_down(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving() as served:
         await served.set_serving(False)
         assert await stt("--server", served.target) == 1
     assert "health: not serving" in capsys.readouterr().out
 
 
-async def test_one_that_is_unreachable_is_down_and_the_other_still_shown(
+async def test_an_unreachable_service_does_not_hide_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with serving() as served:
@@ -88,7 +88,7 @@ async def test_one_that_is_unreachable_is_down_and_the_other_still_shown(
     assert "can't reach 127.0.0.1:1. Check" in err
 
 
-async def test_an_error_of_the_service_is_told_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_json_includes_the_error_of_a_service(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(status_failure=Failure("internal", "oh dear"))) as served:
         assert await stt("--json", "--server", served.target) == 1
     (report,) = json.loads(capsys.readouterr().out)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from protos.stt.v1 import speech_pb2
+from tests.client.letter_stream import RATE, Letters, speech
 from tests.client.test_cli_process import WAIT_S, read_terminal, stt
 from tests.client.test_cli_stream import write_wav
-from tests.client.toy_stream import RATE, Toy, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
 
@@ -30,8 +30,8 @@ async def written(process: Process, audio: bytes) -> None:
     await process.stdin.drain()
 
 
-async def test_what_is_piped_in_is_answered_before_the_pipe_ends() -> None:
-    async with serving(Script(stream=Toy())) as served:
+async def test_piped_audio_is_transcribed_before_the_pipe_ends() -> None:
+    async with serving(Script(stream=Letters())) as served:
         process = await stt("stream", "-", "--rate", str(RATE), "--server", served.target, stdin=PIPE)
         assert process.stdout is not None
         await written(process, speech("abc       "))
@@ -40,27 +40,27 @@ async def test_what_is_piped_in_is_answered_before_the_pipe_ends() -> None:
     assert (process.returncode, stdout, stderr) == (0, b"de\n", b"")
 
 
-async def test_ctrl_c_ends_the_audio_and_the_last_text_still_comes() -> None:
-    toy = Toy()
-    async with serving(Script(stream=toy)) as served:
+async def test_ctrl_c_ends_the_audio_and_waits_for_the_last_text() -> None:
+    letters = Letters()
+    async with serving(Script(stream=letters)) as served:
         process = await stt("stream", "-", "--rate", str(RATE), "--server", served.target, stdin=PIPE)
         await written(process, speech("abc"))
-        await asyncio.wait_for(toy.heard.wait(), WAIT_S)
+        await asyncio.wait_for(letters.got_audio.wait(), WAIT_S)
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None and process.stderr is not None
         stdout = await asyncio.wait_for(process.stdout.read(), WAIT_S)
         stderr = await process.stderr.read()
         await asyncio.wait_for(process.wait(), WAIT_S)
     assert (process.returncode, stdout, stderr) == (0, b"abc\n", NOTE)
-    assert toy.half_closed.is_set()
+    assert letters.half_closed.is_set()
 
 
-async def test_a_second_ctrl_c_ends_it_at_once_with_130() -> None:
-    heard = asyncio.Event()
+async def test_a_second_ctrl_c_exits_immediately_with_130() -> None:
+    got_audio = asyncio.Event()
 
     async def never_done(requests: Any, context: Any) -> AsyncIterator[speech_pb2.StreamTranscribeResponse]:
         async for _ in requests:
-            heard.set()
+            got_audio.set()
         await asyncio.Event().wait()
         yield speech_pb2.StreamTranscribeResponse()
 
@@ -68,7 +68,7 @@ async def test_a_second_ctrl_c_ends_it_at_once_with_130() -> None:
     async with serving(script) as served:
         process = await stt("stream", "-", "--rate", str(RATE), "--server", served.target, stdin=PIPE)
         await written(process, speech("abc"))
-        await asyncio.wait_for(heard.wait(), WAIT_S)
+        await asyncio.wait_for(got_audio.wait(), WAIT_S)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert await asyncio.wait_for(process.stderr.readline(), WAIT_S) == NOTE
@@ -87,10 +87,10 @@ def terminal_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("terminal_kind")
-async def test_a_terminal_shows_firm_and_doubtful_text_apart_and_finals_with_their_judgement(tmp_path: Path) -> None:
+async def test_a_terminal_shows_stable_text_bold_and_finals_with_summary(tmp_path: Path) -> None:
     file = write_wav(tmp_path / "talk.wav", speech("abcdef"))
     master, terminal = pty.openpty()
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         process = await stt("stream", file, "--server", served.target, stdout=terminal)
         os.close(terminal)
         shown = await asyncio.wait_for(asyncio.to_thread(read_terminal, master), WAIT_S)
@@ -102,10 +102,10 @@ async def test_a_terminal_shows_firm_and_doubtful_text_apart_and_finals_with_the
 
 
 @pytest.mark.usefixtures("terminal_kind")
-async def test_what_goes_to_a_file_is_still_seen_on_the_terminal(tmp_path: Path) -> None:
+async def test_interims_are_shown_on_stderr_if_stdout_is_a_file(tmp_path: Path) -> None:
     file = write_wav(tmp_path / "talk.wav", speech("abcdef"))
     master, terminal = pty.openpty()
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         process = await stt("stream", file, "--json", "--server", served.target, stderr=terminal)
         os.close(terminal)
         shown = await asyncio.wait_for(asyncio.to_thread(read_terminal, master), WAIT_S)
@@ -117,33 +117,33 @@ async def test_what_goes_to_a_file_is_still_seen_on_the_terminal(tmp_path: Path)
 
 
 async def test_enter_ends_the_utterance(tmp_path: Path) -> None:
-    """The audio comes through a FIFO that stays open, and the keys through a terminal."""
+    """Audio comes from a FIFO that stays open, keys from a terminal."""
     fifo = tmp_path / "talk.raw"
     os.mkfifo(fifo)
-    toy = Toy()
+    letters = Letters()
     master, terminal = pty.openpty()
-    async with serving(Script(stream=toy)) as served:
+    async with serving(Script(stream=letters)) as served:
         process = await stt("stream", fifo, "--rate", str(RATE), "--server", served.target, stdin=terminal)
         os.close(terminal)
         audio = await asyncio.wait_for(asyncio.to_thread(fifo.open, "wb", 0), WAIT_S)
         audio.write(speech("abc"))
-        await asyncio.wait_for(toy.heard.wait(), WAIT_S)
+        await asyncio.wait_for(letters.got_audio.wait(), WAIT_S)
         os.write(master, b"\n")
         assert process.stdout is not None
-        said = await asyncio.wait_for(process.stdout.readline(), WAIT_S)
+        line = await asyncio.wait_for(process.stdout.readline(), WAIT_S)
         audio.write(speech("de"))
         audio.close()
         stdout, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
     os.close(master)
-    # How much of the first word had been heard by then is the terminal's and the pipe's business.
-    assert (said + stdout).replace(b"\n", b"") == b"abcde"
-    assert said != b"abcde\n"
+    # How much of the first word precedes the flush depends on the timing of terminal and pipe.
+    assert (line + stdout).replace(b"\n", b"") == b"abcde"
+    assert line != b"abcde\n"
 
 
-async def test_a_reader_that_goes_away_ends_it_without_a_traceback(tmp_path: Path) -> None:
+async def test_a_broken_output_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
     file = write_wav(tmp_path / "talk.wav", speech("ab       " * 40))
     reading, writing = os.pipe()
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         process = await stt("stream", file, "--server", served.target, stdout=writing)
         os.close(writing)
         os.close(reading)

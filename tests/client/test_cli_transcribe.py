@@ -1,14 +1,10 @@
-"""`stt transcribe`, run in a thread against a server in the test's own event loop."""
+"""`stt transcribe`, run in a thread against a scripted server."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import os
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -38,24 +34,13 @@ async def stt(*arguments: str | Path) -> int:
 
 
 def echo(request: speech_pb2.TranscribeRequest) -> str | Failure:
-    """The text is the audio's own bytes; `bad` is refused."""
+    """Answer with the bytes of the audio as text; reject `bad`."""
     if request.audio == b"bad":
         return Failure("unsupported_audio", "this is no audio")
     return f"said {request.audio.decode()}"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Recordings whose sorted order is a.wav, b.MP3, sub/c.flac, and what is to be passed over."""
-    root = tmp_path / "talks"
-    (root / "sub").mkdir(parents=True)
-    (root / ".hidden").mkdir()
-    for name in ("b.MP3", "a.wav", "sub/c.flac", "notes.txt", "._a.wav", ".hidden/d.wav", "e.pcm"):
-        (root / name).write_bytes(Path(name).stem.encode())
-    return root
-
-
-async def test_one_file_prints_its_text_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_text_of_a_single_file_is_printed_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(reply=echo)) as served:
         assert await stt(folder / "a.wav", "--server", served.target) == 0
     assert capsys.readouterr() == ("said a\n", "")
@@ -83,7 +68,7 @@ async def test_options_reach_the_service(folder: Path, monkeypatch: pytest.Monke
     assert 5 < remaining < 7.1, "gRPC rounds deadlines up"
 
 
-async def test_a_folder_is_walked_in_order_and_each_text_named(
+async def test_a_folder_is_searched_in_order_and_texts_are_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script(reply=echo)) as served:
@@ -95,9 +80,7 @@ async def test_a_folder_is_walked_in_order_and_each_text_named(
     ]
 
 
-async def test_results_come_in_the_order_of_input_however_long_each_takes(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_results_are_printed_in_the_order_of_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     b_done = asyncio.Event()
 
     async def answer(request: speech_pb2.TranscribeRequest) -> str:
@@ -110,7 +93,7 @@ async def test_results_come_in_the_order_of_input_however_long_each_takes(
 
 
 @pytest.mark.parametrize(("given", "most"), [([], 2), (["--jobs", "1"], 1), (["--jobs", "5"], 5)])
-async def test_jobs_bound_how_many_run_at_a_time(given: list[str], most: int, tmp_path: Path) -> None:
+async def test_jobs_limits_concurrent_recordings(given: list[str], most: int, tmp_path: Path) -> None:
     files = [tmp_path / f"{n}.wav" for n in range(6)]
     for file in files:
         file.write_bytes(b"x")
@@ -129,7 +112,7 @@ async def test_jobs_bound_how_many_run_at_a_time(given: list[str], most: int, tm
     assert script.peak_in_flight == most
 
 
-async def test_several_servers_share_the_work(folder: Path) -> None:
+async def test_several_servers_share_the_recordings(folder: Path) -> None:
     async with serving() as first, serving() as second:
         code = await stt(folder, "--server", first.target, "--server", second.target)
     assert code == 0
@@ -145,7 +128,7 @@ async def test_json_of_one_file_is_one_object(folder: Path, capsys: pytest.Captu
     assert json.loads(out).keys() == JSON_KEYS
 
 
-async def test_json_of_several_files_is_one_object_a_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_json_of_several_files_is_one_object_per_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(reply=echo)) as served:
         assert await stt(folder, "--json", "--server", served.target) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -163,9 +146,7 @@ async def test_subtitles_on_standard_output(folder: Path, capsys: pytest.Capture
         assert capsys.readouterr().out.startswith(f"==> {folder}/a.wav <==\nWEBVTT\n")
 
 
-async def test_a_file_that_fails_says_why_and_the_others_go_on(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_file_that_fails_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad, missing = folder / "bad.wav", folder / "missing.wav"
     bad.write_bytes(b"bad")
     async with serving(Script(reply=echo)) as served:
@@ -187,7 +168,7 @@ async def test_a_file_that_fails_says_why_and_the_others_go_on(
         ("internal", "Request id: "),
     ],
 )
-async def test_a_failure_says_what_to_do(
+async def test_an_error_includes_advice(
     type_: str, advice: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script(failure=Failure(type_))) as served:
@@ -196,106 +177,28 @@ async def test_a_failure_says_what_to_do(
 
 
 @pytest.mark.parametrize("type_", ERRORS)
-async def test_each_row_of_the_error_table_is_status_1_and_one_line(
+async def test_each_error_type_is_exit_status_1_and_one_line(
     type_: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(Script(failure=Failure(type_, "what went wrong"))) as served:
         assert await stt(folder / "a.wav", "--server", served.target) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    _, said, advice = err.partition("what went wrong.")
-    assert said
-    # The message of a service that can't be reached says itself where to look.
+    _, separator, advice = err.partition("what went wrong.")
+    assert separator
+    # The message about an unreachable service includes the advice.
     assert advice.strip() or type_ == "upstream_unavailable"
 
 
-def test_the_commands_own_advice_is_for_rows_of_the_table() -> None:
+def test_advice_is_keyed_by_error_types() -> None:
     assert set(ADVICE) <= set(ERRORS)
 
 
-async def test_nobody_there_names_the_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_unreachable_server_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await stt(folder / "a.wav", "--server", "127.0.0.1:1") == 1
     err = capsys.readouterr().err
     assert "can't reach 127.0.0.1:1. Check that the service runs" in err
     assert "Traceback" not in err
-
-
-async def test_a_folder_without_recordings_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert await stt(tmp_path) == 1
-    assert "no recordings found; searched for" in capsys.readouterr().err
-
-
-async def test_output_writes_each_format_into_the_folder_and_prints_where(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "deep" / "out"
-    async with serving(Script(reply=echo)) as served:
-        assert await stt(folder, "--output", out, "--json", "--srt", "--vtt", "--server", served.target) == 0
-    stems = ("a", "b", "sub/c")
-    expected = [f"{stem}.{suffix}" for stem in stems for suffix in ("json", "srt", "vtt")]
-    assert capsys.readouterr().out.splitlines() == [f"{out}/{name}" for name in expected]
-    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(expected)
-    assert json.loads((out / "sub" / "c.json").read_text("utf-8"))["text"] == "said c"
-    assert (out / "a.vtt").read_text("utf-8").startswith("WEBVTT\n")
-
-
-async def test_beside_writes_next_to_the_recording(folder: Path) -> None:
-    async with serving(Script(reply=echo)) as served:
-        assert await stt(folder / "sub" / "c.flac", "--beside", "--server", served.target) == 0
-    assert (folder / "sub" / "c.txt").read_text("utf-8") == "said c\n"
-
-
-async def test_results_of_the_same_stem_keep_apart_and_inputs_are_never_written_over(tmp_path: Path) -> None:
-    for name in ("x.wav", "x.mp3", "y.txt"):
-        (tmp_path / name).write_bytes(name.encode())
-    files = [tmp_path / name for name in ("x.wav", "x.mp3", "y.txt")]
-    async with serving(Script(reply=echo)) as served:
-        assert await stt(*files, "--beside", "--server", served.target) == 0
-    assert (tmp_path / "x.wav.txt").read_text() == "said x.wav\n"
-    assert (tmp_path / "x.mp3.txt").read_text() == "said x.mp3\n"
-    assert (tmp_path / "y.txt").read_text() == "y.txt"
-    assert (tmp_path / "y.txt.txt").read_text() == "said y.txt\n"
-
-
-async def test_a_failed_write_leaves_the_old_file_and_nothing_half_written(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "a.txt").write_text("old")
-
-    def full(source: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device", str(target))
-
-    monkeypatch.setattr(os, "replace", full)
-    async with serving(Script(reply=echo)) as served:
-        assert await stt(folder / "a.wav", "--output", out, "--server", served.target) == 1
-    assert [path.name for path in out.iterdir()] == ["a.txt"]
-    assert (out / "a.txt").read_text() == "old"
-    assert f"{out}/a.txt: No space left on device" in capsys.readouterr().err
-
-
-async def test_standard_input_is_read_as_bytes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    piped = SimpleNamespace(buffer=io.BytesIO(b"\x00\xff\x80"), isatty=lambda: False)
-    monkeypatch.setattr(sys, "stdin", piped)
-    async with serving() as served:
-        assert await stt("-", "--raw-rate", "8000", "--raw-encoding", "mulaw", "--server", served.target) == 0
-    (request,) = served.script.requests
-    assert request.audio == b"\x00\xff\x80"
-    assert request.format.encoding == speech_pb2.AUDIO_ENCODING_MULAW
-    assert request.format.sample_rate_hertz == 8000
-    assert capsys.readouterr().out == "hello world\n"
-
-
-async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with serving(Script(reply=echo)) as served:
-        assert await stt(folder, "--raw-rate", "16000", "--server", served.target) == 0
-    assert capsys.readouterr().out == f"{folder}/e.pcm: said e\n"
-    assert served.script.requests[0].format.encoding == speech_pb2.AUDIO_ENCODING_LINEAR16
 
 
 @pytest.mark.parametrize(
@@ -317,20 +220,10 @@ async def test_raw_input_makes_a_folder_be_searched_for_headerless_files(
         (["a/x.wav", "b/x.wav", "--output", "d"], "have the same output file"),
     ],
 )
-def test_bad_usage_exits_with_2_and_says_what_to_give(
+def test_invalid_usage_exits_with_2_and_a_message(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["transcribe", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_standard_input_from_a_terminal_is_bad_usage(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    with pytest.raises(SystemExit) as caught:
-        main(["transcribe", "-"])
-    assert caught.value.code == 2
-    assert "pipe a recording into it" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""How failures reach the caller, and which of them gRPC retries."""
+"""Mapping of gRPC errors to exceptions, and the retry of UNAVAILABLE."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MIB = 1024 * 1024
 CLASSES = {cls.type: cls for cls in errors.SttError.__subclasses__()}
 
 
-def test_every_type_of_the_table_has_its_exception() -> None:
+def test_every_error_type_has_an_exception() -> None:
     assert CLASSES.keys() == ERRORS.keys()
 
 
-def test_those_worth_trying_elsewhere_are_the_tables() -> None:
+def test_elsewhere_matches_the_error_table() -> None:
     assert set(errors.ELSEWHERE) == {CLASSES[type_] for type_, kind in ERRORS.items() if kind.retry == "elsewhere"}
 
 
 @pytest.mark.parametrize("type_", ERRORS)
-async def test_the_trailer_names_the_error(type_: str) -> None:
+async def test_the_error_type_trailer_selects_the_exception(type_: str) -> None:
     trailers = {"retry-after-ms": "2500", "x-fallback-error": "deadline_exceeded"}
     failure = Failure(type_, "what went wrong", trailers=trailers)
     async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
@@ -53,7 +53,7 @@ async def test_the_trailer_names_the_error(type_: str) -> None:
         ("PERMISSION_DENIED", errors.Internal),
     ],
 )
-async def test_a_status_without_trailers_is_told_apart_by_its_code(status: str, class_: type[errors.SttError]) -> None:
+async def test_a_status_without_trailers_is_mapped_by_its_code(status: str, class_: type[errors.SttError]) -> None:
     failure = Failure(status=grpc.StatusCode[status], message="bare")
     async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.SttError) as caught:
@@ -62,7 +62,7 @@ async def test_a_status_without_trailers_is_told_apart_by_its_code(status: str, 
     assert served.target in caught.value.message
 
 
-async def test_a_type_of_a_later_version_is_internal_and_keeps_its_message() -> None:
+async def test_an_unknown_error_type_is_internal_with_its_message() -> None:
     trailers = {"x-error-type": "invented", "x-error-message": "later on"}
     failure = Failure(status=grpc.StatusCode.ABORTED, message="details", trailers=trailers)
     async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
@@ -70,7 +70,7 @@ async def test_a_type_of_a_later_version_is_internal_and_keeps_its_message() -> 
             await client.transcribe(b"x")
 
 
-async def test_nobody_there_names_the_target_and_what_to_check() -> None:
+async def test_an_unreachable_target_is_named_with_advice() -> None:
     async with SttClient("127.0.0.1:1") as client:
         with pytest.raises(errors.UpstreamUnavailable, match=r"127\.0\.0\.1:1.*Check that the service runs") as caught:
             await client.transcribe(b"x")
@@ -78,7 +78,7 @@ async def test_nobody_there_names_the_target_and_what_to_check() -> None:
     assert caught.value.request_id == ""
 
 
-async def test_a_server_of_another_kind_is_said_to_be_one() -> None:
+async def test_a_server_without_the_method_is_reported() -> None:
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -102,7 +102,7 @@ async def test_a_message_over_the_clients_limit_is_payload_too_large() -> None:
 
 
 @pytest.mark.parametrize("size", [16 * MIB, 40 * MIB])
-async def test_unavailable_is_retried_once_however_large_the_request(size: int) -> None:
+async def test_unavailable_is_retried_once_for_any_request_size(size: int) -> None:
     async with serving() as served, SttClient(served.target) as client:
         served.script.fail(Failure("not_ready"))
         assert (await client.transcribe(bytes(size))).text == "hello world"
@@ -125,7 +125,7 @@ async def test_other_statuses_are_not_retried(type_: str) -> None:
     assert len(served.script.requests) == 1
 
 
-async def test_a_server_that_says_so_is_not_asked_again() -> None:
+async def test_retry_pushback_prevents_the_retry() -> None:
     failure = Failure("overloaded", trailers={"grpc-retry-pushback-ms": "-1"})
     async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.Overloaded):
@@ -133,10 +133,10 @@ async def test_a_server_that_says_so_is_not_asked_again() -> None:
     assert len(served.script.requests) == 1
 
 
-def test_a_wait_that_is_no_number_falls_back_to_the_table() -> None:
+def test_a_malformed_retry_after_uses_the_error_table() -> None:
     assert errors.Overloaded("", metadata={"retry-after-ms": "soon"}).retry_after_s == 1.0
 
 
-def test_half_a_client_certificate_is_refused() -> None:
+def test_a_certificate_without_key_is_rejected() -> None:
     with pytest.raises(ValueError, match="together"):
         SttClient("grpcs://somewhere:1", tls=Tls(cert=b"pem"))

@@ -1,4 +1,4 @@
-"""The health watch against servers that end it."""
+"""Health watch against servers that end it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_S = 20
 
 
 class EndingHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Says SERVING and ends the watch, `enough` times; then keeps it."""
+    """Reports SERVING and ends the watch, `enough` times; then keeps it open."""
 
     def __init__(self, enough: int) -> None:
         self.times: list[float] = []
@@ -35,26 +35,26 @@ class EndingHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
 
 async def watched(servicer: EndingHealth) -> list[bool]:
-    """What a watch says until the servicer has had enough."""
+    """Collect the updates of a watch until the servicer keeps it open."""
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    said: list[bool] = []
-    async with SttClient(f"127.0.0.1:{port}") as client, aclosing(client.watch_health()) as verdicts:
+    states: list[bool] = []
+    async with SttClient(f"127.0.0.1:{port}") as client, aclosing(client.watch_health()) as updates:
 
         async def follow() -> None:
-            async for verdict in verdicts:
-                said.append(verdict)
-                if verdict and servicer.enough.is_set():
+            async for serving in updates:
+                states.append(serving)
+                if serving and servicer.enough.is_set():
                     return
 
         await asyncio.wait_for(follow(), WAIT_S)
     await server.stop(None)
-    return said
+    return states
 
 
-async def test_a_server_that_ends_each_watch_is_asked_ever_more_slowly() -> None:
+async def test_a_server_that_ends_each_watch_is_retried_with_backoff() -> None:
     servicer = EndingHealth(enough=4)
     await watched(servicer)
     gaps = [later - earlier for earlier, later in zip(servicer.times, servicer.times[1:], strict=False)]
@@ -62,7 +62,7 @@ async def test_a_server_that_ends_each_watch_is_asked_ever_more_slowly() -> None
     assert gaps[2] > 0.39
 
 
-async def test_the_end_of_a_long_watch_alone_does_not_count_a_server_out(
+async def test_the_end_of_a_long_watch_does_not_change_health(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(health, "_STEADY_S", 0.0)

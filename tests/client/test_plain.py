@@ -1,4 +1,4 @@
-"""What needs no server: targets, options, samples, durations, quantiles."""
+"""Targets, options, samples, durations and quantiles: no server needed."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ MIB = 1024 * 1024
         ("unix:/run/stt.sock", Target("unix:/run/stt.sock", None)),
     ],
 )
-def test_targets_read_as_people_write_them(text: str, expected: Target) -> None:
+def test_targets_are_parsed(text: str, expected: Target) -> None:
     assert parse_target(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "host:port", "host:0", "host:65536", "a b:1", "grpc://h:1/path", "ftp://h:1"])
-def test_what_is_no_target_is_refused_with_what_to_write(text: str) -> None:
+def test_an_invalid_target_is_rejected_with_the_valid_forms(text: str) -> None:
     with pytest.raises(ValueError, match="write HOST:PORT"):
         SttClient(text)
 
 
-def test_an_http_address_is_refused_with_what_to_write_instead() -> None:
+def test_an_http_address_is_rejected_with_the_grpc_form() -> None:
     with pytest.raises(ValueError, match="write grpc://HOST:PORT"):
         SttClient("http://localhost:8081")
     with pytest.raises(ValueError, match="write grpcs://HOST:PORT"):
         SttClient("https://localhost:8081")
 
 
-def test_plain_text_and_certificates_contradict_each_other() -> None:
+def test_certificates_with_a_plain_text_target_are_rejected() -> None:
     with pytest.raises(ValueError, match="write grpcs://"):
         SttClient("grpc://host:1", tls=Tls())
 
 
-def test_a_key_that_no_header_can_carry_is_refused() -> None:
+def test_a_key_with_control_characters_is_rejected() -> None:
     with pytest.raises(ValueError, match="api_key"):
         SttClient(api_key="line\nbreak")
 
 
-def test_the_retry_is_declared_and_its_buffer_holds_the_largest_message() -> None:
+def test_channel_options_retry_once_with_a_large_enough_buffer() -> None:
     options = dict(channel_options("host:1", 100 * MIB))
     method, stream = json.loads(str(options["grpc.service_config"]))["methodConfig"]
     assert method["name"] == [{"service": "stt.v1.SpeechToText"}]
@@ -82,7 +82,7 @@ def service_config(address: str) -> Any:
     return json.loads(str(dict(channel_options(address))["grpc.service_config"]))
 
 
-def test_the_addresses_of_a_dns_name_take_turns() -> None:
+def test_addresses_of_a_dns_name_are_used_in_turn() -> None:
     assert service_config("dns:///stt:1")["loadBalancingConfig"] == [{"round_robin": {}}]
     assert "loadBalancingConfig" not in service_config("host:1")
 
@@ -94,17 +94,17 @@ def test_the_addresses_of_a_dns_name_take_turns() -> None:
         ({"routing": "both"}, "invalid routing 'both': use auto or primary or fallback"),
         ({"hotwords": "Ada"}, "hotwords must be a sequence"),
         ({"candidate_languages": "en"}, "candidate_languages must be a sequence"),
-        ({"encoding": AudioFormat("opus", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"encoding": AudioFormat("opus", 8000)}, "use linear16 or mulaw or alaw"),  # type: ignore[arg-type]
     ],
 )
-async def test_an_unknown_option_is_a_value_error_that_names_what_it_takes(
+async def test_an_invalid_option_is_a_value_error_that_lists_the_valid(
     options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         await prepare(b"x", MIB, **options)  # type: ignore[arg-type]
 
 
-async def test_int16_samples_are_sent_as_they_are_and_strange_floats_are_clipped() -> None:
+async def test_int16_samples_are_sent_unchanged_and_floats_clipped() -> None:
     exact = np.array([-32768, -1, 0, 32767], dtype=np.int16)
     request = await prepare(Samples(exact, 16000), MIB)
     assert request.audio == exact.astype("<i2").tobytes()
@@ -115,14 +115,14 @@ async def test_int16_samples_are_sent_as_they_are_and_strange_floats_are_clipped
 
 
 @pytest.mark.parametrize("array", [np.zeros(4, np.int32), np.zeros((1, 2, 3), np.float32)])
-async def test_samples_of_another_kind_are_refused(
+async def test_samples_of_an_unsupported_type_are_rejected(
     array: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> None:
     with pytest.raises(ValueError, match="of samples: use"):
         await prepare(Samples(array, 16000), MIB)
 
 
-async def test_samples_bring_their_own_format() -> None:
+async def test_samples_with_an_encoding_are_rejected() -> None:
     with pytest.raises(ValueError, match="not to Samples"):
         await prepare(Samples(np.zeros(4, np.float32), 16000), MIB, encoding=AudioFormat("linear16", 8000))
 
@@ -136,11 +136,11 @@ async def test_samples_bring_their_own_format() -> None:
         (Duration(), 0.0),
     ],
 )
-def test_durations_keep_their_microseconds(duration: Duration, seconds: float) -> None:
+def test_durations_are_exact_to_the_microsecond(duration: Duration, seconds: float) -> None:
     assert seconds_of(duration) == seconds
 
 
-def test_a_transcript_has_the_shape_of_the_rest_json() -> None:
+def test_as_dict_is_the_rest_json() -> None:
     transcript = transcript_of(transcript_message("hello world", request_id="abc"), {})
     as_json = json.loads(json.dumps(transcript.as_dict()))
     assert as_json == {
@@ -190,7 +190,7 @@ def test_a_forced_language_has_no_probability() -> None:
     assert transcript_of(message, {}).as_dict()["language_probability"] is None
 
 
-def test_route_reasons_read_as_the_contract_writes_them() -> None:
+def test_route_reasons_have_the_names_of_the_contract() -> None:
     reasons = [reason_of(value) for value in speech_pb2.RouteReason.values()[1:]]
     assert reasons == [
         "low_logprob",
@@ -202,7 +202,7 @@ def test_route_reasons_read_as_the_contract_writes_them() -> None:
     ]
 
 
-def test_quantiles_are_times_that_calls_took_over_a_rolling_window() -> None:
+def test_quantiles_are_nearest_ranks_over_a_rolling_window() -> None:
     stats = LatencyStats(window=100)
     assert (stats.count, stats.p50, stats.p95, stats.p99) == (0, None, None, None)
     for value in range(1, 201):
@@ -210,14 +210,14 @@ def test_quantiles_are_times_that_calls_took_over_a_rolling_window() -> None:
     assert (stats.count, stats.p50, stats.p95, stats.p99) == (100, 150.0, 195.0, 199.0)
 
 
-def test_a_pool_takes_at_least_one_target() -> None:
+def test_a_pool_requires_at_least_one_target() -> None:
     with pytest.raises(ValueError, match="non-empty"):
         SttPool([])
     with pytest.raises(ValueError, match="sequence"):
         SttPool("localhost:1")
 
 
-def test_importing_the_client_loads_neither_numpy_nor_a_terminal_nor_a_model() -> None:
+def test_importing_the_client_loads_no_heavy_library() -> None:
     heavy = "{'numpy', 'rich', 'stt_server', 'gateway', 'faster_whisper'}"
     code = f"import sys, stt_client, stt_client.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

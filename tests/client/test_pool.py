@@ -1,4 +1,4 @@
-"""The pool over real servers, one of which dies."""
+"""`SttPool` over scripted servers that fail, stop and return."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAIT_S = 20
 
 
 async def until_serving(pool: SttPool, *targets: str) -> None:
-    """Returns once the pool's health watches know exactly `targets` to be serving."""
+    """Wait until exactly `targets` are SERVING according to the pool."""
     pool._follow_health()
     await asyncio.wait_for(pool._until(lambda: set(pool.serving) == set(targets)), WAIT_S)
 
@@ -48,7 +48,7 @@ async def test_a_call_goes_to_the_least_loaded() -> None:
         await held
 
 
-async def test_ties_take_turns() -> None:
+async def test_equally_loaded_services_are_used_in_turn() -> None:
     async with AsyncExitStack() as stack:
         three = await servers(stack, 3)
         pool = await stack.enter_async_context(SttPool([served.target for served in three]))
@@ -58,7 +58,7 @@ async def test_ties_take_turns() -> None:
         assert pool.latency.count == 6
 
 
-async def test_concurrent_calls_spread_over_all() -> None:
+async def test_concurrent_calls_are_spread_over_the_services() -> None:
     async with AsyncExitStack() as stack:
         hold = asyncio.Event()
         two = await servers(stack, 2, hold=hold)
@@ -71,7 +71,7 @@ async def test_concurrent_calls_spread_over_all() -> None:
         assert [len(served.script.requests) for served in two] == [2, 2]
 
 
-async def test_a_dead_one_is_left_out_from_the_start() -> None:
+async def test_an_unreachable_service_is_skipped_from_the_start() -> None:
     records: list[CallRecord] = []
     async with serving() as served, SttPool(["127.0.0.1:1", served.target], telemetry=records.append) as pool:
         for _ in range(4):
@@ -80,7 +80,7 @@ async def test_a_dead_one_is_left_out_from_the_start() -> None:
     assert {record.target for record in records} == {served.target}
 
 
-async def test_one_that_turns_not_serving_is_left_out_and_taken_back() -> None:
+async def test_a_service_is_skipped_while_not_serving() -> None:
     async with AsyncExitStack() as stack:
         draining, other = await servers(stack, 2)
         pool = await stack.enter_async_context(SttPool([draining.target, other.target]))
@@ -97,7 +97,7 @@ async def test_one_that_turns_not_serving_is_left_out_and_taken_back() -> None:
         assert len(draining.script.requests) == 1
 
 
-async def test_one_that_dies_is_taken_back_after_a_restart_on_the_same_port() -> None:
+async def test_a_killed_service_is_used_again_after_its_restart() -> None:
     async with AsyncExitStack() as stack:
         (other,) = await servers(stack, 1)
         dying = await start()
@@ -117,20 +117,20 @@ async def test_one_that_dies_is_taken_back_after_a_restart_on_the_same_port() ->
 
 
 @pytest.mark.parametrize("type_", [type_ for type_, kind in ERRORS.items() if kind.retry == "elsewhere"])
-async def test_a_failure_of_the_service_is_tried_on_another(type_: str) -> None:
+async def test_a_service_error_is_retried_on_another_service(type_: str) -> None:
     async with AsyncExitStack() as stack:
         bad, good = await servers(stack, 2)
         bad.script.failure = Failure(type_)
         pool = await stack.enter_async_context(SttPool([bad.target, good.target]))
         transcript = await pool.transcribe(b"x", request_id="same")
         assert transcript.request_id == "same"
-        # Twice: gRPC's own retry asked it again first.
+        # Twice: gRPC's own retry comes first.
         assert (len(bad.script.requests), len(good.script.requests)) == (2, 1)
         assert {call.metadata["x-req-id"] for call in bad.script.calls + good.script.calls} == {"same"}
 
 
 @pytest.mark.parametrize("type_", [type_ for type_, kind in ERRORS.items() if kind.retry != "elsewhere"])
-async def test_a_failure_of_the_request_is_not_tried_on_another(type_: str) -> None:
+async def test_a_request_error_is_not_retried_on_another_service(type_: str) -> None:
     async with AsyncExitStack() as stack:
         two = await servers(stack, 2, failure=Failure(type_))
         pool = await stack.enter_async_context(SttPool([served.target for served in two]))
@@ -140,7 +140,7 @@ async def test_a_failure_of_the_request_is_not_tried_on_another(type_: str) -> N
         assert two[1].script.requests == []
 
 
-async def test_each_is_tried_once_and_the_last_error_is_raised() -> None:
+async def test_each_service_is_tried_once_and_the_last_error_raised() -> None:
     async with AsyncExitStack() as stack:
         first, second = await servers(stack, 2)
         first.script.failure = Failure("not_ready")
@@ -151,7 +151,7 @@ async def test_each_is_tried_once_and_the_last_error_is_raised() -> None:
         assert [len(served.script.requests) for served in (first, second)] == [2, 2]
 
 
-async def test_a_call_that_finds_all_away_for_a_moment_waits_for_one_to_come_back() -> None:
+async def test_a_call_waits_for_a_restarting_service() -> None:
     async with AsyncExitStack() as stack:
         (stopping,) = await servers(stack, 1)
         restarting = await start()
@@ -169,7 +169,7 @@ async def test_a_call_that_finds_all_away_for_a_moment_waits_for_one_to_come_bac
         assert len(again.script.requests) == 1
 
 
-async def test_a_call_that_waits_for_one_to_come_back_ends_in_its_time() -> None:
+async def test_waiting_for_a_restart_respects_the_timeout() -> None:
     async with AsyncExitStack() as stack:
         (stopping,) = await servers(stack, 1)
         pool = await stack.enter_async_context(SttPool([stopping.target]))
@@ -180,7 +180,7 @@ async def test_a_call_that_waits_for_one_to_come_back_ends_in_its_time() -> None
             await asyncio.wait_for(pool.transcribe(b"x", timeout=1.0), PATIENCE_S)
 
 
-async def test_with_all_out_an_attempt_is_still_made() -> None:
+async def test_a_call_is_attempted_even_if_no_service_is_serving() -> None:
     async with AsyncExitStack() as stack:
         two = await servers(stack, 2)
         pool = await stack.enter_async_context(SttPool([served.target for served in two]))
@@ -190,7 +190,7 @@ async def test_with_all_out_an_attempt_is_still_made() -> None:
         assert (await pool.transcribe(b"x")).text == "hello world"
 
 
-async def test_with_nobody_there_the_error_says_so() -> None:
+async def test_an_unreachable_pool_raises_with_advice() -> None:
     async with SttPool(["127.0.0.1:1", "127.0.0.1:2"]) as pool:
         with pytest.raises(UpstreamUnavailable, match="Check that the service runs"):
             await pool.transcribe(b"x")
@@ -211,7 +211,7 @@ async def test_the_timeout_covers_all_attempts() -> None:
         assert remaining < 1.0
 
 
-async def test_a_server_without_a_health_service_counts_while_it_is_connected() -> None:
+async def test_a_server_without_health_service_counts_while_connected() -> None:
     async with serving(with_health=False) as served, SttPool([served.target, "127.0.0.1:1"]) as pool:
         await pool.wait_ready(WAIT_S)
         assert (await pool.transcribe(b"x")).text == "hello world"
@@ -219,26 +219,26 @@ async def test_a_server_without_a_health_service_counts_while_it_is_connected() 
         await until_serving(pool)
 
 
-async def test_status_comes_from_one_that_answers() -> None:
+async def test_status_is_that_of_a_reachable_service() -> None:
     async with serving() as served, SttPool(["127.0.0.1:1", served.target]) as pool:
         assert (await pool.status()).service == "primary"
 
 
-async def test_bad_input_reaches_no_server() -> None:
+async def test_an_invalid_option_sends_no_request() -> None:
     async with serving() as served, SttPool([served.target]) as pool:
         with pytest.raises(ValueError, match="invalid task"):
             await pool.transcribe(b"x", task="sing")
     assert served.script.requests == []
 
 
-async def test_wait_ready_of_a_pool_counts_its_targets() -> None:
+async def test_wait_ready_of_a_pool_counts_services() -> None:
     async with serving() as served, SttPool([served.target, "127.0.0.1:1"]) as pool:
         await pool.wait_ready(WAIT_S)
         with pytest.raises(NotReady, match="needed 2"):
             await pool.wait_ready(0.1, at_least=2)
 
 
-async def test_closing_ends_the_watches_and_refuses_more_calls() -> None:
+async def test_closing_the_pool_ends_its_health_watches() -> None:
     async with serving() as served:
         pool = SttPool([served.target, served.target])
         assert pool.targets == (served.target,)
@@ -250,7 +250,7 @@ async def test_closing_ends_the_watches_and_refuses_more_calls() -> None:
         await pool.close()
 
 
-async def test_a_key_is_passed_to_each() -> None:
+async def test_the_key_is_sent_to_each_service() -> None:
     failing = Script(failure=Failure("invalid_argument"))
     async with serving(failing) as served, SttPool([served.target], api_key="k") as pool:
         with pytest.raises(InvalidArgument):

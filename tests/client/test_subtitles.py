@@ -13,11 +13,11 @@ def segment(start: float, end: float, text: str) -> Segment:
 TWO = [segment(0.0, 1.5, " Hello there."), segment(3599.9996, 3661.0004, "Bye.")]
 
 
-def test_srt_is_numbered_and_has_commas() -> None:
+def test_srt_has_numbers_and_decimal_commas() -> None:
     assert to_srt(TWO) == ("1\n00:00:00,000 --> 00:00:01,500\nHello there.\n\n2\n01:00:00,000 --> 01:01:01,000\nBye.\n")
 
 
-def test_vtt_has_its_header_and_points() -> None:
+def test_vtt_has_a_header_and_decimal_points() -> None:
     assert to_vtt(TWO) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello there.\n\n01:00:00.000 --> 01:01:01.000\nBye.\n"
     )
@@ -34,13 +34,13 @@ def test_text_stays_on_one_line() -> None:
     assert to_vtt(broken).splitlines()[3] == "one two three four"
 
 
-def test_text_can_not_be_taken_for_markup_or_a_time_line() -> None:
+def test_markup_and_arrows_in_text_are_escaped() -> None:
     nasty = [segment(0, 1, "a --> b & <i>c</i>")]
     assert to_vtt(nasty).splitlines()[3] == "a --&gt; b &amp; &lt;i&gt;c&lt;/i&gt;"
     assert to_srt(nasty).count("-->") == 1
 
 
-def test_segments_without_text_are_left_out_and_not_counted() -> None:
+def test_segments_without_text_are_skipped() -> None:
     assert to_srt([segment(0, 1, "  "), segment(1, 2, "x")]).startswith("1\n00:00:01,000")
 
 

@@ -1,4 +1,4 @@
-"""The blocking client, called from threads while the server runs in the test's own event loop."""
+"""`SyncSttClient` in threads, against a scripted server in the test's event loop."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_closing_ends_a_call_in_another_thread() -> None:
     assert "stt-client" not in {thread.name for thread in threading.enumerate()}
 
 
-async def test_a_hook_that_calls_its_client_is_told_so_instead_of_hanging() -> None:
+async def test_a_telemetry_hook_that_calls_its_client_gets_an_error() -> None:
     caught: list[Exception] = []
 
     def hook(record: CallRecord) -> None:

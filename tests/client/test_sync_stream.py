@@ -1,4 +1,4 @@
-"""The blocking client's stream, pulled from a thread while the server runs in the test's own event loop."""
+"""Streams of `SyncSttClient` in a thread, against a scripted server in the test's event loop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 
 from stt_client import FLUSH, Final, Flush, StreamEvent, SyncSttClient
 from stt_client.errors import Cancelled
-from tests.client.test_stream import WAIT_S, finals
-from tests.client.toy_stream import FORMAT, Toy, speech
+from tests.client.letter_stream import FORMAT, WAIT_S, Letters, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
 
@@ -28,16 +27,16 @@ def audio(closed: threading.Event | None = None) -> Iterator[bytes | Flush]:
             closed.set()
 
 
-async def test_events_come_as_a_generator() -> None:
+async def test_events_are_yielded_by_a_generator() -> None:
     def use(target: str) -> list[StreamEvent]:
         with SyncSttClient(target) as client:
             return list(client.stream(audio(), encoding=FORMAT))
 
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         assert finals(await asyncio.to_thread(use, served.target)) == ["ab", "cd"]
 
 
-async def test_closing_the_generator_cancels_the_call_and_closes_the_audio() -> None:
+async def test_closing_the_generator_cancels_the_call() -> None:
     closed = threading.Event()
 
     def use(target: str) -> None:
@@ -48,7 +47,7 @@ async def test_closing_the_generator_cancels_the_call_and_closes_the_audio() -> 
             assert closed.wait(WAIT_S)
             assert client.health()
 
-    script = Script(stream=Toy())
+    script = Script(stream=Letters())
     async with serving(script) as served:
         await asyncio.to_thread(use, served.target)
         await asyncio.wait_for(script.cancelled.wait(), WAIT_S)
@@ -63,7 +62,7 @@ async def test_closing_the_client_ends_its_streams() -> None:
         with pytest.raises((Cancelled, RuntimeError)):
             list(events)
 
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         await asyncio.wait_for(asyncio.to_thread(use, served.target), WAIT_S)
 
 
@@ -76,5 +75,5 @@ async def test_an_error_of_the_audio_is_raised() -> None:
         with SyncSttClient(target) as client, pytest.raises(OSError, match="the microphone is gone"):
             list(client.stream(broken(), encoding=FORMAT))
 
-    async with serving(Script(stream=Toy())) as served:
+    async with serving(Script(stream=Letters())) as served:
         await asyncio.to_thread(use, served.target)

@@ -1,4 +1,4 @@
-"""TLS and mTLS, with certificates made for the test."""
+"""TLS and mutual TLS, with generated certificates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs t
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A self-signed certificate for 127.0.0.1, good for either side."""
+    """Self-signed certificate for 127.0.0.1, for server and client."""
     folder = tmp_path_factory.mktemp("tls")
     paths = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -35,7 +35,7 @@ def credentials(pem: dict[str, Path], *, mutual: bool) -> grpc.ServerCredentials
     return grpc.ssl_server_credentials([(key, cert)], cert if mutual else None, mutual)
 
 
-async def test_grpcs_with_the_right_roots_connects(pem: dict[str, Path]) -> None:
+async def test_grpcs_with_trusted_roots_connects(pem: dict[str, Path]) -> None:
     async with serving(credentials=credentials(pem, mutual=False)) as served:
         tls = Tls(ca=pem["cert"].read_bytes())
         async with SttClient(f"grpcs://{served.target}", tls=tls) as client:
@@ -44,15 +44,15 @@ async def test_grpcs_with_the_right_roots_connects(pem: dict[str, Path]) -> None
             assert await client.health()
 
 
-async def test_an_untrusted_certificate_and_plain_text_are_refused(pem: dict[str, Path]) -> None:
+async def test_untrusted_certificates_and_plain_text_are_refused(pem: dict[str, Path]) -> None:
     async with serving(credentials=credentials(pem, mutual=False)) as served:
-        for target, said in ((f"grpcs://{served.target}", "--ca FILE"), (served.target, "agree on TLS")):
+        for target, message in ((f"grpcs://{served.target}", "--ca FILE"), (served.target, "agree on TLS")):
             async with SttClient(target) as client:
-                with pytest.raises(UpstreamUnavailable, match=said):
+                with pytest.raises(UpstreamUnavailable, match=message):
                     await client.transcribe(b"x")
 
 
-async def test_mutual_tls_takes_the_clients_certificate(pem: dict[str, Path], tmp_path: Path) -> None:
+async def test_mutual_tls_accepts_the_clients_certificate(pem: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "a.wav"
     file.write_bytes(b"RIFF")
     async with serving(credentials=credentials(pem, mutual=True)) as served:
@@ -64,13 +64,13 @@ async def test_mutual_tls_takes_the_clients_certificate(pem: dict[str, Path], tm
         assert await asyncio.to_thread(main, arguments) == 0
 
 
-def test_tls_options_that_can_not_work_say_what_to_give(
+def test_invalid_tls_options_are_explained(
     pem: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.key"
     curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
     subprocess.run(["openssl", "genpkey", *curve, "-out", str(other)], check=True, capture_output=True)
-    for options, said in (
+    for options, message in (
         (["--server", "grpc://h:1", "--ca", str(pem["cert"])], "write grpcs://"),
         (["--cert", str(pem["cert"])], "--cert and --key must be given together"),
         (["--cert", str(pem["cert"]), "--key", str(other)], f"--key: {other} is not the unencrypted private key of"),
@@ -78,4 +78,4 @@ def test_tls_options_that_can_not_work_say_what_to_give(
         with pytest.raises(SystemExit) as caught:
             main(["status", *options])
         assert caught.value.code == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from stt_server.config import Role
-from stt_server.observability.failure_metrics import FaultMetrics
+from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import Metrics
 from stt_server.observability.reload_metrics import ReloadMetrics
@@ -55,8 +55,8 @@ def exposition() -> str:
     metrics.watch_queue(lambda: 1, lambda: 2, lambda: 0.5)
     metrics.observe(a_call(fallback_result="used", fallback_infer=1.0, route_reasons=("few_words",)))
     metrics.observe(refused("overloaded", "UNAVAILABLE", 503))
-    FaultMetrics(registry)
-    StreamMetrics(registry, metrics).opened()
+    FailureMetrics(registry)
+    StreamMetrics(registry, metrics.models).opened()
     ReloadMetrics(registry)
     return metrics.exposition()[0]
 

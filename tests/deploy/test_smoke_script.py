@@ -1,4 +1,4 @@
-"""tests/smoke_test_stt.py against a scripted server: what it sends, prints, and calls a failure."""
+"""tests/smoke_test_stt.py against a scripted server: requests, report and exit status."""
 
 from __future__ import annotations
 
@@ -60,14 +60,12 @@ async def run(port: int, *args: object) -> int:
     return await smoke.run(options)
 
 
-async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
-    audio: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_clips_are_sent_forced_detected_and_joined(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = Script(reply=routed, keys={"secret-key"})
     async with serving(script) as service:
         assert await run(service.port, "--audio", audio, "--api-key", "secret-key", "--long-seconds", 5) == 0
     sent = [(request.options.language, seconds_of(request.audio)) for request in script.requests]
-    # three.wav's folder names no language, so it isn't forced.
+    # The folder of three.wav is not a language code, so its language is only detected.
     short = [("en", 1.0), ("", 1.0), ("en", 0.5), ("", 0.5), ("", 0.25)]
     assert sent[:5] == short
     assert [language for language, _ in sent[5:]] == ["", "en", ""]
@@ -83,7 +81,7 @@ async def test_each_clip_goes_forced_and_detected_and_joined_to_a_long_one(
     assert "ok    0 failed" in out
 
 
-async def test_more_fallbacks_than_the_bound_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_fallback_rate_over_the_bound_fails(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ("--audio", audio / "en", "--long-seconds", 0)
     async with serving(Script(reply=escalated_if_forced)) as service:
         assert await run(service.port, *args, "--max-fallback-rate", 0.49) == 1
@@ -98,24 +96,22 @@ async def test_a_p95_over_the_bound_fails(audio: Path, capsys: pytest.CaptureFix
         assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95", 60) == 0
 
 
-async def test_a_bound_on_what_was_not_measured_does_not_hold(audio: Path) -> None:
+async def test_a_bound_without_measurements_fails(audio: Path) -> None:
     async with serving(Script(reply=routed)) as service:
         assert await run(service.port, "--audio", audio, "--long-seconds", 0, "--max-p95-long", 60) == 1
 
 
-async def test_failed_calls_are_named_and_fail(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_failed_calls_are_listed(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(Script(reply=routed, keys={"secret-key"})) as service:
         args = ("--audio", audio / "en" / "one.wav", "--language", "en", "--api-key", "wrong")
         assert await run(service.port, *args, "--long-seconds", 0) == 1
         out = capsys.readouterr().out
         assert "one.wav (short, forced): unauthenticated: no key [" in out
-        assert "OVER  2 failed, at most 0 may" in out
+        assert "OVER  2 failed, at most 0 allowed" in out
         assert await run(service.port, *args, "--long-seconds", 0, "--max-errors", 2) == 0
 
 
-async def test_an_answer_in_another_language_than_the_forced_one_fails(
-    audio: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_answer_in_another_language_than_forced_fails(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def always_german(request: Request) -> Response:
         response = routed(request)
         response.language = "de"
@@ -123,10 +119,10 @@ async def test_an_answer_in_another_language_than_the_forced_one_fails(
 
     async with serving(Script(reply=always_german)) as service:
         assert await run(service.port, "--audio", audio / "en", "--long-seconds", 0) == 1
-    assert "forced to en, and the answer says de" in capsys.readouterr().out
+    assert "language forced to en, but the answer is de" in capsys.readouterr().out
 
 
-async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(audio: Path) -> None:
+async def test_clips_repeat_up_to_requests_within_the_concurrency(audio: Path) -> None:
     now, most = 0, 0
     two_are_here = asyncio.Event()
 
@@ -146,14 +142,14 @@ async def test_requests_go_round_with_no_more_than_the_concurrency_at_a_time(aud
     assert (len(script.requests), most) == (20, 2)
 
 
-async def test_it_needs_recordings_that_it_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_missing_recordings_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await run(1, "--audio", tmp_path) == 2
     assert "no recordings found" in capsys.readouterr().out
     assert await run(1, "--audio", tmp_path / "gone.wav") == 2
     assert "can't read" in capsys.readouterr().out
 
 
-async def test_it_runs_as_a_script_and_says_when_nobody_answers(audio: Path) -> None:
+async def test_the_script_reports_an_unreachable_service(audio: Path) -> None:
     async with serving(Script(reply=routed)) as service:
         pass
     process = await asyncio.create_subprocess_exec(
@@ -164,7 +160,7 @@ async def test_it_runs_as_a_script_and_says_when_nobody_answers(audio: Path) -> 
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
-    assert "is not SERVING, or can't be reached" in out.decode()
+    assert "is not SERVING or unreachable" in out.decode()
 
 
 def test_clips_of_another_rate_are_not_joined(tmp_path: Path) -> None:
@@ -173,7 +169,7 @@ def test_clips_of_another_rate_are_not_joined(tmp_path: Path) -> None:
     assert seconds_of(long.audio) == pytest.approx(2 * (1 + smoke.PAUSE_SECONDS))
 
 
-def test_float_samples_are_joined_and_what_is_not_wav_is_left(tmp_path: Path) -> None:
+def test_float_wav_clips_are_joined_and_other_files_skipped(tmp_path: Path) -> None:
     # Two channels of 32-bit floats: format 3, 8 bytes a frame.
     fmt = struct.pack("<HHIIHH", 3, 2, RATE, RATE * 8, 8, 32)
     chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", RATE * 8) + bytes(RATE * 8)

@@ -68,7 +68,7 @@ async def over_rest(primary: ServiceProcess, timeout: float = 60, **options: str
 WAYS: tuple[Way, ...] = (over_grpc, over_rest)
 
 
-async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 20) -> None:
+async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 60) -> None:
     """Until its circuit to the fallback is in that state. No request is made."""
     end = time.monotonic() + seconds
     async with httpx.AsyncClient(base_url=primary.url) as client:
@@ -77,7 +77,7 @@ async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 20
             await asyncio.sleep(0.05)
 
 
-async def until_told(primary: ServiceProcess, code: str, seconds: float = 20) -> None:
+async def until_told(primary: ServiceProcess, code: str, seconds: float = 60) -> None:
     """Asks until that is why the fallback does not answer: a connection to one that was restarted takes a moment."""
     end = time.monotonic() + seconds
     while (reply := await over_grpc(primary)).fallback_error != code:
@@ -85,7 +85,7 @@ async def until_told(primary: ServiceProcess, code: str, seconds: float = 20) ->
         await asyncio.sleep(0.1)
 
 
-async def until_used(primary: ServiceProcess, seconds: float = 20) -> float:
+async def until_used(primary: ServiceProcess, seconds: float = 60) -> float:
     """Asks until the fallback answers again; how long that took."""
     began = time.monotonic()
     while not (await over_grpc(primary)).fallback_used:

@@ -97,7 +97,7 @@ def test_tls_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_too_few_files_may_be_open(tmp_path: Path) -> None:
-    refused(scripted(tmp_path, *in_shell("ulimit -n 64")), 1, "64 files", "ulimit -n")
+    refused(scripted(tmp_path, *in_shell("ulimit -n 64")), 1, "is 64", "ulimit -n")
 
 
 def test_a_temporary_folder_that_can_hold_no_socket(tmp_path: Path) -> None:
@@ -209,8 +209,12 @@ async def test_out_of_descriptors_it_refuses_connections_and_takes_them_again(tm
 @pytest.mark.parametrize(
     ("command", "status", "said"),
     [
-        (("gateway", "--target", "127.0.0.1:1", "--host", "127.0.0.1", "--port", "0"), 1, "stt-gateway: can't say"),
-        (("stt_client.cli", "status", "--server", "127.0.0.1:1"), 1, "stt: can't write the output"),
+        (
+            ("gateway", "--target", "127.0.0.1:1", "--host", "127.0.0.1", "--port", "0"),
+            1,
+            "stt-gateway: cannot write the ready line",
+        ),
+        (("stt_client.cli", "status", "--server", "127.0.0.1:1"), 1, "stt: can't write to standard output"),
     ],
     ids=["stt-gateway", "stt"],
 )

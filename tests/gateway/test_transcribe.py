@@ -1,4 +1,4 @@
-"""`POST /v1/transcribe`: what reaches the service, and what comes back."""
+"""`POST /v1/transcribe`: the call to the service, and the response."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import httpx
 import pytest
 
 from protos.stt.v1 import speech_pb2
-from tests.support.scripted_gateway_service import ROUTED, TIMES, Failure, ScriptedService
+from tests.gateway.transcripts import ROUTED, TIMES
+from tests.support.contract_script import Failure
+from tests.support.contract_service import ContractService
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
 
 
-async def test_json_holds_every_field_of_the_response(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_json_has_every_field_of_the_response(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "abc-1"})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -61,21 +63,21 @@ async def test_json_holds_every_field_of_the_response(http: httpx.AsyncClient, s
 
 
 async def test_language_probability_is_null_for_a_forced_language(
-    http: httpx.AsyncClient, service: ScriptedService
+    http: httpx.AsyncClient, service: ContractService
 ) -> None:
-    service.response.ClearField("language_probability")
+    service.script.response.ClearField("language_probability")
     response = await http.post("/v1/transcribe", files=AUDIO)
     assert response.json()["language_probability"] is None
 
 
-async def test_headers_mirror_the_trailing_metadata(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_headers_mirror_the_trailing_metadata(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO)
     for name, value in {**TIMES, **ROUTED}.items():
         assert response.headers[name] == value
     assert "x-fallback-error" not in response.headers
 
 
-async def test_text_is_the_text_alone(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_text_format_is_the_text_alone(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": "text"})
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert response.content.decode() == "Grüße, Welt. 你好。"
@@ -89,8 +91,8 @@ async def test_text_is_the_text_alone(http: httpx.AsyncClient, service: Scripted
         ("vtt", "text/vtt; charset=utf-8", "00:00:00.500 --> 00:00:01.750\nGrüße, Welt.\n"),
     ],
 )
-async def test_subtitles_have_a_cue_a_segment(
-    http: httpx.AsyncClient, service: ScriptedService, name: str, content_type: str, cue: str
+async def test_subtitles_have_one_cue_per_segment(
+    http: httpx.AsyncClient, service: ContractService, name: str, content_type: str, cue: str
 ) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": name})
     assert response.headers["content-type"] == content_type
@@ -98,7 +100,7 @@ async def test_subtitles_have_a_cue_a_segment(
     assert response.content.decode().count("-->") == 2
 
 
-async def test_every_field_reaches_the_service(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_every_field_reaches_the_service(http: httpx.AsyncClient, service: ContractService) -> None:
     fields = {
         "language": "en",
         "candidate_languages": "en, de,,fr",
@@ -110,7 +112,7 @@ async def test_every_field_reaches_the_service(http: httpx.AsyncClient, service:
     }
     response = await http.post("/v1/transcribe", files=AUDIO, data=fields)
     assert response.status_code == 200
-    request = service.calls[0].request
+    request = service.script.calls[0].request
     assert request.audio == b"RIFF...."
     assert request.options == speech_pb2.TranscribeOptions(
         language="en",
@@ -123,65 +125,61 @@ async def test_every_field_reaches_the_service(http: httpx.AsyncClient, service:
     )
 
 
-async def test_empty_fields_mean_the_defaults(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_empty_fields_mean_the_defaults(http: httpx.AsyncClient, service: ContractService) -> None:
     names = ("language", "task", "prompt", "hotwords", "word_timestamps", "routing", "response_format")
     response = await http.post("/v1/transcribe", files=AUDIO, data=dict.fromkeys(names, ""))
     assert response.status_code == 200
-    options = service.calls[0].request.options
+    options = service.script.calls[0].request.options
     assert options == speech_pb2.TranscribeOptions(task=speech_pb2.TASK_TRANSCRIBE)
 
 
-async def test_lists_may_repeat_their_field(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_lists_may_repeat_their_field(http: httpx.AsyncClient, service: ContractService) -> None:
     await http.post("/v1/transcribe", files=AUDIO, data={"hotwords": ["a,b", "c"]})
-    assert service.calls[0].request.options.hotwords == ["a", "b", "c"]
+    assert service.script.calls[0].request.options.hotwords == ["a", "b", "c"]
 
 
-async def test_audio_may_come_without_a_file_name(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_audio_may_come_without_a_file_name(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files={"audio": (None, b"abc")})
     assert response.status_code == 200
-    assert service.calls[0].request.audio == b"abc"
+    assert service.script.calls[0].request.audio == b"abc"
 
 
-async def test_the_key_and_the_id_travel_on(http: httpx.AsyncClient, service: ScriptedService) -> None:
-    service.keys = frozenset({"k1"})
+async def test_key_and_request_id_reach_the_service(http: httpx.AsyncClient, service: ContractService) -> None:
+    service.script.keys = frozenset({"k1"})
     headers = {"Authorization": "Bearer k1", "X-Req-Id": "id.7"}
     response = await http.post("/v1/transcribe", files=AUDIO, headers=headers)
     assert response.status_code == 200
-    call = service.calls[0].metadata
+    call = service.script.calls[0].metadata
     assert (call["authorization"], call["x-req-id"]) == ("Bearer k1", "id.7")
-    assert service.admission_checks[0]["authorization"] == "Bearer k1"
-    assert service.admission_checks[0]["x-req-id"] == "id.7"
+    assert service.script.admission_checks[0]["authorization"] == "Bearer k1"
+    assert service.script.admission_checks[0]["x-req-id"] == "id.7"
 
 
-async def test_the_peer_is_appended_to_the_forwarded_addresses(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_peer_is_appended_to_forwarded_addresses(http: httpx.AsyncClient, service: ContractService) -> None:
     headers = {"X-Forwarded-For": "203.0.113.9, 2001:db8::1,<evil>"}
     await http.post("/v1/transcribe", files=AUDIO, headers=headers)
-    assert service.calls[0].metadata["x-forwarded-for"] == "203.0.113.9, 2001:db8::1, unknown, 127.0.0.1"
+    assert service.script.calls[0].metadata["x-forwarded-for"] == "203.0.113.9, 2001:db8::1, unknown, 127.0.0.1"
 
 
-async def test_without_proxies_the_peer_is_the_forwarded_address(
-    http: httpx.AsyncClient, service: ScriptedService
-) -> None:
+async def test_peer_is_the_forwarded_address_without_proxies(http: httpx.AsyncClient, service: ContractService) -> None:
     await http.post("/v1/transcribe", files=AUDIO)
-    assert service.calls[0].metadata["x-forwarded-for"] == "127.0.0.1"
-    assert service.admission_checks[0]["x-forwarded-for"] == "127.0.0.1"
+    assert service.script.calls[0].metadata["x-forwarded-for"] == "127.0.0.1"
+    assert service.script.admission_checks[0]["x-forwarded-for"] == "127.0.0.1"
 
 
-async def test_the_deadline_is_an_hour_unless_the_caller_says(
-    http: httpx.AsyncClient, service: ScriptedService
+async def test_deadline_is_an_hour_unless_the_caller_sets_one(
+    http: httpx.AsyncClient, service: ContractService
 ) -> None:
     await http.post("/v1/transcribe", files=AUDIO)
     await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": "2500.5"})
-    first, second = (call.time_remaining for call in service.calls)
-    # gRPC rounds long deadlines up, to some seconds.
+    first, second = (call.time_remaining for call in service.script.calls)
+    # gRPC rounds long deadlines up, by some seconds.
     assert first is not None and 3590 < first < 3620
     assert second is not None and 0 < second <= 2.6
 
 
-async def test_a_deadline_that_passes_is_504(http: httpx.AsyncClient, service: ScriptedService) -> None:
-    service.hold = asyncio.Event()
+async def test_exceeded_deadline_is_504(http: httpx.AsyncClient, service: ContractService) -> None:
+    service.script.hold = asyncio.Event()
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": "100"})
     assert response.status_code == 504
     assert response.headers["x-error-type"] == "deadline_exceeded"
@@ -189,14 +187,14 @@ async def test_a_deadline_that_passes_is_504(http: httpx.AsyncClient, service: S
 
 
 @pytest.mark.parametrize("given", ["0", "-5", "soon", "nan", "inf", ""])
-async def test_a_timeout_that_is_none_is_refused(http: httpx.AsyncClient, service: ScriptedService, given: str) -> None:
+async def test_invalid_timeout_is_rejected(http: httpx.AsyncClient, service: ContractService, given: str) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": given})
     assert response.status_code == 400
     assert "X-Timeout-Ms" in response.json()["error"]["message"]
-    assert not service.calls
+    assert not service.script.calls
 
 
-async def test_many_at_once_each_get_their_own_answer(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_concurrent_requests_get_their_own_responses(http: httpx.AsyncClient, service: ContractService) -> None:
     ids = [f"caller-{n}" for n in range(40)]
     calls = (http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": id_}) for id_ in ids)
     responses = await asyncio.gather(*calls)
@@ -204,7 +202,7 @@ async def test_many_at_once_each_get_their_own_answer(http: httpx.AsyncClient, s
     assert [response.headers["x-req-id"] for response in responses] == ids
 
 
-async def test_a_new_id_is_made_where_none_or_a_bad_one_came(http: httpx.AsyncClient, service: ScriptedService) -> None:
+async def test_missing_or_invalid_request_id_is_replaced(http: httpx.AsyncClient, service: ContractService) -> None:
     for given in (b"", b"no spaces", b"x" * 65, b"\xe9"):
         response = await http.post("/v1/transcribe", files=AUDIO, headers={b"X-Req-Id": given})
         made = response.headers["x-req-id"]
@@ -212,8 +210,8 @@ async def test_a_new_id_is_made_where_none_or_a_bad_one_came(http: httpx.AsyncCl
         assert response.json()["request_id"] == made
 
 
-async def test_a_failed_fallback_shows_why(http: httpx.AsyncClient, service: ScriptedService) -> None:
-    service.failure = Failure("fallback_failed", extra={"x-fallback-error": "circuit_open"})
+async def test_failed_fallback_has_its_error_header(http: httpx.AsyncClient, service: ContractService) -> None:
+    service.script.failure = Failure("fallback_failed", trailers={"x-fallback-error": "circuit_open"})
     response = await http.post("/v1/transcribe", files=AUDIO)
     assert response.status_code == 502
     assert response.headers["x-fallback-error"] == "circuit_open"

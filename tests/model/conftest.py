@@ -1,4 +1,4 @@
-"""The starter models, loaded once for all tests that run them."""
+"""The starter models, loaded once per test session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _load(folder: str, **options: object) -> WhisperRecognizer:
 
 @pytest.fixture(scope="session")
 def base() -> WhisperRecognizer:
-    """Whisper base, every language, greedy."""
+    """Whisper base, multilingual, greedy."""
     return _load("whisper-base-ct2", compute_type="int8")
 
 

@@ -1,4 +1,4 @@
-"""The engine with real models on real speech."""
+"""The engine with the starter models on real speech."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Clip:
 
 
 @pytest.mark.parametrize("name", ["base", "tiny_en", "base_with_beams"])
-def test_each_model_writes_down_what_was_said(name: str, request: pytest.FixtureRequest) -> None:
+def test_each_model_recognizes_a_sentence(name: str, request: pytest.FixtureRequest) -> None:
     model: WhisperRecognizer = request.getfixturevalue(name)
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     found = model.recognize(chunk, DecodeOptions())
@@ -51,14 +51,14 @@ def test_each_model_writes_down_what_was_said(name: str, request: pytest.Fixture
     assert len(found.token_logprobs) >= 9
 
 
-def processor_ticks(giving_way: bool) -> int:
-    """That this process's threads used: those that give way to the others, or those others."""
+def processor_ticks(lowered: bool) -> int:
+    """Processor ticks used by this process's threads, with or without lowered priority."""
     stats = [task.read_text().rpartition(")")[2].split() for task in Path("/proc/self/task").glob("*/stat")]
     usual = os.nice(0)
-    return sum(int(stat[11]) for stat in stats if (int(stat[16]) > usual) is giving_way)
+    return sum(int(stat[11]) for stat in stats if (int(stat[16]) > usual) is lowered)
 
 
-def test_what_computes_gives_way_to_what_answers(base: WhisperRecognizer) -> None:
+def test_inference_threads_have_lower_priority(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     before = processor_ticks(True), processor_ticks(False)
     for _ in range(4):
@@ -78,7 +78,7 @@ def test_what_computes_gives_way_to_what_answers(base: WhisperRecognizer) -> Non
         ("zh", "jishu"),
     ],
 )
-def test_the_language_is_heard(base: WhisperRecognizer, language: str, name: str) -> None:
+def test_language_is_detected(base: WhisperRecognizer, language: str, name: str) -> None:
     (chunk,) = split(samples_of(clip(language, name)), vad_filter=True)
     found = base.recognize(chunk, DecodeOptions())
     assert found.language == language
@@ -86,15 +86,15 @@ def test_the_language_is_heard(base: WhisperRecognizer, language: str, name: str
     assert found.language_probability > 0.7
 
 
-def test_a_language_in_doubt_is_detected_on_the_full_window(base: WhisperRecognizer) -> None:
+def test_uncertain_language_is_detected_on_the_full_window(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(clip("es", "pangrama")), vad_filter=True)
     found = base.recognize(chunk, DecodeOptions())
-    assert found.language == "es", "on a short window it is taken for English"
+    assert found.language == "es", "on a short window, English is detected"
     assert found.language_probability is not None
     assert found.language_probability > LANGUAGE_UNSURE
 
 
-def test_candidates_and_a_forced_language_override_detection(base: WhisperRecognizer) -> None:
+def test_candidate_and_given_languages_override_detection(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(clip("fr", "comptage")), vad_filter=True)
     among = base.recognize(chunk, DecodeOptions(candidate_languages=("de", "it")))
     assert among.language in ("de", "it")
@@ -109,7 +109,7 @@ def test_translation_is_into_english(base: WhisperRecognizer) -> None:
     assert "hello" in words(found.text)
 
 
-def test_word_times_agree_between_the_short_and_the_full_window(base: WhisperRecognizer) -> None:
+def test_word_times_agree_between_short_and_full_window(base: WhisperRecognizer) -> None:
     full = WhisperRecognizer(dataclasses.replace(base.options, encoder_window="full"))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", word_timestamps=True)
@@ -134,42 +134,40 @@ def test_times_count_from_the_start_of_the_recording(base: WhisperRecognizer) ->
     assert 9.0 < found.segments[-1].end < 10.2
 
 
-def test_a_text_that_stops_early_is_decoded_to_its_end(base: WhisperRecognizer) -> None:
-    """The guard thinks that there is speech to the end: the rest is decoded again, and nothing is said twice."""
+def test_rest_of_a_chunk_is_decoded_after_an_early_stop(base: WhisperRecognizer) -> None:
+    """The text ends before the detected speech, so the rest is decoded; no words are repeated."""
     audio = np.concatenate([samples_of(ENGLISH), silence(1.0), samples_of(clip("en", "hello_world"))])
     found = base.recognize(Clip(audio, speech=((0.1, 2.6), (3.9, 5.0))), DecodeOptions(language="en"))
     assert words(found.text) == f"{SENTENCE} hello world"
 
 
-def test_only_the_full_window_convicts_a_text_as_invented(
-    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a short one, silence looks more likely than it is."""
+def test_only_the_full_window_drops_a_hallucination(base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a short one, models overestimate the probability of silence."""
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     decode = base._decoder.decode
-    windows_heard: list[int] = []
+    decoded_windows: list[int] = []
 
     def doubtful(batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
         (found,) = decode(batch, temperature)
-        windows_heard.append(len(batch[0].encoded.output) // 50)
-        if windows_heard[-1] == 30:
+        decoded_windows.append(len(batch[0].encoded.output) // 50)
+        if decoded_windows[-1] == 30:
             return [found]
         return [dataclasses.replace(found, no_speech_prob=0.99, logprobs=[[-3.0] * len(p) for p in found.logprobs])]
 
     monkeypatch.setattr(base._decoder, "decode", doubtful)
     found = base.recognize(chunk, DecodeOptions(language="en"))
-    assert windows_heard == [8, 8, 30]
+    assert decoded_windows == [8, 8, 30]
     assert (words(found.text), found.suppressed) == (SENTENCE, None)
 
 
-def test_prompt_and_hotwords_are_taken(base: WhisperRecognizer) -> None:
+def test_prompt_and_hotwords_are_accepted(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))
     assert words(base.recognize(chunk, options).text) == SENTENCE
 
 
-def test_together_or_alone_the_words_are_the_same(base: WhisperRecognizer) -> None:
-    """Of one window, with everything else different: language, task, candidates, words. Nothing leaks."""
+def test_batched_and_single_results_are_the_same(base: WhisperRecognizer) -> None:
+    """Jobs with the same window may differ in language, task, candidates and words."""
     jobs = [
         ChunkJob(split(samples_of(clip(language, name)), vad_filter=True)[0], options)
         for language, name, options in (
@@ -193,7 +191,7 @@ def test_together_or_alone_the_words_are_the_same(base: WhisperRecognizer) -> No
     assert [found.language_probability is None for found in together] == [False, False, True, True, False]
 
 
-def test_a_prompt_keeps_its_chunk_apart(base: WhisperRecognizer) -> None:
+def test_prompt_puts_a_chunk_in_another_group(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     plain = base.group_of(ChunkJob(chunk, DecodeOptions(language="en")))
     prompted = base.group_of(ChunkJob(chunk, DecodeOptions(language="en", prompt="A fox.")))
@@ -201,28 +199,28 @@ def test_a_prompt_keeps_its_chunk_apart(base: WhisperRecognizer) -> None:
     assert base.batch_limit(plain) >= 4
 
 
-def test_a_hopeless_text_is_sampled_anew_a_bounded_number_of_times(
+def test_improbable_text_is_resampled_once_per_temperature(
     base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
-    again = WhisperRecognizer(dataclasses.replace(base.options, temperatures=(0.2, 0.6)))
+    resampling = WhisperRecognizer(dataclasses.replace(base.options, temperatures=(0.2, 0.6)))
     tried: list[float] = []
-    decode = again._decoder.decode
+    decode = resampling._decoder.decode
 
     def counted(batch: Sequence[Any], temperature: float = 0.0) -> Any:
         tried.append(temperature)
         return decode(batch, temperature)
 
-    monkeypatch.setattr(again._decoder, "decode", counted)
-    assert words(again.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
-    assert tried == [0.0], "a good text is left alone"
+    monkeypatch.setattr(resampling._decoder, "decode", counted)
+    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    assert tried == [0.0], "an accepted text is not resampled"
     monkeypatch.setattr(acceptance, "RESAMPLE_LOGPROB", 1.0)
-    assert words(again.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
     assert tried[1:] == [0.0, 0.2, 0.6]
 
 
 class Broken:
-    """A model whose encoder fails as CTranslate2's does."""
+    """A model whose encoder raises an exception like CTranslate2's."""
 
     device = "cpu"
 
@@ -233,9 +231,7 @@ class Broken:
         raise RuntimeError(self._message)
 
 
-def test_what_the_model_fails_with_reaches_whoever_knows_what_it_means(
-    tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_exceptions_are_classified(tiny_en: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_en._encoder, "_model", Broken("CUDA failed with error out of memory"))
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     (failure,) = recognize_each(tiny_en, [ChunkJob(chunk, DecodeOptions())], list)
@@ -245,17 +241,17 @@ def test_what_the_model_fails_with_reaches_whoever_knows_what_it_means(
     assert "out of memory" in str(lost.__cause__)
 
 
-def test_a_model_that_works_proves_it_with_silence(tiny_en: WhisperRecognizer, base: WhisperRecognizer) -> None:
+def test_probe_of_a_working_model_succeeds(tiny_en: WhisperRecognizer, base: WhisperRecognizer) -> None:
     assert probe(tiny_en) is None
     assert probe(base) is None
 
 
-def test_a_loaded_engine_keeps_numpy_to_one_thread(base: WhisperRecognizer) -> None:
+def test_loading_limits_numpy_to_one_thread(base: WhisperRecognizer) -> None:
     assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
-class Elsewhere:
-    """A model that says it is on a GPU."""
+class OnGpu:
+    """A model that claims to be on a GPU."""
 
     device = "cuda"
 
@@ -268,33 +264,33 @@ class Elsewhere:
         return self._model.encode(mel, to_cpu=to_cpu)
 
 
-def test_a_gpu_hears_a_batch_at_once_and_as_a_cpu_hears_it_alone(
+def test_gpu_encodes_a_batch_at_once_with_the_same_result(
     base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = [samples_of(ENGLISH), samples_of(clip("en", "hello_world"))]
     alone = base._encoder.encode(clips, 10, shortcut=False)
-    elsewhere = Elsewhere(base._encoder._model)
-    monkeypatch.setattr(base._encoder, "_model", elsewhere)
+    on_gpu = OnGpu(base._encoder._model)
+    monkeypatch.setattr(base._encoder, "_model", on_gpu)
     together = base._encoder.encode(clips, 10, shortcut=True)
-    assert elsewhere.batches == [2]
+    assert on_gpu.batches == [2]
     for one, other in zip(alone, together, strict=True):
         assert one.seconds == other.seconds
         np.testing.assert_allclose(one.output, other.output, atol=0.05)
 
 
-def test_speech_is_encoded_alike_with_little_silence_behind_it_and_with_more(base: WhisperRecognizer) -> None:
+def test_repeated_silence_hardly_changes_encoded_speech(base: WhisperRecognizer) -> None:
     audio = samples_of(ENGLISH)
-    (heard,) = base._encoder.encode([audio], 10, shortcut=False)
+    (complete,) = base._encoder.encode([audio], 10, shortcut=False)
     (repeated,) = base._encoder.encode([audio], 10, shortcut=True)
-    assert repeated.output.shape == heard.output.shape == (500, heard.output.shape[1])
+    assert repeated.output.shape == complete.output.shape == (500, complete.output.shape[1])
     speech = slice(0, int(repeated.seconds * 50))
-    cosine = np.sum(heard.output * repeated.output, axis=1) / (
-        np.linalg.norm(heard.output, axis=1) * np.linalg.norm(repeated.output, axis=1)
+    cosine = np.sum(complete.output * repeated.output, axis=1) / (
+        np.linalg.norm(complete.output, axis=1) * np.linalg.norm(repeated.output, axis=1)
     )
     assert np.median(cosine[speech]) > 0.95
 
 
-def test_greedy_confidence_is_the_aligners(base: WhisperRecognizer) -> None:
+def test_greedy_and_aligned_logprobs_agree(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en")
     encoded = base._encoder.encode([chunk.samples], 10, shortcut=True)[0]
@@ -302,6 +298,6 @@ def test_greedy_confidence_is_the_aligners(base: WhisperRecognizer) -> None:
     decoded = base._decoder.decode([item])[0]
     (aligned,) = base._decoder.aligned_logprobs([item], [[token for s in decoded.segments for token in s.tokens]])
     greedy = [value for values in decoded.logprobs for value in values]
-    # The aligner's prompt says that there are no timestamps, so its decoder is in a slightly different place.
+    # The aligner's prompt disables timestamps, so its decoder is in a slightly different state.
     assert np.mean(greedy) == pytest.approx(np.mean(aligned), abs=0.05)
     assert len(greedy) == len(aligned)

@@ -74,7 +74,7 @@ INVALID: list[tuple[Change, str]] = [
     (lambda text: text + "API_KEYZ=ours\n", "API_KEYZ: is not a key; is API_KEYS meant?"),
     (lambda text: text.replace("grpc://", "http://"), "FALLBACK_URL: takes grpc://host:port"),
     (lambda text: text.replace("grpc://", "grpcs://") + "FALLBACK_CA=gone.pem\n", "there is no file 'gone.pem'"),
-    (lambda text: text.replace("grpc://", "grpcs://") + f"FALLBACK_CA={__file__}\n", "holds no certificate"),
+    (lambda text: text.replace("grpc://", "grpcs://") + f"FALLBACK_CA={__file__}\n", "contains no PEM certificate"),
     (lambda text: text.replace("API_KEYS=", "MODEL_NAME="), "API_KEYS: is gone"),
     (lambda text: text + "<<<<<<< HEAD\n", "not a KEY=VALUE line"),
     (lambda text: text + "MODEL_NAME='open\n", "is a quote left open?"),

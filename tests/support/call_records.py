@@ -1,10 +1,10 @@
-"""A finished request for tests: an ordinary one but for what the test says."""
+"""Records of finished calls for tests of logs and metrics."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from stt_server.observability.call_record import TRANSCRIBE, Call
+from stt_server.observability.call_record import TRANSCRIBE, CallRecord
 
 ORDINARY: dict[str, Any] = {
     "endpoint": TRANSCRIBE,
@@ -25,11 +25,11 @@ ORDINARY: dict[str, Any] = {
 }
 
 
-def a_call(**differences: Any) -> Call:
-    return Call(**{**ORDINARY, **differences})
+def a_call(**differences: Any) -> CallRecord:
+    return CallRecord(**{**ORDINARY, **differences})
 
 
-def refused(error_type: str, status: str, http: int, **differences: Any) -> Call:
-    """A call that failed before any routing."""
+def refused(error_type: str, status: str, http: int, **differences: Any) -> CallRecord:
+    """A call that failed before routing."""
     unknown = dict.fromkeys(("fallback_result", "queue_wait", "primary_infer", "audio_seconds", "model", "language"))
     return a_call(**{**unknown, "error_type": error_type, "status": status, "http": http, **differences})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -118,7 +119,7 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             if not finished:
                 script.cancelled.set()
 
-        # A handler suspended at its `yield` isn't told of a cancellation in any other way.
+        # A handler suspended at its `yield` learns of a cancellation in no other way.
         context.add_done_callback(ended)
         stream = script.stream or script.echo
         async for response in stream(self._recorded(call, request_iterator), context):
@@ -225,3 +226,11 @@ async def serving(
         yield service
     finally:
         await service.stop()
+
+
+def unused_port() -> int:
+    """Port of 127.0.0.1 on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,4 +1,4 @@
-"""A TCP relay that cuts connections: the network as a client meets it."""
+"""TCP proxy that cuts connections, as unreliable networks do."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 
 
 class CutProxy:
-    """Relays to a server, and cuts each connection once so many bytes have gone to the server, or come from it.
+    """Forwards to a server, and cuts each connection after a number of bytes in one direction.
 
     Args:
         target: `host:port` of the server.
-        limits: bytes after which each connection is cut, in turn; those after the last one are left alone.
-        upwards: count what goes to the server.
+        limits: bytes after which the first, second, ... connection is cut; later ones are not.
+        upwards: count bytes to the server instead of from it.
     """
 
     def __init__(self, target: str, limits: Sequence[int], *, upwards: bool = True) -> None:
@@ -35,7 +35,7 @@ class CutProxy:
         up = asyncio.create_task(self._relay(reader, there_writer, limit if self._upwards else None))
         down = asyncio.create_task(self._relay(there_reader, writer, None if self._upwards else limit))
         try:
-            with contextlib.suppress(asyncio.CancelledError):  # the relay is stopped
+            with contextlib.suppress(asyncio.CancelledError):  # stop() was called.
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for relay in (up, down):
@@ -67,7 +67,7 @@ class CutProxy:
 
 @asynccontextmanager
 async def cutting(target: str, limits: Sequence[int], *, upwards: bool = True) -> AsyncIterator[tuple[CutProxy, str]]:
-    """A running relay and its address."""
+    """Run a proxy; yields it and its address."""
     proxy = CutProxy(target, limits, upwards=upwards)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     try:

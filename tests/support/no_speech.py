@@ -1,6 +1,6 @@
-"""Recordings in which nobody speaks: made of numbers, the same on every machine. Mono at 16 kHz.
+"""Synthetic recordings without speech, the same on every machine. Mono at 16 kHz.
 
-Not one of them holds a voice, so every word that comes out of one is invented.
+None contains a voice, so any text recognized in them is a hallucination.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PROGRESSION = (
 
 
 def corpus() -> Iterator[tuple[str, Samples]]:
-    """Each recording with its name, such as `white_loud`. About 6 minutes in all."""
+    """All recordings with their names, such as `white_loud`; about 6 minutes in total."""
     yield "silence", np.zeros(5 * RATE, dtype=np.float32)
     yield "one_sample", np.zeros(1, dtype=np.float32)
     for name, make in _NOISES.items():
@@ -46,7 +46,7 @@ def corpus() -> Iterator[tuple[str, Samples]]:
 
 
 def coloured(seconds: float, random: np.random.Generator, slope: float) -> _Floats:
-    """Noise whose power falls with frequency to the power of `slope`: 0 white, 1 pink, 2 brown."""
+    """Noise with a power of 1 / frequency ** `slope`: 0 white, 1 pink, 2 brown."""
     count = round(seconds * RATE)
     spectrum = np.fft.rfft(random.standard_normal(count))
     hertz = np.fft.rfftfreq(count, 1 / RATE)
@@ -55,7 +55,7 @@ def coloured(seconds: float, random: np.random.Generator, slope: float) -> _Floa
 
 
 def band(noise: _Floats, low: float, high: float) -> _Floats:
-    """What of `noise` lies between two frequencies in hertz, with soft edges."""
+    """Band-pass filter with soft edges; frequencies in hertz."""
     spectrum = np.fft.rfft(noise)
     hertz = np.fft.rfftfreq(len(noise), 1 / RATE)
     gain = 1 / (1 + (low / np.maximum(hertz, 1.0)) ** 4) / (1 + (hertz / high) ** 4)
@@ -63,14 +63,14 @@ def band(noise: _Floats, low: float, high: float) -> _Floats:
 
 
 def hum(seconds: float, random: np.random.Generator) -> _Floats:
-    """The mains at 50 Hz with harmonics, over a little hiss."""
+    """Mains hum at 50 Hz with harmonics and a little hiss."""
     times = _times(seconds)
     tones = sum(np.sin(2 * np.pi * 50 * n * times + n) / n for n in (1, 2, 3, 5, 7, 9))
     return np.asarray(tones + 0.01 * random.standard_normal(len(times)))
 
 
 def clicks(seconds: float, random: np.random.Generator) -> _Floats:
-    """About three keystrokes a second: short bursts that decay in 5 ms."""
+    """About three keystrokes per second: short bursts that decay in 5 ms."""
     sound = np.zeros(round(seconds * RATE))
     for at in random.uniform(0, seconds - 0.1, int(3 * seconds)):
         _add(sound, at, random.standard_normal(800) * np.exp(-np.arange(800) / (0.005 * RATE)))
@@ -78,7 +78,7 @@ def clicks(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def breathing(seconds: float, random: np.random.Generator) -> _Floats:
-    """In for 1.2 s, out for 1.6 s, a rest: shaped noise, in and out with different colours."""
+    """Shaped noise: in for 1.2 s, out for 1.6 s in another frequency band, and a pause."""
     sound = np.zeros(round(seconds * RATE))
     at = 0.3
     while at + 3.2 < seconds:
@@ -90,14 +90,14 @@ def breathing(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def note(hertz: float, seconds: float) -> _Floats:
-    """A plucked string: eight harmonics, the high ones dying first."""
+    """A plucked string: eight harmonics, of which the high ones decay faster."""
     times = _times(seconds)
     parts = [np.sin(2 * np.pi * hertz * n * times) / n * np.exp(-times * (1.5 + 0.8 * n)) for n in range(1, 9)]
     return np.asarray(sum(parts)) * np.minimum(1, times / 0.01)
 
 
 def organ(hertz: float, seconds: float) -> _Floats:
-    """A held tone with vibrato: six harmonics, 80 ms to come and to go."""
+    """A held tone with vibrato: six harmonics, fading in and out over 80 ms."""
     times = _times(seconds)
     phase = 2 * np.pi * hertz * times + 2.0 * np.sin(2 * np.pi * 5.5 * times)
     edge = np.minimum(1, np.minimum(times, seconds - times) / 0.08)
@@ -114,7 +114,7 @@ def chords(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def arpeggio(seconds: float, random: np.random.Generator) -> _Floats:
-    """Plucked notes of the same chords, four a second."""
+    """Plucked notes of the same chords, four per second."""
     sound = np.zeros(round(seconds * RATE))
     for index in range(int(seconds * 4) - 4):
         chord = _PROGRESSION[index // 8 % len(_PROGRESSION)]
@@ -123,7 +123,7 @@ def arpeggio(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def melody(seconds: float, random: np.random.Generator) -> _Floats:
-    """One held tone after another in the range of a voice, like a cello."""
+    """Held tones in the range of a voice, like a cello."""
     sound = np.zeros(round(seconds * RATE))
     at = 0.1
     while at < seconds - 1:
@@ -134,7 +134,7 @@ def melody(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def drums(seconds: float, random: np.random.Generator) -> _Floats:
-    """A thump and a hiss in turn, two a second."""
+    """A thump and a hiss alternating, two per second."""
     sound = np.zeros(round(seconds * RATE))
     decay = np.exp(-_times(0.3) / 0.06)
     for index in range(int(seconds * 2) - 1):
@@ -145,7 +145,7 @@ def drums(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def ringing(seconds: float, random: np.random.Generator) -> _Floats:
-    """A telephone: 440 and 480 Hz, a second on, a second off; then keys being pressed."""
+    """A telephone: 440 and 480 Hz, one second on and one off, then key tones."""
     times = _times(seconds)
     tone = np.sin(2 * np.pi * 440 * times) + np.sin(2 * np.pi * 480 * times)
     keys = np.sin(2 * np.pi * 770 * times) + np.sin(2 * np.pi * 1336 * times)
@@ -160,7 +160,7 @@ def siren(seconds: float, random: np.random.Generator) -> _Floats:
 
 
 def room(seconds: float, random: np.random.Generator) -> _Floats:
-    """An empty room: rumble, hiss, the mains, and now and then something falls, scrapes or creaks."""
+    """An empty room: rumble, hiss, mains hum, and occasional bumps and creaks."""
     sound = coloured(seconds, random, 2.0)
     sound = sound / np.std(sound) + 0.1 * random.standard_normal(len(sound)) + 0.3 * hum(seconds, random)
     for at in random.uniform(0.5, seconds - 1.5, int(seconds / 2)):
@@ -198,13 +198,13 @@ def _times(seconds: float) -> _Floats:
 
 
 def _add(sound: _Floats, at: float, part: _Floats) -> None:
-    """Mixes `part` in from `at` seconds; what reaches past the end is lost."""
+    """Mix in `part` from `at` seconds, cut off at the end."""
     first = round(at * RATE)
     room_left = max(0, min(len(part), len(sound) - first))
     sound[first : first + room_left] += part[:room_left]
 
 
 def _at(sound: _Floats, level: float) -> Samples:
-    """`sound` with this root mean square, cut off at full scale."""
+    """`sound` scaled to this root mean square and clipped to full scale."""
     power = float(np.sqrt(np.mean(np.square(sound))))
     return np.clip(sound * (level / max(power, 1e-12)), -1, 1).astype(np.float32)

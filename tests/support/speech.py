@@ -1,4 +1,4 @@
-"""Real speech for tests: the sample clips, alone and joined to longer recordings."""
+"""Real speech for tests, from the clips of `samples/`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clip(language: str, name: str) -> Path:
 
 
 def samples_of(path: Path) -> Samples:
-    """A clip as mono float32 at 16 kHz."""
+    """A WAV file as mono float32 at 16 kHz."""
     return decode(path.read_bytes(), AudioFormat("container", 0), max_seconds=600)
 
 
@@ -42,5 +42,5 @@ def wav_of(samples: Samples) -> bytes:
 
 
 def words(text: str) -> str:
-    """A text without case and punctuation."""
+    """The words of a text, casefolded, without punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold()))

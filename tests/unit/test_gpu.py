@@ -171,7 +171,7 @@ def test_each_cause_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(3):
             gpu.read()
     assert [record.getMessage() for record in caplog.records] == [
-        "GPU metrics are left out (utilization): nvmlDeviceGetUtilizationRates: Not Supported"
+        "GPU metrics unavailable (utilization): nvmlDeviceGetUtilizationRates: Not Supported"
     ]
 
 

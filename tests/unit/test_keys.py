@@ -106,7 +106,7 @@ def test_keys_without_a_name_are_called_by_their_position() -> None:
     ],
 )
 def test_duplicates_are_refused(keys: list[ApiKey]) -> None:
-    with pytest.raises(ValueError, match=r"twice|same name") as caught:
+    with pytest.raises(ValueError, match="duplicate key") as caught:
         KeyRing(keys)
     assert "one" not in str(caught.value).split()
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stt_server.observability.call_record import Call
+from stt_server.observability.call_record import CallRecord
+from stt_server.observability.instruments import Observer
 from stt_server.observability.logs import configure, log_call
 from stt_server.observability.metrics import Metrics
-from stt_server.observability.observer import Observer
 from stt_server.observability.snapshot import Snapshot
 from tests.support.call_records import a_call, refused
 
@@ -46,7 +46,7 @@ def test_what_grpc_says_of_strange_metadata_is_said_without_it(stream: io.String
     except UnicodeDecodeError:
         logging.getLogger("grpc._cython.cygrpc").exception("Invalid encoding on %s", b"Bearer KEY\xff")
     (line,) = lines(stream)
-    assert (line["level"], line["message"]) == ("WARNING", "metadata that is not UTF-8 came in")
+    assert (line["level"], line["message"]) == ("WARNING", "received metadata that is not UTF-8 (content not logged)")
     assert "KEY" not in stream.getvalue() and "Traceback" not in stream.getvalue()
 
 
@@ -105,7 +105,7 @@ def test_faults_of_ours_are_warnings_and_faults_of_callers_are_not(
 
 def test_a_call_has_no_room_for_a_key_an_address_or_a_text() -> None:
     # Whoever adds a field decides here whether a log may show it.
-    assert {field.name for field in fields(Call)} == {
+    assert {field.name for field in fields(CallRecord)} == {
         *(
             "endpoint",
             "method",

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from protos.stt.v1.errors import ERRORS
 from stt_server.audio.sandbox.worker import EXIT_REASONS
 from stt_server.observability.call_record import STREAM
-from stt_server.observability.failure_metrics import FaultMetrics
+from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector
 from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Metrics
 from stt_server.observability.reload_metrics import ReloadMetrics
@@ -275,17 +275,17 @@ def test_queue_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
 
 def test_the_circuit_is_in_one_state_and_its_changes_are_counted() -> None:
     registry = CollectorRegistry()
-    metrics, faults = Metrics(registry), FaultMetrics(registry)
+    metrics, faults = Metrics(registry), FailureMetrics(registry)
     states = ("closed", "half_open", "open")
 
     def shown(name: str) -> dict[str, float | None]:
         return {state: Scrape(metrics).get(name, state=state) for state in states}
 
     assert shown("stt_fallback_circuit_state") == {"closed": 0, "half_open": 0, "open": 0}, "there is no fallback"
-    faults.circuit_moved("closed")
+    faults.circuit_changed("closed")
     assert shown("stt_fallback_circuit_transitions_total") == {"closed": 0, "half_open": 0, "open": 0}
     for state in states[::-1]:
-        faults.circuit_moved(state)  # type: ignore[arg-type]
+        faults.circuit_changed(state)  # type: ignore[arg-type]
         assert shown("stt_fallback_circuit_state") == {each: float(each == state) for each in states}
     assert shown("stt_fallback_circuit_transitions_total") == {"closed": 1, "half_open": 1, "open": 1}
 
@@ -299,9 +299,9 @@ def test_every_exported_metric_is_documented() -> None:
     registry.register(GpuCollector(Gpu(FakeNvml())))
     metrics = Metrics(registry)
     metrics.watch_queue(lambda: 0, lambda: 0, lambda: 0)
-    StreamMetrics(registry, metrics)
+    StreamMetrics(registry, metrics.models)
     ReloadMetrics(registry)
-    FaultMetrics(registry)
+    FailureMetrics(registry)
     exported = set(re.findall(r"^# TYPE (\S+)", metrics.exposition()[0], re.M))
     assert len(exported) > 15
     documented = set(re.findall(r"`([a-z_]+)(?:\{[^`]*\})?`", DOC.read_text()))

@@ -28,7 +28,7 @@ def test_a_burst_passes_and_one_more_is_told_when_to_come_back() -> None:
     with pytest.raises(RateLimited) as caught:
         limiter.take("a")
     assert caught.value.retry_after_s == pytest.approx(0.5)
-    assert caught.value.message == "over 2 requests a second: try again in 0.50 s"
+    assert caught.value.message == "rate limit exceeded (2 requests per second); retry in 0.50 s"
 
 
 def test_a_caller_who_waits_as_told_passes_and_one_who_comes_earlier_does_not() -> None:

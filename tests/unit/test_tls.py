@@ -128,15 +128,15 @@ def test_without_files_there_is_no_tls(read: Reader) -> None:
 @pytest.mark.parametrize(
     ("cert", "key", "problem"),
     [
-        ("text.pem", "server.key", "text.pem: TLS_CERT: holds no certificate in PEM"),
-        ("broken.pem", "server.key", "broken.pem: TLS_CERT: holds no certificate in PEM"),
-        ("server.key", "server.key", "server.key: TLS_CERT: holds no certificate in PEM"),
+        ("text.pem", "server.key", "text.pem: TLS_CERT: contains no PEM certificate"),
+        ("broken.pem", "server.key", "broken.pem: TLS_CERT: contains no PEM certificate"),
+        ("server.key", "server.key", "server.key: TLS_CERT: contains no PEM certificate"),
         ("server.pem", "client.key", "client.key: TLS_KEY: is not the private key of TLS_CERT"),
         ("server.pem", "server.pem", "server.pem: TLS_KEY: is not the private key of TLS_CERT"),
         (
             "server.pem",
             "locked.key",
-            "locked.key: TLS_KEY: is not the private key of TLS_CERT in PEM without a password",
+            "locked.key: TLS_KEY: is not the private key of TLS_CERT (PEM without a password expected)",
         ),
     ],
 )
@@ -150,13 +150,13 @@ def test_a_file_that_is_not_what_it_should_be_is_named(
 
 
 def test_a_bad_client_authority_is_named(pems: Path, read: Reader) -> None:
-    with pytest.raises(ConfigError, match=r"text\.pem: TLS_CLIENT_CA: holds no certificate"):
+    with pytest.raises(ConfigError, match=r"text\.pem: TLS_CLIENT_CA: contains no PEM certificate"):
         server_pems(read(f"{_server_lines(pems)}TLS_CLIENT_CA={pems}/text.pem"))
 
 
 def test_a_bad_fallback_file_is_named(pems: Path, read: Reader) -> None:
     url = "FALLBACK_URL=grpcs://fb:50052\n"
-    with pytest.raises(ConfigError, match=r"text\.pem: FALLBACK_CA: holds no certificate"):
+    with pytest.raises(ConfigError, match=r"text\.pem: FALLBACK_CA: contains no PEM certificate"):
         channel_pems(read(f"{url}FALLBACK_CA={pems}/text.pem"))
     with pytest.raises(ConfigError, match=r"server\.key: FALLBACK_KEY: is not the private key of FALLBACK_CERT"):
         channel_pems(read(f"{url}FALLBACK_CERT={pems}/client.pem\nFALLBACK_KEY={pems}/server.key"))

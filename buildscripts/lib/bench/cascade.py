@@ -1,12 +1,12 @@
-"""`bench cascade`: which recordings are worth the larger model, judged by what the small one says of itself.
+"""`bench cascade`: which recordings benefit from the larger model, judged by the small model's confidence.
 
-Both models hear every clip once; then all thresholds are tried on what they answered. Prints word error rate and
-seconds of inference against the share of clips that fall back, for the mean and the combined signal, for chance, and
-for an oracle that knows the errors; then the threshold for a wanted share, or a wanted error rate, to paste into the
-primary's .env file. Every threshold in the last table was chosen on one half of the recordings and applied to the
-other, so it shows what to expect of new ones.
+Both models transcribe every clip once; then all thresholds are applied to their answers. Prints word error rate and
+inference time against the share of clips that fall back: for the mean and the combined signal, for random choice, and
+for an oracle that knows the errors. Then prints the threshold for a wanted share or error rate, to paste into the
+primary's .env file. Every threshold in the last table was chosen on one half of the recordings and applied to the other
+half, and so shows what to expect of new recordings.
 
-Use recordings of your own, with what is said in them: some hundred clips, as your callers send them.
+Use recordings of your own with reference texts: some hundred clips, as your callers send them.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--small", type=_model, default="models/whisper-tiny.en-ct2", help="the primary's model folder")
     parser.add_argument("--large", type=_model, default="models/whisper-base-ct2", help="the fallback's model folder")
-    parser.add_argument("--corpus", type=Path, action="append", help="a folder with a manifest.jsonl; more than once")
-    parser.add_argument("--language", help="clips of this language alone; all by default, each in its own")
-    parser.add_argument("--conditions", type=_conditions, default=["plain"], help=f"with commas: {', '.join(DEGRADED)}")
+    parser.add_argument("--corpus", type=Path, action="append", help="a folder with a manifest.jsonl; repeatable")
+    parser.add_argument("--language", help="only clips in this language; default: all languages")
+    parser.add_argument("--conditions", type=_conditions, default=["plain"], help=f"some of {', '.join(DEGRADED)}")
     parser.add_argument("--beam-large", type=int, default=5)
-    parser.add_argument("--compute-type", default="int8", help="of both models")
+    parser.add_argument("--compute-type", default="int8", help="of both models; default: int8")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each model on a CPU")
-    parser.add_argument("--share", type=_share, default=0.25, help="of the clips that may fall back; default: 0.25")
-    parser.add_argument("--wer", type=_share, help="word error rate to reach with as few as possible")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="per model on a CPU; default: all cores")
+    parser.add_argument("--share", type=_share, default=0.25, help="share of clips that may fall back; default: 0.25")
+    parser.add_argument("--wer", type=_share, help="also find the threshold for this word error rate")
     parser.add_argument("--min-words", type=int, default=Thresholds.min_words, help="MIN_WORDS_FOR_CONF of the primary")
-    parser.add_argument("--cache", type=Path, help="JSON to keep the answers in; clips that are there aren't decoded")
+    parser.add_argument("--cache", type=Path, help="JSON file that caches the models' answers")
     parser.add_argument("--png", type=Path, help="write a plot (needs the extra `bench`)")
     args = parser.parse_args(argv)
     if args.png and find_spec("matplotlib") is None:
@@ -63,14 +63,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _model(text: str) -> Path:
     folder = ROOT / text if not Path(text).is_dir() else Path(text)
     if not (folder / "model.bin").is_file():
-        raise argparse.ArgumentTypeError(f"no model in {folder}; buildscripts/models fetches them")
+        raise argparse.ArgumentTypeError(f"no model in {folder}; run buildscripts/models to fetch one")
     return folder
 
 
 def _conditions(text: str) -> list[str]:
     names = text.split(",")
     if unknown := [name for name in names if name not in DEGRADED]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(DEGRADED)}")
+        raise argparse.ArgumentTypeError(f"unknown condition {unknown[0]}; expected some of {', '.join(DEGRADED)}")
     return names
 
 
@@ -98,16 +98,16 @@ def main(argv: Sequence[str]) -> int:
     report.across_halves(console, outcomes, args.share)
     report.recommend(console, outcomes, args.share, args.wer)
     if args.png:
-        plot_cascade(outcomes, args.png, f"{small}, and {large} behind it")
+        plot_cascade(outcomes, args.png, f"{small} with {large} as its fallback")
     return 0
 
 
 def listen(args: argparse.Namespace) -> list[Pair]:
-    """Both models' answers to every clip that is asked for."""
+    """Both models' answers to every selected clip."""
     found = [clip for folder in args.corpus or [ROOT / "samples"] for clip in load(folder)]
     clips = [c for c in found if c.seconds <= MAX_SECONDS and args.language in (None, c.language)]
     if not clips:
-        raise CorpusError(f"no clips of at most {MAX_SECONDS:g} s in that language")
+        raise CorpusError(f"no clips of at most {MAX_SECONDS:g} s in the selected language")
 
     @functools.cache
     def models() -> tuple[WhisperRecognizer, WhisperRecognizer]:
@@ -137,7 +137,7 @@ def _load(args: argparse.Namespace, folder: Path, beams: int) -> WhisperRecogniz
 
 
 def outcomes_of(pairs: Sequence[Pair], signal: Signal, min_words: int) -> list[Outcome]:
-    """What either model made of each clip, and the score by which a threshold chooses."""
+    """Outcome of each clip for both models, with the score that is compared with the threshold."""
     return [_outcome(pair, signal, min_words) for pair in pairs]
 
 

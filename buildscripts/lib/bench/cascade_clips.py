@@ -1,4 +1,4 @@
-"""What both models of a cascade make of a folder of recordings, kept in a file: decoding is slow, studying is not."""
+"""Both models' answers to a corpus, cached in a file: decoding is slow, evaluating thresholds is not."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from stt_server.routing import Signals
 Recognize = Callable[[Chunk, DecodeOptions], Hypothesis]
 
 MAX_SECONDS = 30.0
-"""Longer recordings are routed chunk by chunk, and what is said in a chunk is not known."""
+"""Longer recordings are escalated chunk by chunk, and there is no reference text per chunk."""
 
 DEGRADED = {"plain": None, "noise": 12.0, "loud-noise": 4.0, "telephone": None}
-"""Conditions a clip can be heard in; with noise, the ratio of speech to noise in dB."""
+"""Conditions that a clip can be degraded to; for noise, the signal-to-noise ratio in dB."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one model made of one chunk. Times in seconds."""
+    """One model's result for one chunk. Times in seconds."""
 
     text: str
     token_logprobs: list[float]
@@ -37,19 +37,19 @@ class Part:
     language_probability: float | None
     no_speech_prob: float
     end: float
-    """Of the text, from the start of the chunk."""
+    """End of the text, from the start of the chunk."""
     speech: float
-    """How long voice activity detection heard speech."""
+    """Duration of speech by voice activity detection."""
     speech_end: float
-    """From the start of the chunk."""
+    """End of speech, from the start of the chunk."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model made of one clip."""
+    """One model's answer to one clip."""
 
     seconds: float
-    """That it took."""
+    """Inference time, seconds."""
     parts: list[Part]
 
     @property
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def signals(self) -> Signals:
-        """As the service makes them of its hypotheses."""
+        """Routing signals, as the service computes them."""
         return Signals(
             speech=bool(self.parts),
             words=sum(len(words_of(part.text)) for part in self.parts),
@@ -95,7 +95,7 @@ class Pair:
 
 
 def degrade(samples: Samples, condition: str) -> Samples:
-    """A copy as it would sound with noise around, or over a telephone (300 to 3400 Hz); the same on every run."""
+    """Degrade a recording: noise, or a telephone's band (300 to 3400 Hz). Deterministic."""
     if condition == "telephone":
         spectrum = np.fft.rfft(samples)
         hertz = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
@@ -105,14 +105,14 @@ def degrade(samples: Samples, condition: str) -> Samples:
     if ratio is None:
         return samples
     spectrum = np.fft.rfft(np.random.default_rng(zlib.crc32(samples.tobytes())).standard_normal(len(samples)))
-    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))  # pink, as rooms and streets sound
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))  # pink noise, like that of rooms and streets
     noise = np.fft.irfft(spectrum, len(samples))
     noise *= np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(noise))) * 10 ** (-ratio / 20)
     return np.clip(samples + noise, -1, 1).astype(np.float32)
 
 
 def answer_of(samples: Samples, recognize: Recognize, language: str | None) -> Answer:
-    """One model's answer, chunk by chunk, as the service asks it."""
+    """One model's answer, chunk by chunk as in the service."""
     chunks = split(samples, vad_filter=True)
     started = time.perf_counter()
     hypotheses = [recognize(chunk, DecodeOptions(language=language)) for chunk in chunks]
@@ -141,11 +141,11 @@ def pairs_of(
     key: dict[str, Any],
     say: Callable[[str], None],
 ) -> list[Pair]:
-    """Both answers to every clip in every condition: from `cache` where they are there, else asked for and put there.
+    """Both answers to every clip in every condition, from `cache` or else from the models.
 
     Args:
-        ask: (language, samples) -> the small and the large model's answer.
-        key: what the answers depend on besides the clips; a cache made with another key is made anew.
+        ask: (language, samples) -> answers of the small and the large model.
+        key: whatever else the answers depend on; a cache with another key is discarded.
     """
     known = _read(cache, key)
     found: list[Pair] = []

@@ -1,4 +1,4 @@
-"""What `bench cascade` prints."""
+"""Printed report of `bench cascade`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHOICES = (False, True)
 
 
 def overview(console: Console, clips: Sequence[Outcome], small: str, large: str) -> None:
-    """Each model alone, and the better of both for each clip."""
+    """Error rates of each model alone, and of the better of both for each clip."""
     none, every = point(clips, lambda _: False), point(clips, lambda _: True)
     asked = sum(o.large_seconds for o in clips)
     table = Table("", "word error rate", "seconds of inference", title=_title(clips))
@@ -43,9 +43,9 @@ def overview(console: Console, clips: Sequence[Outcome], small: str, large: str)
     console.print(table)
     better = sum(o.large_errors < o.small_errors for o in clips)
     worse = sum(o.large_errors > o.small_errors for o in clips)
-    console.print(f"The large model is better on {better} clips, worse on {worse}, as good on the others.")
+    console.print(f"The large model is better on {better} clips, worse on {worse}, equal on the rest.")
     if every.wer >= none.wer:
-        console.print("It brings nothing over all of them: no threshold can be recommended on these recordings.")
+        console.print("The large model gains nothing over all clips: no threshold can be recommended.")
 
 
 def _title(clips: Sequence[Outcome]) -> str:
@@ -53,10 +53,10 @@ def _title(clips: Sequence[Outcome]) -> str:
 
 
 def curves(console: Console, signals: Signals) -> None:
-    """Word error rates over the share of clips that fall back; in brackets with FINAL_CHOICE=best."""
+    """Word error rates by share of clips that fall back; in brackets with FINAL_CHOICE=best."""
     clips = next(iter(signals.values()))
     table = Table(
-        "clips that may fall back", "by lot", title="word error rate (with FINAL_CHOICE=best), threshold: share"
+        "clips that may fall back", "at random", title="word error rate (with FINAL_CHOICE=best), threshold: share"
     )
     for name in signals:
         table.add_column(name)
@@ -71,7 +71,7 @@ def curves(console: Console, signals: Signals) -> None:
 
 
 def at_default(console: Console, signals: Signals) -> None:
-    """What the default threshold comes to."""
+    """Result of the default threshold."""
     table = Table("signal", "FINAL_CHOICE", "fall back", "word error rate", "gain", "inference seconds")
     table.title = f"CONF_LOGPROB_THRESHOLD={DEFAULT_THRESHOLD}"
     for name, outcomes in signals.items():
@@ -81,9 +81,9 @@ def at_default(console: Console, signals: Signals) -> None:
 
 
 def across_halves(console: Console, signals: Signals, share: float) -> dict[tuple[str, bool], Halves]:
-    """Thresholds chosen on one half, applied to the other."""
-    table = Table("signal", "FINAL_CHOICE", "fall back", "word error rate", "gain of the large model's")
-    table.title = f"threshold for {_percent(share, 0)} chosen on one half, applied to the other, {ROUNDS} random halves"
+    """Results of thresholds chosen on one half and applied to the other."""
+    table = Table("signal", "FINAL_CHOICE", "fall back", "word error rate", "share of the large model's gain")
+    table.title = f"threshold for {_percent(share, 0)} chosen on one half, applied to the other, {ROUNDS} random splits"
     found = {}
     for name, outcomes in signals.items():
         for best in CHOICES:
@@ -101,26 +101,24 @@ def across_halves(console: Console, signals: Signals, share: float) -> dict[tupl
 
 def _gain(half: Halves) -> str:
     if half.gain is None:
-        return "none to have"
+        return "none available"
     low, high = half.gain_quartiles or (half.gain, half.gain)
-    return f"{_percent(half.gain, 0)} (half of them {_percent(low, 0)} to {_percent(high, 0)})"
+    return f"{_percent(half.gain, 0)} (half of the splits {_percent(low, 0)} to {_percent(high, 0)})"
 
 
 def recommend(console: Console, signals: Signals, share: float, wer: float | None) -> None:
-    """The settings to paste, for a share and for an error rate."""
+    """Settings to paste, for a share and for an error rate."""
     picks = [(name, best, for_share(outcomes, share, best)) for name, outcomes in signals.items() for best in CHOICES]
-    console.print(
-        f"\nFor at most {_percent(share, 0)} of the clips falling back, by what makes the fewest errors then:"
-    )
+    console.print(f"\nFewest errors with at most {_percent(share, 0)} of the clips falling back:")
     _paste(console, signals, min(picks, key=lambda pick: (pick[2].wer, pick[2].share)))
     if wer is None:
         return
     reached = [(n, b, p) for n, outcomes in signals.items() for b in CHOICES if (p := for_wer(outcomes, wer, b))]
-    console.print(f"\nFor a word error rate of {_percent(wer)}, by what sends the fewest clips then:")
+    console.print(f"\nFewest clips falling back with a word error rate of {_percent(wer)}:")
     if reached:
         _paste(console, signals, min(reached, key=lambda pick: pick[2].share))
     else:
-        console.print("  no threshold reaches it with these models")
+        console.print("no threshold reaches it with these models")
 
 
 def _paste(console: Console, signals: Signals, pick: tuple[str, bool, Point]) -> None:
@@ -135,7 +133,7 @@ def _cells(outcomes: Sequence[Outcome], found: Point) -> tuple[str, str, str, st
     return (
         _percent(found.share, 0),
         _percent(found.wer),
-        "none to have" if part is None else _percent(part, 0),
+        "none available" if part is None else _percent(part, 0),
         f"{found.seconds:.1f}",
     )
 
@@ -149,7 +147,7 @@ def _choice(best: bool) -> str:
 
 
 def _threshold(found: Point) -> str:
-    # 1 is the most that the key takes; scores are below it, for a model is never quite sure.
+    # The key takes at most 1; scores are below 1.
     return f"{min(found.threshold or 0.0, 1.0):.10g}"
 
 

@@ -1,4 +1,4 @@
-"""Our engine, and the ways to call faster-whisper that it is compared with, on the same model and the same samples."""
+"""Contenders of the benchmarks: our engine, and faster-whisper in several configurations."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _PCM = AudioFormat("linear16", 16_000)
 
 @dataclass(frozen=True)
 class FasterWhisper:
-    """A faster to call faster-whisper."""
+    """One configuration of faster-whisper."""
 
     what: str
     model: Mapping[str, int]
-    """Arguments of `WhisperModel` beside the model itself."""
+    """Further arguments of `WhisperModel`."""
     call: Mapping[str, Any]
-    """Arguments of `transcribe` beside the samples."""
+    """Further arguments of `transcribe`."""
     forced: bool = False
-    """Is told the language whatever --language says."""
+    """Force the language, whatever --language says."""
     batched: bool = False
 
 
 def theirs(cores: int) -> dict[str, FasterWhisper]:
-    """The settings of faster-whisper to compare with, by name."""
+    """Configurations of faster-whisper by name."""
     best = {"beam_size": 1, "without_timestamps": True, "temperature": 0, "condition_on_previous_text": False}
     one_by_one = {"num_workers": cores, "cpu_threads": 1}
     greedy_batches = {"beam_size": 1, "temperature": 0, "batch_size": 8}
@@ -48,7 +48,10 @@ def theirs(cores: int) -> dict[str, FasterWhisper]:
         "defaults": FasterWhisper("faster-whisper at its defaults", {}, {}),
         "handbook": FasterWhisper("cpu_threads=2, beam_size=1", {"cpu_threads": 2}, {"beam_size": 1}),
         "best": FasterWhisper(
-            f"its best for this: {cores} workers of one thread, greedy", one_by_one, best, forced=True
+            f"fastest for this load: {cores} single-threaded workers, greedy",
+            one_by_one,
+            best,
+            forced=True,
         ),
         "batched": FasterWhisper("BatchedInferencePipeline at its defaults", {}, {}, batched=True),
         "batched-best": FasterWhisper(
@@ -70,7 +73,7 @@ THEIRS = tuple(theirs(1))
 
 
 def settings_text(model: Path, keys: Mapping[str, object]) -> str:
-    """The .env file of a primary with this model that nothing but the machine limits."""
+    """Configuration of a primary with this model and without limits that a benchmark could reach."""
     values: dict[str, object] = {
         "CT2_SMALL_PATH": model.resolve(),
         "DEVICE": "cpu",
@@ -89,13 +92,13 @@ def settings_text(model: Path, keys: Mapping[str, object]) -> str:
 
 @asynccontextmanager
 async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterator[Any]:
-    """The service's own pipeline without its ports: voice activity, chunks, features, batches, guards.
+    """Run the service's pipeline without its ports: decoding, voice activity detection, chunks, batches, text checks.
 
-    Gives `transcribe(recording, language)`, with the recording as PCM, which needs no decoding, or as a WAV file.
+    Yields `transcribe(recording, language)`. Recordings are sent as PCM, which needs no decoding, or as WAV files.
     """
     parsed = parse(settings, "primary")
     recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
-    # The very wiring of the service, so that what is measured is what is served.
+    # The production wiring, so that the benchmark measures what is served.
     backend = Backend(parsed, recognizer, _no_file, None)
 
     async def transcribe(recording: Recording, language: str | None) -> str:
@@ -110,17 +113,17 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
 
 
 async def _no_file(data: bytes) -> NoReturn:
-    raise TypeError("the recordings are PCM and WAV")
+    raise TypeError("only PCM and WAV recordings are supported")
 
 
 class Contenders:
-    """The contenders of a run, by name, loaded; those that can share a model do."""
+    """Loads the contenders of a run by name; they share models where possible."""
 
     def __init__(self, model: Path, forced: bool, stack: AsyncExitStack, keys: Mapping[str, str]) -> None:
         """
         Args:
-            forced: the language is told to those that else detect it.
-            keys: configuration keys of ours.
+            forced: pass the language to contenders that would detect it otherwise.
+            keys: configuration keys of our engine.
         """
         self._model = model
         self._forced = forced

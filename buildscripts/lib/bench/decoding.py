@@ -1,7 +1,7 @@
-"""What it costs to decode a file in a child, over decoding it in this process.
+"""Cost of decoding a file in a sandboxed child process, relative to decoding it in this process.
 
-`python -m buildscripts.lib.bench.decoding`: 10 s of sound in each of the usual formats, the fastest of many times,
-here and there in turn.
+`python -m buildscripts.lib.bench.decoding`: 10 s of audio in each of the usual formats; minimum of many runs, in this
+process and in a child by turns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMATS = (
 
 
 def encoded(container: str, codec: str, rate: int) -> bytes:
-    """`SECONDS` of tones and noise."""
+    """Encode `SECONDS` of tones and noise."""
     clock = np.arange(SECONDS * rate) / rate
     noise = np.random.default_rng(0).normal(0, 0.05, len(clock))
     samples = (0.3 * np.sin(2 * np.pi * 300 * clock * (1 + 0.1 * np.sin(clock))) + noise).astype(np.float32)
@@ -51,7 +51,7 @@ async def main() -> None:
     began = time.perf_counter()
     children = DecoderPool(1, DecodeLimits(max_seconds=3600, max_bytes=16 << 20), lambda death: None)
     await children.start()
-    print(f"a child is ready after {time.perf_counter() - began:.2f} s")
+    print(f"child process ready after {time.perf_counter() - began:.2f} s")
     try:
         for name, container, codec, rate in FORMATS:
             data = encoded(container, codec, rate)
@@ -65,7 +65,8 @@ async def main() -> None:
                 there.append((time.perf_counter() - between) * 1000)
             own, childs = min(here), min(there)
             print(
-                f"{name}: {own:.1f} ms here, {childs:.1f} ms in a child: {childs - own:+.1f} ms, x {childs / own:.2f}"
+                f"{name}: {own:.1f} ms in process, {childs:.1f} ms in a child: "
+                f"{childs - own:+.1f} ms, x {childs / own:.2f}"
             )
     finally:
         await children.close()

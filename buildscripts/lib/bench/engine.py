@@ -1,10 +1,10 @@
-"""`bench engine`: our engine against faster-whisper, in this process, on the same model and the same samples.
+"""`bench engine`: our engine against faster-whisper, in this process, with the same model and recordings.
 
-Contenders take turns within each round, in an order that rotates, so that a machine that is slower for a while is
-slower for all of them; ours, being quick, runs before each of theirs, and its mean counts. Recordings are decoded
-before the clock starts. Ours does what the service does: it hears where speech is, cuts chunks, makes features,
-recognizes in batches and guards its texts. Theirs is `transcribe`, to the last segment. Without --corpus the clips are
-samples/, which are few, short and read by a machine: inject your own.
+Contenders take turns within each round, in rotating order, so that a slow phase of the machine affects all of them.
+Ours, being fast, runs before each of the others, and its mean counts. Recordings are decoded beforehand. Our engine
+does all the work of the service: voice activity detection, chunks, features, batched recognition, text checks.
+faster-whisper is `transcribe`, to the last segment. Without --corpus the clips are samples/, which are few, short and
+read by a machine: prefer a corpus of your own.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add_common(parser, callers="1,2,4,8,16", rounds=3, clips=16)
     names = ", ".join([*OURS, *THEIRS])
     parser.add_argument(
-        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, these mixed, or each clip once"
+        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, a mixture, or each clip once"
     )
-    parser.add_argument("--contenders", type=_contenders, help=f"some of {names}, with commas; default: by the mix")
+    parser.add_argument("--contenders", type=_contenders, help=f"some of {names}; default: by mix")
     parser.add_argument(
-        "--language", choices=("detected", "forced"), default="detected", help="for those that allow it"
+        "--language", choices=("detected", "forced"), default="detected", help="for contenders that allow it"
     )
     parser.add_argument("--png", type=Path, help="write a plot (needs the extra `bench`)")
     args = parser.parse_args(argv)
@@ -54,33 +54,40 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def add_common(parser: argparse.ArgumentParser, *, callers: str, rounds: int, clips: int) -> None:
-    """The arguments that benchmarks of requests share."""
+    """Add the arguments that benchmarks of requests share."""
     add_subject(parser, model="base", rounds=rounds)
-    parser.add_argument("--clips", type=_positive, default=clips, help=f"requests a measurement; default: {clips}")
-    parser.add_argument("--callers", type=numbers, default=callers, help=f"default: {callers}")
+    parser.add_argument("--clips", type=_positive, default=clips, help=f"requests per measurement; default: {clips}")
+    parser.add_argument("--callers", type=numbers, default=callers, help=f"concurrent callers; default: {callers}")
 
 
 def add_subject(parser: argparse.ArgumentParser, *, model: str, rounds: int) -> None:
-    """What is measured, on what, and how often."""
+    """Add the arguments for the model, the corpus and the number of rounds."""
     parser.add_argument(
-        "--model", type=model_folder, default=model, help=f"base, tiny.en, ... or a folder; default: {model}"
+        "--model", type=model_folder, default=model, help=f"base, tiny.en, ... or a model folder; default: {model}"
     )
-    parser.add_argument("--corpus", type=Path, default=ROOT / "samples", help="a folder with a manifest.jsonl")
-    parser.add_argument("--languages", type=_codes, default=(), help="clips of these alone: en,de")
+    parser.add_argument("--corpus", type=Path, default=ROOT / "samples", help="folder with a manifest.jsonl")
+    parser.add_argument("--languages", type=_codes, default=(), help="only clips in these languages, such as en,de")
     parser.add_argument("--rounds", type=_positive, default=rounds, help=f"default: {rounds}")
-    parser.add_argument("--set", type=_key, action="append", default=[], metavar="KEY=VALUE", help="configure ours")
-    parser.add_argument("--json", type=Path, help="write every measurement, with its texts")
+    parser.add_argument(
+        "--set",
+        type=_key,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="configure ours",
+    )
+    parser.add_argument("--json", type=Path, help="write all measurements, with their texts")
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is under 1")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """An argument's type: 1,2,4."""
+    """Parse an argument such as 1,2,4."""
     return tuple(_positive(part) for part in text.split(","))
 
 
@@ -99,25 +106,25 @@ def _contenders(text: str) -> tuple[str, ...]:
     names = _codes(text)
     for name in names:
         if name not in (*OURS, *THEIRS):
-            raise argparse.ArgumentTypeError(f"no contender {name}")
+            raise argparse.ArgumentTypeError(f"unknown contender {name}")
     return names
 
 
 def model_folder(name: str) -> Path:
-    """A model by its name under models/, or by its folder."""
+    """Folder of a model, given by its name under models/ or by its path."""
     folder = Path(name) if Path(name).is_dir() else ROOT / "models" / f"whisper-{name}-ct2"
     if not (folder / "model.bin").is_file():
-        raise argparse.ArgumentTypeError(f"no model in {folder}; buildscripts/models fetches them")
+        raise argparse.ArgumentTypeError(f"no model in {folder}; run buildscripts/models to fetch one")
     return folder
 
 
 def clips_of(args: argparse.Namespace) -> list[Clip]:
-    """The corpus, but for languages that aren't asked for or that the model doesn't know.
+    """Clips of the corpus in the selected languages that the model knows.
 
     Raises:
-        CorpusError: nothing is left.
+        CorpusError: there are none.
     """
-    # OpenAI's names for the models that know English alone.
+    # OpenAI's suffix for English-only models.
     languages = args.languages or (("en",) if ".en" in args.model.name else ())
     clips = [clip for clip in load(args.corpus) if not languages or clip.language in languages]
     if not clips:
@@ -132,7 +139,7 @@ def default_contenders(mix: str, language: str) -> tuple[str, ...]:
 
 
 def compared_with(contenders: Sequence[str]) -> Callable[[str], str | None]:
-    """Which of ours a contender is compared with: where its language is forced, ours is forced too."""
+    """Which of our contenders another is compared with: where its language is forced, ours is forced too."""
     ways = theirs(1)
 
     def ours(name: str) -> str | None:
@@ -147,10 +154,10 @@ def compared_with(contenders: Sequence[str]) -> Callable[[str], str | None]:
 def turns(
     contenders: Sequence[str], callers: Sequence[int], rounds: int, quick: Sequence[str] = ()
 ) -> Iterator[tuple[int, int, str]]:
-    """Round, callers, contender: who goes first changes with each.
+    """Round, number of callers and contender of each measurement; the first contender rotates.
 
     Args:
-        quick: contenders over so soon that a moment's disturbance shows: they run before each of the others.
+        quick: contenders whose runs are so short that a moment's disturbance shows; run before each of the others.
     """
     slow = [name for name in contenders if name not in quick] or list(contenders)
     often = [name for name in contenders if name not in slow]
@@ -163,7 +170,7 @@ def turns(
 
 
 def progress_bar() -> Progress:
-    """On standard error."""
+    """Progress bar on standard error."""
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
@@ -228,10 +235,8 @@ def report(
         title = f"{callers} caller{'s' * (callers > 1)}; {mix}"
         out.print(speed_table(measurements, callers, compared_with(contenders), title))
     out.print(accuracy_table(measurements, recordings))
-    out.print("Median over the rounds, and least to most; ratios are made round by round.", highlight=False)
-    out.print(
-        "Processor ratio: audio for each second of processor time, which other load disturbs less.", highlight=False
-    )
+    out.print("Median over the rounds (minimum to maximum); ratios are computed per round.", highlight=False)
+    out.print("Processor ratio: audio per second of processor time, which other load affects less.", highlight=False)
     if args.json:
         write_json(args.json, head, recordings, measurements)
     if args.png:

@@ -42,17 +42,17 @@ from stt_server.testing.processes import ProcessError
 
 STREAMS = "1,2,4,8,16"
 STAGGER_S = 0.37
-"""Streams begin so long after each other, within `STAGGER_WITHIN_S`: people don't speak in chorus."""
+"""Offset between the starts of streams, within `STAGGER_WITHIN_S`: real speakers are not synchronous."""
 STAGGER_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is measured."""
+    """The service under measurement."""
 
     client: SttClient
     pids: tuple[int, ...]
-    """The primary's, and the fallback's if there is one."""
+    """Of the primary, and of the fallback if there is one."""
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -60,12 +60,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="buildscripts/bench live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_subject(parser, model="tiny.en", rounds=1)
-    parser.add_argument("--streams", type=numbers, default=STREAMS, help=f"at once; default: {STREAMS}")
-    parser.add_argument("--fallback", type=model_folder, metavar="MODEL", help="with a fallback that has this model")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each stream; default: 60")
+    parser.add_argument("--streams", type=numbers, default=STREAMS, help=f"concurrent streams; default: {STREAMS}")
+    parser.add_argument("--fallback", type=model_folder, metavar="MODEL", help="run a fallback with this model")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of each stream; default: 60")
     parser.add_argument("--endpoint-silence", type=float, default=0.6, help="seconds; default: 0.6")
     parser.add_argument("--language", choices=("detected", "forced"), default="detected")
-    parser.add_argument("--wav", type=Path, metavar="DIR", help="also write the recordings, for other services to hear")
+    parser.add_argument("--wav", type=Path, metavar="DIR", help="also write the recordings as WAV files")
     parser.add_argument("--png", type=Path, help="write a plot (needs the extra `bench`)")
     args = parser.parse_args(argv)
     if args.png and find_spec("matplotlib") is None:
@@ -81,7 +81,7 @@ def primary_settings(args: argparse.Namespace, fallback: str) -> str:
 
 
 async def open_service(args: argparse.Namespace, stack: AsyncExitStack) -> Served:
-    """The primary, and the fallback before it, as operators start them."""
+    """Start the primary, after the fallback if there is one."""
     fallback, pids = "", []
     if args.fallback:
         settings = settings_text(args.fallback, {}).replace("CT2_SMALL_PATH", "CT2_MEDIUM_PATH")
@@ -93,7 +93,7 @@ async def open_service(args: argparse.Namespace, stack: AsyncExitStack) -> Serve
 
 
 async def counters(client: SttClient) -> tuple[int, int]:
-    """Interims sent, and left out, since the service began."""
+    """Numbers of interims sent and thinned since the service started."""
     exposition = (await client.metrics()).exposition
     names = ("stt_stream_interims_total", "stt_stream_interims_thinned_total")
     sent, thinned = (re.search(rf"^{name} (\S+)$", exposition, re.MULTILINE) for name in names)
@@ -103,7 +103,7 @@ async def counters(client: SttClient) -> tuple[int, int]:
 async def measure_one(
     served: Served, recordings: Sequence[LiveRecording], number: int, args: argparse.Namespace
 ) -> LiveMeasurement:
-    """All of the recordings at once."""
+    """Stream all recordings at once."""
     language = recordings[0].whole.language if args.language == "forced" else None
     before, cpu, own = await counters(served.client), _cpu(served.pids), _own_cpu()
     began = time.monotonic()
@@ -140,7 +140,7 @@ def _own_cpu() -> float:
 async def measure(
     args: argparse.Namespace, recordings: Sequence[LiveRecording], tell: Callable[[str], None] = lambda _: None
 ) -> tuple[list[LiveMeasurement], list[str]]:
-    """The measurements, and the texts of `Transcribe` for the same recordings."""
+    """Live measurements, and the texts of `Transcribe` for the same recordings."""
     async with AsyncExitStack() as stack:
         served = await open_service(args, stack)
         language = recordings[0].whole.language if args.language == "forced" else None
@@ -155,7 +155,7 @@ async def measure(
 
 
 def write_recordings(folder: Path, recordings: Sequence[LiveRecording]) -> None:
-    """A WAV file for each, and beside it what is said, and where, in seconds."""
+    """Write a WAV file per recording, and a JSON file with its text and its speech spans in seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in recordings:
         (folder / f"{each.whole.name}.wav").write_bytes(each.whole.wav)
@@ -196,15 +196,15 @@ def report(
     out = console()
     out.print(head, highlight=False, markup=False, soft_wrap=True)
     mean = sum(each.whole.seconds for each in recordings) / len(recordings)
-    fallback = f" with {args.fallback.name} behind it" if args.fallback else ""
+    fallback = f"with {args.fallback.name} as fallback" if args.fallback else ""
     title = f"{args.model.name}{fallback}; streams of {mean:.0f} s, language {args.language}, {args.rounds} rounds"
-    out.print(f"Load average before it began: {load:.2f}", highlight=False)
+    out.print(f"Load average before the run: {load:.2f}", highlight=False)
     out.print(live_table(measurements, args.endpoint_silence, title))
     for line in error_lines(measurements, recordings, transcribed):
         out.print(line, highlight=False)
     most = greatest(measurements, args.endpoint_silence)
     out.print(
-        f"Most streams with p95 of the finals under {FINAL_LIMIT_S:g} s past the endpoint silence: {most or 'none'}.",
+        f"Most streams with p95 of finals under {FINAL_LIMIT_S:g} s after the endpoint silence: {most or 'none'}.",
         highlight=False,
     )
     if args.json:

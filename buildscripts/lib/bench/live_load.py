@@ -1,4 +1,4 @@
-"""Live recordings with known speech, sent in real time, and when each answer came."""
+"""Live recordings with known speech, streamed in real time, and the latency of each result."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stt_server.audio.vad import detect_speech, speech_spans
 CHUNK_S = 0.1
 FORMAT = AudioFormat("linear16", SAMPLE_RATE)
 LONGEST_CLIP_S = 26.0
-"""Longer ones are left out: an utterance is cut before 28 s, which has no truth to hold it against."""
+"""Longer clips are excluded: an utterance is cut before 28 s, where there is no reference for its end."""
 PAUSES_S = (1.2, 1.6, 2.0)
-"""Between the clips of a recording, in turn: each is longer than the endpoint silence."""
+"""Pauses between the clips of a recording, in turn; each is longer than the endpoint silence."""
 NEAR_S = 0.5
-"""An utterance of the service begins, or ends, where speech truly does if the two are so close."""
+"""Longest distance between an utterance's detected and true start or end that still counts as the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,35 +32,35 @@ class LiveRecording:
 
     whole: Recording
     speech: tuple[tuple[float, float], ...]
-    """Where somebody truly speaks, in seconds: stretches without a silence that ends an utterance."""
+    """True speech in seconds: spans without a silence that ends an utterance."""
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """Of one utterance, in seconds."""
+    """Latencies of one utterance, in seconds."""
 
     first_interim: float | None
-    """From when its first sound was spoken; None: there was none, or it begins where no speech is known to."""
+    """Since its first sound; None: no interim, or its start matches no known speech."""
     final: float | None
-    """From when its last sound was spoken; None: it ends where no speech is known to."""
+    """Since its last sound; None: its end matches no known speech."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What came of one stream."""
+    """Results of one stream."""
 
     utterances: tuple[Latencies, ...]
     text: str
-    """The finals'."""
+    """Text of the finals, joined."""
     lag: float
     """From the end of the audio to the end of the stream, in seconds."""
     fallbacks: int
-    """Finals whose text is the fallback's."""
+    """Number of finals with the fallback's text."""
 
 
 @dataclass
 class _Utterance:
-    """As its events came, on the clock of the stream: 0 is when its first sample was spoken."""
+    """Times of its events, on the clock of the stream: 0 is when its first sample was spoken."""
 
     started: float
     ended: float | None = None
@@ -69,15 +69,15 @@ class _Utterance:
 
 
 def live_recordings(clips: Sequence[Clip], count: int, seconds: float, endpoint_silence: float) -> list[LiveRecording]:
-    """So many recordings of about so many seconds each; each begins with another clip.
+    """Make `count` recordings of about `seconds` each; each begins with another clip.
 
     Raises:
-        CorpusError: no clip is short enough, or strict.
+        CorpusError: no clip is strict and short enough.
     """
     usable = [clip for clip in clips if clip.strict and clip.seconds <= LONGEST_CLIP_S]
     if not usable:
         raise CorpusError(f"no strict clip of at most {LONGEST_CLIP_S:g} s")
-    # A recording is in one language, of which the corpus may have little.
+    # A recording is in one language: take the one with most audio.
     language = max(
         {clip.language for clip in usable}, key=lambda code: sum(c.seconds for c in usable if c.language == code)
     )
@@ -95,7 +95,7 @@ def live_recordings(clips: Sequence[Clip], count: int, seconds: float, endpoint_
 
 
 def _speech(clip: Clip, endpoint_silence: float) -> list[tuple[float, float]]:
-    """Where somebody speaks in a clip, heard as a whole; shorter silences are part of it."""
+    """Speech spans of a clip; silences shorter than `endpoint_silence` are part of them."""
     spans: list[tuple[float, float]] = []
     for first, behind in speech_spans(detect_speech(clip.samples), len(clip.samples)):
         begin, end = first / SAMPLE_RATE, behind / SAMPLE_RATE
@@ -120,7 +120,7 @@ def _join(name: str, clips: Sequence[Clip], spans: dict[str, list[tuple[float, f
 
 
 async def spoken(pcm: bytes, began: float) -> AsyncIterator[bytes]:
-    """Chunks when a microphone would have them.
+    """Chunks, paced like those of a microphone.
 
     Args:
         began: on the clock of `time.monotonic`.
@@ -135,7 +135,7 @@ async def spoken(pcm: bytes, began: float) -> AsyncIterator[bytes]:
 
 @dataclass
 class _Listener:
-    """Notes when events come."""
+    """Records the times of events."""
 
     began: float
     utterances: list[_Utterance] = field(default_factory=list)
@@ -164,10 +164,10 @@ class _Listener:
 async def stream(
     client: SttClient, recording: LiveRecording, delay: float, endpoint_silence: float, language: str | None
 ) -> Trace:
-    """Sends one recording in real time.
+    """Stream one recording in real time.
 
     Args:
-        delay: seconds until it begins, so that not all streams speak at once.
+        delay: seconds to wait first, so that streams are not synchronous.
     """
     listener = _Listener(time.monotonic() + delay)
     await asyncio.sleep(delay)
@@ -188,7 +188,7 @@ async def stream(
 
 
 def latencies(utterance: _Utterance, speech: Sequence[tuple[float, float]]) -> Latencies:
-    """How late its first interim and its final were, measured from true speech and not from what the service heard."""
+    """Latency of the first interim and of the final, relative to true speech and not to the detected one."""
     begin = _nearest(utterance.started, [begin for begin, _ in speech])
     end = None if utterance.ended is None else _nearest(utterance.ended, [end for _, end in speech])
     return Latencies(

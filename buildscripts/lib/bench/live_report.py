@@ -1,4 +1,4 @@
-"""What live measurements say: latencies by the number of streams, and word errors beside those of `Transcribe`."""
+"""Report of live measurements: latencies by number of streams, and word errors relative to `Transcribe`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from buildscripts.lib.load.corpus import word_errors
 from stt_server.testing.load import percentile
 
 FINAL_LIMIT_S = 1.0
-"""A service keeps up with so many streams as leave p95 of the finals under this, past the endpoint silence."""
+"""Limit for p95 of the finals, after the endpoint silence, up to which a service counts as keeping up."""
 
 
 @dataclass(frozen=True)
 class LiveMeasurement:
-    """So many streams at once, each with a recording of its own."""
+    """One run of several concurrent streams, each with its own recording."""
 
     streams: int
     round: int
@@ -25,12 +25,12 @@ class LiveMeasurement:
     wall: float
     """Seconds."""
     cpu: float | None
-    """Processor seconds of the services; None where the system doesn't tell."""
+    """Processor seconds of the services; None if unknown."""
     client_cpu: float
-    """Processor seconds of this process, which sends and listens."""
+    """Processor seconds of this process, the client."""
     interims: int
     thinned: int
-    """Interims that the service left out."""
+    """Number of interims that the service skipped."""
 
     def first_interims(self) -> list[float]:
         """Seconds."""
@@ -48,12 +48,12 @@ class LiveMeasurement:
 def pooled(
     measurements: Sequence[LiveMeasurement], streams: int, values: Callable[[LiveMeasurement], list[float]]
 ) -> list[float]:
-    """The values of all rounds with so many streams."""
+    """Values of all rounds with `streams` streams."""
     return [value for m in measurements if m.streams == streams for value in values(m)]
 
 
 def greatest(measurements: Sequence[LiveMeasurement], endpoint_silence: float) -> int:
-    """The most streams that leave p95 of the finals within the bar, they and every smaller number; 0: none do."""
+    """Largest number of streams up to which p95 of the finals stays within `FINAL_LIMIT_S`; 0 if none."""
     found = 0
     for streams in sorted({m.streams for m in measurements}):
         finals = pooled(measurements, streams, LiveMeasurement.finals)
@@ -64,22 +64,22 @@ def greatest(measurements: Sequence[LiveMeasurement], endpoint_silence: float) -
 
 
 def live_table(measurements: Sequence[LiveMeasurement], endpoint_silence: float, title: str) -> Table:
-    """A row for each number of streams."""
+    """Table with a row per number of streams."""
     table = Table(title=title, title_justify="left")
     for column in (
         "streams",
         "first interim p50 s",
         "p95",
-        f"final past {endpoint_silence:g} s p50 s",
+        f"final after {endpoint_silence:g} s p50 s",
         "p95",
-        "lag at the end p95 s",
+        "lag at end p95 s",
         "processors, service",
         "client",
         "interims",
         "thinned",
         "utterances",
         "timed",
-        "by the fallback",
+        "by fallback",
     ):
         table.add_column(column, justify="right")
     for streams in sorted({m.streams for m in measurements}):
@@ -108,7 +108,7 @@ def _row(own: Sequence[LiveMeasurement], endpoint_silence: float) -> list[str]:
 
 
 def error_rate(recordings: Sequence[LiveRecording], texts: Sequence[str]) -> float:
-    """Word errors over words, of texts in the order of the recordings."""
+    """Word error rate of texts in the order of the recordings."""
     counts = [
         word_errors(recording.whole.text, text, recording.whole.language)
         for recording, text in zip(recordings, texts, strict=True)

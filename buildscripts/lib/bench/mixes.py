@@ -1,4 +1,4 @@
-"""Which recordings a benchmark runs on: short ones, middling ones, long ones, all three mixed, or each clip once."""
+"""Selection of recordings by length: short, middle, long, a mixture, or each clip once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MIXES: tuple[Mix, ...] = ("short", "middle", "long", "mix", "all")
 SHORT_BELOW = 10.0
 MIDDLE_BELOW = 30.0
 LONG_FROM = 60.0
-"""Seconds."""
+"""Limits in seconds."""
 _TARGETS = {"middle": (12.0, 24.0), "long": (90.0, 150.0)}
-"""Seconds that a join of shorter clips gets to, at least; its last clip may carry it a little further."""
+"""Shortest and longest target for the length of joined clips, in seconds; the last clip may exceed it."""
 _MIXED: tuple[Literal["short", "middle", "long"], ...] = (
     "short",
     "short",
@@ -26,24 +26,24 @@ _MIXED: tuple[Literal["short", "middle", "long"], ...] = (
     "short",
     "middle",
     "short",
-)  # of eight: five, two and one
+)  # per eight: five short, two middle, one long
 
 
 def choose(clips: Sequence[Clip], mix: Mix, count: int, seed: int = 1) -> list[Clip]:
-    """`count` recordings of a mix, the same ones for the same seed, in an order that mixes lengths and languages.
+    """Choose `count` recordings of a mix, in an order that mixes lengths and languages; deterministic for a seed.
 
-    Where the corpus has fewer of a length than are wanted, clips of one language are joined with pauses; short ones
-    are repeated. `all` is every clip of the corpus once, whatever `count` says: for error rates.
+    If the corpus has too few clips of a length, clips of one language are joined with pauses; short clips are repeated.
+    `all` is every clip once, whatever `count` is: for error rates.
 
     Raises:
-        CorpusError: the corpus has no short clip, and so nothing to take or to join.
+        CorpusError: the corpus has no short clip to use or to join.
     """
     if mix == "all":
         return list(clips)
     if not any(clip.seconds < SHORT_BELOW for clip in clips):
-        raise CorpusError(f"no clip of under {SHORT_BELOW:.0f} s, which a benchmark takes, or makes longer ones of")
+        raise CorpusError(f"no clip shorter than {SHORT_BELOW:.0f} s; short clips are needed, also to make longer ones")
     shuffled = list(clips)
-    random.Random(seed).shuffle(shuffled)  # noqa: S311  the order of a benchmark is no secret
+    random.Random(seed).shuffle(shuffled)  # noqa: S311  not for security
     if mix != "mix":
         return list(islice(_endless(shuffled, mix), count))
     sources = {length: _endless(shuffled, length) for length in ("short", "middle", "long")}
@@ -62,7 +62,7 @@ def _endless(clips: Sequence[Clip], length: str) -> Iterator[Clip]:
 
 
 def _joins(parts: Sequence[Clip], length: str) -> Iterator[Clip]:
-    """Recordings made of others, a language for each in proportion to how much of it there is."""
+    """Joined recordings; languages occur in proportion to their amount of audio."""
     draw = random.Random(len(parts))  # noqa: S311
     seconds: dict[str, float] = {}
     for clip in parts:

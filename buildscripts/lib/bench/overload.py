@@ -1,9 +1,8 @@
-"""What a service does with many times the requests that it can answer, and how it is afterwards.
+"""`bench overload`: a service under many times the load that it can answer, and its recovery.
 
-Its capacity is measured first, with as many callers as keep it busy; then requests come at ten times that rate
-(`--times`) whatever becomes of them, over gRPC and REST, half of them in a hurry; then at half of its capacity. Prints
-what was answered, refused and late, what was answered against the capacity, how long refusals took, health, memory, and
-latency afterwards against that of the same load before.
+Measures capacity with enough concurrent callers; then offers ten times that rate (`--times`) over gRPC and REST, with
+short and long deadlines; then half of the capacity. Prints answered, refused and late requests, throughput relative to
+the capacity, latency of refusals, health checks, memory, and latency afterwards relative to the same load before.
 """
 
 from __future__ import annotations
@@ -40,23 +39,23 @@ MAX_QUEUE = 64
 
 @dataclass(frozen=True)
 class Result:
-    """Of one run."""
+    """Results of one run."""
 
     capacity: float
-    """Requests a second."""
+    """Requests per second."""
     before: Tally
     during: Tally
     after: Tally
     seconds: float
-    """That the overload lasted."""
+    """Duration of the overload."""
     health: Sequence[float]
-    """Seconds that each health check took; negative: it did not say SERVING."""
+    """Duration of each health check in seconds; negative if it was not SERVING."""
     memory: tuple[float, float, float]
-    """MiB before, at its end, and afterwards."""
+    """Resident MiB before the overload, at its end, and afterwards."""
 
 
 async def capacity_of(transport: Transport) -> float:
-    """Requests a second that are answered while as many wait as keep it busy."""
+    """Requests answered per second with enough callers to saturate the service."""
     began, answered = time.perf_counter(), 0
 
     async def ask() -> None:
@@ -70,7 +69,7 @@ async def capacity_of(transport: Transport) -> float:
 
 
 async def watch(client: SttClient, found: list[float]) -> None:
-    """Asks for health all the time."""
+    """Check health every 0.2 s and record the durations."""
     while True:
         began = time.perf_counter()
         serving = await client.health()
@@ -88,22 +87,22 @@ async def measure(model: Path, times: float, seconds: float) -> Result:
         rest = Rest(int(http_address.rpartition(":")[2]), wav)
         transports: tuple[Transport, ...] = (Grpc(channel, wav), rest)
         stack.callback(rest.close)
-        _say("how much it can do ...")
-        await capacity_of(transports[0])  # the first ones fill its caches
+        _say("measuring capacity ...")
+        await capacity_of(transports[0])  # fills caches
         capacity = await capacity_of(transports[0])
-        _say(f"{capacity:.1f} requests a second; half of that ...")
+        _say(f"{capacity:.1f} requests per second; offering half of that ...")
         before = Tally(await offer(transports, capacity / 2, QUIET_S, TIMEOUTS))
         memory = [resident(pid)]
         health: list[float] = []
         watching = asyncio.ensure_future(watch(client, health))
         with progress_bar() as bar:
-            told = bar.add_task(f"{times:g} times as much", total=int(times * capacity * seconds))
+            told = bar.add_task(f"{times:g} times the capacity", total=int(times * capacity * seconds))
             during = Tally(await offer(transports, times * capacity, seconds, TIMEOUTS, lambda _: bar.advance(told)))
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
         memory.append(resident(pid))
-        _say("half of its capacity again ...")
+        _say("offering half of the capacity again ...")
         after = Tally(await offer(transports, capacity / 2, QUIET_S, TIMEOUTS))
         memory.append(resident(pid))
         return Result(capacity, before, during, after, seconds, health, (memory[0], memory[1], memory[2]))
@@ -116,23 +115,23 @@ def _say(what: str) -> None:
 def table(found: Result, times: float) -> Table:
     during, before = found.during, found.before
     inside, seen = ([during.refusal(share)[side] * 1000 for share in (0.5, 0.99)] for side in (0, 1))
-    out = Table(title=f"{times:g} times what it can do, for {found.seconds:g} s")
-    out.add_column("what")
+    out = Table(title=f"{times:g} times the capacity, for {found.seconds:g} s")
+    out.add_column("metric")
     out.add_column("figure", justify="right")
     rows = {
         "offered": str(len(during.outcomes)),
         "answered in time": str(len(during.answered)),
-        "answered, against capacity": f"{len(during.answered) / found.seconds / found.capacity:.2f}",
+        "answered, relative to capacity": f"{len(during.answered) / found.seconds / found.capacity:.2f}",
         "late": str(len(during.late)),
         "refused with 503 and Retry-After": str(sum(o.retry_after_s is not None for o in during.refused)),
         "other errors": ", ".join(f"{count} {type_}" for type_, count in during.failed.items()) or "0",
         "refusals in the service, p50 and p99": f"{inside[0]:.1f}, {inside[1]:.1f} ms",
-        "refusals as callers saw them, p50 and p99": f"{seen[0]:.0f}, {seen[1]:.0f} ms",
+        "refusals as seen by callers, p50 and p99": f"{seen[0]:.0f}, {seen[1]:.0f} ms",
         "within 50 ms": f"{during.refused_within(0.05):.1%}",
         "health checks, not SERVING": f"{len(found.health)}, {sum(seconds < 0 for seconds in found.health)}",
         "slowest health check": f"{max(map(abs, found.health)) * 1000:.0f} ms",
         "memory before, at the end, afterwards": ", ".join(f"{mib:.0f}" for mib in found.memory) + " MiB",
-        "median latency afterwards, against before": f"{found.after.latency(0.5) / before.latency(0.5):.2f}",
+        "median latency afterwards, relative to before": f"{found.after.latency(0.5) / before.latency(0.5):.2f}",
     }
     for what, figure in rows.items():
         out.add_row(what, figure)
@@ -144,8 +143,8 @@ def main(argv: Sequence[str]) -> int:
         prog="buildscripts/bench overload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument("--times", type=float, default=10.0, help="its capacity (10)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that it lasts (60)")
+    parser.add_argument("--times", type=float, default=10.0, help="multiple of the capacity (default: 10)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the overload (default: 60)")
     arguments = parser.parse_args(argv)
     found = asyncio.run(measure(arguments.model, arguments.times, arguments.seconds))
     out = console()

@@ -1,8 +1,8 @@
-"""`bench profile`: where the engine's time goes, stage by stage, under a load of short recordings.
+"""`bench profile`: processor time of the engine by stage, under a load of short recordings.
 
-Each stage's calls are timed from outside while our engine transcribes. What runs in the calling thread is timed by that
-thread's own processor clock. The model's stages run in threads of CTranslate2's, so the rest of the process's processor
-time is shared out among them by how long their callers waited; the event loop's and Python's own work is in there.
+Stages are timed from outside. Those that run in the calling thread use that thread's processor clock. The model's
+stages run in CTranslate2's threads: the rest of the process's processor time is distributed among them in proportion to
+how long their callers waited, and so includes the event loop's and Python's own work.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ STAGES = {
     "voice activity": (reader, "split"),
     "features": (windows, "features"),
 }
-"""Functions by the module through which they are called."""
+"""Functions, with the module through which they are called."""
 MODEL_STAGES = {"encode": "encoder", "detect_language": "language", "generate": "decoder", "align": "aligner"}
-"""Methods of CTranslate2's model."""
+"""Methods of CTranslate2's model, and their stages."""
 
 
 class Stopwatch:
-    """Seconds by stage; of several threads at once."""
+    """Seconds and calls by stage; thread-safe."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -51,7 +51,7 @@ class Stopwatch:
     def timed(
         self, stage: str, function: Callable[..., Any], clock: Callable[[], float] = time.thread_time
     ) -> Callable[..., Any]:
-        """`function`, with its time counted for a stage."""
+        """Wrap `function` so that its time is counted for a stage."""
 
         def call(*args: Any, **options: Any) -> Any:
             began = clock()
@@ -67,7 +67,7 @@ class Stopwatch:
 
 
 class TimedModel:
-    """A CTranslate2 model whose stages are timed."""
+    """CTranslate2 model with timed stages."""
 
     def __init__(self, model: Any, stopwatch: Stopwatch) -> None:
         self._model = model
@@ -104,12 +104,12 @@ async def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> 
 
 
 def table(measurements: Sequence[Measurement], stopwatch: Stopwatch) -> Table:
-    """Shares of the processor time, stage by stage."""
+    """Table of the shares of processor time by stage."""
     cpu = sum(measurement.cpu or 0.0 for measurement in measurements)
     audio = sum(measurement.audio for measurement in measurements)
-    out = Table(title="Where the time goes")
+    out = Table(title="Processor time by stage")
     out.add_column("stage")
-    for name in ("share", "ms a second of audio", "calls"):
+    for name in ("share", "ms per second of audio", "calls"):
         out.add_column(name, justify="right")
     for stage, seconds in sorted(processor_seconds(stopwatch, cpu).items(), key=lambda item: -item[1]):
         row = (f"{seconds / cpu:.1%}", f"{1000 * seconds / audio:.1f}", str(stopwatch.calls[stage]))
@@ -119,7 +119,7 @@ def table(measurements: Sequence[Measurement], stopwatch: Stopwatch) -> Table:
 
 
 def processor_seconds(stopwatch: Stopwatch, cpu: float) -> dict[str, float]:
-    """Of each stage, out of `cpu` seconds of the whole process."""
+    """Distribute `cpu` seconds of the whole process among the stages."""
     audio = {stage: stopwatch.seconds[stage] for stage in STAGES}
     waited = {stage: stopwatch.seconds[stage] for stage in stopwatch.seconds if stage not in STAGES}
     scale = (cpu - sum(audio.values())) / sum(waited.values())
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     )
     add_common(parser, callers="8", rounds=2, clips=32)
     parser.add_argument(
-        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, these mixed, or each clip once"
+        "--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, a mixture, or each clip once"
     )
     parser.add_argument("--language", choices=("detected", "forced"), default="detected")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""What measurements say: ratios with their spread over the rounds, percentiles of latencies, word error rates."""
+"""Tables of measurements: ratios with their spread over the rounds, percentiles, word error rates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.testing.load import percentile
 
 CUT_SHORT = 0.6
-"""A text with fewer than this share of the words that were said has been cut short."""
+"""A text with less than this share of the reference's words counts as cut short."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median over the rounds, and the extremes."""
+    """Median, minimum and maximum over the rounds."""
 
     median: float
     least: float
@@ -32,7 +32,10 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Raises ValueError where there are none."""
+        """
+        Raises:
+            ValueError: there are no values.
+        """
         found = list(values)
         return cls(statistics.median(found), min(found), max(found))
 
@@ -46,9 +49,9 @@ class Spread:
 def ratios(
     measurements: Sequence[Measurement], over: str, under: str, callers: int, value: Callable[[Measurement], float]
 ) -> Spread:
-    """A value of one contender over that of another, round by round, under one load.
+    """Ratios of a value of two contenders per round, under one load.
 
-    Where one is measured several times in a round, its mean counts.
+    If a contender is measured several times in a round, its mean counts.
 
     Raises:
         ValueError: no round has both.
@@ -63,27 +66,28 @@ def ratios(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A contender's errors over all of its texts."""
+    """Errors over all texts of a contender."""
 
     errors: int
     words: int
     looped: int
-    """Texts that repeat themselves where nobody did."""
+    """Texts with a repetition that the reference does not have."""
     cut_short: int
 
     @property
     def rate(self) -> float | None:
-        """0 upwards; None where nothing was said."""
+        """Word error rate; None if the references are empty."""
         return self.errors / self.words if self.words else None
 
 
 def accuracy(
     recordings: Sequence[Recording], texts: Iterable[Sequence[str]], languages: Callable[[str], bool]
 ) -> Accuracy:
-    """
+    """Count errors over all texts.
+
     Args:
         texts: of each measurement, in the order of the recordings.
-        languages: which recordings are counted, by language; ones that aren't strict never are.
+        languages: whether to count recordings in a language; those that are not strict never count.
     """
     errors = words = looped = cut = 0
     for answers in texts:
@@ -92,7 +96,7 @@ def accuracy(
                 continue
             wrong, said = word_errors(recording.text, text, recording.language)
             errors, words = errors + wrong, words + said
-            # Against an empty reference, every word that the normalizer leaves is an error: that counts them.
+            # Against an empty reference every word is an error: counts the words.
             heard = word_errors("", text, recording.language)[0]
             looped += is_looped(text) and not is_looped(recording.text)
             cut += heard < CUT_SHORT * said
@@ -102,10 +106,10 @@ def accuracy(
 def speed_table(
     measurements: Sequence[Measurement], callers: int, compared: Callable[[str], str | None], title: str
 ) -> Table:
-    """Contenders under one load.
+    """Table of contenders under one load.
 
     Args:
-        compared: whose figures a contender's row is compared with; None: nobody's.
+        compared: contender of ours to compare another with; None: no comparison.
     """
     own = [m for m in measurements if m.callers == callers]
     table = Table(title=title, title_justify="left")
@@ -132,11 +136,11 @@ def speed_table(
 
 
 def _compared(measurements: Sequence[Measurement], name: str, ours: str | None, callers: int) -> list[str]:
-    """How ours does against a contender: throughput of ours over its, latencies of ours over its."""
+    """Ratios of `ours` to a contender; above 1 is better for throughput, below 1 for latency."""
     if ours is None:
         return [""] * 5
     times = ratios(measurements, ours, name, callers, lambda m: m.throughput)
-    # Theirs over ours, so that more is better as for throughput.
+    # Inverted, so that more is better, as for throughput.
     processor = ratios(measurements, name, ours, callers, lambda m: m.cpu or 0.0)
     middle = ratios(measurements, ours, name, callers, lambda m: percentile(m.latencies, 0.5))
     high = ratios(measurements, ours, name, callers, lambda m: percentile(m.latencies, 0.95))
@@ -162,11 +166,11 @@ def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Rec
 
 
 def heading(bench: str, argv: Sequence[str]) -> str:
-    """The command, and what it ran with: no figure is worth anything without them."""
+    """Command line, versions and cores of a run."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("faster-whisper", "ctranslate2"))
     return f"$ {shlex.join(['buildscripts/bench', bench, *argv])}\n{versions}, {usable_cores()} cores, int8"
 
 
 def console() -> Console:
-    """Standard output; wide enough for the tables where it is not a terminal."""
+    """Console on standard output, wide enough for the tables if it is not a terminal."""
     return Console() if sys.stdout.isatty() else Console(width=160)

@@ -1,10 +1,9 @@
-"""`bench service`: the same load through gRPC and through REST, against the engine in process: what the service costs.
+"""`bench service`: cost of the service over gRPC and REST, relative to the engine in process.
 
-The service runs in a process of its own, as an operator starts it; this process is the client. The engine runs in
-another process, which has the very pipeline of the service and no port. They take turns, idle in between, so that each
-has all cores to itself. A client on the same machine takes part of them: its cost is counted as the service's. All get
-the same WAV files and decode them. With more callers than workers the engine is saturated, and the cost is what is
-missing of its throughput; processor time, which other load on the machine disturbs less, is shown beside it.
+The service runs as operators start it; this process is the client. The engine runs in a third process, which has the
+service's pipeline and no ports. They run by turns and idle in between, so that each has all cores. The client's own
+processor time counts as the service's. All decode the same WAV files. With more callers than workers the engine is
+saturated, and the cost is the lost throughput; processor time, which other load affects less, is printed beside it.
 """
 
 from __future__ import annotations
@@ -45,11 +44,10 @@ _TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True)
 class Load:
-    """What everybody is to transcribe."""
+    """Recordings to transcribe, and whether their language is forced."""
 
     recordings: list[Recording]
     forced: bool
-    """The language is told."""
 
     def language(self, recording: Recording) -> str | None:
         return recording.language if self.forced else None
@@ -60,14 +58,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="buildscripts/bench service", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_common(parser, callers="8", rounds=7, clips=32)
-    parser.add_argument("--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, or all of them")
+    parser.add_argument("--mix", choices=MIXES, default="short", help="under 10 s, 10 to 30 s, minutes, or a mixture")
     parser.add_argument("--language", choices=("detected", "forced"), default="detected")
     return parser.parse_args(argv)
 
 
 def run_engine(pipe: Connection, settings: str, load: Load) -> None:
-    """The process of the engine: loads, says so, then measures on request until it is told None."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
+    """Main function of the engine's process: load, report ready, then measure on request until None arrives."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     asyncio.run(_serve_engine(pipe, settings, load))
 
 
@@ -86,7 +84,7 @@ async def _serve_engine(pipe: Connection, settings: str, load: Load) -> None:
 
 
 class EngineProcess:
-    """The engine in a process of its own, as an async context manager."""
+    """Engine in a process of its own, as an async context manager."""
 
     def __init__(self, settings: str, load: Load) -> None:
         context = multiprocessing.get_context("spawn")
@@ -117,12 +115,12 @@ class EngineProcess:
         try:
             answer: object = await asyncio.get_running_loop().run_in_executor(None, self._pipe.recv)
         except EOFError:
-            raise ProcessError("the engine's process ended; see above") from None
+            raise ProcessError("the engine's process ended; see its messages above") from None
         return answer
 
 
 def processor_seconds(pid: int) -> float | None:
-    """User and system time of a process so far; None where the system doesn't tell."""
+    """Processor time of a process so far; None if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -132,7 +130,7 @@ def processor_seconds(pid: int) -> float | None:
 
 
 class ServedBy:
-    """Measures one way into a service, from this process."""
+    """Measures one transport to a service from this process."""
 
     def __init__(self, way: str, transcribe: Transcribe, pid: int, load: Load) -> None:
         self._way = way
@@ -147,7 +145,7 @@ class ServedBy:
         return replace(found, cpu=after - before if after is not None and before is not None else None)
 
     def _cpu(self) -> float | None:
-        """Seconds of the client and the service."""
+        """Processor seconds of client and service."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         service = processor_seconds(self._pid)
         return None if service is None else usage.ru_utime + usage.ru_stime + service
@@ -208,10 +206,10 @@ async def measure(args: argparse.Namespace, load: Load) -> list[Measurement]:
 
 
 def cost_table(measurements: Sequence[Measurement], callers: int, title: str) -> Table:
-    """What each way costs over the engine, in percent of the engine's; positive is slower."""
+    """Table of the cost of each transport, in percent of the engine's figures; positive is slower."""
     own = [m for m in measurements if m.callers == callers]
     table = Table(title=title, title_justify="left")
-    columns = ("", "audio s / s", "p50 s", "p95 s", "cost, time %", "cost, processor %", "texts as the engine's")
+    columns = ("", "audio s / s", "p50 s", "p95 s", "cost, time %", "cost, processor %", "same texts as engine")
     for column in columns:
         table.add_column(column, justify="right" if column else "left")
     for way in WAYS:
@@ -234,7 +232,7 @@ def _costs(own: Sequence[Measurement], way: str, callers: int) -> list[str]:
 
 
 def as_percent(spread: Spread) -> Spread:
-    """Ratios as what they are over 1, in percent."""
+    """Ratios as percentages over 1."""
     return Spread(*(100 * (value - 1) for value in (spread.median, spread.least, spread.most)))
 
 
@@ -257,7 +255,7 @@ def main(argv: Sequence[str]) -> int:
     mix = f"{len(load.recordings)} {args.mix} clips, {seconds:.0f} s, language {args.language}, {args.rounds} rounds"
     for callers in args.callers:
         out.print(cost_table(measurements, callers, f"{callers} caller{'s' * (callers > 1)}; {mix}"))
-    out.print("Median over the rounds, and least to most. The client's own cost is in it.", highlight=False)
+    out.print("Median over the rounds (minimum to maximum). The client's own cost is included.", highlight=False)
     if args.json:
         write_json(args.json, head, load.recordings, measurements)
     return 0

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the parsers that are Python, a hundred times faster than `buildscripts/fuzz`.
+"""Coverage-guided fuzzing of the parsers written in Python, a hundred times faster than `buildscripts/fuzz`.
 
 `python -m buildscripts.lib.fuzz.coverage_guided {wav,form,content_type,config} [-max_total_time=60, ...]`
 
-Needs atheris (`pip install atheris`), which nothing else does. The decoders of FFmpeg are out of its sight. An input
-that crashes is kept in tests/fuzz/corpus.
+Needs atheris (`pip install atheris`), which nothing else uses. FFmpeg's decoders are not instrumented. An input that
+crashes is kept in buildscripts/lib/fuzz/corpus.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     name, *options = argv
     with atheris.instrument_imports(include=OURS):
         targets = importlib.import_module("buildscripts.lib.fuzz.targets")
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it has a word for each broken form
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs every malformed form
     run = getattr(targets, name)
     kept = targets.CORPUS / ("decoder" if name == "wav" else name)
     with tempfile.TemporaryDirectory(prefix="stt-fuzz-") as grown:

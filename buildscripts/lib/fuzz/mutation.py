@@ -1,4 +1,4 @@
-"""Bytes that are nearly right: files of a corpus with a few things wrong."""
+"""Mutated inputs: files of a corpus with a few changes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from hypothesis import strategies as st
 
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
-"""Where sizes and counts go wrong."""
+"""Numbers at the limits of sizes and counts."""
 
 _LONGEST = 1 << 16
-"""Of a run of bytes that is moved about."""
+"""Longest run of bytes that is removed."""
 
 Change = Callable[[bytearray, int, int, bytes], None]
 
@@ -25,7 +25,7 @@ def _set(data: bytearray, at: int, number: int, other: bytes) -> None:
 
 
 def _put(data: bytearray, at: int, number: int, other: bytes) -> None:
-    """A number of 2, 4 or 8 bytes in either order."""
+    """Overwrite with a number of 2, 4 or 8 bytes in either byte order."""
     value = _NUMBERS[number % len(_NUMBERS)]
     form = ("<H", ">H", "<I", ">I", "<Q", ">Q")[number // 16 % 6]
     size = struct.calcsize(form)
@@ -46,12 +46,12 @@ def _truncate(data: bytearray, at: int, number: int, other: bytes) -> None:
 
 
 def _splice(data: bytearray, at: int, number: int, other: bytes) -> None:
-    """Another file from here on."""
+    """Continue with another file."""
     data[at:] = other[number % (len(other) or 1) :]
 
 
 def _insert(data: bytearray, at: int, number: int, other: bytes) -> None:
-    """A piece of another file."""
+    """Insert a part of another file."""
     first = number % (len(other) or 1)
     data[at:at] = other[first : first + number // 7 % 512]
 
@@ -60,7 +60,7 @@ _CHANGES: tuple[Change, ...] = (_flip, _set, _put, _put, _cut_out, _repeat, _tru
 
 
 def mutated(seeds: Sequence[bytes], most_changes: int = 8) -> st.SearchStrategy[bytes]:
-    """One of `seeds` with up to so many changes, half of them where headers are."""
+    """One of `seeds` with up to `most_changes` changes, half of them within the first 128 bytes."""
     numbers = st.integers(0, 2**32 - 1)
     change = st.tuples(st.sampled_from(_CHANGES), numbers, numbers, st.booleans(), st.sampled_from(seeds))
     return st.builds(_apply, st.sampled_from(seeds), st.lists(change, max_size=most_changes))

@@ -1,4 +1,4 @@
-"""Requests of which every field may be anything, to a real service: each answer is text or an error of the contract."""
+"""Requests with arbitrary fields to a real service: each answer is text or an error of the table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PCM = (chirp(0.2) * 32767).astype("<i2").tobytes()
 
 
 def _mostly(good: st.SearchStrategy[Any], any_: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Good four times in five: else something is always wrong, and nothing behind it is ever looked at."""
+    """Valid in four of five cases: otherwise some field is always invalid, and later checks are not reached."""
     return st.integers(0, 4).flatmap(lambda die: any_ if die == 4 else good)
 
 
@@ -100,19 +100,19 @@ class ServiceUnderTest:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[ServiceUnderTest]:
-    """A service with a scripted model, in a process of its own."""
+    """Run a service with a scripted model."""
     process = ServiceProcess("primary", folder, {"STREAM_IDLE_TIMEOUT_S": 5}, Script())
     with running(process), grpc.insecure_channel(process.target, options=UNLIMITED) as channel:
         with httpx.Client(base_url=process.url, timeout=TIMEOUT_S) as http:
             yield ServiceUnderTest(speech_pb2_grpc.SpeechToTextStub(channel), http)
-        assert process.stop() == 0, "the service did not end well"
+        assert process.stop() == 0, "the service did not exit with status 0"
 
 
 def _kind(error: grpc.RpcError) -> str:
-    """The type of an error of the contract, and no bug's."""
+    """Type of an error, which must be one of the table and not that of a bug."""
     assert isinstance(error, grpc.Call)
     kind = str(dict(error.trailing_metadata() or ()).get("x-error-type", ""))
-    assert kind in ERRORS, f"{error.code()}: {error.details()!r} is no error of the contract"
+    assert kind in ERRORS, f"{error.code()}: {error.details()!r} is not an error of the table"
     assert error.code() not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), f"{kind}: {error.details()!r}"
     return kind
 
@@ -140,7 +140,7 @@ def rest(served: ServiceUnderTest, fields: dict[str, str]) -> str:
     if answer.status_code == 200:
         return "text"
     kind = answer.headers["X-Error-Type"]
-    assert kind in ERRORS, f"{answer.status_code}: {kind} is no error of the contract"
+    assert kind in ERRORS, f"{answer.status_code}: {kind} is not an error of the table"
     assert answer.status_code == ERRORS[kind].http != 500, answer.text
     return str(kind)
 

@@ -1,9 +1,10 @@
-"""Mutates a corpus, minute after minute, and counts what its targets make of it.
+"""Fuzz everything that accepts input, and count the outcomes.
 
-Targets of bytes: the decoder (plain WAV in this process, everything else in a decoding child), the multipart form, the
-Content-Type, the configuration file. Targets of requests, over a real service: each field of Transcribe, each field of
-the REST form, the first messages of a stream. An answer is text or an error of the contract. Anything else is a crash:
-it is made smaller, printed, and kept in tests/fuzz/corpus if it is bytes. Ends with status 1 if there was any.
+Targets for bytes: the decoder (plain WAV in this process, other formats in a child process), multipart forms,
+Content-Type headers, configuration files. Targets for requests, sent to a real service: fields of Transcribe, fields of
+the REST form, first messages of a stream. The outcome is text or an error of the table; anything else is a crash. An
+input that crashes is minimized, printed, and if it is bytes kept in buildscripts/lib/fuzz/corpus. The exit status is 1
+if there was a crash.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from buildscripts.lib.fuzz.requests import REQUESTS, serving
 from buildscripts.lib.fuzz.targets import CORPUS, TARGETS, corpus, target
 
 ROUND = 500
-"""Inputs of one seed."""
+"""Inputs per seed."""
 SLOW_S = 2.0
 PROGRESS_S = 10.0
 LONGEST_SHOWN = 2000
@@ -45,7 +46,7 @@ class Tally:
     slow: int = 0
     crashes: list[str] = field(default_factory=list)
     last: Any = None
-    """The input that was tried last: at a crash, the smallest that crashes."""
+    """Last input; after a crash the smallest one that crashes."""
 
     def line(self) -> str:
         total = sum(self.outcomes.values())
@@ -58,15 +59,15 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="buildscripts/fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=10, help="for all targets together (default: 10)")
-    parser.add_argument("--target", action="append", choices=[*TARGETS, *REQUESTS], help="these only; default: all")
-    parser.add_argument("--seed", type=int, default=None, help="to do it again (default: the time)")
-    parser.add_argument("--write-seeds", action="store_true", help="encode the corpus' honest files anew, and end")
+    parser.add_argument("--minutes", type=float, default=10, help="for all targets together; default: 10")
+    parser.add_argument("--target", action="append", choices=[*TARGETS, *REQUESTS], help="repeatable; default: all")
+    parser.add_argument("--seed", type=int, default=None, help="first seed; default: the time")
+    parser.add_argument("--write-seeds", action="store_true", help="regenerate the valid files of the corpus, and exit")
     arguments = parser.parse_args(argv)
     if arguments.write_seeds:
         print(f"{corpus_seeds.write(CORPUS)} bytes in {CORPUS}")
         return 0
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it has a word for each broken form
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs every malformed form
     first_seed = int(time.time()) if arguments.seed is None else arguments.seed
     names = arguments.target or [*TARGETS, *REQUESTS]
     print(f"seed {first_seed}; {arguments.minutes:g} minutes for {', '.join(names)}", flush=True)
@@ -132,7 +133,7 @@ def _round(
 
 
 def _saved(name: str, sent: Any) -> str:
-    """Where an input is kept, or the input itself."""
+    """Path of a saved input, or the input itself if it is not bytes."""
     if not isinstance(sent, bytes):
         return repr(sent)[:LONGEST_SHOWN]
     path = CORPUS / name / f"found-{hashlib.sha256(sent).hexdigest()[:8]}"

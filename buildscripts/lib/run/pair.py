@@ -1,7 +1,7 @@
-"""Runs the pair on this machine, shows it at work on a sample, and serves until Ctrl-C.
+"""Run the pair on this machine, transcribe a sample, and serve until Ctrl-C.
 
-By default the multilingual base model is the primary, and the same weights with 5 beams in float32 are its fallback:
-that shows the routing, not the gain. --english takes tiny.en with base behind it, a true cascade.
+By default the multilingual model base is the primary, and the same weights with 5 beams in float32 are its fallback:
+that shows the routing, not a gain. --english uses tiny.en with base behind it, a real cascade.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stt_server.testing.services import installed_service, write_config
 SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
 MODEL_NAMES = ("base", "tiny.en", "small", "medium")
 COMPUTE_TYPE = "int8"
-"""On a CPU faster than the float32 that CTranslate2 makes of float16 weights there; GPUs take it too."""
+"""On a CPU it is faster than float32, to which CTranslate2 converts float16 weights there; GPUs support it too."""
 
 STOP_TIMEOUT_S = 20.0
 """Longer than DRAIN_TIMEOUT_S of both services."""
@@ -48,17 +48,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         choices=MODEL_NAMES,
         default=("base", "base"),
         metavar=("PRIMARY", "FALLBACK"),
-        help="two of " + ", ".join(MODEL_NAMES) + "; small and medium come with: buildscripts/models small medium",
+        help="two of" + ", ".join(MODEL_NAMES) + "; small and medium come with: buildscripts/models small medium",
     )
     which.add_argument(
         "--english",
         action="store_const",
         dest="models",
         const=("tiny.en", "base"),
-        help="the same as --models tiny.en base",
+        help="same as --models tiny.en base",
     )
-    parser.add_argument("--ports", choices=("default", "free"), default="default", help="free: any that are free")
-    parser.add_argument("--once", action="store_true", help="end after the demonstration")
+    parser.add_argument("--ports", choices=("default", "free"), default="default", help="free: any free ports")
+    parser.add_argument("--once", action="store_true", help="stop after the demonstration")
     parser.add_argument("--run-dir", type=Path, default=ROOT / ".cache" / "run", help="for configurations and logs")
     return parser.parse_args(argv)
 
@@ -72,18 +72,18 @@ def model_folder(name: str) -> Path:
 
 
 def get_models(names: tuple[str, str]) -> None:
-    """Fetches starter models and samples; the real ones are too large to fetch unasked.
+    """Download starter models and samples if missing; the real models are too large for that.
 
     Raises:
-        RunError: small or medium is not there.
-        FetchError: a package could not be fetched.
+        RunError: small or medium is missing.
+        FetchError: a package could not be downloaded.
     """
     from buildscripts.lib.models.hub import HUB_MODELS
 
     files: dict[str, tuple[PinnedFile, ...]] = {name: model.files for name, model in HUB_MODELS.items()}
     for name in sorted(set(names) & set(files)):
         if wrong := mismatch(model_folder(name), files[name], quick=True):
-            raise RunError(f"the model {name} is not there ({wrong}). Fetch it first: buildscripts/models {name}")
+            raise RunError(f"the model {name} is missing ({wrong}). Run: buildscripts/models {name}")
     folders = {model_folder(name).name for name in names}
     fetch_starter(ROOT / "models", say, [model for model in STARTER_MODELS if model.folder in folders])
     fetch_samples(ROOT / "samples", say)
@@ -102,7 +102,7 @@ def choose_port(wanted: int, say: Callable[[str], None]) -> int:
 
 
 def configs(options: argparse.Namespace) -> dict[str, dict[str, str | int]]:
-    """The settings of both services, by service, but for FALLBACK_URL, which is known once the fallback is ready."""
+    """Settings of both services by service, without FALLBACK_URL, which is known once the fallback is ready."""
     primary, fallback = options.models
     key = secrets.token_urlsafe(24)
     settings: dict[str, dict[str, str | int]] = {
@@ -130,17 +130,17 @@ def configs(options: argparse.Namespace) -> dict[str, dict[str, str | int]]:
 
 @contextmanager
 def claimed(run_dir: Path) -> Iterator[None]:
-    """Keeps a second run from overwriting the configurations of one that serves.
+    """Lock `run_dir`, so that a second run can't overwrite the configuration of a running one.
 
     Raises:
-        RunError: another run has it.
+        RunError: another run has the lock.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(f"another buildscripts/run serves from {run_dir}; end it, or give --run-dir.") from None
+            raise RunError(f"another buildscripts/run uses {run_dir}; stop it, or give --run-dir") from None
         yield
 
 
@@ -159,7 +159,7 @@ async def start(service: Role, settings: dict[str, str | int], run_dir: Path, ru
 
 
 async def demonstrate(http: str) -> None:
-    for title, fields in (("as it comes", {}), ("sent to the fallback on purpose", {"routing": "fallback"})):
+    for title, fields in (("automatic routing", {}), ("sent to the fallback", {"routing": "fallback"})):
         print(f"\n{shown(SAMPLE)}, {title}:", flush=True)
         print(describe(await asyncio.to_thread(transcribe, http, SAMPLE, fields)), flush=True)
 
@@ -182,13 +182,17 @@ def what_to_try(ready: ReadyLine) -> str:
 
 
 def shown(path: Path) -> str:
-    """`path` as one would type it here."""
+    """`path` relative to the current folder if it is below it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
 
 async def serve(options: argparse.Namespace, running: list[ChildProcess]) -> None:
-    """Starts both, shows a sample and, but for `--once`, returns only by RunError or cancellation."""
+    """Start both services, transcribe a sample and, without `--once`, serve until one of them ends.
+
+    Raises:
+        ProcessError: a service ended.
+    """
     settings = configs(options)
     fallback = await start("fallback", settings["fallback"], options.run_dir, running)
     settings["primary"]["FALLBACK_URL"] = f"grpc://{fallback.grpc}"
@@ -203,10 +207,10 @@ async def serve(options: argparse.Namespace, running: list[ChildProcess]) -> Non
 
 
 async def run(options: argparse.Namespace) -> None:
-    """`serve`, until a signal; both services have ended when this returns.
+    """Run `serve` until a signal; both services have ended when this returns.
 
     Raises:
-        RunError: one of them failed, or did not end cleanly.
+        ProcessError, RunError: a service failed, or did not end cleanly.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

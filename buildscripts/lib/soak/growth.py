@@ -1,4 +1,4 @@
-"""What a soak measured, by sixths of its time, and whether something grew."""
+"""Samples of a soak run by sixths of its time, and a check for growth."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from buildscripts.lib.figures import figure
 from buildscripts.lib.load.process_usage import Usage
 
 PARTS = 6
-"""Of a run. The first is left out of every comparison: allocators, caches and pools fill up in it."""
+"""Parts of a run. The first is excluded from comparisons: allocators, caches and pools fill up in it."""
 
 MAX_GROWTH_MIB = 32.0
-"""Of the floor, from the second sixth to the last."""
+"""Largest growth of the floor from the second sixth to the last."""
 MAX_SLOPE_MIB_PER_HOUR = 16.0
 MIN_HOURS_FOR_MEMORY = 0.5
-"""Of a run whose memory is judged: before that, the first long recording makes a slope of its own."""
+"""Shortest run whose memory is judged: before that, the first long recording dominates the slope."""
 SLACK: Mapping[str, float] = {"threads": 4, "descriptors": 8, "children": 2, "files": 4}
-"""What may be more in the last sixth than in the second one: work in flight comes and goes."""
+"""Largest increase from the second sixth to the last: work in progress varies."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One process at one moment."""
+    """One process at one time."""
 
     hours: float
-    """Since the start."""
+    """Since the start of the run."""
     usage: Usage
     floor_mib: float
-    """The least that was resident since the sample before.
+    """Smallest resident size since the previous sample.
 
-    Batches of long recordings come and go, and take 200 MiB with them; what is never given back stays in the floor.
+    Batches of long recordings take and return 200 MiB; memory that is never returned remains in the floor.
     """
     files: int
-    """In the folder for its temporary files."""
+    """Number of files in its temporary folder."""
 
 
 def sixths(samples: Sequence[Sample], value: Callable[[Sample], float]) -> list[float]:
-    """The median of each sixth of the time; a sixth without samples has that of the one before."""
+    """Median of each sixth of the time; a sixth without samples repeats the previous one."""
     begin, end = samples[0].hours, samples[-1].hours
     parts: list[list[float]] = [[] for _ in range(PARTS)]
     for sample in samples:
@@ -55,17 +55,17 @@ def sixths(samples: Sequence[Sample], value: Callable[[Sample], float]) -> list[
 
 @dataclass(frozen=True)
 class Slope:
-    """How fast something grows, in its unit an hour."""
+    """Growth per hour."""
 
     per_hour: float
     at_least: float
-    """The lower end of the 95 % interval."""
+    """Lower end of the 95 % interval."""
 
 
 def slope(points: Sequence[tuple[float, float]]) -> Slope:
-    """The median of the slopes of all pairs of (hours, value): outliers don't turn it (Theil 1950, Sen 1968).
+    """Theil-Sen estimator: median of the slopes of all pairs of (hours, value); robust against outliers.
 
-    The interval is by Kendall's normal approximation.
+    Theil 1950, Sen 1968. The interval uses Kendall's normal approximation.
     """
     slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if b[0] > a[0])
     if not slopes:
@@ -76,7 +76,7 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope:
 
 
 def memory_slope(samples: Sequence[Sample]) -> Slope:
-    """Of the floor in MiB, over the last two thirds of the time."""
+    """Slope of the floor in MiB, over the last two thirds of the time."""
     third = samples[0].hours + hours(samples) / 3
     return slope([(sample.hours, sample.floor_mib) for sample in samples if sample.hours >= third])
 
@@ -90,19 +90,19 @@ VALUES: Mapping[str, Callable[[Sample], float]] = {
 
 
 def hours(samples: Sequence[Sample]) -> float:
-    """From the first to the last."""
+    """Hours from the first sample to the last."""
     return samples[-1].hours - samples[0].hours
 
 
 def growth_problems(name: str, samples: Sequence[Sample]) -> list[str]:
-    """A sentence for each thing that a process has more and more of; none is good."""
+    """A line for each resource that grew; empty if none did."""
     found = []
     if hours(samples) >= MIN_HOURS_FOR_MEMORY:
         memory, rise = sixths(samples, lambda sample: sample.floor_mib), memory_slope(samples)
         if (by := memory[-1] - memory[1]) > MAX_GROWTH_MIB:
             found.append(f"{name}: memory grew by {by:.0f} MiB from the second sixth to the last")
         if rise.per_hour > MAX_SLOPE_MIB_PER_HOUR and rise.at_least > 0:
-            found.append(f"{name}: memory grows by {rise.per_hour:.0f} MiB an hour over the last two thirds")
+            found.append(f"{name}: memory grows by {rise.per_hour:.0f} MiB per hour over the last two thirds")
     for what, value in VALUES.items():
         parts = sixths(samples, value)
         if parts[-1] > parts[1] + SLACK[what]:
@@ -111,7 +111,7 @@ def growth_problems(name: str, samples: Sequence[Sample]) -> list[str]:
 
 
 def growth_table(name: str, samples: Sequence[Sample]) -> str:
-    """A Markdown table, a line for each sixth: medians."""
+    """Markdown table of medians with a line per sixth."""
     columns: list[list[float]] = [
         sixths(samples, lambda sample: sample.usage.resident_mib),
         sixths(samples, lambda sample: sample.floor_mib),
@@ -119,7 +119,7 @@ def growth_table(name: str, samples: Sequence[Sample]) -> str:
         sixths(samples, lambda sample: sample.usage.children_mib),
         *(sixths(samples, value) for value in VALUES.values()),
     ]
-    head = f"| {name} | resident MiB | floor of it | its own MiB | its children's MiB | {' | '.join(VALUES)} |"
+    head = f"| {name} | resident MiB | floor MiB | unique MiB | children MiB | {' | '.join(VALUES)} |"
     lines = [head, "|" + "---|" * (len(columns) + 1)]
     for number, row in enumerate(zip(*columns), 1):
         lines.append(f"| {number} | {' | '.join(f'{value:.0f}' for value in row)} |")

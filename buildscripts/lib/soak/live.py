@@ -1,8 +1,8 @@
-"""Sends hours of speech through one live stream, faster than real time, and prints whether memory or lag grow.
+"""Stream hours of speech over one live stream, faster than real time, and check memory and lag for growth.
 
-The audio is the sample clips of one language with pauses, over and over. A line for each sixth of it: how fast it was
-heard, the service's resident memory, and how long finals took from the sending of the audio that ended them. Ends with
-status 1 where memory or lag of the last sixth is well over that of the second one.
+The audio is the sample clips of one language with pauses, repeated. Prints a line per sixth of it: audio per second,
+the service's resident memory, and the time from sending the end of an utterance to its final. The exit status is 1 if
+memory or lag of the last sixth is well above that of the second.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ MAX_LAG_GROWTH_S = 1.0
 
 @dataclass
 class Part:
-    """A sixth of the run."""
+    """One sixth of the run."""
 
     wall_s: float
     resident_mib: float
     finals: int
     lag_s: float
-    """Median of its finals."""
+    """Median over its finals."""
 
 
 @dataclass
 class Run:
-    """One stream while it is sent."""
+    """State of the stream."""
 
     sent: list[float] = field(default_factory=list)
-    """When each message was taken, in seconds."""
+    """Send time of each message, in seconds."""
     lags: list[float] = field(default_factory=list)
     heard: float = 0.0
 
@@ -61,10 +61,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="buildscripts/soak live", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--hours", type=float, default=1.0, help="of audio (1)")
-    parser.add_argument("--speed", type=float, default=0.0, help="times real time (0: as fast as it is taken)")
+    parser.add_argument("--hours", type=float, default=1.0, help="hours of audio (default: 1)")
+    parser.add_argument("--speed", type=float, default=0.0, help="of real time; default: 0, as fast as possible")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "whisper-tiny.en-ct2")
-    parser.add_argument("--language", default="en", help="of the sample clips (en)")
+    parser.add_argument("--language", default="en", help="language of the sample clips (default: en)")
     arguments = parser.parse_args(argv)
     audio = speech(arguments.language)
     with tempfile.TemporaryDirectory() as scratch:
@@ -80,10 +80,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def speech(language: str) -> bytes:
-    """The sample clips with pauses, 16-bit at 16 kHz."""
+    """Sample clips with pauses, 16-bit at 16 kHz."""
     clips = sorted((ROOT / "samples" / language).glob("*.wav"))
     if not clips:
-        sys.exit(f"there are no samples of {language!r}: run buildscripts/models samples first")
+        sys.exit(f"no samples in {language!r}; run buildscripts/models samples")
     parts = []
     for clip in clips:
         samples = decode(clip.read_bytes(), AudioFormat(), max_seconds=600)
@@ -92,7 +92,7 @@ def speech(language: str) -> bytes:
 
 
 async def soak(target: str, pid: int, audio: bytes, seconds: float, speed: float) -> list[Part]:
-    """Sends so much audio and measures each sixth of it."""
+    """Stream `seconds` of audio; measure each sixth of it."""
     run = Run()
     parts: list[Part] = []
     async with grpc.aio.insecure_channel(target) as channel:
@@ -125,8 +125,8 @@ async def messages(run: Run, audio: bytes, seconds: float, speed: float) -> Asyn
 
 
 def table(parts: Sequence[Part], seconds: float) -> str:
-    """A Markdown table, a line for each part of so many seconds of audio."""
-    lines = ["| part | audio a second | resident MiB | finals | lag s |", "|---|---|---|---|---|"]
+    """Markdown table with a line per part of `seconds` of audio."""
+    lines = ["| part | audio s / s | resident MiB | finals | lag s |", "|---|---|---|---|---|"]
     for number, part in enumerate(parts, 1):
         rate = seconds / part.wall_s
         lines.append(f"| {number} | {rate:.1f} | {part.resident_mib:.0f} | {part.finals} | {part.lag_s:.2f} |")
@@ -134,7 +134,7 @@ def table(parts: Sequence[Part], seconds: float) -> str:
 
 
 def verdict(parts: Sequence[Part]) -> int:
-    """The exit status: 1 where something grew. The first part is left out: allocators and caches fill up."""
+    """Exit status: 1 if memory or lag grew. The first part is excluded: allocators and caches fill up in it."""
     if len(parts) < PARTS:
         print("the stream ended early")
         return 1

@@ -1,12 +1,12 @@
-"""Keeps the pair at work for hours of wall time, as real processes, and prints whether it comes to hold more and more.
+"""Run the pair under a realistic load for hours, as real processes, and check its resources for growth.
 
-A few callers send what people send: short and long recordings in WAV, FLAC, MP3, Ogg/Opus and M4A over gRPC and REST,
-live speech over gRPC and WebSockets, some of it for the fallback; they leave in the middle, send garbage, wrong keys
-and too much, and look at health and metrics. Each text is compared with what was said in the recording.
+A few callers send short and long recordings in WAV, FLAC, MP3, Ogg/Opus and M4A over gRPC and REST, and live speech
+over gRPC and WebSockets, some of it for the fallback; they cancel requests, send garbage, wrong keys and too large
+files, and read health and metrics. Each text is compared with the reference text of its recording.
 
-Every so often memory, threads, open files, children and temporary files of both processes are looked at. Ends with
-tables by sixths of the time, what came of the requests, and status 1 where something grew, where a request did not
-come to what it should, or where a process ended badly or left something behind. Ctrl-C ends it early, with all of that.
+Memory, threads, open files, children and temporary files of both processes are sampled regularly. Prints tables by
+sixths of the time and the outcomes of requests. The exit status is 1 if a resource grew, a request had an unexpected
+outcome, or a process ended badly or left something behind. Ctrl-C ends the run early, with all of that.
 """
 
 from __future__ import annotations
@@ -46,34 +46,42 @@ from stt_server.testing.processes import HOST, ChildProcess
 from stt_server.testing.services import installed_service, write_config
 
 UPLOAD_MIB = 6
-"""MAX_UPLOAD_MB of both: two minutes of WAV pass, and what is too large costs the machine little."""
+"""MAX_UPLOAD_MB of both services: admits two minutes of WAV, and keeps too large uploads cheap."""
 
 GLANCE_S = 2.0
-"""From one look at memory alone to the next."""
+"""Seconds between two readings of memory alone."""
 
 
 @dataclass
 class Monitor:
-    """What was seen of the processes."""
+    """Samples of the processes."""
 
     processes: dict[str, ChildProcess]
     folders: dict[str, Path]
-    """For the temporary files of each."""
+    """Folder for the temporary files of each."""
     addresses: dict[str, ReadyLine]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     latencies: list[tuple[float, float]] = field(default_factory=list)
     """(hours, median seconds)."""
     floors: dict[str, float] = field(default_factory=dict)
-    """MiB: the least that was resident since the last look."""
+    """Smallest resident size since the last sample, MiB."""
     began: float = field(default_factory=time.monotonic)
 
     def sample_memory(self) -> None:
-        """Looks at memory alone. Raises FileNotFoundError: one has ended."""
+        """Read the resident size of each process.
+
+        Raises:
+            FileNotFoundError: one has ended.
+        """
         for name, process in self.processes.items():
             self.floors[name] = min(self.floors.get(name, math.inf), resident(process.pid))
 
     def sample(self, latencies: list[float]) -> str:
-        """Takes a sample of each; a line about it. Raises ProcessLookupError or FileNotFoundError: one has ended."""
+        """Sample each process; return a line to print.
+
+        Raises:
+            ProcessLookupError, FileNotFoundError: one has ended.
+        """
         now = (time.monotonic() - self.began) / 3600
         parts = [f"{now * 60:7.1f} min"]
         for name, process in self.processes.items():
@@ -103,18 +111,20 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="buildscripts/soak service", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--hours", type=float, default=1.0, help="of wall time (1)")
-    length.add_argument("--minutes", type=float, help="of wall time")
-    parser.add_argument("--callers", type=int, default=3, help="how many there are (3)")
-    parser.add_argument("--share", type=float, default=0.5, help="of its time that a caller waits for an answer (0.5)")
-    parser.add_argument("--every", type=float, default=60.0, help="seconds from one look at the processes to the next")
-    parser.add_argument("--seed", type=int, default=1, help="of what is asked, in which order (1)")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a picture")
+    length.add_argument("--hours", type=float, default=1.0, help="wall time (default: 1)")
+    length.add_argument("--minutes", type=float, help="wall time, instead of --hours")
+    parser.add_argument("--callers", type=int, default=3, help="number of callers (default: 3)")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of its time that a caller waits for answers (default: 0.5)"
+    )
+    parser.add_argument("--every", type=float, default=60.0, help="seconds between samples (default: 60)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sequence of requests (default: 1)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a plot")
     parser.add_argument("--primary", type=Path, default=ROOT / "models" / "whisper-tiny.en-ct2", metavar="MODEL")
     parser.add_argument("--fallback", type=Path, default=ROOT / "models" / "whisper-base-ct2", metavar="MODEL")
     arguments = parser.parse_args(argv)
     if not 0 < arguments.share <= 1:
-        parser.error("--share takes a number over 0, up to 1")
+        parser.error("--share must be greater than 0 and at most 1")
     arguments.primary, arguments.fallback = arguments.primary.resolve(), arguments.fallback.resolve()
     arguments.seconds = 60 * arguments.minutes if arguments.minutes else 3600 * arguments.hours
     arguments.every = min(arguments.every, arguments.seconds / 24)
@@ -122,7 +132,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 async def soak(arguments: argparse.Namespace) -> int:
-    """The whole run; its exit status."""
+    """Do the whole run; return the exit status."""
     audio = await asyncio.to_thread(TestAudio.make)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -130,7 +140,7 @@ async def soak(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         async with pair(Path(scratch), arguments.primary, arguments.fallback) as (monitor, key):
             ready = monitor.addresses["primary"]
-            chance = random.Random(arguments.seed)  # noqa: S311, to be repeated and not to be secret
+            chance = random.Random(arguments.seed)  # noqa: S311, reproducible, not for security
             callers = Callers(
                 str(ready.grpc), f"http://{ready.http}", key, audio, UPLOAD_MIB << 20, chance, arguments.share
             )
@@ -148,7 +158,7 @@ async def soak(arguments: argparse.Namespace) -> int:
 
 @asynccontextmanager
 async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tuple[Monitor, str]]:
-    """Both services, with keys and the gateway, and the key of the primary's callers."""
+    """Run both services with keys and the gateway; yield their monitor and the callers' key."""
     key, between = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     common: dict[str, str | int] = {"HOST": HOST, "DEVICE": "cpu", "COMPUTE_TYPE": "int8", "GRPC_PORT": 0}
     common |= {"HTTP_PORT": 0, "LOG_LEVEL": "warning", "DRAIN_TIMEOUT_S": 10, "MAX_UPLOAD_MB": UPLOAD_MIB}
@@ -188,7 +198,7 @@ async def watch_processes(
     calling: asyncio.Task[None],
     stop: asyncio.Event,
 ) -> list[str]:
-    """Looks at the processes until the time is up; what ended it early, if not Ctrl-C."""
+    """Sample the processes until the time is up; return what ended the run early, if not Ctrl-C."""
     stopping = asyncio.create_task(stop.wait())
     ends = [asyncio.create_task(asyncio.to_thread(process.ended)) for process in monitor.processes.values()]
     end, next_look = monitor.began + arguments.seconds, monitor.began + arguments.every
@@ -213,7 +223,7 @@ async def watch_processes(
 
 
 def show(monitor: Monitor, callers: Callers) -> None:
-    """Prints how it goes."""
+    """Print a sample and unexpected outcomes."""
     print(f"{monitor.sample(callers.latencies)} | {sum(callers.outcomes.values())} requests", flush=True)
     while callers.unexpected:
         outcome = callers.unexpected.pop()
@@ -221,7 +231,7 @@ def show(monitor: Monitor, callers: Callers) -> None:
 
 
 async def not_idle(url: str) -> list[str]:
-    """What a service without callers still has in hand; those who left may take a moment to be noticed."""
+    """Wait for a service without callers to become idle; return the problem if it doesn't."""
     idle = {"stt_in_flight": "0.0", "stt_queue_depth": "0.0"}
     async with httpx.AsyncClient() as http:
         for _ in range(50):
@@ -234,7 +244,7 @@ async def not_idle(url: str) -> list[str]:
 
 
 async def stop_both(monitor: Monitor) -> list[str]:
-    """Stops them, the primary first; what was not as it should be."""
+    """Stop both services, the primary first; return problems."""
     trouble = []
     for name, process in monitor.processes.items():
         below = descendants(process.pid)
@@ -248,10 +258,10 @@ async def stop_both(monitor: Monitor) -> list[str]:
 
 
 def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path | None) -> int:
-    """Prints what was found; the exit status."""
+    """Print the results; return the exit status."""
     for name, samples in monitor.samples.items():
         print(f"\n{growth_table(name, samples)}\n")
-        judged = "" if hours(samples) >= MIN_HOURS_FOR_MEMORY else ", in a run too short to be judged by its memory"
+        judged = "" if hours(samples) >= MIN_HOURS_FOR_MEMORY else ", run too short to judge memory"
         rise = memory_slope(samples)
         print(
             f"{name}: {rise.per_hour:+.1f} MiB an hour over the last two thirds (at least {rise.at_least:+.1f}){judged}"
@@ -259,7 +269,7 @@ def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path
         trouble += growth_problems(name, samples)
     print(f"\n{outcome_table(callers.outcomes)}\n")
     if unexpected := sum(count for (_, _, wanted), count in callers.outcomes.items() if not wanted):
-        trouble.append(f"{unexpected} requests did not come to what they should")
+        trouble.append(f"{unexpected} requests had unexpected outcomes")
     if third := len(monitor.latencies) // 3:
         first, last = (
             statistics.median(s for _, s in part) for part in (monitor.latencies[:third], monitor.latencies[-third:])
@@ -269,13 +279,13 @@ def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path
         length = max(map(hours, monitor.samples.values()))
         title = f"{length:.2f} hours, {sum(callers.outcomes.values())} requests"
         plot(monitor.samples, monitor.latencies, title, picture)
-    print("\n".join(trouble) or "nothing grew, and every request came to what it should")
+    print("\n".join(trouble) or "nothing grew, and every request had the expected outcome")
     return int(bool(trouble))
 
 
 def outcome_table(outcomes: Counter[tuple[str, str, bool]]) -> str:
-    """A Markdown table: kinds of requests, and what came of them."""
-    lines = ["| request | came to | as it should | number |", "|---|---|---|---|"]
+    """Markdown table of outcomes by kind of request."""
+    lines = ["| request | outcome | expected | number |", "|---|---|---|---|"]
     for (what, result, wanted), count in sorted(outcomes.items()):
         lines.append(f"| {what} | {result} | {'yes' if wanted else 'NO'} | {count} |")
     lines.append(f"| all | | | {sum(outcomes.values())} |")

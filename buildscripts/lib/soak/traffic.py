@@ -1,4 +1,4 @@
-"""What callers do all day: recordings in every container, live speech, mistakes, and leaving in the middle."""
+"""Load of a soak run: recordings in every container, live speech, invalid requests, and cancellations."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from stt_client import AudioFormat, Final, SttClient, SttError
 
 TIMEOUT_S = 60.0
 FOREIGN = ("es/pangrama", "fr/pangrama", "pt/pangrama")
-"""Recordings in other languages that the smaller multilingual models understand: the fallback's part."""
+"""Recordings in other languages that the smaller multilingual models recognize; for the fallback."""
 
 CORRECT = "its own text"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one request."""
+    """Outcome of one request."""
 
     what: str
-    """The kind of request."""
+    """Kind of request."""
     result: str
-    """`CORRECT`, `left`, `ok`, an error type of the contract, or what else happened."""
+    """`CORRECT`, `left`, `ok`, an error type of the table, or a description of anything else."""
     as_expected: bool
     seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class TestAudio:
-    """What is said."""
+    """The recordings."""
 
     short: list[EncodedClip]
     long: list[EncodedClip]
@@ -47,7 +47,7 @@ class TestAudio:
 
     @classmethod
     def make(cls) -> TestAudio:
-        """Encodes all of it, which takes some seconds."""
+        """Encode all recordings; takes some seconds."""
         clips = sample_clips("en")
         pairs = [joined(f"{a.name}+{b.name}", [a, b]) for a in clips for b in clips if a is not b]
         longs = [long_clip(f"{seconds} s", clips, seconds) for seconds in (65, 110)]
@@ -66,10 +66,10 @@ def _named(name: str) -> list[Clip]:
 
 @dataclass
 class Callers:
-    """The callers of one primary, who keep to a share of their time.
+    """Callers of one primary.
 
     Args:
-        share: of its time that a caller has a request in flight; between two it waits.
+        share: of its time that a caller has a request in flight; between requests it waits.
     """
 
     grpc: str
@@ -80,13 +80,13 @@ class Callers:
     chance: random.Random
     share: float
     outcomes: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
-    """By kind of request, what came of it, and whether that was wanted."""
+    """Number of outcomes by kind of request, result, and whether it was expected."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds, of short recordings that were answered; whoever reads them empties the list."""
+    """Latencies of answered short recordings in seconds; the reader empties the list."""
     unexpected: list[Outcome] = field(default_factory=list)
 
     async def run(self, count: int, stop: asyncio.Event) -> None:
-        """So many callers, each with one request at a time, until `stop`."""
+        """Run `count` callers, each with one request at a time, until `stop`."""
         limits = httpx.Limits(max_connections=4 * count)
         async with (
             SttClient(self.grpc, api_key=self.key, timeout=TIMEOUT_S) as self._client,
@@ -150,7 +150,7 @@ class Callers:
         return self.verdict_on(await websocket(self.http, paced_chunks(said.pcm), self.key, {}), said)
 
     async def leave(self, way: Callable[[], Awaitable[str]], within: float) -> str:
-        """Makes a call and goes away, at any time within so many seconds."""
+        """Make a call and cancel it within `within` seconds."""
         call = asyncio.ensure_future(way())
         await asyncio.wait((call,), timeout=self.chance.uniform(0, within))
         call.cancel()
@@ -169,7 +169,7 @@ class Callers:
         return str((await rest(self._browser, self.http, audio, self.key, {}))["text"])
 
     async def damaged(self) -> str:
-        """A file that begins well and goes on as noise: text or an error, but an answer."""
+        """Send a file that continues as noise: the outcome is text or an error."""
         said = self.chance.choice(self.audio.short)
         audio = said.files[self.chance.choice(sorted(said.files))]
         cut = audio[: self.chance.randrange(40, len(audio) // 2)] + self.chance.randbytes(2000)
@@ -181,7 +181,7 @@ class Callers:
         return "ok"
 
     async def look(self) -> str:
-        """What probes and Prometheus ask."""
+        """Read what probes and Prometheus read."""
         path = self.chance.choice(("/v1/health", "/metrics", "/v1/metrics"))
         try:
             reply = await self._browser.get(self.http + path, headers=bearer(self.key))
@@ -218,7 +218,7 @@ MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "too large": (0.5, lambda c: c.bytes_by_either(_too_large(c))),
     "health and metrics": (5, lambda c: c.look()),
 }
-"""What is asked: how often in a hundred, about, and how."""
+"""Kinds of requests: weight, in percent about, and function."""
 
 EXPECTED = {
     "a wrong key": "unauthenticated",
@@ -228,6 +228,6 @@ EXPECTED = {
     "health and metrics": "ok",
     **{what: "left" for what in MIX if what.endswith("leaves")},
 }
-"""What has to come of it; else `CORRECT`."""
+"""Expected results; otherwise `CORRECT`."""
 
 TIMED = ("gRPC", "REST")

@@ -1,4 +1,4 @@
-/* What has been said, on the screen: finals as a list that only grows, and the words that are still coming. */
+/* Captions on the page: the list of finals, and the interim text below it. */
 
 import { clock } from "./clock.js";
 import { REASONS, languageName } from "./words.js";
@@ -12,7 +12,7 @@ function element(tag, className, ...children) {
   return made;
 }
 
-/** The confidence of the model whose text it is, 0 to 1; null where it isn't known. */
+/** Confidence of the model that produced the text, 0 to 1; null if unknown. */
 function confidence(routing, primary) {
   const own = routing.final_model === primary || !routing.fallback_used;
   return (own ? routing.primary_confidence : routing.fallback_confidence) ?? null;
@@ -29,16 +29,16 @@ function meter(value) {
   return made;
 }
 
-/* Which model spoke, and what the larger one had to do with it. */
-function models({ final_model: model, fallback_used: asked, fallback_error: failed, reasons }, primary) {
+/* The model that produced the text, and why the larger model was used, or failed. */
+function models({ final_model: model, fallback_used: escalated, fallback_error: failed, reasons }, primary) {
   const why = reasons.map((reason) => REASONS[reason] || reason).join(", ");
-  const made = [element("span", asked && model !== primary ? "model second" : "model", model || "no model")];
-  if (failed) made.push(element("span", "why", `second opinion wanted, ${failed.replaceAll("_", " ")}`));
-  else if (asked) made.push(element("span", "why", why ? `second opinion: ${why}` : "second opinion"));
+  const made = [element("span", escalated && model !== primary ? "model second" : "model", model || "no model")];
+  if (failed) made.push(element("span", "why", `larger model failed: ${failed.replaceAll("_", " ")}`));
+  else if (escalated) made.push(element("span", "why", why ? `larger model used: ${why}` : "larger model used"));
   return made;
 }
 
-/** The list, and the line below it. */
+/** The list of finals and the interim line. */
 export class Captions {
   constructor(root) {
     this.list = root.querySelector("#finals");
@@ -51,8 +51,8 @@ export class Captions {
   }
 
   clear() {
-    this.finals = []; // {text, segments}: times from the first start
-    this.offset = 0; // seconds of the streams before this one
+    this.finals = []; // {text, segments}; times from the start of the first stream
+    this.offset = 0; // seconds of the previous streams
     this.list.replaceChildren();
     this.interim(null);
   }
@@ -62,29 +62,29 @@ export class Captions {
     return this.finals.flatMap(({ segments }) => segments);
   }
 
-  /** Something may be said from now on: there is a sign of it. */
+  /** Shows that the page is listening. */
   streamBegan() {
     this.listening = true;
     this.interim(null);
   }
 
-  /** A stream of so many seconds is over: the next one's times come after it. */
+  /** Ends a stream of `seconds`; times of the next stream follow it. */
   streamEnded(seconds) {
     this.offset += seconds;
     this.listening = false;
     this.interim(null);
   }
 
-  /** @param {{stable_text: string, unstable_text: string} | null} event null: nobody is speaking. */
+  /** @param {{stable_text: string, unstable_text: string} | null} event null: no speech at the moment. */
   interim(event) {
-    // The unstable text brings the space before it, where its language has one; only words are underlined.
+    // In languages with spaces the unstable text begins with one; only words are underlined.
     const [, space, unstable] = /^(\s*)([^]*?)\s*$/.exec(event?.unstable_text || "");
     this.stable.textContent = ((event?.stable_text || "") + space).trimStart();
     this.unstable.textContent = unstable;
-    const words = this.stable.textContent || this.unstable.textContent;
-    if (!words && this.listening) this.unstable.textContent = "…";
-    this.line.classList.toggle("waiting", !words);
-    this.line.hidden = !words && !this.listening;
+    const text = this.stable.textContent || this.unstable.textContent;
+    if (!text && this.listening) this.unstable.textContent = "…";
+    this.line.classList.toggle("waiting", !text);
+    this.line.hidden = !text && !this.listening;
     this.#follow();
   }
 
@@ -99,19 +99,19 @@ export class Captions {
     const text = element("p", "text", result.text.trim());
     text.lang = result.language;
     text.dir = "auto";
-    this.list.append(element("li", "", time, element("div", "said", text, this.#about(result))));
+    this.list.append(element("li", "", time, element("div", "said", text, this.#details(result))));
     this.#follow();
   }
 
-  #about(result) {
+  #details(result) {
     const about = element("p", "about", element("span", "language", languageName(result.language)));
-    const sure = confidence(result.routing, this.primary);
-    if (sure !== null) about.append(meter(sure));
+    const value = confidence(result.routing, this.primary);
+    if (value !== null) about.append(meter(value));
     about.append(...models(result.routing, this.primary));
     return about;
   }
 
-  /* The newest words stay in sight, unless the reader has scrolled away from them. */
+  /* Scrolls to the newest text, unless the reader has scrolled away. */
   #follow() {
     const page = document.scrollingElement;
     const below = page.scrollHeight - page.clientHeight - page.scrollTop;

@@ -1,4 +1,4 @@
-/* How long people wait for words, measured where they do: here. */
+/* Latency as users experience it, measured in the page. */
 
 import { clock } from "./clock.js";
 import { RATE } from "./resample.js";
@@ -9,29 +9,29 @@ function median(values) {
   return values.length ? [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] : null;
 }
 
-/** For one stream that is sent as it is spoken, or faster. */
+/** Figures of one stream. `realtime`: sent at the speed of speech, else as fast as possible. */
 export class Latency {
   constructor(realtime) {
     this.realtime = realtime;
     this.started = performance.now() / 1000;
-    this.spoken = Infinity; // when the stream's first sample was spoken, seconds on the page's clock
-    this.sent = 0; // seconds
-    this.heard = 0; // seconds that the service has heard
-    this.began = null; // where the speech of the utterance began, until its first words are there
-    this.ended = null; // where it ended, until its final is there
+    this.spoken = Infinity; // time of the stream's first sample, seconds on the page's clock
+    this.sent = 0; // seconds of audio
+    this.processed = 0; // seconds of audio that the service has processed
+    this.began = null; // start of the utterance in the stream, until its first interim
+    this.ended = null; // its end, until its final
     this.firsts = [];
     this.finals = [];
   }
 
-  /** So many samples are sent now, the last of which was spoken just now. */
+  /** Counts samples that are sent now; the last of them was spoken just now. */
   sending(samples) {
     this.sent += samples / RATE;
-    // The least delay that was seen is the closest to none.
+    // The smallest delay seen is the best estimate of the capture's start.
     this.spoken = Math.min(this.spoken, performance.now() / 1000 - this.sent);
   }
 
-  event({ audio_processed: heard, speech_event: speech, interim, final }) {
-    this.heard = Math.max(this.heard, heard);
+  event({ audio_processed: processed, speech_event: speech, interim, final }) {
+    this.processed = Math.max(this.processed, processed);
     if (speech?.type === "STARTED") this.began = speech.offset;
     if (speech?.type === "ENDED") this.ended = speech.offset;
     if (interim && this.began !== null) {
@@ -49,18 +49,18 @@ export class Latency {
     if (values.length > RECENT) values.shift();
   }
 
-  /** Label, value and explanation of two figures; "–" where nothing is known yet. */
+  /** Label, value and explanation of two figures; "–" if unknown. */
   figures() {
     if (!this.realtime) {
-      const rate = this.heard / (performance.now() / 1000 - this.started);
+      const rate = this.processed / (performance.now() / 1000 - this.started);
       return [
-        ["Heard", clock(this.heard), "How much of the recording has been heard"],
-        ["Speed", this.heard ? `${rate.toFixed(1)}×` : "–", "Seconds of the recording heard in a second"],
+        ["Processed", clock(this.processed), "How much of the recording has been processed"],
+        ["Speed", this.processed ? `${rate.toFixed(1)}×` : "–", "Seconds of the recording processed per second"],
       ];
     }
     return [
-      ["First words", inSeconds(median(this.firsts)), "From when somebody speaks to the first words on the screen"],
-      ["Final", inSeconds(median(this.finals)), "From when somebody falls silent to the final caption, the pause that ends it included"],
+      ["First words", inSeconds(median(this.firsts)), "From the start of speech to the first words on the screen"],
+      ["Final", inSeconds(median(this.finals)), "From the end of speech to the final caption, including the pause that ends an utterance"],
     ];
   }
 }

@@ -1,4 +1,4 @@
-/* The page: what its buttons do, and what it shows of a stream. */
+/* Controls of the page, and the run of a stream from start to end. */
 
 import { Captions } from "./captions.js";
 import { clock } from "./clock.js";
@@ -7,7 +7,7 @@ import { Meter } from "./meter.js";
 import { Microphone, Recording, SourceError } from "./sources.js";
 import { LiveStream } from "./stream.js";
 import { save, srt, txt, vtt } from "./subtitles.js";
-import { LANGUAGES, languageName, trouble } from "./words.js";
+import { LANGUAGES, describeError, languageName } from "./words.js";
 import { RATE } from "./resample.js";
 
 const $ = (id) => document.getElementById(id);
@@ -15,8 +15,8 @@ const KEY = "stt-key";
 
 const captions = new Captions($("page"));
 const meter = new Meter($("meter"));
-let run = null; // {source, stream} from start to end
-let repeat = null; // what "Try again" does
+let run = null; // the current run, from start to end
+let retry = null; // action of "Try again"
 
 const STATES = {
   idle: ["Start", "Ready"],
@@ -30,18 +30,18 @@ function show(state, status = STATES[state][1]) {
   $("start-label").textContent = STATES[state][0];
   $("status").textContent = status;
   $("choose").disabled = state !== "idle";
-  const something = captions.finals.length > 0;
-  $("welcome").hidden = something || state !== "idle";
-  $("exports").hidden = !something;
+  const hasCaptions = captions.finals.length > 0;
+  $("welcome").hidden = hasCaptions || state !== "idle";
+  $("exports").hidden = !hasCaptions;
   $("clear").disabled = state !== "idle";
 }
 
-function complain(error, again) {
-  const said = trouble(error);
-  $("trouble-title").textContent = said.title;
-  $("trouble-advice").textContent = said.advice;
-  $("again").hidden = !(said.again && again);
-  repeat = again;
+function showError(error, again) {
+  const { title, advice, retryable } = describeError(error);
+  $("trouble-title").textContent = title;
+  $("trouble-advice").textContent = advice;
+  $("again").hidden = !(retryable && again);
+  retry = again;
   $("trouble").hidden = false;
 }
 
@@ -56,7 +56,7 @@ function config(realtime) {
   };
 }
 
-/* From a source that `open` gives to the last final. */
+/* Runs a stream from the source that `open` returns to its last final. */
 async function start(open, realtime, listening) {
   const mine = { source: null, stream: null, latency: new Latency(realtime), listening, cancelled: false };
   run = mine;
@@ -66,25 +66,25 @@ async function start(open, realtime, listening) {
   try {
     mine.source = await open();
     if (mine.cancelled) mine.source.abandon();
-    else error = await pass(mine, config(realtime));
+    else error = await transfer(mine, config(realtime));
   } catch (failure) {
     if (!(failure instanceof SourceError)) console.error(failure);
     mine.stream?.abandon();
     error = { type: failure.code || "internal", message: failure.message };
   }
-  if (run !== mine) return; // cancelled, and perhaps begun anew
-  over();
+  if (run !== mine) return; // cancelled, and perhaps restarted
+  finishRun();
   $("progress").hidden = true;
   $("meter").hidden = false;
   show("idle", error ? "Stopped" : "Done");
-  if (error) complain(error, () => start(open, realtime, listening));
+  if (error) showError(error, () => start(open, realtime, listening));
   if (error?.type === "unauthenticated") openSettings($("key"));
 }
 
-/* Passes the source's audio on and shows what comes back. What went wrong, or null. */
-async function pass(mine, config) {
+/* Sends the source's audio and shows the events. Resolves to the error, or null. */
+async function transfer(mine, config) {
   const { source, latency } = mine;
-  const stream = new LiveStream(config, (event) => run === mine && hear(event, latency));
+  const stream = new LiveStream(config, (event) => run === mine && showEvent(event, latency));
   mine.stream = stream;
   const end = stream.closed.then((error) => {
     source.stop();
@@ -94,7 +94,7 @@ async function pass(mine, config) {
     show("live", mine.listening);
     captions.streamBegan();
     const lock = wakeLock();
-    await source.run((pcm, level) => take(mine, pcm, level), () => stream.waiting);
+    await source.run((pcm, level) => sendAudio(mine, pcm, level), () => stream.waiting);
     (await lock)?.release();
     if (run === mine) show("finishing");
     stream.end();
@@ -102,30 +102,30 @@ async function pass(mine, config) {
   return end;
 }
 
-/* The run is over: what comes next has times that follow it. */
-function over() {
+/* Ends the run; times of the next one follow it. */
+function finishRun() {
   captions.streamEnded(run.latency.sent);
   run = null;
 }
 
-function take({ source, stream, latency }, pcm, level) {
+function sendAudio({ source, stream, latency }, pcm, level) {
   stream.send(pcm);
   latency.sending(pcm.length);
   meter.add(level);
   $("clock").textContent = clock(captions.offset + latency.sent);
   if (source.seconds) $("progress").value = latency.sent / source.seconds;
-  figures(latency);
+  showFigures(latency);
 }
 
-function hear(event, latency) {
+function showEvent(event, latency) {
   latency.event(event);
   if (event.interim) captions.interim(event.interim);
   if (event.final) captions.final(event.final);
   if (event.final) $("exports").hidden = !captions.finals.length;
-  figures(latency);
+  showFigures(latency);
 }
 
-function figures(latency) {
+function showFigures(latency) {
   const found = latency.figures();
   ["first", "second"].forEach((id, i) => {
     const [label, value, meaning] = found[i];
@@ -135,7 +135,7 @@ function figures(latency) {
   });
 }
 
-/* Keeps a phone's screen on where the browser can. */
+/* Keeps a phone's screen on if the browser supports it. */
 async function wakeLock() {
   try {
     return await navigator.wakeLock?.request("screen");
@@ -144,14 +144,14 @@ async function wakeLock() {
   }
 }
 
-/* Once the audio has an end, what was said is still finished; before and after that, all is dropped. */
+/* Stops the audio and lets the service finish; while connecting or finishing, cancels at once. */
 function stop() {
   const mine = run;
   if ($("start").dataset.state === "live") {
     mine.source.stop();
     return;
   }
-  over();
+  finishRun();
   mine.cancelled = true;
   mine.stream?.abandon();
   show("idle", "Cancelled");
@@ -181,7 +181,7 @@ function keepKey() {
     if ($("keep").checked && $("key").value) sessionStorage.setItem(KEY, $("key").value);
     else sessionStorage.removeItem(KEY);
   } catch {
-    // Storage may be forbidden: the key then lives as long as the page.
+    // Storage may be disabled; the key is then kept until the page is closed.
   }
 }
 
@@ -200,18 +200,18 @@ const FORMATS = {
   vtt: () => save("captions.vtt", "text/vtt", vtt(captions.segments)),
 };
 
-async function lookForService() {
+async function showService() {
   try {
     const about = await (await fetch("v1/health")).json();
     if (!about.model) throw new Error("no answer");
     captions.primary = about.model;
     $("service").textContent = about.ok ? `${about.model} on ${about.device}` : `${about.model} is not ready`;
   } catch {
-    $("service").textContent = "The service can't be reached";
+    $("service").textContent = "The service is unreachable";
   }
 }
 
-function wire() {
+function addListeners() {
   $("start").addEventListener("click", () => (run ? stop() : listen()));
   $("choose").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => {
@@ -224,7 +224,7 @@ function wire() {
   navigator.mediaDevices?.addEventListener("devicechange", listMicrophones);
   $("key").addEventListener("keydown", ({ key }) => key === "Enter" && $("settings").close());
   $("dismiss").addEventListener("click", () => ($("trouble").hidden = true));
-  $("again").addEventListener("click", () => !run && repeat?.());
+  $("again").addEventListener("click", () => !run && retry?.());
   $("clear").addEventListener("click", () => {
     captions.clear();
     meter.clear();
@@ -247,18 +247,18 @@ function listLanguages() {
   $("language").append(...named.map(([name, code]) => new Option(name, code)));
 }
 
-/* A choice is offered where there is one. Some browsers name microphones only while one listens: then it stays as it is. */
+/* Some browsers name microphones only while one is in use; otherwise the list stays as it is. */
 async function listMicrophones() {
   const found = await Microphone.list();
   if (!found.length) return;
   const chosen = $("microphone").value;
-  $("microphone").replaceChildren(...[["The browser's choice", ""], ...found].map(([name, id]) => new Option(name, id)));
+  $("microphone").replaceChildren(...[["Browser default", ""], ...found].map(([name, id]) => new Option(name, id)));
   $("microphone").value = found.some(([, id]) => id === chosen) ? chosen : "";
   $("microphones").hidden = found.length < 2;
 }
 
 listLanguages();
 restoreKey();
-wire();
+addListeners();
 show("idle");
-lookForService();
+showService();

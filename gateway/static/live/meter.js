@@ -1,6 +1,6 @@
-/* The level of the last seconds, as bars that move to the left. */
+/* Level meter: bars of the last seconds, moving left. */
 
-const STEP = 5; // CSS pixels a bar and its gap
+const STEP = 5; // CSS pixels per bar, including its gap
 const BAR = 3;
 const QUIET_DB = -55;
 

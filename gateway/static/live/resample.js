@@ -1,21 +1,21 @@
-/* From a browser's sample rate to the service's: band-limited, continuous over blocks, with no delay. */
+/* Resampling from the browser's rate to 16 kHz: band-limited, continuous across blocks, without delay. */
 
 export const RATE = 16000;
 
-/* Zero crossings of the sinc on each side: what a transition band of about a twelfth of the rate takes. */
+/* Zero crossings of the sinc on each side, for a transition band of about a twelfth of the rate. */
 const CROSSINGS = 24;
 
 /* Kaiser's beta for a stop band of -80 dB (J. F. Kaiser, 1974: 0.1102 (A - 8.7)). */
 const BETA = 7.857;
 
-/* Where the pass band ends, as a share of the lower of the two Nyquist frequencies. */
+/* Upper edge of the pass band, as a share of the lower of the two Nyquist frequencies. */
 const PASS = 0.92;
 
 function gcd(a, b) {
   return b ? gcd(b, a % b) : a;
 }
 
-/* The modified Bessel function of the first kind, order zero, by its series. */
+/* Modified Bessel function of the first kind, order zero, by its series. */
 function bessel(x) {
   let sum = 1;
   let term = 1;
@@ -27,11 +27,11 @@ function bessel(x) {
 }
 
 /**
- * A polyphase filter: output sample n lies at input position n * from / to, and each of the few fractions that this
- * can have is one row of taps.
+ * Polyphase filter. Output sample n lies at input position n * from / to; each fraction that this can have is a row of
+ * taps.
  */
 export class Resampler {
-  /** @param {number} from samples a second, whole or not. @param {number} to samples a second. */
+  /** @param {number} from samples per second. @param {number} to samples per second. */
   constructor(from, to = RATE) {
     const rate = Math.round(from);
     const common = gcd(rate, to);
@@ -42,7 +42,7 @@ export class Resampler {
     this.rows = this.reach ? this.#rows(cutoff) : null;
     /* Silence before the first sample, so that the first output is centred on it. */
     this.held = new Float32Array(this.reach);
-    this.position = 0; // of the next output's centre in `held`, whole samples after `reach`
+    this.position = 0; // centre of the next output in `held`, in whole samples after `reach`
     this.phase = 0;
   }
 
@@ -59,11 +59,11 @@ export class Resampler {
         row[k] = (angle ? Math.sin(angle) / angle : 1) * window;
         sum += row[k];
       }
-      return row.map((tap) => tap / sum); // silence and hum keep their level in every phase
+      return row.map((tap) => tap / sum); // unit gain at 0 Hz in every phase
     });
   }
 
-  /** What can be said of the output once these samples are in. */
+  /** Adds samples; returns the output that is complete by now. */
   push(samples) {
     if (!this.reach) return samples.slice();
     const input = new Float32Array(this.held.length + samples.length);
@@ -86,18 +86,18 @@ export class Resampler {
     return Float32Array.from(output);
   }
 
-  /** The rest, as if silence followed. */
+  /** Returns the rest of the output, as if silence followed. */
   flush() {
     return this.reach ? this.push(new Float32Array(this.reach)) : new Float32Array(0);
   }
 }
 
-/** Floats from -1 to 1 as 16-bit integers, clipped. Typed arrays are little-endian on whatever runs a browser. */
+/** Floats from -1 to 1 as 16-bit integers, clipped. Typed arrays are little-endian on all platforms of browsers. */
 export function linear16(samples) {
   return Int16Array.from(samples, (value) => Math.max(-32768, Math.min(32767, Math.round(value * 32768))));
 }
 
-/** The mean of the channels. */
+/** Mean of the channels. */
 export function mono(channels) {
   if (channels.length === 1) return channels[0];
   const mixed = new Float32Array(channels[0].length);

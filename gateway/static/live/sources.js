@@ -1,26 +1,26 @@
-/* Where audio comes from: the microphone, or a recording. Both give 16 kHz mono in 16-bit integers. */
+/* Audio sources: microphone and recording. Both deliver 16 kHz mono, 16-bit integers. */
 
 import { RATE, linear16, mono } from "./resample.js";
 
 const MESSAGE = RATE / 10;
 
-/* A recording is decoded whole, to four bytes a sample: about 230 MB an hour, and the file besides. */
+/* A recording is decoded as a whole, to four bytes per sample: about 230 MB per hour, plus the file. */
 const MAX_FILE_BYTES = 512 * 1024 * 1024;
 
-/* What may wait in the browser for the network, bytes: 8 s. */
+/* Bytes buffered in the browser for the network: 8 s. */
 const MAX_WAITING = 256 * 1024;
 
-const REFUSALS = {
+const ERROR_CODES = {
   NotAllowedError: "denied",
   NotFoundError: "no_microphone",
   NotReadableError: "in_use",
-  OverconstrainedError: "no_microphone", // the chosen one is unplugged
+  OverconstrainedError: "no_microphone", // the selected one was unplugged
 };
 
-/* Chromium's other names for microphones that it lists besides. */
+/* Ids of Chromium's aliases for microphones that it lists as well. */
 const ALIASES = ["default", "communications"];
 
-/** Why there is no audio; `code` is a key of `words.js`. */
+/** No audio; `code` is a key of `ERRORS` in words.js. */
 export class SourceError extends Error {
   constructor(code, detail = "") {
     super(detail || code);
@@ -28,9 +28,9 @@ export class SourceError extends Error {
   }
 }
 
-/** The microphone, from `open` to `stop`. */
+/** A microphone, from `open` to `stop`. */
 export class Microphone {
-  /** Those that the browser names, as [name, id]: none before it was allowed to listen. */
+  /** Microphones as [name, id]. Empty until the user has granted permission. */
   static async list() {
     const devices = (await navigator.mediaDevices?.enumerateDevices()) || [];
     return devices
@@ -38,16 +38,16 @@ export class Microphone {
       .map(({ label, deviceId }) => [label, deviceId]);
   }
 
-  /** Asks for a microphone; without an id, for the browser's choice. @throws {SourceError} */
+  /** Opens a microphone; without an id, the browser's default. @throws {SourceError} */
   static async open(id) {
     if (!window.isSecureContext || !navigator.mediaDevices) throw new SourceError("insecure");
     const context = new AudioContext({ latencyHint: "interactive" });
     try {
       await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url)).catch((error) => {
-        throw new SourceError("connection_lost", error.message); // the file comes from where the stream goes
+        throw new SourceError("connection_lost", error.message); // served by the same host as the stream
       });
       const media = await navigator.mediaDevices.getUserMedia({
-        // What makes a call pleasant makes words unclear: only the level is evened out.
+        // Echo cancellation and noise suppression distort words; gain control does not.
         audio: {
           ...(id && { deviceId: { exact: id } }),
           channelCount: 1,
@@ -59,7 +59,7 @@ export class Microphone {
       return new Microphone(context, media);
     } catch (error) {
       await context.close();
-      throw error instanceof SourceError ? error : new SourceError(REFUSALS[error.name] || "no_audio", error.message);
+      throw error instanceof SourceError ? error : new SourceError(ERROR_CODES[error.name] || "no_audio", error.message);
     }
   }
 
@@ -68,7 +68,7 @@ export class Microphone {
     this.media = media;
   }
 
-  /** Gives each 100 ms to `take(pcm, level)`, until `stop`, or until the microphone is unplugged. */
+  /** Calls `take(pcm, level)` every 100 ms until `stop`, or until the microphone is unplugged. */
   async run(take) {
     const source = this.context.createMediaStreamSource(this.media);
     this.node = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
@@ -78,18 +78,18 @@ export class Microphone {
     });
     this.media.getAudioTracks()[0].onended = () => this.stop();
     source.connect(this.node);
-    if (this.stopped) this.stop(); // before there was anything to stop
+    if (this.stopped) this.stop(); // stopped before the node existed
     await ended;
     await this.abandon();
   }
 
-  /** What has been heard so far is still given. */
+  /** Ends `run`, after the audio captured so far. */
   stop() {
     this.stopped = true;
     this.node?.port.postMessage("stop");
   }
 
-  /** Without having run. */
+  /** Releases the microphone without a run. */
   async abandon() {
     for (const track of this.media.getTracks()) track.stop();
     if (this.context.state !== "closed") await this.context.close();
@@ -102,7 +102,7 @@ export class Recording {
   static async open(file, realtime) {
     if (file.size > MAX_FILE_BYTES) throw new SourceError("too_large");
     try {
-      const decoder = new OfflineAudioContext(1, 1, RATE); // decoding resamples to its rate
+      const decoder = new OfflineAudioContext(1, 1, RATE); // decoding resamples to this rate
       const audio = await decoder.decodeAudioData(await file.arrayBuffer());
       const channels = Array.from({ length: audio.numberOfChannels }, (_, i) => audio.getChannelData(i));
       return new Recording(mono(channels), realtime);
@@ -121,7 +121,7 @@ export class Recording {
     return this.samples.length / RATE;
   }
 
-  /** Gives 100 ms after 100 ms to `take(pcm, level)`, as fast as `waiting()`, in bytes, stays small. */
+  /** Calls `take(pcm, level)` for each 100 ms, at the pace that keeps `waiting()` bytes below `MAX_WAITING`. */
   async run(take, waiting) {
     const started = performance.now();
     for (let at = 0; at < this.samples.length && !this.stopped; at += MESSAGE) {

@@ -1,13 +1,13 @@
-/* The WebSocket GET /v1/stream: a config, then audio; events come back until the service has said all. */
+/* Client of the WebSocket GET /v1/stream. */
 
 /** One stream. */
 export class LiveStream {
   /**
    * Connects and sends the config.
    * @param {object} config the first message.
-   * @param {(event: object) => void} hear called with each event.
+   * @param {(event: object) => void} onEvent called with each event.
    */
-  constructor(config, hear) {
+  constructor(config, onEvent) {
     const url = new URL("v1/stream", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
     this.error = null;
@@ -18,37 +18,37 @@ export class LiveStream {
         this.socket.send(JSON.stringify(config));
         resolve(true);
       };
-      /* Resolves once it is over: null after its end, else what went wrong, `{type, message, retry_after}`. */
-      this.closed = new Promise((over) => {
+      /* Resolves at the end of the stream: to null, or to the error, `{type, message, retry_after}`. */
+      this.closed = new Promise((resolveClosed) => {
         this.socket.onclose = ({ code }) => {
           resolve(false);
-          over(code === 1000 ? null : this.error || { type: code === 1009 ? "payload_too_large" : "connection_lost" });
+          resolveClosed(code === 1000 ? null : this.error || { type: code === 1009 ? "payload_too_large" : "connection_lost" });
         };
       });
     });
     this.socket.onmessage = ({ data }) => {
       const event = JSON.parse(data);
       if (event.error) this.error = event.error;
-      else hear(event);
+      else onEvent(event);
     };
   }
 
-  /** Bytes that wait in the browser. */
+  /** Bytes buffered in the browser. */
   get waiting() {
     return this.socket.bufferedAmount;
   }
 
-  /** Sends samples; after the end of the stream they are dropped. */
+  /** Sends samples. Dropped once the stream has ended. */
   send(pcm) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(pcm);
   }
 
-  /** Nothing follows; the last utterance is finished. */
+  /** Ends the audio; the service finishes the last utterance. */
   end() {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send('{"end": {}}');
   }
 
-  /** At once, whatever is still to be said. */
+  /** Closes at once, without waiting for remaining events. */
   abandon() {
     this.socket.close();
   }

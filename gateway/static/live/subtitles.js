@@ -1,10 +1,10 @@
-/* Segments as files: plain text, SubRip, WebVTT. As the service's own formats, cue for cue. */
+/* Captions as files: plain text, SubRip, WebVTT, identical to the service's own formats. */
 
 function cues(segments) {
   return segments
     .map(({ start, end, text }) => {
       const from = Math.round(Math.max(0, start) * 1000);
-      // A cue has to end after it starts.
+      // A cue must end after it starts.
       return { from, to: Math.max(Math.round(end * 1000), from + 1), text: text.split(/\s+/).filter(Boolean).join(" ") };
     })
     .filter(({ text }) => text);
@@ -20,7 +20,7 @@ function clock(milliseconds, point) {
 export function srt(segments) {
   return cues(segments)
     .map(({ from, to, text }, i) => {
-      // SubRip has no escapes: an arrow in the text is made one that can't be taken for a time line.
+      // SubRip has no escapes, so an arrow is shortened to one that no parser takes for a time line.
       return `${i + 1}\n${clock(from, ",")} --> ${clock(to, ",")}\n${text.replaceAll("-->", "->")}\n`;
     })
     .join("\n");
@@ -34,12 +34,12 @@ export function vtt(segments) {
   return `WEBVTT\n${lines.join("")}`;
 }
 
-/** One utterance a line. */
+/** One line per utterance. */
 export function txt(finals) {
   return finals.map(({ text }) => `${text.trim()}\n`).join("");
 }
 
-/** Has the browser save a text. */
+/** Downloads a text as a file. */
 export function save(name, type, text) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));

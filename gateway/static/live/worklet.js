@@ -1,4 +1,4 @@
-/* Runs beside the page, on the audio thread: the microphone's blocks become 16 kHz mono, 100 ms at a time. */
+/* Runs on the audio thread: turns the microphone's blocks into 100 ms messages of 16 kHz mono. */
 
 import { RATE, Resampler, linear16, mono } from "./resample.js";
 
@@ -16,24 +16,24 @@ class Capture extends AudioWorkletProcessor {
 
   process([channels]) {
     if (this.stopped) return false;
-    if (channels.length) this.#take(this.resampler.push(mono(channels)));
+    if (channels.length) this.#add(this.resampler.push(mono(channels)));
     return true;
   }
 
   #stop() {
     this.stopped = true;
-    this.#take(this.resampler.flush());
-    this.#say(this.count);
+    this.#add(this.resampler.flush());
+    this.#post(this.count);
     this.port.postMessage(null);
   }
 
-  #take(samples) {
+  #add(samples) {
     this.held.push(samples);
     this.count += samples.length;
-    while (this.count >= MESSAGE) this.#say(MESSAGE);
+    while (this.count >= MESSAGE) this.#post(MESSAGE);
   }
 
-  #say(length) {
+  #post(length) {
     const all = new Float32Array(this.count);
     let at = 0;
     for (const block of this.held) {
