@@ -25,7 +25,7 @@ CHUNK_SECONDS = 7.9
 
 SURE, WEAK = Script(text=" the small text is sure"), Script(text=" the small text is weak", confidence=0.2)
 MEDIUM = Script(text=" the medium text instead", confidence=0.7)
-ONE_BY_ONE = {"MAX_CONCURRENCY": 1, "MAX_BATCH_SIZE": 1}
+ONE_BY_ONE: dict[str, Any] = {"MAX_CONCURRENCY": 1, "MAX_BATCH_SIZE": 1}
 
 
 def recording(chunks: int) -> bytes:
