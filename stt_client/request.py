@@ -33,6 +33,7 @@ ROUTINGS: Mapping[str, int] = {
 ENCODINGS: Mapping[str, int] = {
     "linear16": speech_pb2.AUDIO_ENCODING_LINEAR16,
     "mulaw": speech_pb2.AUDIO_ENCODING_MULAW,
+    "alaw": speech_pb2.AUDIO_ENCODING_ALAW,
 }
 
 
@@ -40,8 +41,8 @@ ENCODINGS: Mapping[str, int] = {
 class AudioFormat:
     """Format of headerless audio."""
 
-    encoding: Literal["linear16", "mulaw"]
-    """Signed 16-bit little-endian PCM, or G.711 mu-law."""
+    encoding: Literal["linear16", "mulaw", "alaw"]
+    """Signed 16-bit little-endian PCM, or G.711 mu-law or A-law."""
     sample_rate: int
     """Hertz, 4000 to 192000."""
     channels: int = 1

@@ -68,6 +68,15 @@ async def test_config_reaches_the_service(gateway: GatewayServer, service: Contr
     assert config.endpoint_silence.ToMilliseconds() == 250
 
 
+async def test_whole_numbers_may_have_a_decimal_point(gateway: GatewayServer, service: ContractService) -> None:
+    async with streaming(gateway, encoding="alaw", sample_rate_hertz=8000.0, channel_count=2.0) as socket:
+        await socket.send(END)
+        await rest(socket)
+    assert service.script.streams[0].config.format == speech_pb2.AudioFormat(
+        encoding=speech_pb2.AUDIO_ENCODING_ALAW, sample_rate_hertz=8000, channel_count=2
+    )
+
+
 @pytest.mark.parametrize(
     ("first", "says"),
     [
@@ -75,12 +84,14 @@ async def test_config_reaches_the_service(gateway: GatewayServer, service: Contr
         ("no JSON", "is not valid JSON"),
         ("[" * 50_000, "is not valid JSON"),
         ("[]", "not a JSON object"),
-        ('{"sample_rate_hertz": 16000}', "encoding is missing; expected linear16 or mulaw"),
+        ('{"sample_rate_hertz": 16000}', "encoding is missing; expected linear16, mulaw, alaw"),
         ('{"encoding": "linear16"}', "sample_rate_hertz is missing; expected samples per second"),
         ({"encodding": "linear16"}, "Unknown field 'encodding'; known fields: api_key, encoding,"),
-        ({"encoding": "opus"}, "Invalid encoding 'opus'; expected linear16, mulaw."),
+        ({"encoding": "opus"}, "Invalid encoding 'opus'; expected linear16, mulaw, alaw."),
         ({"task": ["translate"]}, "expected transcribe, translate"),
         ({"sample_rate_hertz": "16000"}, "Invalid sample_rate_hertz; expected a whole number"),
+        ({"sample_rate_hertz": 16000.5}, "Invalid sample_rate_hertz; expected a whole number"),
+        ({"sample_rate_hertz": float("inf")}, "Invalid sample_rate_hertz; expected a whole number"),
         ({"channel_count": True}, "Invalid channel_count; expected a whole number"),
         ({"interim_results": 1}, "Invalid interim_results; expected true or false"),
         ({"endpoint_silence": "1"}, "Invalid endpoint_silence; expected a number of seconds"),
