@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from stt_server.engine.batcher import Batcher
@@ -22,11 +22,13 @@ async def recognize_chunks(
     priority: Priority,
     *,
     detect_language: bool,
+    on_hypothesis: Callable[[int, Hypothesis], None] = lambda index, hypothesis: None,
 ) -> list[Hypothesis]:
     """Recognize chunks concurrently; the hypotheses are in the order of the chunks.
 
     Args:
         detect_language: if none was requested, detect it on one chunk first and force it on the others.
+        on_hypothesis: called with the index of each chunk, once it is recognized. What it raises ends the recognition.
 
     Raises:
         EngineError: the model failed.
@@ -36,6 +38,7 @@ async def recognize_chunks(
 
     async def recognize(index: int) -> None:
         found[index] = await batcher.recognize(ChunkJob(chunks[index], options), owner, priority)
+        on_hypothesis(index, found[index])
 
     if chunks and detect_language and options.language is None:
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
