@@ -54,9 +54,12 @@ async def test_progress_segments_and_the_transcript_arrive_in_order() -> None:
 
 
 async def test_events_arrive_before_the_result() -> None:
-    async with serving(Script(hold_result=asyncio.Event())) as served, SttClient(served.target) as client:
-        async with aclosing(client.transcribe_with_progress(b"x")) as events:
-            first = [await asyncio.wait_for(anext(events), WAIT_S) for _ in range(2)]
+    async with (
+        serving(Script(hold_result=asyncio.Event())) as served,
+        SttClient(served.target) as client,
+        aclosing(client.transcribe_with_progress(b"x")) as events,
+    ):
+        first = [await asyncio.wait_for(anext(events), WAIT_S) for _ in range(2)]
     assert shape(first) == [0.65, "hello world"]
 
 
@@ -78,12 +81,15 @@ async def test_an_older_service_gives_the_transcript_alone() -> None:
 
 
 async def test_another_service_of_a_pool_continues_without_repetition() -> None:
-    async with serving(Script(hold_result=asyncio.Event())) as first, serving() as second:
-        async with SttPool([first.target, second.target]) as pool:
-            async with aclosing(pool.transcribe_with_progress(b"x")) as events:
-                seen = [await asyncio.wait_for(anext(events), WAIT_S) for _ in range(2)]
-                await first.stop()
-                seen += [event async for event in events]
+    async with (
+        serving(Script(hold_result=asyncio.Event())) as first,
+        serving() as second,
+        SttPool([first.target, second.target]) as pool,
+        aclosing(pool.transcribe_with_progress(b"x")) as events,
+    ):
+        seen = [await asyncio.wait_for(anext(events), WAIT_S) for _ in range(2)]
+        await first.stop()
+        seen += [event async for event in events]
     assert shape(seen) == [0.65, "hello world", 0.65, 1.3, "hello world"]
     assert len(second.script.requests) == 1
 
