@@ -1,4 +1,4 @@
-"""A finished request for tests: an ordinary one but for what the test says."""
+"""Records of finished requests for tests."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ ORDINARY: dict[str, Any] = {
 
 
 def a_call(**differences: Any) -> CallRecord:
+    """A successful call with some fields replaced."""
     return CallRecord(**{**ORDINARY, **differences})
 
 
 def refused(error_type: str, status: str, http: int, **differences: Any) -> CallRecord:
-    """A call that failed before any routing."""
+    """A call that failed before routing."""
     unknown = dict.fromkeys(("fallback_result", "queue_wait", "primary_infer", "audio_seconds", "model", "language"))
     return a_call(**{**unknown, "error_type": error_type, "status": status, "http": http, **differences})
