@@ -140,7 +140,7 @@ async def _wait_first(*events: Coroutine[Any, Any, object]) -> None:
 def _handle_signals(service: Service, reloader: Reloader) -> asyncio.Event:
     """Stop on SIGTERM and SIGINT, reload on SIGHUP. Returns the event that is set to stop.
 
-    A second SIGINT ends the drain: somebody is waiting at the terminal. A second SIGTERM doesn't, since supervisors
+    A second SIGINT ends the drain: the user is waiting at the terminal. A second SIGTERM doesn't, since supervisors
     and scripts repeat it, or send it in addition to a Ctrl-C.
     """
     stop = asyncio.Event()

@@ -124,11 +124,11 @@ def test_images_are_pushed_to_the_registry(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tools", "args", "message"),
     [
-        ({}, [], "none of docker, podman and buildah works here"),
+        ({}, [], "docker, podman and buildah don't work here"),
         ({"docker": 1}, ["--tool", "docker"], "docker does not work here"),
-        ({"docker": 0}, ["--isolation", "chroot"], "--isolation is buildah's"),
+        ({"docker": 0}, ["--isolation", "chroot"], "--isolation works only with buildah"),
         ({"docker": 0}, ["secondary"], "unknown argument secondary"),
-        ({"docker": 0}, ["--tag"], "--tag takes a value"),
+        ({"docker": 0}, ["--tag"], "--tag requires a value"),
     ],
 )
 def test_unusable_arguments_are_reported(tmp_path: Path, tools: dict[str, int], args: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""tests/smoke_test_stt.py against a scripted server: what it sends, prints, and calls a failure."""
+"""tests/smoke_test_stt.py against a scripted server: requests, report and exit status."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_clips_are_sent_forced_detected_and_joined(audio: Path, capsys: py
     async with serving(script) as service:
         assert await run(service.port, "--audio", audio, "--api-key", "secret-key", "--long-seconds", 5) == 0
     sent = [(request.options.language, seconds_of(request.audio)) for request in script.requests]
-    # three.wav's folder names no language, so it isn't forced.
+    # The folder of three.wav is not a language code, so its language is only detected.
     short = [("en", 1.0), ("", 1.0), ("en", 0.5), ("", 0.5), ("", 0.25)]
     assert sent[:5] == short
     assert [language for language, _ in sent[5:]] == ["", "en", ""]
@@ -107,7 +107,7 @@ async def test_failed_calls_are_listed(audio: Path, capsys: pytest.CaptureFixtur
         assert await run(service.port, *args, "--long-seconds", 0) == 1
         out = capsys.readouterr().out
         assert "one.wav (short, forced): unauthenticated: no key [" in out
-        assert "OVER  2 failed, at most 0 may" in out
+        assert "OVER  2 failed, at most 0 allowed" in out
         assert await run(service.port, *args, "--long-seconds", 0, "--max-errors", 2) == 0
 
 
@@ -119,7 +119,7 @@ async def test_an_answer_in_another_language_than_forced_fails(audio: Path, caps
 
     async with serving(Script(reply=always_german)) as service:
         assert await run(service.port, "--audio", audio / "en", "--long-seconds", 0) == 1
-    assert "forced to en, and the answer says de" in capsys.readouterr().out
+    assert "language forced to en, but the answer is de" in capsys.readouterr().out
 
 
 async def test_clips_repeat_up_to_requests_within_the_concurrency(audio: Path) -> None:
@@ -160,7 +160,7 @@ async def test_the_script_reports_an_unreachable_service(audio: Path) -> None:
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
-    assert "is not SERVING, or can't be reached" in out.decode()
+    assert "is not SERVING or unreachable" in out.decode()
 
 
 def test_clips_of_another_rate_are_not_joined(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ const { SpeechToTextClient } = require("./gen/stt/v1/speech.grpc-client");
 const { RouteReason, TranscribeRequest } = require("./gen/stt/v1/speech");
 
 const DEADLINE_MS = 120_000;
-// Word times of an hour of speech are more than the 4 MiB that grpc-js receives by default.
+// Word timestamps of an hour of speech exceed the 4 MiB that grpc-js receives by default.
 const MAX_RESPONSE_BYTES = 64 * 1024 * 1024;
 
 function connect(address) {
@@ -32,7 +32,7 @@ function transcribe(client, request, metadata) {
       response = value;
       if (error) reject(error);
     });
-    // The status, which holds the trailing metadata, comes after the response.
+    // The status carries the trailing metadata and arrives after the response.
     call.on("status", (status) => response && resolve({ response, trailer: status.metadata }));
   });
 }
@@ -48,7 +48,7 @@ async function main([address, file, key]) {
   try {
     const request = TranscribeRequest.create({ audio: fs.readFileSync(file) });
     const { response, trailer } = await transcribe(client, request, metadata);
-    const said = {
+    const result = {
       text: response.text,
       language: response.language,
       finalModel: response.routing?.finalModel,
@@ -57,7 +57,7 @@ async function main([address, file, key]) {
       "x-final-model": trailer.get("x-final-model")[0],
       "x-req-id": trailer.get("x-req-id")[0],
     };
-    console.log(JSON.stringify(said));
+    console.log(JSON.stringify(result));
     return 0;
   } catch (error) {
     const type = error.metadata?.get("x-error-type")[0];

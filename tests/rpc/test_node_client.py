@@ -56,8 +56,8 @@ async def test_node_reads_response_and_trailing_metadata(tmp_path: Path) -> None
     async with serving(script) as service:
         status, out, err = await run_client(service.target, str(clip), "secret-key")
     assert (status, err) == (0, "")
-    said: dict[str, Any] = json.loads(out)
-    assert said == {
+    printed: dict[str, Any] = json.loads(out)
+    assert printed == {
         "text": "hello there",
         "language": "en",
         "finalModel": "whisper-medium-ct2",

@@ -1,4 +1,4 @@
-"""Records of finished requests for tests."""
+"""Records of finished calls for tests of logs and metrics."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Pair:
 
 
 def authority(folder: Path, name: str) -> Pair:
-    """A certificate that signs others."""
+    """Make a certificate authority."""
     pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
     files = ("-keyout", str(pair.key), "-out", str(pair.cert))
     _openssl("req", "-x509", *_NEW_KEY, *files, "-days", "2", "-subj", f"/CN={name}")
@@ -28,14 +28,14 @@ def authority(folder: Path, name: str) -> Pair:
 def signed(
     folder: Path, name: str, by: Pair, *, names: str = "DNS:localhost,IP:127.0.0.1", expired: bool = False
 ) -> Pair:
-    """A certificate for `names`, good for either side."""
+    """Make a certificate for `names`, for servers and clients."""
     pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
     request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
     _openssl("req", *_NEW_KEY, "-keyout", str(pair.key), "-out", str(request), "-subj", f"/CN={name}")
     extensions.write_text(f"subjectAltName={names}\n")
     files = ("-in", str(request), "-out", str(pair.cert), "-extfile", str(extensions))
     signer = ("-CA", str(by.cert), "-CAkey", str(by.key), "-CAcreateserial")
-    # Of a negative number of days: it ended before it began.
+    # A negative number of days makes a certificate that has expired.
     days = "-1" if expired else "2"
     _openssl("x509", "-req", *files, *signer, "-days", days)
     return pair

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: a real HTTP server with the few addresses that a download uses."""
+"""Stand-in for the Hugging Face hub: an HTTP server with the addresses that a download uses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from urllib.parse import parse_qs, unquote
 
 @dataclass
 class HubState:
-    """What the stand-in serves, how it misbehaves, and what it was asked."""
+    """Content and behaviour of the stand-in, and the requests it received."""
 
     repo: str
     revision: str
     files: dict[str, bytes]
     announced_sha256: dict[str, str] = field(default_factory=dict)
-    """Announced instead of a file's own hash."""
+    """Hash to announce instead of a file's own."""
     break_after: dict[str, int] = field(default_factory=dict)
-    """The next GET of this file is cut after so many bytes; once."""
+    """Cut the next GET of a file after this many bytes, once."""
     refuse_after_break: bool = False
-    """Once broken off, answer 503 to every GET."""
+    """After a cut, answer 503 to every GET."""
     gets: list[tuple[str, str]] = field(default_factory=list)
-    """Files asked for by GET, each with its Range header."""
+    """Files requested by GET, with the Range header of each request."""
     broken: bool = False
 
     def sha256(self, name: str) -> str:
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
     state: HubState
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keeps the test's output clean."""
+        """Suppress the log of requests."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._not_found()
             return
         headers = {"X-Repo-Commit": self.state.revision, "ETag": f'"{self.state.sha256(name)}"'}
-        if name.endswith(".bin"):  # as the hub does with large files: another address, and what lies there
+        if name.endswith(".bin"):  # the hub redirects downloads of large files to another host
             headers |= {"X-Linked-Etag": f'"{self.state.sha256(name)}"', "Location": self._cdn(name)}
             headers |= {"X-Linked-Size": str(len(self.state.files[name]))}
             self._answer(302, b"", headers)
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub_stand_in(state: HubState) -> Iterator[str]:
-    """Serves `state` on a free port of this machine; the value is the endpoint."""
+    """Serve `state` on a free port of 127.0.0.1; yield the endpoint's URL."""
     handler = type("Handler", (_Handler,), {"state": state})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

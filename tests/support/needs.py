@@ -1,4 +1,4 @@
-"""What tests need besides Python: a failure where CI runs, left out with a sentence on a machine without it."""
+"""Requirements of tests besides Python: missing ones fail on CI and skip elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def lacking(sentence: str) -> NoReturn:
-    """Ends a test that can't run here: skipped on a person's machine, failed with `CI` set, where nothing may lack."""
+    """End a test that can't run here: fail if `CI` is set, skip otherwise."""
     if os.environ.get("CI"):
         pytest.fail(sentence)
     pytest.skip(sentence)

@@ -1,4 +1,4 @@
-"""Looking at another process until it is as it should be."""
+"""Waiting for the state of another process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 IN_TIME_S = 6.0
-"""A changed file is taken up within 2 s. Three times that tells it, on a busy machine, from one that never is."""
+"""A changed file is reloaded within 2 s; three times that, for a busy machine."""
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], wanted: Any, within_s: float = IN_TIME_S) -> None:
-    """Until `look` finds what is wanted."""
+    """Poll `look` until it returns `wanted`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
     while True:

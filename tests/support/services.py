@@ -1,4 +1,4 @@
-"""Services of the production wiring for tests: in this process with a scripted model, or as real processes."""
+"""Services with the production wiring and a scripted model, in this process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from stt_server.testing.services import MODEL_KEYS, UNLIMITED, make_model_folder
 
 
 def speech() -> bytes:
-    """A clip of real speech, 2.9 s."""
+    """A clip of real speech, 2.9 s, as WAV."""
     return SPEECH.read_bytes()
 
 
 def settings_text(folder: Path, service: Role, **keys: object) -> str:
-    """An .env file for a service with a model that is only a name, on free ports of this machine."""
+    """Text of an .env file for a service with a scripted model, on free ports of 127.0.0.1."""
     values: dict[str, object] = {
         MODEL_KEYS[service]: make_model_folder(folder / f"scripted-{service}"),
         "DEVICE": "cpu",
@@ -46,7 +46,7 @@ def settings_text(folder: Path, service: Role, **keys: object) -> str:
 async def running(
     folder: Path, service: Role = "primary", model: Recognizer | None = None, **keys: Any
 ) -> AsyncIterator[Service]:
-    """A started service, in this event loop."""
+    """Run a service in this event loop."""
     model = model or ScriptedModel()
     settings = parse(settings_text(folder, service, **keys), service)
     started = Service(settings, lambda _: model, make_gateway)
@@ -74,7 +74,7 @@ async def transcribe(
     timeout: float = 20,
     **options: Any,
 ) -> tuple[pb.TranscribeResponse, dict[str, str]]:
-    """A response and its trailing metadata."""
+    """Transcribe; return the response and its trailing metadata."""
     request = pb.TranscribeRequest(audio=speech() if audio is None else audio, options=pb.TranscribeOptions(**options))
     call = stub.Transcribe(request, metadata=metadata, timeout=timeout)
     response = await call
@@ -82,7 +82,7 @@ async def transcribe(
 
 
 async def failure(stub: Any, *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode, dict[str, str], str]:
-    """How a call that must fail did: status, trailing metadata, details."""
+    """Status, trailing metadata and details of a `Transcribe` call that must fail."""
     try:
         await transcribe(stub, *args, **kwargs)
     except grpc.aio.AioRpcError as error:
@@ -91,9 +91,9 @@ async def failure(stub: Any, *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode
 
 
 async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Lets the event loop turn until something that can't be awaited holds."""
+    """Wait until a condition holds that can't be awaited, by yielding to the event loop."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while not condition():
-        assert loop.time() < end, "it never came true"
+        assert loop.time() < end, "the condition did not hold within the time limit"
         await asyncio.sleep(0)

@@ -42,15 +42,15 @@ def failure_of(error: Exception) -> EngineError:
     text = str(error).lower()
     failure: EngineError
     if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
-        failure = OutOfMemory("the device is out of memory; try again, or send shorter audio")
+        failure = OutOfMemory("the device is out of memory; retry, or send shorter audio")
     elif any(sign in text for sign in _POISON):
         return lost(error)
     elif any(sign in text for sign in _DEVICE):
-        failure = DeviceFailed("the device failed on this recording; try again")
+        failure = DeviceFailed("the device failed on this recording; retry")
     elif isinstance(error, RuntimeError):
         failure = EngineError("the model failed on this recording")
     else:
-        failure = EngineBug("something went wrong inside; report it with the request id")
+        failure = EngineBug("internal error; report it with the request id")
     failure.__cause__ = error
     return failure
 
