@@ -1,4 +1,4 @@
-"""What schemathesis can't know of /openapi.json: what a recording is, and which languages the scripted model knows."""
+"""Hooks for schemathesis: a valid recording, and the languages of the scripted model."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ schemathesis.openapi.format("languages", st.lists(st.sampled_from(LANGUAGES), ma
 
 @schemathesis.hook
 def filter_body(context: schemathesis.HookContext, body: object) -> bool:
-    """A form knows text alone: in it, a null, a number or a list where text belongs is text or nothing."""
+    """Form fields are text: a null, number or list in place of text is sent as text or not at all."""
     return not isinstance(body, dict) or all(isinstance(value, (str, bytes)) for value in body.values())

@@ -80,9 +80,9 @@ def found_in(text: str, secrets: tuple[str, ...]) -> list[str]:
 
 
 def test_the_run_was_busy(busy: Busy) -> None:
-    """What is looked for was there to be found: texts in the answers, and errors of many kinds."""
-    answers, errors = "\n".join(busy.heard.answers), "\n".join(busy.heard.errors)
-    assert [word for word in (*SPOKEN, *PROMPT.split()) if word not in answers] == []
+    """The run produced what the other tests search for: transcripts and errors of many kinds."""
+    successes, errors = "\n".join(busy.answers.successes), "\n".join(busy.answers.errors)
+    assert [word for word in (*SPOKEN, *PROMPT.split()) if word not in successes] == []
     kinds = set(re.findall(r"'x-error-type'[,:] '(\w+)'", errors))
     expected = {"unauthenticated", "empty_audio", "unsupported_audio", "invalid_argument", "payload_too_large"}
     assert expected | {"fallback_failed", "deadline_exceeded"} <= kinds
@@ -112,7 +112,7 @@ def test_what_a_service_shows_holds_none_and_no_path(busy: Busy, service: str) -
 
 
 def test_errors_hold_neither_secrets_nor_internals(busy: Busy) -> None:
-    for error in busy.heard.errors:
+    for error in busy.answers.errors:
         assert found_in(error, (*KEYS, *SAID_BY_CALLERS, *SPOKEN, "secretfolder", str(ROOT), "some/path")) == []
         assert not INTERNALS.search(error), error
         assert "\n" not in error.split("{", 1)[0]
