@@ -79,7 +79,7 @@ async def streaming(
 async def socket_to(process: ServiceProcess, **fields: Any) -> AsyncIterator[ClientConnection]:
     """Open a WebSocket and send its config."""
     url = f"ws://127.0.0.1:{process.http_port}/v1/stream"
-    async with connect(url, compression=None, max_size=None) as socket:
+    async with connect(url, compression=None, max_size=None, open_timeout=PATIENCE_S) as socket:
         await socket.send(json.dumps({"encoding": "linear16", "sample_rate_hertz": RATE, **fields}))
         yield socket
 
@@ -88,6 +88,12 @@ async def say(socket: ClientConnection, samples: Samples) -> None:
     data = pcm(samples)
     for at in range(0, len(data), 3200):
         await socket.send(data[at : at + 3200])
+
+
+async def until_started(socket: ClientConnection) -> None:
+    """Wait until speech is reported; earlier events are dropped."""
+    while "speech_event" not in json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S)):
+        pass
 
 
 async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:

@@ -29,8 +29,8 @@ Metadata = tuple[tuple[str, str], ...]
 LET_IN: Metadata = (("authorization", f"Bearer {KEY}"),)
 CLOSE = "Connection: close"
 FORM = "Content-Type: multipart/form-data; boundary=frontier"
-PATIENCE_S = 15.0
-"""Longest wait, in seconds, for an answer due at once, on a busy machine."""
+PATIENCE_S = 30.0
+"""Longest wait, in seconds, for an answer that is due at once: a busy machine may need some of it."""
 
 _LEAKS = re.compile(
     rb"Traceback|File \"|line \d+, in |\.py\b|site-packages|/(?:usr|home|root|tmp|work|opt|proc|var|etc)/"

@@ -8,9 +8,19 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 OURS, THEIRS = "10.231.77.1", "10.231.77.2"
 """Addresses of the veth pair: this side, and inside the namespace."""
+
+
+def connections(pid: int, port: int) -> int:
+    """Number of established connections of process `pid` to a TCP port."""
+    own = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))  # gRPC's sockets may be of either
+    table = [line.split() for path in tables for line in path.read_text().splitlines()[1:]]
+    established = [row for row in table if row[3] == "01" and row[2].endswith(f":{port:04X}")]
+    return sum(f"socket:[{row[9]}]" in own for row in established)
 
 
 def _run(*command: str) -> None:

@@ -68,7 +68,7 @@ async def over_rest(primary: ServiceProcess, timeout: float = 60, **options: str
 WAYS: tuple[Way, ...] = (over_grpc, over_rest)
 
 
-async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 20) -> None:
+async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 60) -> None:
     """Wait until the circuit to the fallback is in `state`, without sending requests."""
     end = time.monotonic() + seconds
     async with httpx.AsyncClient(base_url=primary.url) as client:
@@ -77,7 +77,7 @@ async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 20
             await asyncio.sleep(0.05)
 
 
-async def until_told(primary: ServiceProcess, code: str, seconds: float = 20) -> None:
+async def until_told(primary: ServiceProcess, code: str, seconds: float = 60) -> None:
     """Send requests until the fallback fails for that reason: reconnecting after a restart takes a moment."""
     end = time.monotonic() + seconds
     while (reply := await over_grpc(primary)).fallback_error != code:
@@ -85,7 +85,7 @@ async def until_told(primary: ServiceProcess, code: str, seconds: float = 20) ->
         await asyncio.sleep(0.1)
 
 
-async def until_used(primary: ServiceProcess, seconds: float = 20) -> float:
+async def until_used(primary: ServiceProcess, seconds: float = 60) -> float:
     """Send requests until the fallback answers again; seconds until then."""
     began = time.monotonic()
     while not (await over_grpc(primary)).fallback_used:

@@ -19,7 +19,12 @@ from protos.stt.v1 import speech_pb2_grpc
 Call = Callable[[], Awaitable[str]]
 """Sends one request and returns its transcript; raises if it fails."""
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+"""Longest wait for any answer, in seconds."""
+
+MOST_PENDING = 20
+"""Unanswered requests at a time: a slow machine is offered less instead of ever longer queues."""
+
 NO_RETRY = (("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 200))
 
 
@@ -41,7 +46,7 @@ def by_grpc(channel: grpc.aio.Channel, key: Callable[[], str] = str) -> Call:
 
     async def call() -> str:
         metadata = (("authorization", f"Bearer {key()}"),) if key() else ()
-        reply = await stub.Transcribe(pb.TranscribeRequest(audio=WAV), metadata=metadata, timeout=20)
+        reply = await stub.Transcribe(pb.TranscribeRequest(audio=WAV), metadata=metadata, timeout=PATIENCE_S)
         return str(reply.text)
 
     return call
@@ -62,7 +67,7 @@ def by_rest(http: httpx.AsyncClient, key: Callable[[], str] = str) -> Call:
 
 
 class Steady:
-    """Sends `calls` in turn, `rate` per second in total, without waiting for answers."""
+    """Make each of `calls` in turn, `rate` per second in all and at most `MOST_PENDING` at a time."""
 
     def __init__(self, calls: Sequence[Call], rate: float = 50) -> None:
         self._calls = calls
@@ -107,6 +112,8 @@ class Steady:
             task.add_done_callback(self._pending.discard)
             self.sent += 1
             await asyncio.sleep(max(0.0, begun + self.sent / self._rate - loop.time()))
+            if len(self._pending) >= MOST_PENDING:
+                await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
 
     async def _one(self, call: Call) -> None:
         try:

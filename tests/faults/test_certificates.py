@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from stt_server.testing.scripted_model import Script
-from tests.faults.steady import Steady, by_grpc, by_rest
+from tests.faults.steady import PATIENCE_S, Steady, by_grpc, by_rest
 from tests.faults.tls_house import THEIRS, House, house
 from tests.support.certificates import Pair, authority, signed
 from tests.support.observing import eventually
@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 class Callers:
-    """Callers over gRPC, REST and the standalone gateway. Some keep their connections, others open one per request, with
+    """Callers over gRPC, REST and the standalone gateway. Some keep their connections, others open one per request with
     the current certificate."""
 
     def __init__(self, home: House) -> None:
@@ -38,7 +38,7 @@ class Callers:
         home, bare = self.home, self.home.context(bare=True)
         async with AsyncExitStack() as self._stack:
             await self.show(home.client)
-            apart = httpx.AsyncClient(base_url=f"https://localhost:{home.gateway}", verify=bare, timeout=20)
+            apart = httpx.AsyncClient(base_url=f"https://localhost:{home.gateway}", verify=bare, timeout=PATIENCE_S)
             through = by_rest(await self._stack.enter_async_context(apart))
             kept = [self.kept_grpc, self.kept_rest, through]
             async with Steady([*kept, self.new_grpc, *kept, self.new_rest]) as load:
@@ -48,7 +48,7 @@ class Callers:
         """Use another certificate from the next request on."""
         self.shown = client
         url, context = f"https://localhost:{self.home.primary.http_port}", self.home.context(client)
-        http = httpx.AsyncClient(base_url=url, verify=context, timeout=20)
+        http = httpx.AsyncClient(base_url=url, verify=context, timeout=PATIENCE_S)
         self._rest = by_rest(await self._stack.enter_async_context(http))
         self._grpc = by_grpc(await self._stack.enter_async_context(self.home.channel(client)))
 
@@ -64,7 +64,7 @@ class Callers:
 
     async def new_rest(self) -> str:
         url = f"https://localhost:{self.home.primary.http_port}"
-        async with httpx.AsyncClient(base_url=url, verify=self.home.context(self.shown), timeout=20) as http:
+        async with httpx.AsyncClient(base_url=url, verify=self.home.context(self.shown), timeout=PATIENCE_S) as http:
             return await by_rest(http)()
 
 
@@ -118,7 +118,6 @@ async def test_rotating_the_server_certificate_fails_no_request(home: House) -> 
         await eventually(lambda: served(home, home.gateway), der(fresh))
         await load.answered(OWN, 50)
     assert load.failures == []
-    assert load.sent > 100
     told = [json.loads(line) for line in home.primary.log_text().splitlines() if "TLS_KEY" in line and line[0] == "{"]
     assert [line["level"] for line in told] == ["ERROR", "INFO"]
     assert "is not the private key of TLS_CERT" in told[0]["message"]

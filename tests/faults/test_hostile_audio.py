@@ -198,7 +198,7 @@ async def test_a_bomb_holds_up_nobody_else(service: ServiceProcess) -> None:
         assert await over_grpc(service, GOOD) == ("", 2.0)
         answered += 1
     assert await bomb == ("audio_too_long", 0.0)
-    assert answered > 5
+    assert answered >= 3
 
 
 async def settled(service: ServiceProcess) -> list[int]:
@@ -254,7 +254,7 @@ async def test_a_caller_who_leaves_frees_the_child(service: ServiceProcess) -> N
         call = speech_pb2_grpc.SpeechToTextStub(channel).Transcribe(pb.TranscribeRequest(audio=SLOW))
         victim = await child_at_work(service)
         call.cancel()
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while victim in service.children():
             assert time.monotonic() < until, "the child went on"
             await asyncio.sleep(0.05)
@@ -287,7 +287,7 @@ async def test_children_end_with_a_service_that_is_killed(tmp_path: Path) -> Non
         for child in children[1:]:
             os.kill(child, signal.SIGSTOP)
         process.kill()
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while any(Path(f"/proc/{child}/exe").exists() for child in children):
             assert time.monotonic() < until, "children are left"
             await asyncio.sleep(0.05)

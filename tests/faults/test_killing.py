@@ -40,7 +40,7 @@ async def until_streams(process: ServiceProcess, count: int) -> None:
             while f"stt_streams_active {count}.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    await asyncio.wait_for(reached(), 20)
+    await asyncio.wait_for(reached(), PATIENCE_S)
 
 
 async def test_a_killed_service_costs_stt_stream_no_sentence_and_a_killed_caller_leaves_nothing(tmp_path: Path) -> None:

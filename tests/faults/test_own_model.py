@@ -15,7 +15,7 @@ from stt_client import SttClient
 from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE
 from stt_server.testing.scripted_model import Failure, Script
 from stt_server.testing.services import ServiceProcess, running
-from tests.faults.callers import NOT_SERVING, SERVING, watched
+from tests.faults.callers import NOT_SERVING, SERVING, http, until_in_flight, watched
 from tests.faults.replies import WAYS, Reply
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
@@ -99,11 +99,12 @@ async def test_a_recording_that_no_model_survives_ends_no_service(alone: Service
 async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_that_was_accepted(
     primary: ServiceProcess, error: Literal["cuda", "cublas"]
 ) -> None:
-    primary.act(Script(seconds=0.5))
+    primary.act(Script(seconds=2))
     async with watched(primary) as states:
         assert await anext(states) == SERVING
         calls = [asyncio.ensure_future(way(primary)) for way in WAYS * 4]
-        await asyncio.sleep(0.2)
+        async with http(primary) as client:
+            await until_in_flight(client, len(calls))
         primary.act(Script(error=error))
         replies = await asyncio.gather(*calls)
         assert await anext(states) == NOT_SERVING

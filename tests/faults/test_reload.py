@@ -19,7 +19,8 @@ import pytest
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
-from tests.faults.steady import NO_RETRY, WAV, Steady, by_grpc, by_rest
+from tests.faults.network import connections
+from tests.faults.steady import NO_RETRY, PATIENCE_S, WAV, Steady, by_grpc, by_rest
 from tests.support.observing import eventually
 from tests.support.services import transcribe
 
@@ -157,8 +158,10 @@ async def test_a_config_map_that_swaps_a_link_is_taken_up(primary: ServiceProces
         if number == 0:
             primary.config.unlink()
             primary.config.symlink_to(f"..data/{primary.config.name}")
-            await asyncio.sleep(1)  # the same content by another way is no change
-            assert await reloads(primary, "applied") == applied
+            unchanged = await reloads(primary, "unchanged")
+            primary.send(signal.SIGHUP)
+            await eventually(lambda: reloads(primary, "unchanged"), unchanged + 1)
+            assert await reloads(primary, "applied") == applied, "the same content by another path is no change"
     await eventually(lambda: error_type(primary), "unauthenticated")
 
 
@@ -226,7 +229,7 @@ async def test_keys_are_rotated_under_load_without_a_failure(primary: ServicePro
     channel = grpc.aio.insecure_channel(primary.target, options=NO_RETRY)
     async with (
         channel,
-        httpx.AsyncClient(base_url=primary.url, timeout=20) as http,
+        httpx.AsyncClient(base_url=primary.url, timeout=PATIENCE_S) as http,
         Steady([by_grpc(channel, lambda: key), by_rest(http, lambda: key)]) as load,
     ):
         await load.answered(OWN)
@@ -251,8 +254,9 @@ async def test_the_fallback_moves_under_load_without_a_failure(
     # So slow that calls are under way when their fallback goes.
     first.act(Script(text=FIRST, seconds=0.02))
     channel = grpc.aio.insecure_channel(primary.target, options=NO_RETRY)
-    async with channel, httpx.AsyncClient(base_url=primary.url, timeout=20) as http:
+    async with channel, httpx.AsyncClient(base_url=primary.url, timeout=PATIENCE_S) as http:
         await eventually(lambda: _text(by_grpc(channel)), FIRST)
+        assert await _connections(primary, first) > 0
         async with Steady([by_grpc(channel), by_rest(http)], rate=30) as load:
             for there, key, text in ((second, NEW_KEY, SECOND), (first, "", FIRST), (second, NEW_KEY, SECOND)):
                 primary.write_config(FALLBACK_URL=f"grpc://{there.target}", FALLBACK_API_KEY=key)
@@ -267,11 +271,7 @@ async def _text(call: Callable[[], Awaitable[str]]) -> str:
 
 
 async def _connections(primary: ServiceProcess, fallback: ServiceProcess) -> int:
-    """How many connections `primary` holds to `fallback`."""
-    own = {link.readlink().name for link in Path(f"/proc/{primary.pid}/fd").iterdir() if link.is_symlink()}
-    port = f":{fallback.grpc_port:04X}"
-    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(port) and f"socket:[{row[9]}]" in own for row in table)
+    return connections(primary.pid, fallback.grpc_port)
 
 
 def test_a_hang_up_during_the_start_does_not_end_it(tmp_path: Path) -> None:

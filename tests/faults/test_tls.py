@@ -173,8 +173,8 @@ def test_the_health_check_speaks_mutual_tls(
     config = tmp_path / process.config.name
     text = process.config.read_text().replace("GRPC_PORT=0", f"GRPC_PORT={process.grpc_port}")
     config.write_text(text)
-    assert healthcheck.main(["--config", str(config), "--timeout", "10"]) == 0
+    assert healthcheck.main(["--config", str(config), "--timeout", "60"]) == 0
     assert capsys.readouterr().out.startswith("SERVING: 127.0.0.1:")
     config.write_text("".join(line for line in text.splitlines(True) if not line.startswith("TLS_")))
-    assert healthcheck.main(["--config", str(config), "--timeout", "10"]) == 1
+    assert healthcheck.main(["--config", str(config), "--timeout", "60"]) == 1
     assert "no answer: UNAVAILABLE" in capsys.readouterr().out

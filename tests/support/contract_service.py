@@ -116,7 +116,7 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             if not finished:
                 script.cancelled.set()
 
-        # A handler suspended at its `yield` isn't told of a cancellation in any other way.
+        # A handler suspended at its `yield` learns of a cancellation in no other way.
         context.add_done_callback(ended)
         stream = script.stream or script.echo
         async for response in stream(self._recorded(call, request_iterator), context):
