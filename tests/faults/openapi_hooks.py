@@ -1,4 +1,4 @@
-"""Hooks for schemathesis: a valid recording, and the languages of the scripted model."""
+"""Values that schemathesis cannot generate from /openapi.json: recordings, and the scripted model's languages."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ schemathesis.openapi.format("languages", st.lists(st.sampled_from(LANGUAGES), ma
 
 @schemathesis.hook
 def filter_body(context: schemathesis.HookContext, body: object) -> bool:
-    """Form fields are text: a null, number or list in place of text is sent as text or not at all."""
+    """Skip bodies with values other than text: a form cannot express them."""
     return not isinstance(body, dict) or all(isinstance(value, (str, bytes)) for value in body.values())

@@ -1,4 +1,4 @@
-"""Forms as strangers fill them in, sent to a real process: refused for what they are, or taken; nothing is told."""
+"""Malformed and hostile forms, sent to a real process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WAV = part("audio", speech(), '; filename="a.wav"')
     ],
     ids=range(23),
 )
-def test_forms_that_are_none_are_refused(
+def test_malformed_forms_are_rejected(
     besieged: ServiceProcess, content_type: str | None, body: bytes, type_: str
 ) -> None:
     named = f"Content-Type: {content_type}" if content_type else FORM
@@ -52,7 +52,7 @@ def test_forms_that_are_none_are_refused(
     assert not header_of(answer, "X-Injected")
 
 
-def test_a_boundary_of_70_kb_does_not_fit_into_a_head(besieged: ServiceProcess) -> None:
+def test_boundary_of_70_kb_exceeds_the_head_limit(besieged: ServiceProcess) -> None:
     named = f"Content-Type: multipart/form-data; boundary={'b' * 70_000}"
     answer = post(besieged, BODY, named)
     told(answer, "invalid_argument", status_of(answer))
@@ -62,7 +62,7 @@ def test_a_boundary_of_70_kb_does_not_fit_into_a_head(besieged: ServiceProcess) 
 @pytest.mark.parametrize(
     "name", ["a\0b.wav", "naïve \U0001f600 \u202e.wav", "../../etc/passwd", "a" * 3000, "", "%0d%0aX-Injected: 1"]
 )
-def test_a_file_may_be_called_anything(besieged: ServiceProcess, name: str) -> None:
+def test_file_name_may_be_anything(besieged: ServiceProcess, name: str) -> None:
     body = form(part("audio", speech(), f'; filename="{name}"'))
     answer = post(besieged, body)
     assert status_of(answer) in (200, 400)
@@ -74,9 +74,7 @@ def test_a_file_may_be_called_anything(besieged: ServiceProcess, name: str) -> N
 @pytest.mark.parametrize(
     "prompt", ["line\r\nX-Injected: 1", "nul\0", "naïve 你好 \U0001f600 \u202e", "\x1b[31m", "\x7f\x80"]
 )
-def test_a_text_of_any_characters_comes_back_in_the_body_and_nowhere_else(
-    besieged: ServiceProcess, prompt: str
-) -> None:
+def test_prompt_text_appears_only_in_the_body(besieged: ServiceProcess, prompt: str) -> None:
     body = form(WAV, part("prompt", prompt.encode()))
     answer = post(besieged, body)
     assert status_of(answer) == 200

@@ -1,4 +1,4 @@
-"""What /openapi.json promises is what the gateway does: schemathesis tries it out on a real pair."""
+"""schemathesis compares the gateway of a real pair with its /openapi.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = os.environ.get("STT_OPENAPI_EXAMPLES", "25")
 """Requests for each operation and phase; more by hand: STT_OPENAPI_EXAMPLES=500."""
 
 
-def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+def test_schemathesis_finds_no_deviation(tmp_path: Path) -> None:
     fallback = ServiceProcess("fallback", tmp_path / "fallback", {"HTTP_PORT": "off"}, Script())
     with running(fallback):
         keys: dict[str, object] = {"API_KEYS": KEY, "FALLBACK_URL": f"grpc://{fallback.target}"}
