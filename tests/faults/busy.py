@@ -111,8 +111,8 @@ class Busy:
         """Call until the service reports the deadline; on a busy machine the transport may end the call first."""
         self.primary.act(Script(text=TEXT, seconds=1))
         end = asyncio.get_running_loop().time() + PATIENCE_S
-        while "'deadline_exceeded'" not in self.heard.errors[-1]:
-            assert asyncio.get_running_loop().time() < end, self.heard.errors[-1]
+        while "'deadline_exceeded'" not in self.answers.errors[-1]:
+            assert asyncio.get_running_loop().time() < end, self.answers.errors[-1]
             await self._call(stub, authorized(CALLER_KEY), timeout=0.5)
 
     async def strangers(self, count: int) -> None:

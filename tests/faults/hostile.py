@@ -134,7 +134,7 @@ def header_of(answer: bytes, name: str) -> str:
     return found[0].decode("latin-1") if found else ""
 
 
-def told(answer: bytes, type_: str, status: int | None = None) -> str:
+def assert_error(answer: bytes, type_: str, status: int | None = None) -> str:
     """Assert that an answer is an error of the table in the contract's format; return its message."""
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert status_of(answer) == (status or ERRORS[type_].http), answer
@@ -223,8 +223,8 @@ def alive(service: ServiceProcess) -> None:
     """Assert that an ordinary gRPC call on a new connection succeeds."""
     with grpc.insecure_channel(service.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         asked = health_pb2.HealthCheckRequest(service="stt.v1.SpeechToText")
-        told = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE_S)
-        assert told.status == health_pb2.HealthCheckResponse.SERVING
+        answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
         request = pb.TranscribeRequest(audio=speech())
         stub = speech_pb2_grpc.SpeechToTextStub(channel)
         assert stub.Transcribe(request, metadata=LET_IN, timeout=PATIENCE_S).text

@@ -77,7 +77,7 @@ async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 60
             await asyncio.sleep(0.05)
 
 
-async def until_told(primary: ServiceProcess, code: str, seconds: float = 60) -> None:
+async def until_fallback_error(primary: ServiceProcess, code: str, seconds: float = 60) -> None:
     """Send requests until the fallback fails for that reason: reconnecting after a restart takes a moment."""
     end = time.monotonic() + seconds
     while (reply := await over_grpc(primary)).fallback_error != code:

@@ -67,7 +67,7 @@ def by_rest(http: httpx.AsyncClient, key: Callable[[], str] = str) -> Call:
 
 
 class Steady:
-    """Make each of `calls` in turn, `rate` per second in all and at most `MOST_PENDING` at a time."""
+    """Sends `calls` in turn, `rate` per second in total, at most `MOST_PENDING` at a time."""
 
     def __init__(self, calls: Sequence[Call], rate: float = 50) -> None:
         self._calls = calls

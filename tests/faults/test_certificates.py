@@ -118,9 +118,9 @@ async def test_rotating_the_server_certificate_fails_no_request(home: House) -> 
         await eventually(lambda: served(home, home.gateway), der(fresh))
         await load.answered(OWN, 50)
     assert load.failures == []
-    told = [json.loads(line) for line in home.primary.log_text().splitlines() if "TLS_KEY" in line and line[0] == "{"]
-    assert [line["level"] for line in told] == ["ERROR", "INFO"]
-    assert "is not the private key of TLS_CERT" in told[0]["message"]
+    lines = [json.loads(line) for line in home.primary.log_text().splitlines() if "TLS_KEY" in line and line[0] == "{"]
+    assert [line["level"] for line in lines] == ["ERROR", "INFO"]
+    assert "is not the private key of TLS_CERT" in lines[0]["message"]
 
 
 async def test_rotating_the_client_authority_fails_no_request(home: House) -> None:

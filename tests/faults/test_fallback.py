@@ -19,7 +19,7 @@ from stt_server.testing.paths import ROOT, SPEECH
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
 from tests.faults.network import Cable, cable, why_not
-from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
+from tests.faults.replies import WAYS, Reply, until_circuit, until_fallback_error, until_used
 from tests.support.needs import lacking
 from tests.support.speech import samples_of
 from tests.support.streams import FLUSH, Caller, config
@@ -27,7 +27,7 @@ from tests.support.streams import FLUSH, Caller, config
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 FALLBACK_TIMEOUT_S = 20
 DEADLINE_S = 6.0
-"""Of callers in a hurry; what need not wait is answered much sooner."""
+"""Deadline of callers in a hurry, in seconds; answers that need not wait come much sooner."""
 KEY = "the-key-of-the-hop"
 
 
@@ -197,7 +197,7 @@ async def test_refusals_of_the_fallback_are_reported(
     try:
         if code == "rate_limited":
             await until_used(pair.fail)  # takes the only token
-        await asyncio.gather(*(until_told(primary, code) for primary in pair.primaries))
+        await asyncio.gather(*(until_fallback_error(primary, code) for primary in pair.primaries))
         for _ in range(2):
             await pair.trouble(code)
     finally:
