@@ -77,9 +77,9 @@ INVALID: list[tuple[Change, str]] = [
     (lambda text: text.replace("grpc://", "grpcs://") + f"FALLBACK_CA={__file__}\n", "contains no PEM certificate"),
     (lambda text: text.replace("API_KEYS=", "MODEL_NAME="), "API_KEYS: was removed"),
     (lambda text: text + "<<<<<<< HEAD\n", "expected KEY=VALUE"),
-    (lambda text: text + "MODEL_NAME='open\n", "is a quote left open?"),
-    (lambda text: text + "\0", "holds a NUL"),
-    (lambda text: text + "#" * 2**20, "is over 1 MiB"),
+    (lambda text: text + "MODEL_NAME='open\n", "unclosed quote?"),
+    (lambda text: text + "\0", "contains a NUL"),
+    (lambda text: text + "#" * 2**20, "larger than 1 MiB"),
 ]
 
 
