@@ -7,7 +7,7 @@ import json
 import pytest
 
 from stt_server.testing.services import ServiceProcess
-from tests.faults.hostile import FORM, form, header_of, part, post, status_of, told
+from tests.faults.hostile import FORM, assert_error, form, header_of, part, post, status_of
 from tests.support.services import speech
 
 BODY = form(part("audio", b"RIFF", '; filename="a.wav"'))
@@ -48,14 +48,14 @@ def test_malformed_forms_are_rejected(
 ) -> None:
     named = f"Content-Type: {content_type}" if content_type else FORM
     answer = post(besieged, body, named)
-    told(answer, type_)
+    assert_error(answer, type_)
     assert not header_of(answer, "X-Injected")
 
 
 def test_boundary_of_70_kb_exceeds_the_head_limit(besieged: ServiceProcess) -> None:
     named = f"Content-Type: multipart/form-data; boundary={'b' * 70_000}"
     answer = post(besieged, BODY, named)
-    told(answer, "invalid_argument", status_of(answer))
+    assert_error(answer, "invalid_argument", status_of(answer))
     assert status_of(answer) in (400, 431)
 
 

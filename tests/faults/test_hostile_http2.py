@@ -1,4 +1,4 @@
-"""Below gRPC: bytes, frames and floods of them that a real process has to bear, while others are served."""
+"""Hostile bytes, HTTP/2 frames and floods: a real process withstands them and serves other callers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))
 
 
-def test_http_1_on_the_port_of_grpc_is_turned_away(besieged: ServiceProcess) -> None:
+def test_http_1_on_the_grpc_port_is_refused(besieged: ServiceProcess) -> None:
     with Wire(besieged.grpc_port) as wire:
         wire.send(b"GET /v1/health HTTP/1.1\r\nHost: stranger\r\n\r\n")
         answer = wire.read()
@@ -45,7 +45,7 @@ def test_http_1_on_the_port_of_grpc_is_turned_away(besieged: ServiceProcess) -> 
     alive(besieged)
 
 
-def test_grpc_on_the_port_of_http_is_turned_away(besieged: ServiceProcess) -> None:
+def test_grpc_on_the_http_port_is_refused(besieged: ServiceProcess) -> None:
     with Wire(besieged.http_port) as wire:
         wire.send(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER))))
         answer = wire.read()
@@ -75,7 +75,7 @@ def test_grpc_on_the_port_of_http_is_turned_away(besieged: ServiceProcess) -> No
     ],
     ids=range(16),
 )
-def test_http_2_that_is_none_ends_its_own_connection_alone(besieged: ServiceProcess, sent: bytes) -> None:
+def test_malformed_http_2_closes_its_own_connection_only(besieged: ServiceProcess, sent: bytes) -> None:
     before = peak_mib(besieged)
     with Wire(besieged.grpc_port) as wire:
         wire.send(sent)
@@ -83,8 +83,8 @@ def test_http_2_that_is_none_ends_its_own_connection_alone(besieged: ServiceProc
     assert peak_mib(besieged) - before < 25
 
 
-def test_headers_without_end_are_not_gathered(besieged: ServiceProcess) -> None:
-    """CVE-2024-27316 and its kin: CONTINUATION upon CONTINUATION."""
+def test_endless_headers_are_not_buffered(besieged: ServiceProcess) -> None:
+    """CVE-2024-27316 and similar: endless CONTINUATION frames."""
     before = peak_mib(besieged)
     piece = frame(CONTINUATION, 0, 1, hpack([(b"x-a", b"a" * 16_000)]))
     with Http2(besieged.grpc_port) as wire:
@@ -92,11 +92,11 @@ def test_headers_without_end_are_not_gathered(besieged: ServiceProcess) -> None:
         for _ in range(100):
             wire.send(piece * 100)  # 160 MB in all
         alive(besieged)
-    assert peak_mib(besieged) - before < 110, "what is read ahead, and no more"
+    assert peak_mib(besieged) - before < 110, "only read-ahead may be buffered"
 
 
-def test_streams_opened_and_reset_by_the_thousand_cost_nothing_that_lasts(besieged: ServiceProcess) -> None:
-    """CVE-2023-44487, the rapid reset: without a key, so that nothing but the protocol stands in its way."""
+def test_a_thousand_reset_streams_leak_nothing(besieged: ServiceProcess) -> None:
+    """CVE-2023-44487 (rapid reset), without a key: only the protocol limits it."""
     alive(besieged)
     before, began = peak_mib(besieged), time.monotonic()
     opening = hpack(call())
@@ -114,7 +114,7 @@ def test_streams_opened_and_reset_by_the_thousand_cost_nothing_that_lasts(besieg
     assert peak_mib(besieged) - before < 60
 
 
-def test_pings_and_settings_by_the_thousand_are_not_answered_for_ever(besieged: ServiceProcess) -> None:
+def test_a_thousand_pings_and_settings_end_the_connection(besieged: ServiceProcess) -> None:
     before = peak_mib(besieged)
     for flood in (frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 0, 0)):
         with Http2(besieged.grpc_port) as wire:
@@ -124,7 +124,7 @@ def test_pings_and_settings_by_the_thousand_are_not_answered_for_ever(besieged: 
     assert peak_mib(besieged) - before < 60
 
 
-def test_connections_that_say_nothing_hold_up_nobody(besieged: ServiceProcess) -> None:
+def test_silent_connections_delay_no_one(besieged: ServiceProcess) -> None:
     before = besieged.resident_mib()
     with ExitStack() as stack:
         for number in range(600):

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from stt_server.testing.services import ServiceProcess
-from tests.faults.hostile import BEARER, KEY, Wire, head, http, status_of, told
+from tests.faults.hostile import BEARER, KEY, Wire, assert_error, head, http, status_of
 
 
 def handshake(*lines: str) -> bytes:
@@ -34,7 +34,7 @@ CONFIG = json.dumps({"encoding": "linear16", "sample_rate_hertz": 16000}).encode
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "file://", "https://\xe9"])
 def test_foreign_origin_cannot_open_a_stream(besieged: ServiceProcess, origin: str) -> None:
     answer = http(besieged.http_port, handshake(f"Origin: {origin}", BEARER))
-    told(answer[: answer.index(b"}}") + 2], "invalid_argument", 403)
+    assert_error(answer[: answer.index(b"}}") + 2], "invalid_argument", 403)
 
 
 @pytest.mark.parametrize(

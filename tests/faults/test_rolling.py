@@ -1,4 +1,4 @@
-"""Services that are replaced or killed while they are used: callers of what is left notice nothing."""
+"""Restarted and killed services: callers of the remaining ones notice nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOTICED_S = 40.0
 
 @dataclass
 class House:
-    """Two of each service, and a gateway in front of both primaries."""
+    """Two primaries, two fallbacks, and a gateway in front of both primaries."""
 
     primaries: tuple[ServiceProcess, ...]
     fallbacks: tuple[ServiceProcess, ...]
@@ -58,7 +58,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 class Load:
-    """Calls without a pause, and what became of them."""
+    """Calls without pauses, and their outcomes."""
 
     def __init__(self) -> None:
         self.answered = 0
@@ -82,7 +82,7 @@ class Load:
 
 @asynccontextmanager
 async def loaded(house: House) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]:
-    """Callers of three kinds: the SDK's pool, a plain channel over both addresses, and REST through a gateway."""
+    """Loads from the SDK's pool, a plain channel over both addresses, and REST through a gateway."""
     audio = speech()
     loads = {"pool": Load(), "channel": Load(), "REST": Load()}
     config = {
@@ -136,7 +136,7 @@ async def loaded(house: House) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]
 
 
 async def restart(process: ServiceProcess) -> None:
-    """SIGTERM, its end, and a new one on its ports."""
+    """Stop a service with SIGTERM, and start a new one on its ports."""
     assert await asyncio.to_thread(process.stop) == 0
     await asyncio.to_thread(process.restart)
 
@@ -161,7 +161,7 @@ async def more_answers(load: Load, count: int = 25) -> None:
     await asyncio.wait_for(reached(), PATIENCE_S)
 
 
-async def test_a_rolling_restart_of_all_four_under_load_costs_not_one_call(house: House) -> None:
+async def test_a_rolling_restart_under_load_fails_no_call(house: House) -> None:
     async with loaded(house) as (pool, loads):
         for primary, fallback in zip(house.primaries, house.fallbacks, strict=True):
             await asyncio.gather(restart(fallback), restart(primary))
@@ -172,7 +172,7 @@ async def test_a_rolling_restart_of_all_four_under_load_costs_not_one_call(house
     assert {name: load.failures[:3] for name, load in loads.items()} == {"pool": [], "channel": [], "REST": []}
 
 
-async def test_killing_one_primary_costs_callers_of_a_pool_nothing_and_it_is_used_again(house: House) -> None:
+async def test_killing_one_primary_fails_no_call_of_a_pool(house: House) -> None:
     async with loaded(house) as (pool, loads):
         victim = house.primaries[0]
         victim.kill()
@@ -181,12 +181,12 @@ async def test_killing_one_primary_costs_callers_of_a_pool_nothing_and_it_is_use
         await pool.wait_ready(NOTICED_S, at_least=2)
         await until_it_answers(victim)
     assert loads["pool"].failures == []
-    # A plain channel and the gateway may lose what was in flight, and nothing else.
+    # A plain channel and the gateway may lose only the calls that were in flight.
     assert sum(len(load.failures) for load in loads.values()) <= 4
 
 
 async def until_it_answers(process: ServiceProcess) -> None:
-    """Somebody else's calls reach it."""
+    """Wait until a service receives calls."""
 
     async def reached() -> None:
         async with http(process) as client:
@@ -196,7 +196,7 @@ async def until_it_answers(process: ServiceProcess) -> None:
     await asyncio.wait_for(reached(), NOTICED_S)
 
 
-async def test_killing_one_fallback_of_two_costs_not_one_call(house: House) -> None:
+async def test_killing_one_of_two_fallbacks_fails_no_call(house: House) -> None:
     async with loaded(house) as (_, loads):
         victim = house.fallbacks[1]
         victim.kill()
@@ -206,7 +206,7 @@ async def test_killing_one_fallback_of_two_costs_not_one_call(house: House) -> N
     assert {name: load.failures[:3] for name, load in loads.items()} == {"pool": [], "channel": [], "REST": []}
 
 
-async def test_a_gateway_says_502_while_its_services_are_dead_and_works_again_after(house: House) -> None:
+async def test_a_gateway_answers_502_while_its_services_are_down(house: House) -> None:
     async with httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest:
         for primary in house.primaries:
             primary.kill()
