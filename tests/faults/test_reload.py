@@ -168,10 +168,10 @@ async def test_a_config_map_that_swaps_a_link_is_reloaded(primary: ServiceProces
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (b"", "CT2_SMALL_PATH: is missing"),
+        (b"", "CT2_SMALL_PATH: required key is missing"),
         (None, "can't read the configuration: No such file or directory"),
-        (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
-        (b"%(half)s", "the file was cut off within this line"),
+        (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: expected printable ASCII without spaces"),
+        (b"%(half)s", "the file is truncated within this line"),
     ],
     ids=["empty", "missing", "wrong", "half"],
 )
@@ -209,7 +209,7 @@ async def test_a_file_without_its_keys_is_refused(primary: ServiceProcess) -> No
     primary.config.write_text(without)
     await eventually(lambda: metric(primary, "stt_config_last_reload_successful"), 0)
     assert await error_type(primary) == "unauthenticated"
-    assert "API_KEYS: is gone" in lines(primary, "configuration not applied")[-1]["message"]
+    assert "API_KEYS: was removed" in lines(primary, "configuration not applied")[-1]["message"]
     primary.write_config(API_KEYS="")
     await eventually(lambda: error_type(primary), "")
 

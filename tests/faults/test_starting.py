@@ -69,7 +69,7 @@ def test_an_address_of_another_machine(tmp_path: Path) -> None:
     ("make", "said"),
     [
         (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.write_bytes(b"LOG_LEVEL=info\n\xff\xfe"), ":2: is not UTF-8 text"),
+        (lambda path: path.write_bytes(b"LOG_LEVEL=info\n\xff\xfe"), ":2: not UTF-8 text"),
     ],
     ids=["a folder", "not UTF-8"],
 )
