@@ -1,4 +1,4 @@
-"""Without privileges, on a file system that can only be read, a service does all of its work."""
+"""A service works without privileges on a read-only file system."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_user_10001_on_a_read_only_root_decodes_and_transcribes(tmp_path: 
         mounts = Path(f"/proc/{process.pid}/mounts").read_text()
         options = dict(re.findall(r"^\S+ (\S+) \S+ (\w+)", mounts, re.MULTILINE))
         assert (options["/"], options["/tmp"], options["/usr"]) == ("ro", "rw", "ro")
-        flac = encode(samples_of(SPEECH), RATE, "flac", "flac")  # a child decodes it
+        flac = encode(samples_of(SPEECH), RATE, "flac", "flac")  # decoded in a decoder process
         async with SttClient(process.target) as client, http(process) as rest:
             assert words((await client.transcribe(flac)).text) == FOX
             assert words((await post(rest, flac)).json()["text"]) == FOX
@@ -42,7 +42,7 @@ async def test_user_10001_on_a_read_only_root_decodes_and_transcribes(tmp_path: 
     assert "Traceback" not in process.log_text()
 
 
-def test_without_a_temporary_folder_the_start_is_one_clear_line(tmp_path: Path) -> None:
+def test_without_a_temporary_folder_the_start_fails_clearly(tmp_path: Path) -> None:
     folder = tmp_path / "service"
     process = ServiceProcess("primary", folder, {}, Script(), prefix=confinement(folder, writable_tmp=False))
     refused(process, 1, "temporary folder", "/tmp", "TMPDIR")
