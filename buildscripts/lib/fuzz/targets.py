@@ -51,7 +51,7 @@ class Decoder:
             return f"over {died.reason}"
         assert np.isfinite(audio).all(), "samples that are not finite"
         assert len(audio) <= (BOUNDS.max_seconds + 1) * 16_000
-        return "heard"
+        return "decoded"
 
     def _in_child(self, data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         late = threading.Timer(BOUNDS.wall_seconds, self._child.kill, ["time"])
