@@ -54,7 +54,7 @@ class Decoder:
         for audio in channels:
             assert np.isfinite(audio).all(), "samples that are not finite"
             assert len(audio) <= (BOUNDS.max_seconds + 1) * 16_000
-        return "heard"
+        return "decoded"
 
     def _in_child(self, data: bytes) -> list[FloatArray]:
         late = threading.Timer(BOUNDS.wall_seconds, self._child.kill, ["time"])
