@@ -152,7 +152,7 @@ async def prepare(
     if isinstance(audio, Samples):
         if encoding is not None:
             raise ValueError("encoding applies to headerless bytes, not to Samples; leave it out")
-        data, encoding = await asyncio.to_thread(_linear16, audio)
+        data, encoding = await asyncio.to_thread(linear16, audio)
     elif isinstance(audio, str | os.PathLike):
         data = await asyncio.to_thread(_read, Path(audio), max_bytes)
     else:
@@ -227,7 +227,8 @@ def _read(path: Path, max_bytes: int) -> bytes:
         return file.read()
 
 
-def _linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
+def linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
+    """Convert samples to headerless audio. Raises ValueError: their shape or type is invalid."""
     import numpy as np
 
     array = np.asarray(samples.array)

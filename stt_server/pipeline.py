@@ -14,7 +14,7 @@ from stt_server.cascade.cascade import Cascade
 from stt_server.cascade.settlement import Settlement
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Priority
-from stt_server.engine.recording import recognize_chunks
+from stt_server.engine.recording import recognize_chunks, run_all
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import EngineError
 from stt_server.request import Recognition, Request, Transcript, validate_options
@@ -78,7 +78,8 @@ class Pipeline:
         """
         upload = request.upload
         with self._gate.admit(self._lengths.estimate(upload), request.deadline) as ticket:
-            chunks = await self._audio.split(await self._decode(request))
+            channels = await self._decode(request)
+            chunks = await self._audio.split(channels, separate_channels=upload.separate_channels)
             load = Load.of(chunks)
             self._lengths.learn(upload, load)
             self._gate.reassess(ticket, load)
@@ -90,12 +91,12 @@ class Pipeline:
         with self._gate.admit(Load(), request.deadline):
             await self._decode(request)
 
-    async def _decode(self, request: Request) -> Samples:
+    async def _decode(self, request: Request) -> list[Samples]:
         upload = request.upload
-        samples = await self._audio.decode(upload.data, upload.format)
-        request.trace.audio_seconds = len(samples) / SAMPLE_RATE
+        channels = await self._audio.decode(upload.data, upload.format, separate_channels=upload.separate_channels)
+        request.trace.audio_seconds = max(map(len, channels)) / SAMPLE_RATE
         request.progress.decoded(request.trace.audio_seconds)
-        return samples
+        return channels
 
     async def recognize(
         self,
@@ -114,15 +115,7 @@ class Pipeline:
             DeadlineExceeded: no time was left for an inference.
         """
         try:
-            hypotheses = await recognize_chunks(
-                self._batcher,
-                chunks,
-                request.options,
-                ticket,
-                priority,
-                detect_language=self._model.multilingual,
-                on_hypothesis=on_hypothesis,
-            )
+            hypotheses = await self._recognize_channels(chunks, request.options, ticket, priority, on_hypothesis)
         except EngineError as failure:
             return Recognition(tuple(chunks), failure=failure)
         finally:
@@ -130,3 +123,30 @@ class Pipeline:
             self.cascade.record_inference(request.trace, ticket.busy)
         request.trace.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
         return Recognition(tuple(chunks), tuple(hypotheses))
+
+    async def _recognize_channels(
+        self,
+        chunks: Sequence[Chunk],
+        options: DecodeOptions,
+        ticket: Ticket,
+        priority: Priority,
+        on_hypothesis: Callable[[int, Hypothesis], None],
+    ) -> list[Hypothesis]:
+        """Recognize the chunks of each channel as a recording of their own, all channels concurrently."""
+        found: dict[int, Hypothesis] = {}
+
+        async def recognize(channel: int) -> None:
+            indices = [index for index, chunk in enumerate(chunks) if chunk.channel == channel]
+
+            def note(number: int, hypothesis: Hypothesis) -> None:
+                on_hypothesis(indices[number], hypothesis)
+
+            own = [chunks[index] for index in indices]
+            detect = self._model.multilingual
+            hypotheses = await recognize_chunks(
+                self._batcher, own, options, ticket, priority, detect_language=detect, on_hypothesis=note
+            )
+            found.update(zip(indices, hypotheses, strict=True))
+
+        await run_all(recognize(channel) for channel in sorted({chunk.channel for chunk in chunks}))
+        return [found[index] for index in range(len(chunks))]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Owner, Priority
@@ -45,10 +46,15 @@ async def recognize_chunks(
         first = max(early, key=lambda index: (chunks[index].speech_certain, speech_seconds(chunks[index])))
         await recognize(first)
         options = replace(options, language=found[first].language)
-    others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index not in found]
-    try:
-        await asyncio.gather(*others)
-    finally:
-        for other in others:
-            other.cancel()
+    await run_all(recognize(index) for index in range(len(chunks)) if index not in found)
     return [found[index] for index in range(len(chunks))]
+
+
+async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines concurrently; the first that fails cancels the others."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
