@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from stt_server.admission.audio_budget import AudioBudget, Holding
 from stt_server.admission.audio_length import AudioLengthForecast, most_audio
@@ -54,7 +55,7 @@ class Pipeline:
         Raises:
             SttError: of any kind; `request.trace` holds how far the request got.
         """
-        self.validate(request.options, request.policy)
+        request = replace(request, options=self.validate(request.options, request.policy))
         with self._budget.holding() as held, closing(self.cascade.begin(request)) as settlement:
             own = None
             if self.cascade.skips_own_model(request.policy):
@@ -63,10 +64,14 @@ class Pipeline:
                 own = await self._recognize_upload(request, settlement, held)
             return await settlement.finish(own, lambda: self._recognize_upload(request, settlement, held))
 
-    def validate(self, options: DecodeOptions, policy: Policy) -> None:
-        """Raise InvalidArgument for an option or a routing policy that this service doesn't support."""
-        validate_options(options, self._model)
+    def validate(self, options: DecodeOptions, policy: Policy) -> DecodeOptions:
+        """Check options and routing policy; return the options with Whisper's codes for the languages.
+
+        Raises:
+            InvalidArgument: this service doesn't support one of them.
+        """
         self.cascade.validate_policy(policy)
+        return validate_options(options, self._model)
 
     async def _recognize_upload(self, request: Request, settlement: Settlement, held: Holding) -> Recognition:
         """Admit, decode, split and recognize; on return the request holds no slot and no place in the queue.
