@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -120,6 +120,44 @@ class Transcript:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a transcription is."""
+
+    audio_duration: float | None
+    """Seconds of the recording; None: not known yet."""
+    audio_settled: float
+    """Seconds of it whose text is final. Never falls."""
+    elapsed: float
+    """Seconds since the call began."""
+    audio_kept: float = 0.0
+    """Seconds of `audio_settled` that an earlier, interrupted run had transcribed."""
+
+    @property
+    def speed(self) -> float | None:
+        """Seconds of audio transcribed per second; None until the first is."""
+        done = self.audio_settled - self.audio_kept
+        return done / self.elapsed if done > 0 and self.elapsed > 0 else None
+
+    @property
+    def time_left(self) -> float | None:
+        """Estimate of the seconds until the result, at the speed so far; None: not known."""
+        if self.speed is None or self.audio_duration is None:
+            return None
+        return max(0.0, self.audio_duration - self.audio_settled) / self.speed
+
+
+@dataclass(frozen=True)
+class SettledSegments:
+    """Segments whose text is final. In the order of the result, which repeats them."""
+
+    segments: tuple[Segment, ...]
+
+
+TranscribeEvent = Progress | SettledSegments | Transcript
+"""Event of `transcribe_with_progress`: the transcript is the last."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """Limits of a service."""
 
@@ -131,6 +169,20 @@ class Limits:
     """Inferences at a time."""
     max_queue: int
     """Requests that may wait for an inference slot."""
+
+
+def smallest(limits: Sequence[Limits]) -> Limits:
+    """The limits that all of several services allow; 0 is none."""
+
+    def least(values: Iterable[float]) -> float:
+        return min((value for value in values if value > 0), default=0)
+
+    return Limits(
+        max_upload_bytes=int(least(each.max_upload_bytes for each in limits)),
+        max_audio_duration=least(each.max_audio_duration for each in limits),
+        max_concurrency=int(least(each.max_concurrency for each in limits)),
+        max_queue=int(least(each.max_queue for each in limits)),
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from stt_client import AudioFormat
 MAX_TEXT_CHARS = 64 * 1024
 """Characters of one text message, far more than a config with a long prompt has."""
 
-ENCODINGS = ("linear16", "mulaw")
+ENCODINGS = ("linear16", "mulaw", "alaw")
 
 _MAX_QUOTED = 40
 
@@ -46,7 +46,7 @@ def parse_config(text: str) -> LiveConfig:
     if unknown := [name for name in given if name not in FIELDS]:
         raise _invalid(f"Unknown field '{unknown[0][:_MAX_QUOTED]}'; known fields: {', '.join(FIELDS)}.")
     values = {name: FIELDS[name](name, value) for name, value in given.items()}
-    for name, expected in (("encoding", " or ".join(ENCODINGS)), ("sample_rate_hertz", "samples per second")):
+    for name, expected in (("encoding", ", ".join(ENCODINGS)), ("sample_rate_hertz", "samples per second")):
         if name not in values:
             raise _invalid(f"Required field {name} is missing; expected {expected}.")
     encoding = AudioFormat(values.pop("encoding"), values.pop("sample_rate_hertz"), values.pop("channel_count", 0) or 1)
@@ -114,9 +114,10 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+    # 16000.0 counts as whole: JavaScript and others do not tell the two apart.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 or value != int(value):
         raise _invalid(f"Invalid {name}; expected a whole number.")
-    return value
+    return int(value)
 
 
 def _seconds(name: str, value: Any) -> float:

@@ -231,8 +231,19 @@ _REQUEST_HEADERS = [
     ("X-Timeout-Ms", "Deadline in milliseconds, from when the recording has been received.", _AT_LEAST_1),
 ]
 
+_ABOUT_EVENTS = """\
+With `Accept: text/event-stream` the answer is sent while the recording is transcribed, as server-sent events whose
+data is JSON: `progress` (`audio_duration` and `audio_settled`, in seconds) every few seconds; `segments`, a list of
+segments that are final, in order; and last `result`, the whole transcript, whose segments are those that were sent.
+The stream begins once the recording is admitted and decoded; an error before that is an ordinary response, a later one
+the last event, `error`, with the body of an error.
+"""
+
+_EVENTS: Json = {"type": "string", "description": "Events `progress`, `segments`, `result`, `error`."}
+
 TRANSCRIBE: Json = {
     "summary": "Transcribe one recording",
+    "description": _ABOUT_EVENTS,
     "responses": {
         200: {
             "description": "Transcript in the requested format.",
@@ -242,6 +253,7 @@ TRANSCRIBE: Json = {
                 "text/plain": {"schema": _TEXT},
                 "application/x-subrip": {"schema": _TEXT},
                 "text/vtt": {"schema": _TEXT},
+                "text/event-stream": {"schema": _EVENTS},
             },
         },
         # `cancelled` is never sent: the caller has disconnected.

@@ -31,7 +31,7 @@ AUDIO_SUFFIXES = frozenset(
         ".mkv",
     )
 )
-RAW_SUFFIXES = frozenset((".raw", ".pcm", ".s16le", ".ul", ".ulaw", ".mulaw"))
+RAW_SUFFIXES = frozenset((".raw", ".pcm", ".s16le", ".ul", ".ulaw", ".mulaw", ".al", ".alaw"))
 
 _PIECE_BYTES = 64 * 1024
 

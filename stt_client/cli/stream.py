@@ -206,7 +206,7 @@ def _controls(view: View, *, keys: bool) -> Iterator[Controls]:
             loop.remove_reader(sys.stdin)  # End of input by Ctrl-D.
 
     # Signal handlers need the main thread. They are installed even if SIGINT was ignored, as in a background job of a
-    # script: SIGINT is how such a stream is asked to finish.
+    # script: it is the signal to finish a stream.
     signals = threading.current_thread() is threading.main_thread()
     keyboard = keys and sys.stdin is not None and sys.stdin.isatty()
     if signals:

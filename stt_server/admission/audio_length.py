@@ -9,12 +9,18 @@ from stt_server.audio import MAX_CHUNK_SECONDS, AudioFormat
 from stt_server.audio.formats import sniff
 from stt_server.request import Upload
 
-_BYTES_PER_SECOND = {"wav": 32_000, "flac": 16_000, "ogg": 4_000}
+_BYTES_PER_SECOND = {
+    **{"wav": 32_000, "w64": 88_000, "aiff": 88_000, "flac": 16_000, "ogg": 4_000, "amr": 1_600, "gsm": 1_650},
+    **{"avi": 64_000, "mpegts": 64_000, "flv": 32_000},
+}
 _DEFAULT_BYTES_PER_SECOND = 8_000
 """Initial values, for speech as it is usually sent; measurements soon correct them."""
 
 _MIN_BYTES_PER_SECOND = 1_000
 """Lower bit rates in a header are not believed: such a file is refused for what it is once decoded, not as too long."""
+
+_SNIFFED_BYTES = 4096
+"""Enough to find the format, if not behind a long run of zeros."""
 
 _CHUNK_SECONDS = 9.0
 """Typical length of the chunks of a recording that doesn't fit into one: it is cut between sentences."""
@@ -32,23 +38,31 @@ class AudioLengthForecast:
 
     def estimate(self, upload: Upload) -> Load:
         """The load that an upload is likely to be."""
-        format, by_size = _seconds_by_size(upload.data, upload.format)
+        format, by_size = _seconds_by_size(upload)
         found, expected = self._seen[format].sums if format in self._seen else (1.0, 1.0)
         seconds = by_size * found / expected
         return Load(1.0 if seconds <= MAX_CHUNK_SECONDS else seconds / _CHUNK_SECONDS, seconds)
 
     def learn(self, upload: Upload, load: Load) -> None:
         """Record the load that an upload turned out to be."""
-        format, by_size = _seconds_by_size(upload.data, upload.format)
+        format, by_size = _seconds_by_size(upload)
         if by_size:
             self._seen.setdefault(format, DecayingSums(2)).add(load.seconds, by_size)
 
 
-def _seconds_by_size(audio: bytes, format: AudioFormat) -> tuple[str, float]:
+def _seconds_by_size(upload: Upload) -> tuple[str, float]:
     """The name of an upload's format, and its length in seconds going by its size."""
-    if format.encoding == "linear16":
-        return format.encoding, len(audio) / max(_MIN_BYTES_PER_SECOND, 2 * format.sample_rate * format.channels)
-    name = format.encoding if format.encoding == "mulaw" else sniff(audio[:64]) or "unknown"
+    name, seconds = _seconds_of(upload.data, upload.format)
+    # Each channel is recognized by itself, so that the same format holds more speech.
+    return f"{name} by channel" if upload.separate_channels else name, seconds
+
+
+def _seconds_of(audio: bytes, format: AudioFormat) -> tuple[str, float]:
+    if format.encoding != "container":
+        sample_bytes = 2 if format.encoding == "linear16" else 1
+        rate = sample_bytes * format.sample_rate * format.channels
+        return format.encoding, len(audio) / max(_MIN_BYTES_PER_SECOND, rate)
+    name = sniff(audio[:_SNIFFED_BYTES]) or "unknown"
     rate = _BYTES_PER_SECOND.get(name, _DEFAULT_BYTES_PER_SECOND)
     if name == "wav" and audio[12:16] == b"fmt " and len(audio) >= 32:
         rate = max(struct.unpack_from("<I", audio, 28)[0], _MIN_BYTES_PER_SECOND)  # the header's own byte rate

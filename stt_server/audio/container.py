@@ -16,8 +16,8 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from stt_server.audio.channels import Sink
 from stt_server.audio.formats import check_stated, sniff
-from stt_server.audio.mono import MonoSink
 from stt_server.errors import EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 
 _SUPPORTED = "supported: WAV, FLAC, MP3, Ogg, MP4/M4A, WebM and ADTS AAC"
@@ -70,7 +70,7 @@ def check_known(data: bytes) -> str:
     return demuxer
 
 
-def decode_container(data: bytes, sink: MonoSink) -> None:
+def decode_container(data: bytes, sink: Sink) -> None:
     """Decode the first audio stream of the file `data` into `sink`.
 
     Skips damaged packets. A truncated file yields the audio that it still contains.
@@ -98,7 +98,7 @@ def undecodable() -> UnsupportedAudio:
     return UnsupportedAudio(f"the file can't be decoded; {_SUPPORTED}")
 
 
-def _decode(data: bytes, demuxer: str, sink: MonoSink) -> None:
+def _decode(data: bytes, demuxer: str, sink: Sink) -> None:
     # Tags may be in any encoding. They aren't read, so errors in them are ignored.
     with av.open(BytesIO(data), format=demuxer, options=_OPTIONS, metadata_errors="ignore") as container:
         stream = _first_audio_stream(container)
@@ -111,7 +111,7 @@ def _decode(data: bytes, demuxer: str, sink: MonoSink) -> None:
         raise EmptyAudio("the file contains no audio samples")
 
 
-def _decode_packet(packet: av.Packet[av.AudioStream], sink: MonoSink) -> bool:
+def _decode_packet(packet: av.Packet[av.AudioStream], sink: Sink) -> bool:
     """Decode one packet into `sink`; False if it is damaged."""
     try:
         for frame in packet.decode():

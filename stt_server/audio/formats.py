@@ -18,12 +18,16 @@ MAX_CHANNELS = 8
 _ID3_HEADER_BYTES = 10
 
 
+Encoding = Literal["container", "linear16", "mulaw", "alaw"]
+
+
 @dataclass(frozen=True)
 class AudioFormat:
     """How to read the bytes of a recording."""
 
-    encoding: Literal["container", "linear16", "mulaw"] = "container"
-    """`container`: a file with its own header. Headerless: `linear16`, signed 16-bit little-endian; `mulaw`, G.711."""
+    encoding: Encoding = "container"
+    """`container`: a file with its own header. Headerless: `linear16`, signed 16-bit little-endian; G.711 `mulaw` and
+    `alaw`."""
     sample_rate: int = 0
     """Hertz, 4000 to 192000; for headerless encodings only."""
     channels: int = 1

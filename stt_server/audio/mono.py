@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stt_server.audio.formats import SAMPLE_RATE
+from stt_server.audio.mixing import ChannelMixer
+from stt_server.audio.mixing import FloatArray as FloatArray
 from stt_server.errors import AudioTooLong
-
-FloatArray = npt.NDArray[np.float32]
 
 _BLOCK_SAMPLES = 1 << 15
 """Samples resampled at a time. Frames are often 20 ms, and each call of the resampler has a cost."""
@@ -51,8 +51,13 @@ class MonoSink:
         self._give = give
         self.samples = 0
         """Samples given so far, at 16 kHz."""
+        self._mixer = ChannelMixer()
+        self._planar: list[npt.NDArray[np.floating[Any]]] = []
+        """Blocks of the same number of channels that are not mixed yet: many frames at a time cost less."""
         self._pending: list[FloatArray] = []
+        """Mixed blocks that are not resampled yet."""
         self._pending_samples = 0
+        """Samples in both."""
         self._rate = SAMPLE_RATE
         self._resampler: av.AudioResampler | None = None
 
@@ -69,9 +74,11 @@ class MonoSink:
         if rate != self._rate:
             self.finish()
             self._rate = rate
-        mono = _to_float(samples).mean(axis=0, dtype=np.float32)
-        self._pending.append(mono)
-        self._pending_samples += len(mono)
+        planar = _to_float(samples)
+        if self._planar and len(planar) != len(self._planar[0]):
+            self._mix_planar()
+        self._planar.append(planar)
+        self._pending_samples += planar.shape[1]
         if self._pending_samples >= _BLOCK_SAMPLES:
             self._resample_pending()
 
@@ -83,7 +90,14 @@ class MonoSink:
                 self._keep(frame.to_ndarray()[0])
             self._resampler = None
 
+    def _mix_planar(self) -> None:
+        if self._planar:
+            planar = self._planar[0] if len(self._planar) == 1 else np.concatenate(self._planar, axis=1)
+            self._planar.clear()
+            self._pending.append(self._mixer.mix(planar, self._rate))
+
     def _resample_pending(self) -> None:
+        self._mix_planar()
         if not self._pending:
             return
         block = np.concatenate(self._pending)

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.audio import AudioFormat
+from stt_server.audio.formats import Encoding
 from stt_server.engine.types import DecodeOptions, Segment, Word
 from stt_server.errors import InvalidArgument
 from stt_server.request import Answer, Request, Trace, Transcript, Upload
@@ -27,10 +28,11 @@ _POLICIES: dict[int, Policy] = {
     pb.ROUTING_POLICY_PRIMARY_ONLY: "primary",
     pb.ROUTING_POLICY_FALLBACK_ONLY: "fallback",
 }
-_WIRE_ENCODINGS: dict[Literal["container", "linear16", "mulaw"], pb.AudioEncoding.ValueType] = {
+_WIRE_ENCODINGS: dict[Encoding, pb.AudioEncoding.ValueType] = {
     "container": pb.AUDIO_ENCODING_UNSPECIFIED,
     "linear16": pb.AUDIO_ENCODING_LINEAR16,
     "mulaw": pb.AUDIO_ENCODING_MULAW,
+    "alaw": pb.AUDIO_ENCODING_ALAW,
 }
 _ENCODINGS = {int(wire): name for name, wire in _WIRE_ENCODINGS.items()}
 _REASONS = {reason: pb.RouteReason.Value(f"ROUTE_REASON_{reason.name}") for reason in Reason}
@@ -123,7 +125,7 @@ def response_of(transcript: Transcript, trace: Trace, request_id: str, total_s: 
         language=answer.language,
         language_probability=answer.language_probability,
         audio_duration=duration(transcript.audio_seconds),
-        segments=[_segment(s, model) for s, model in zip(answer.segments, answer.segment_models)],
+        segments=[segment_of(s, model) for s, model in zip(answer.segments, answer.segment_models)],
         routing=_routing(transcript),
         timings=pb.Timings(
             queue_wait=duration(trace.queue_wait or 0.0),
@@ -147,7 +149,8 @@ def _routing(transcript: Transcript) -> pb.Routing:
     )
 
 
-def _segment(segment: Segment, model: str) -> pb.Segment:
+def segment_of(segment: Segment, model: str) -> pb.Segment:
+    """The message of a segment, whose text is from `model`."""
     return pb.Segment(
         start=duration(segment.start),
         end=duration(segment.end),

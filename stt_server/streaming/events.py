@@ -39,7 +39,7 @@ class StreamConfig:
     def validate(self) -> None:
         """Raise InvalidArgument with the field's name and range if a value is not accepted."""
         if self.format.encoding == "container":
-            raise InvalidArgument("format.encoding: streams carry headerless audio; expected LINEAR16 or MULAW")
+            raise InvalidArgument("format.encoding: streams carry headerless audio; expected LINEAR16, MULAW or ALAW")
         if not MIN_RATE <= self.format.sample_rate <= MAX_RATE:
             raise InvalidArgument(
                 f"format.sample_rate_hertz: expected {MIN_RATE} to {MAX_RATE}, got {self.format.sample_rate}"

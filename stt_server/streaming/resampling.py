@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stt_server.audio.formats import SAMPLE_RATE, AudioFormat
-from stt_server.audio.headerless import MULAW_TO_LINEAR
-from stt_server.audio.mono import FloatArray
+from stt_server.audio.headerless import COMPANDED_TO_LINEAR
+from stt_server.audio.mixing import ChannelMixer, FloatArray
 
 _BLOCKS_PER_SECOND = 50
 """The resampler only gets whole blocks of 20 ms, so that its output is independent of message boundaries."""
@@ -26,10 +26,12 @@ class StreamResampler:
         Args:
             format: headerless and validated.
         """
-        self._mulaw = format.encoding == "mulaw"
+        self._linear = COMPANDED_TO_LINEAR.get(format.encoding)
+        """Table of the linear value of each byte; None if the audio is linear itself."""
         self._channels = format.channels
-        self._frame_bytes = format.channels * (1 if self._mulaw else 2)
+        self._frame_bytes = format.channels * (2 if self._linear is None else 1)
         self._rate = format.sample_rate
+        self._mixer = ChannelMixer()
         self._bytes = bytearray()
         """The last, incomplete block."""
         self._resampler: av.AudioResampler | None = None
@@ -61,10 +63,10 @@ class StreamResampler:
         return _joined(blocks)
 
     def _mono(self, data: bytes) -> FloatArray:
-        codes: npt.NDArray[Any] = np.frombuffer(data, dtype=np.uint8 if self._mulaw else "<i2")
-        linear = MULAW_TO_LINEAR[codes] if self._mulaw else codes
-        mixed: FloatArray = linear.reshape(-1, self._channels).mean(axis=1, dtype=np.float32) / np.float32(_FULL_SCALE)
-        return mixed
+        codes: npt.NDArray[Any] = np.frombuffer(data, dtype="<i2" if self._linear is None else np.uint8)
+        linear = codes if self._linear is None else self._linear[codes]
+        planar = linear.reshape(-1, self._channels).T.astype(np.float32) / np.float32(_FULL_SCALE)
+        return self._mixer.mix(planar, self._rate)
 
     def _resampled(self, mono: FloatArray) -> FloatArray:
         """Resample a block; the filter's state carries over, so that block boundaries are inaudible."""

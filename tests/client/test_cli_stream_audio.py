@@ -176,7 +176,7 @@ class Microphone:
     def __init__(self, *, rates: tuple[int, ...] = (16_000,), own: float = 44_100.0, inputs: int = 1) -> None:
         self._rates = rates
         self._devices = [{"name": "Desk", "max_input_channels": inputs, "default_samplerate": own}]
-        self.asked: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
 
     def query_devices(self, device: int | str | None = None, kind: str | None = None) -> Any:
         if kind is None:
@@ -189,13 +189,13 @@ class Microphone:
         if samplerate not in self._rates:
             raise self.PortAudioError("Invalid sample rate")
 
-    def RawInputStream(self, *, callback: Any, **asked: Any) -> Any:
-        self.asked = asked
+    def RawInputStream(self, *, callback: Any, **settings: Any) -> Any:
+        self.settings = settings
 
         class Stream:
             def __enter__(self) -> None:
-                for start in range(0, len(SPOKEN), asked["blocksize"] * 2):
-                    callback(SPOKEN[start : start + asked["blocksize"] * 2], asked["blocksize"], None, None)
+                for start in range(0, len(SPOKEN), settings["blocksize"] * 2):
+                    callback(SPOKEN[start : start + settings["blocksize"] * 2], settings["blocksize"], None, None)
 
             def __exit__(self, *_: object) -> None:
                 pass
@@ -216,7 +216,7 @@ async def test_the_microphone_uses_16_khz_or_its_default_rate(
         assert await stt("--mic", "--device", "Desk", "--single-utterance", "--server", served.target) == 0
     assert capsys.readouterr().out == "abcd\n"
     assert letters.configs[0].format.sample_rate_hertz == rate
-    assert microphone.asked["device"] == "Desk"
+    assert microphone.settings["device"] == "Desk"
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_addresses_of_a_dns_name_are_used_in_turn() -> None:
         ({"routing": "both"}, "invalid routing 'both': use auto or primary or fallback"),
         ({"hotwords": "Ada"}, "hotwords must be a sequence"),
         ({"candidate_languages": "en"}, "candidate_languages must be a sequence"),
-        ({"encoding": AudioFormat("opus", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"encoding": AudioFormat("opus", 8000)}, "use linear16 or mulaw or alaw"),  # type: ignore[arg-type]
     ],
 )
 async def test_an_invalid_option_is_a_value_error_that_lists_the_valid(

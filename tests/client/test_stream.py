@@ -93,7 +93,7 @@ async def test_a_stream_has_no_deadline_by_default() -> None:
         ({"endpoint_silence": float("nan")}, "use seconds greater than 0"),
         ({"hotwords": "Ada"}, "hotwords must be a sequence of strings"),
         ({"request_id": "a b"}, "invalid request_id"),
-        ({"encoding": AudioFormat("mp3", 8000)}, "use linear16 or mulaw"),  # type: ignore[arg-type]
+        ({"encoding": AudioFormat("mp3", 8000)}, "use linear16 or mulaw or alaw"),  # type: ignore[arg-type]
     ],
 )
 def test_an_invalid_stream_option_is_rejected_immediately(options: dict[str, object], message: str) -> None:

@@ -128,8 +128,8 @@ async def test_a_connection_lost_after_the_last_final_ends_the_stream() -> None:
 
     class Late(Letters):
         async def __call__(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-            async for said in super().__call__(requests, context):
-                yield said
+            async for response in super().__call__(requests, context):
+                yield response
             await break_late(context, 3, 0)
 
     letters = Late()
@@ -196,9 +196,9 @@ async def test_attempts_without_progress_are_limited() -> None:
 
 async def test_each_final_counts_as_progress() -> None:
     """Connections that each deliver one final may outnumber the attempts without progress."""
-    said = "ab      " * 20
+    speech_of_20 = "ab      " * 20
     letters = Letters(break_at=Breaks(*[("events", 3)] * 1000))
-    events = await collect(said, letters=letters)
+    events = await collect(speech_of_20, letters=letters)
     assert finals(events) == ["ab"] * 20
     assert len(letters.received) > 10
 

@@ -1,4 +1,4 @@
-"""What schemathesis can't know of /openapi.json: what a recording is, and which languages the scripted model knows."""
+"""Values that schemathesis cannot generate from /openapi.json: recordings, and the scripted model's languages."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ schemathesis.openapi.format("languages", st.lists(st.sampled_from(LANGUAGES), ma
 
 @schemathesis.hook
 def filter_body(context: schemathesis.HookContext, body: object) -> bool:
-    """A form knows text alone: in it, a null, a number or a list where text belongs is text or nothing."""
+    """Skip bodies with values other than text: a form cannot express them."""
     return not isinstance(body, dict) or all(isinstance(value, (str, bytes)) for value in body.values())

@@ -43,7 +43,7 @@ async def service(running_service: ContractService) -> AsyncIterator[ContractSer
 
 
 def script() -> Script:
-    """Answers every request with the same transcript, and every stream with its finals."""
+    """Script that returns the same transcript for every request, and echoes streams."""
     response = two_segments()
     return Script(
         response=response,
@@ -62,14 +62,14 @@ async def http(gateway: GatewayServer, service: ContractService) -> AsyncIterato
 
 @pytest.fixture
 def free_target() -> str:
-    """An address where nothing listens."""
+    """Address on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> HttpTls:
-    """A certificate for localhost that signed itself."""
+    """Self-signed certificate for localhost."""
     folder = tmp_path_factory.mktemp("pem")
     made = HttpTls(folder / "cert.pem", folder / "key.pem")
     command = [

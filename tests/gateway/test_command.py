@@ -1,4 +1,4 @@
-"""`stt-gateway` as operators run it."""
+"""The command `stt-gateway`."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ async def ready_port(process: asyncio.subprocess.Process, target: str) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_finishes_what_is_in_flight_and_exits_0(
-    service: ContractService, number: signal.Signals
-) -> None:
+async def test_signal_finishes_requests_in_flight_and_exits_0(service: ContractService, number: signal.Signals) -> None:
     service.script.hold = asyncio.Event()
     process = await run("--target", service.target, "--host", "127.0.0.1", "--port", "0")
     try:
@@ -57,7 +55,7 @@ async def test_a_signal_finishes_what_is_in_flight_and_exits_0(
     assert (line["request_id"], line["status"]) == ("last", 200)
 
 
-async def test_a_taken_port_is_one_line_and_exit_1(gateway: GatewayServer, service: ContractService) -> None:
+async def test_port_in_use_prints_one_line_and_exits_1(gateway: GatewayServer, service: ContractService) -> None:
     port = str(gateway.port)
     process = await run("--target", service.target, "--host", "127.0.0.1", "--port", port)
     out, err = await asyncio.wait_for(process.communicate(), 30)
@@ -76,7 +74,7 @@ async def test_a_taken_port_is_one_line_and_exit_1(gateway: GatewayServer, servi
         (("--target", "x:1", "--log-level", "loud"), "loud"),
     ],
 )
-async def test_bad_usage_says_what_and_exits_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+async def test_invalid_option_is_named_and_exits_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     process = await run(*arguments)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (2, b"")

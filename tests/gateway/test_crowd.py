@@ -1,4 +1,4 @@
-"""More connections and more bodies than there is room for: the slow give way, and health is always told."""
+"""Limits on connections and on upload memory: slow callers are cancelled, and health is always served."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ class SmallGateway:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def small(service: ContractService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SmallGateway]:
-    """A gateway for three connections and two more for health. No upload is slow, and no answer ends a connection,
-    unless the test says so."""
+    """Gateway for three connections and two spare ones. Uploads never count as slow, and draining never ends."""
     monkeypatch.setattr(uploads, "MIN_UPLOAD_AGE_S", 3600.0)
     monkeypatch.setattr(drain, "DRAIN_S", 3600.0)
     monkeypatch.setattr(drain, "DRAIN_IDLE_S", 3600.0)
@@ -68,7 +67,7 @@ async def small(service: ContractService, monkeypatch: pytest.MonkeyPatch) -> As
 
 @asynccontextmanager
 async def connections(small: SmallGateway, count: int, sent: bytes) -> AsyncIterator[list[Connection]]:
-    """Callers that have sent no more than `sent`, each once the one before it has arrived."""
+    """Callers that have sent `sent` and no more, each after the previous one has arrived."""
     async with AsyncExitStack() as stack:
         found: list[Connection] = []
         for number in range(1, count + 1):
@@ -99,16 +98,16 @@ async def answer_of(connection: Connection) -> Answer:
     return await asyncio.wait_for(read_answer(connection[0]), PATIENCE_S)
 
 
-async def test_the_connection_that_waited_longest_makes_room(small: SmallGateway) -> None:
+async def test_longest_idle_connection_is_closed_over_the_limit(small: SmallGateway) -> None:
     async with connections(small, 3, SLOW_HEAD) as slow:
         assert (await post(small)).status_code == 200
         assert await asyncio.wait_for(slow[0][0].read(), PATIENCE_S) == b""
         assert not any(reader.at_eof() for reader, _ in slow[1:])
         slow[2][1].write(b"ow: 1\r\nConnection: close\r\n\r\n")
-        assert (await answer_of(slow[2])).status == 400, "the others are still heard"
+        assert (await answer_of(slow[2])).status == 400, "the other connections are still served"
 
 
-async def test_a_slow_body_makes_room(small: SmallGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slowest_upload_is_cancelled_over_the_limit(small: SmallGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "MIN_UPLOAD_AGE_S", 0.0)
     async with connections(small, 3, SLOW_BODY) as slow:
         assert (await post(small)).status_code == 200
@@ -116,7 +115,7 @@ async def test_a_slow_body_makes_room(small: SmallGateway, monkeypatch: pytest.M
     assert (told.status, told.headers["x-error-type"], told.headers["retry-after"]) == (503, "overloaded", "1")
 
 
-async def test_where_nobody_is_slow_the_newcomer_is_told_to_come_again(small: SmallGateway) -> None:
+async def test_new_connection_is_rejected_if_no_upload_is_slow(small: SmallGateway) -> None:
     async with connections(small, 3, SLOW_BODY):
         response = await post(small)
         assert (response.status_code, response.headers["x-error-type"]) == (503, "overloaded")
@@ -131,14 +130,14 @@ async def test_where_nobody_is_slow_the_newcomer_is_told_to_come_again(small: Sm
     assert (await post(small)).status_code == 200
 
 
-async def test_one_over_the_spare_ones_is_closed_as_it_opens(small: SmallGateway) -> None:
+async def test_connection_over_the_spare_ones_is_closed_at_once(small: SmallGateway) -> None:
     async with connections(small, 5, SLOW_BODY):
         with pytest.raises(httpx.TransportError):
             await get(small, "/v1/health")
     assert (await get(small, "/v1/health")).status_code == 200
 
 
-async def test_bodies_hold_so_much_together_and_the_slowest_is_cut() -> None:
+async def test_upload_budget_cancels_the_slowest_upload() -> None:
     clock = ManualClock()
     budget = UploadBudget(clock)
     with budget.upload() as fast, budget.upload() as slow:
@@ -152,7 +151,7 @@ async def test_bodies_hold_so_much_together_and_the_slowest_is_cut() -> None:
         assert (slow.cancelled.done(), fast.cancelled.done()) == (True, False)
 
 
-async def test_what_was_read_makes_room_again() -> None:
+async def test_upload_budget_is_released_after_each_upload() -> None:
     budget = UploadBudget()
     for _ in range(3):
         with budget.upload() as upload:

@@ -22,47 +22,45 @@ AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
 ABOUT = {"service": "primary", "model": "whisper-tiny", "device": "cpu"}
 
 
-async def test_health_says_what_serves(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_health_has_service_model_and_device(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.keys = frozenset({"k"})
     response = await http.get("/v1/health")
     assert (response.status_code, response.json()) == (200, {"ok": True, **ABOUT})
 
 
-async def test_health_is_503_while_the_service_does_not_serve(
-    http: httpx.AsyncClient, service: ContractService
-) -> None:
+async def test_health_is_503_while_not_serving(http: httpx.AsyncClient, service: ContractService) -> None:
     await service.set_serving(False)
     response = await http.get("/v1/health")
     assert (response.status_code, response.json()) == (503, {"ok": False, **ABOUT})
 
 
-async def test_health_is_503_where_the_status_fails(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_health_is_503_if_get_status_fails(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.status_failure = Failure("internal")
     response = await http.get("/v1/health")
     assert (response.status_code, response.json()) == (503, {"ok": False})
 
 
-async def test_the_snapshot_is_passed_on(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_snapshot_is_passed_through(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.get("/v1/metrics")
     assert response.status_code == 200
     assert response.json() == {"server_commit": "abc", "uptime_s": 12.5, "requests": {"total": 3}}
 
 
-async def test_prometheus_gets_the_exposition_with_its_type(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_prometheus_exposition_has_its_content_type(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.get("/metrics")
     assert response.text == 'stt_requests_total{endpoint="/v1/transcribe"} 3.0\n'
     assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
 
 
 @pytest.mark.parametrize("path", ["/v1/health", "/v1/metrics", "/metrics", "/openapi.json", "/docs", "/", "/no"])
-async def test_every_response_carries_the_callers_id(
+async def test_every_response_has_the_callers_request_id(
     http: httpx.AsyncClient, service: ContractService, path: str
 ) -> None:
     response = await http.get(path, headers={"X-Req-Id": "one.two"})
     assert response.headers.get_list("x-req-id") == ["one.two"]
 
 
-async def test_openapi_names_every_field_header_and_code(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_openapi_has_every_field_header_and_status(http: httpx.AsyncClient, service: ContractService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     assert set(paths) == {"/v1/transcribe", "/v1/health", "/v1/metrics", "/metrics"}
     found = paths["/v1/transcribe"]["post"]
@@ -77,7 +75,7 @@ async def test_openapi_names_every_field_header_and_code(http: httpx.AsyncClient
     assert {it["name"] for it in found["parameters"]} == {"Authorization", "X-Req-Id", "X-Timeout-Ms"}
 
 
-async def test_openapi_describes_the_response_that_is_given(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_openapi_schema_matches_an_actual_response(http: httpx.AsyncClient, service: ContractService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     schema = paths["/v1/transcribe"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     told = (await http.post("/v1/transcribe", files=AUDIO)).json()
@@ -95,7 +93,7 @@ async def test_openapi_describes_the_response_that_is_given(http: httpx.AsyncCli
     compare(schema, told)
 
 
-async def test_the_docs_page_loads_nothing_from_elsewhere(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_docs_page_loads_nothing_from_other_hosts(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.get("/docs")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in response.headers["content-security-policy"]
@@ -103,9 +101,7 @@ async def test_the_docs_page_loads_nothing_from_elsewhere(http: httpx.AsyncClien
     assert "openapi.json" in response.text
 
 
-async def test_the_live_page_and_its_files_are_of_this_host_alone(
-    http: httpx.AsyncClient, service: ContractService
-) -> None:
+async def test_live_page_loads_nothing_from_other_hosts(http: httpx.AsyncClient, service: ContractService) -> None:
     page = await http.get("/")
     linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert "docs" in linked and len(linked) > 3
@@ -121,12 +117,12 @@ async def test_the_live_page_and_its_files_are_of_this_host_alone(
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_other_origins_may_not_call_by_default(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_other_origins_are_not_allowed_by_default(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.get("/v1/health", headers={"Origin": "https://app.example"})
     assert "access-control-allow-origin" not in response.headers
 
 
-async def test_a_listed_origin_may_call_and_read_the_headers(service: ContractService) -> None:
+async def test_listed_origin_may_call_and_read_headers(service: ContractService) -> None:
     options = GatewayOptions(service.target, host="127.0.0.1", port=0, cors_origins=("https://app.example",))
     server = GatewayServer(options)
     await server.start()
@@ -146,7 +142,7 @@ async def test_a_listed_origin_may_call_and_read_the_headers(service: ContractSe
         await server.stop(1)
 
 
-async def test_one_line_a_request_without_key_or_text(
+async def test_access_log_line_has_no_key_or_transcript(
     http: httpx.AsyncClient, service: ContractService, caplog: pytest.LogCaptureFixture
 ) -> None:
     service.script.keys = frozenset({"s3cret"})
@@ -161,7 +157,7 @@ async def test_one_line_a_request_without_key_or_text(
     assert not re.search("s3cret|Zoë|Welt", repr(line))
 
 
-async def test_the_line_of_a_failure_says_its_type(
+async def test_access_log_line_of_a_failure_has_its_error_type(
     http: httpx.AsyncClient, service: ContractService, caplog: pytest.LogCaptureFixture
 ) -> None:
     service.script.failure = Failure("fallback_failed", trailers={"x-fallback-error": "rate_limited"})

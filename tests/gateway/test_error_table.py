@@ -93,12 +93,12 @@ async def post(rest: httpx.AsyncClient, scenario: Scenario) -> httpx.Response:
     )
 
 
-def test_every_row_has_a_scenario() -> None:
+def test_every_error_type_has_a_scenario() -> None:
     assert set(SCENARIOS) | ELSEWHERE == set(ERRORS)
 
 
 @pytest.mark.parametrize("type_", sorted(SCENARIOS))
-async def test_the_row_is_reached_over_grpc(tmp_path: Path, type_: str) -> None:
+async def test_error_type_is_reached_over_grpc(tmp_path: Path, type_: str) -> None:
     scenario, kind = SCENARIOS[type_], ERRORS[type_]
     async with staged(scenario, tmp_path) as (service, stub, _):
         code, trailers, _ = await failure(stub, scenario.audio, timeout=scenario.timeout_s, language=scenario.language)
@@ -113,7 +113,7 @@ async def test_the_row_is_reached_over_grpc(tmp_path: Path, type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", sorted(SCENARIOS))
-async def test_the_row_is_reached_over_rest(tmp_path: Path, type_: str) -> None:
+async def test_error_type_is_reached_over_rest(tmp_path: Path, type_: str) -> None:
     scenario, kind = SCENARIOS[type_], ERRORS[type_]
     async with staged(scenario, tmp_path) as (_, __, rest):
         response = await post(rest, scenario)
@@ -130,7 +130,7 @@ async def test_the_row_is_reached_over_rest(tmp_path: Path, type_: str) -> None:
         assert float(response.headers["X-Primary-Infer-ms"]) >= 0
 
 
-async def test_a_caller_who_went_away_is_told_as_cancelled_however_it_came(tmp_path: Path) -> None:
+async def test_disconnected_caller_counts_as_cancelled(tmp_path: Path) -> None:
     async with staged(Scenario(held=True), tmp_path) as (service, stub, rest):
         for number, request in enumerate((transcribe(stub), post(rest, Scenario())), start=1):
             call = asyncio.ensure_future(request)
@@ -139,7 +139,7 @@ async def test_a_caller_who_went_away_is_told_as_cancelled_however_it_came(tmp_p
             await until(lambda wanted=number: _counted(service, "cancelled") == wanted)  # type: ignore[misc]
 
 
-async def test_a_gateway_without_its_service_says_so() -> None:
+async def test_gateway_without_a_service_is_502() -> None:
     server = GatewayServer(GatewayOptions(target="127.0.0.1:1", host="127.0.0.1", port=0))
     await server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as rest:
@@ -150,7 +150,7 @@ async def test_a_gateway_without_its_service_says_so() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "the-key-of-the-web"])
-async def test_grpc_and_rest_draw_on_the_same_bucket(tmp_path: Path, key: str) -> None:
+async def test_grpc_and_rest_share_one_rate_limit(tmp_path: Path, key: str) -> None:
     keys = {"API_KEYS": f"web:{key}" if key else "", "RATE_LIMIT_RPS": 0.001, "RATE_LIMIT_BURST": 2}
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     metadata = (("authorization", f"Bearer {key}"),) if key else ()
@@ -163,7 +163,7 @@ async def test_grpc_and_rest_draw_on_the_same_bucket(tmp_path: Path, key: str) -
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_every_status_of_the_table_is_one_of_grpc() -> None:
+def test_error_table_has_valid_grpc_statuses() -> None:
     assert {kind.status for kind in ERRORS.values() if kind.status} <= {code.name for code in grpc.StatusCode}
 
 

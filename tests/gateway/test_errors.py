@@ -1,4 +1,4 @@
-"""Every row of the error table as REST says it, and what the gateway itself refuses."""
+"""Error responses of REST: those of the service, and those of the gateway itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FROM_SERVICE = [type_ for type_, kind in ERRORS.items() if kind.status and type_
 
 
 def assert_told(response: httpx.Response, type_: str, status: int | None = None) -> str:
-    """All that an error response must say; returns its message."""
+    """Check status, body and headers of an error response; return its message."""
     assert response.status_code == (status or ERRORS[type_].http)
     error = response.json()["error"]
     assert sorted(error) == ["message", "request_id", "type"]
@@ -37,7 +37,7 @@ def assert_told(response: httpx.Response, type_: str, status: int | None = None)
 
 
 @pytest.mark.parametrize("type_", FROM_SERVICE)
-async def test_each_error_of_the_service_has_its_code_and_headers(
+async def test_service_error_has_its_status_and_headers(
     http: httpx.AsyncClient, service: ContractService, type_: str
 ) -> None:
     service.script.failure = Failure(type_, "as the service says")
@@ -49,7 +49,7 @@ async def test_each_error_of_the_service_has_its_code_and_headers(
 
 
 @pytest.mark.parametrize("type_", ["unauthenticated", "not_ready"])
-async def test_a_service_that_does_not_admit_is_never_asked_to_transcribe(
+async def test_refused_admission_makes_no_transcribe_call(
     http: httpx.AsyncClient, service: ContractService, type_: str
 ) -> None:
     service.script.status_failure = Failure(type_)
@@ -58,7 +58,7 @@ async def test_a_service_that_does_not_admit_is_never_asked_to_transcribe(
 
 
 @pytest.mark.parametrize(("given", "told"), [("1500", "2"), ("20", "1"), ("60000", "60")])
-async def test_retry_after_is_whole_seconds_rounded_up(
+async def test_retry_after_is_rounded_up_to_whole_seconds(
     http: httpx.AsyncClient, service: ContractService, given: str, told: str
 ) -> None:
     service.script.failure = Failure("rate_limited", trailers={"retry-after-ms": given})
@@ -66,7 +66,7 @@ async def test_retry_after_is_whole_seconds_rounded_up(
     assert response.headers["retry-after"] == told
 
 
-async def test_a_call_that_the_service_lets_go_is_503(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_call_cancelled_by_the_service_is_503(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.failure = Failure("cancelled")
     assert_told(await http.post("/v1/transcribe", files=AUDIO), "not_ready")
 
@@ -79,7 +79,7 @@ async def test_a_call_that_the_service_lets_go_is_503(http: httpx.AsyncClient, s
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "payload_too_large"),
     ],
 )
-async def test_the_text_of_a_bare_status_stays_inside(
+async def test_text_of_a_bare_status_is_not_exposed(
     http: httpx.AsyncClient, service: ContractService, status: grpc.StatusCode, type_: str
 ) -> None:
     service.script.failure = Failure("", "File /secret/path line 3", status=status)
@@ -87,7 +87,7 @@ async def test_the_text_of_a_bare_status_stays_inside(
     assert "secret" not in assert_told(response, type_)
 
 
-async def test_a_service_out_of_reach_is_502(free_target: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unreachable_service_is_502(free_target: str, caplog: pytest.LogCaptureFixture) -> None:
     server = GatewayServer(GatewayOptions(target=free_target, host="127.0.0.1", port=0))
     await server.start()
     try:
@@ -113,7 +113,7 @@ async def test_a_service_out_of_reach_is_502(free_target: str, caplog: pytest.Lo
         ("word_timestamps", "maybe", "true, 1, yes, on, false, 0, no, off"),
     ],
 )
-async def test_an_unknown_value_is_named_with_what_the_field_takes(
+async def test_invalid_value_is_named_with_the_valid_ones(
     http: httpx.AsyncClient, service: ContractService, field: str, value: str, expected: str
 ) -> None:
     message = assert_told(await http.post("/v1/transcribe", files=AUDIO, data={field: value}), "invalid_argument")
@@ -121,24 +121,24 @@ async def test_an_unknown_value_is_named_with_what_the_field_takes(
     assert not service.script.calls
 
 
-async def test_an_unknown_field_is_named(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_unknown_field_is_named(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"langauge": "en"})
     message = assert_told(response, "invalid_argument")
     assert message.startswith("Unknown field 'langauge'; known fields: audio, ")
     assert "language" in message
 
 
-async def test_a_field_given_twice_is_refused(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_field_given_twice_is_rejected(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"language": ["en", "de"]})
     assert "language" in assert_told(response, "invalid_argument")
 
 
-async def test_two_recordings_are_refused(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_two_audio_parts_are_rejected(http: httpx.AsyncClient, service: ContractService) -> None:
     files = [("audio", ("a", b"1")), ("audio", ("b", b"2"))]
     assert_told(await http.post("/v1/transcribe", files=files), "invalid_argument")
 
 
-async def test_no_audio_is_empty_audio(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_missing_or_empty_audio_is_empty_audio(http: httpx.AsyncClient, service: ContractService) -> None:
     without = await http.post("/v1/transcribe", files={"language": (None, "en")})
     assert "no part named 'audio'" in assert_told(without, "empty_audio")
     empty = await http.post("/v1/transcribe", files={"audio": ("a.wav", b"")})
@@ -163,43 +163,41 @@ async def test_no_audio_is_empty_audio(http: httpx.AsyncClient, service: Contrac
         ("", b"x"),
     ],
 )
-async def test_what_is_no_form_is_refused(
+async def test_malformed_form_is_rejected(
     http: httpx.AsyncClient, service: ContractService, content_type: str, content: bytes
 ) -> None:
     headers = {"Content-Type": content_type}
     assert_told(await http.post("/v1/transcribe", content=content, headers=headers), "invalid_argument")
 
 
-async def test_a_compressed_body_is_refused(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_content_encoding_is_rejected(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"Content-Encoding": "gzip"})
     assert "Content-Encoding" in assert_told(response, "invalid_argument")
 
 
-async def test_a_field_that_is_not_utf8_is_refused(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_field_that_is_not_utf8_is_rejected(http: httpx.AsyncClient, service: ContractService) -> None:
     files = {"audio": (None, b"abc"), "prompt": (None, b"\xff\xfe")}
     assert "prompt" in assert_told(await http.post("/v1/transcribe", files=files), "invalid_argument")
 
 
-async def test_an_oversized_field_is_refused(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_oversized_field_is_rejected(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"prompt": "x" * 65537})
     assert "prompt" in assert_told(response, "invalid_argument")
 
 
-async def test_too_many_parts_are_refused(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_too_many_parts_are_rejected(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"hotwords": ["a"] * 64})
     assert "parts" in assert_told(response, "invalid_argument")
 
 
-async def test_unknown_paths_and_methods_answer_in_the_same_shape(
-    http: httpx.AsyncClient, service: ContractService
-) -> None:
+async def test_unknown_path_or_method_has_the_error_shape(http: httpx.AsyncClient, service: ContractService) -> None:
     assert_told(await http.get("/v2/nothing"), "invalid_argument", 404)
     response = await http.get("/v1/transcribe")
     assert_told(response, "invalid_argument", 405)
     assert response.headers["allow"] == "POST"
 
 
-async def test_a_bug_is_500_without_its_text(
+async def test_unexpected_exception_is_500_without_its_text(
     http: httpx.AsyncClient,
     service: ContractService,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Starting, stopping, and callers that go away."""
+"""Starting, stopping, TLS, and callers that disconnect."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def own(service: ContractService) -> AsyncIterator[GatewayServer]:
-    """A gateway that the test may stop."""
+    """Gateway that the test may stop."""
     server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0))
     await server.start()
     yield server
     await server.stop(1)
 
 
-async def test_a_caller_that_goes_away_cancels_the_call(gateway: GatewayServer, service: ContractService) -> None:
+async def test_disconnecting_cancels_the_call(gateway: GatewayServer, service: ContractService) -> None:
     service.script.hold = asyncio.Event()
     body = form(part("audio", b"abc"))
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -51,9 +51,7 @@ async def test_a_caller_that_goes_away_cancels_the_call(gateway: GatewayServer, 
     assert (line["request_id"], line["status"], line["error_type"]) == ("gone-1", 499, "cancelled")
 
 
-async def test_a_caller_that_goes_away_within_its_body_is_forgotten(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_disconnecting_within_the_body_makes_no_call(gateway: GatewayServer, service: ContractService) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     with access_lines("gone-2") as lines:
         writer.write(head("Content-Length: 1000", "X-Req-Id: gone-2") + b"--frontier\r\n")
@@ -64,7 +62,7 @@ async def test_a_caller_that_goes_away_within_its_body_is_forgotten(
     assert not service.script.calls
 
 
-async def test_stop_finishes_what_is_in_flight_and_takes_nothing_new(
+async def test_stop_finishes_requests_in_flight_and_refuses_others(
     own: GatewayServer, service: ContractService
 ) -> None:
     service.script.hold = asyncio.Event()
@@ -75,7 +73,7 @@ async def test_stop_finishes_what_is_in_flight_and_takes_nothing_new(
         waiting = asyncio.create_task(http.post("/v1/transcribe", files=AUDIO))
         await asyncio.wait_for(service.script.started.wait(), PATIENCE_S)
         stopping = asyncio.create_task(own.stop(PATIENCE_S))
-        # An idle connection is closed once nothing new is taken.
+        # Idle connections are closed after the listening socket.
         assert await asyncio.wait_for(idle.read(), PATIENCE_S) == b""
         writer.close()
         await _until_nothing_listens(own.port)
@@ -85,20 +83,20 @@ async def test_stop_finishes_what_is_in_flight_and_takes_nothing_new(
         await asyncio.wait_for(stopping, PATIENCE_S)
 
 
-async def test_who_keeps_a_connection_is_told_to_let_it_go_before_it_is_closed(own: GatewayServer) -> None:
+async def test_announced_shutdown_sends_connection_close(own: GatewayServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
-    asking = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
-    writer.write(asking)
+    request = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write(request)
     assert "connection" not in (await read_answer(reader)).headers
     own.announce_shutdown()
-    writer.write(asking)
+    writer.write(request)
     answer = await read_answer(reader)
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
     writer.close()
 
 
-async def test_a_request_on_its_way_to_a_stopping_gateway_is_answered(
+async def test_request_in_transit_to_a_stopping_gateway_is_answered(
     own: GatewayServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "LAST_REQUESTS_S", 2.0)
@@ -115,7 +113,7 @@ async def test_a_request_on_its_way_to_a_stopping_gateway_is_answered(
 
 
 async def _until_nothing_listens(port: int) -> None:
-    """Returns once the gateway has closed its listening socket, and with it told its connections to end.
+    """Wait until the gateway has closed its listening socket, as it does when it stops.
 
     A connection that waits in the socket's backlog as it closes is reset; later ones are refused.
     """
@@ -131,7 +129,7 @@ async def _until_nothing_listens(port: int) -> None:
     await asyncio.wait_for(connect_until_it_fails(), PATIENCE_S)
 
 
-async def test_what_outlasts_the_grace_is_told_so(own: GatewayServer, service: ContractService) -> None:
+async def test_request_that_outlasts_the_grace_period_is_503(own: GatewayServer, service: ContractService) -> None:
     service.script.hold = asyncio.Event()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{own.port}", timeout=PATIENCE_S) as http:
         waiting = asyncio.create_task(http.post("/v1/transcribe", files=AUDIO))
@@ -142,7 +140,7 @@ async def test_what_outlasts_the_grace_is_told_so(own: GatewayServer, service: C
     await asyncio.wait_for(service.script.cancelled.wait(), PATIENCE_S)
 
 
-async def test_it_starts_before_its_service(free_target: str) -> None:
+async def test_gateway_may_start_before_its_service(free_target: str) -> None:
     server = GatewayServer(GatewayOptions(free_target, host="127.0.0.1", port=0))
     await server.start()
     late = ContractService()
@@ -160,7 +158,7 @@ async def test_it_starts_before_its_service(free_target: str) -> None:
         await late.stop()
 
 
-async def test_it_reaches_its_service_over_a_unix_socket(tmp_path: Path) -> None:
+async def test_target_may_be_a_unix_socket(tmp_path: Path) -> None:
     service = ContractService()
     server = GatewayServer(GatewayOptions(await service.start(f"unix:{tmp_path}/s"), host="127.0.0.1", port=0))
     await server.start()
@@ -172,23 +170,21 @@ async def test_it_reaches_its_service_over_a_unix_socket(tmp_path: Path) -> None
         await service.stop()
 
 
-async def test_a_taken_port_is_an_os_error(own: GatewayServer, service: ContractService) -> None:
+async def test_port_in_use_is_an_os_error(own: GatewayServer, service: ContractService) -> None:
     second = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=own.port))
     with pytest.raises(OSError) as raised:
         await second.start()
     assert raised.value.errno == errno.EADDRINUSE
 
 
-async def test_signals_and_logging_stay_as_they_were(own: GatewayServer, service: ContractService) -> None:
+async def test_server_changes_no_signal_handlers_or_logging(own: GatewayServer, service: ContractService) -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         assert (logger.handlers, logger.propagate, logger.level) == ([], True, logging.NOTSET)
 
 
-async def test_headers_that_do_not_come_to_an_end_are_not_waited_for(
-    own: GatewayServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_incomplete_headers_time_out(own: GatewayServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEADERS_TIMEOUT_S", 0.2)
     for sent in (b"", b"GET / HTTP/1.1\r\nHost:"):
         reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
@@ -197,7 +193,7 @@ async def test_headers_that_do_not_come_to_an_end_are_not_waited_for(
         writer.close()
 
 
-async def test_a_second_request_on_a_connection_is_answered(own: GatewayServer) -> None:
+async def test_connection_is_reused(own: GatewayServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
     for _ in range(2):
         writer.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -205,7 +201,7 @@ async def test_a_second_request_on_a_connection_is_answered(own: GatewayServer) 
     writer.close()
 
 
-async def test_a_connection_is_kept_for_longer_than_proxies_keep_it(
+async def test_idle_connection_outlasts_those_of_proxies(
     service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gateway_server.KEEP_ALIVE_S > 60
@@ -235,9 +231,7 @@ async def test_https_with_a_certificate(service: ContractService, pem: HttpTls) 
         await server.stop(1)
 
 
-async def test_callers_without_a_certificate_are_refused_where_one_is_needed(
-    service: ContractService, pem: HttpTls
-) -> None:
+async def test_mutual_tls_rejects_callers_without_certificate(service: ContractService, pem: HttpTls) -> None:
     mutual = HttpTls(pem.cert, pem.key, client_ca=pem.cert)
     server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0, http_tls=mutual))
     await server.start()
@@ -253,7 +247,7 @@ async def test_callers_without_a_certificate_are_refused_where_one_is_needed(
         await server.stop(1)
 
 
-async def test_a_file_that_is_no_certificate_stops_the_start(service: ContractService, tmp_path: Path) -> None:
+async def test_invalid_certificate_file_fails_the_start(service: ContractService, tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("not PEM")
     server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0, http_tls=HttpTls(junk, junk)))

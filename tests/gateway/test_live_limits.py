@@ -1,4 +1,4 @@
-"""Live streams whose caller, service or gateway goes away, stands still, or can't keep up."""
+"""Live streams whose caller, service or gateway stops, stalls, or cannot keep up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def own(service: ContractService) -> AsyncIterator[GatewayServer]:
-    """A gateway that the test may stop."""
+    """Gateway that the test may stop."""
     server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0))
     await server.start()
     yield server
@@ -46,9 +46,7 @@ async def own(service: ContractService) -> AsyncIterator[GatewayServer]:
 
 
 @pytest.mark.parametrize("politely", [True, False])
-async def test_a_caller_that_goes_away_cancels_the_call(
-    gateway: GatewayServer, service: ContractService, politely: bool
-) -> None:
+async def test_disconnecting_cancels_the_call(gateway: GatewayServer, service: ContractService, politely: bool) -> None:
     with access_lines("leaving") as lines:
         async with streaming(gateway, request_id="leaving") as socket:
             await socket.send(SECOND)
@@ -64,7 +62,7 @@ async def test_a_caller_that_goes_away_cancels_the_call(
     assert not service.script.streams[0].half_closed
 
 
-async def test_a_caller_that_hangs_up_while_nothing_is_read_cancels_the_call(
+async def test_hang_up_while_reading_is_paused_cancels_the_call(
     gateway: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket, "HANGUP_CHECK_INTERVAL_S", 0.05)
@@ -72,7 +70,7 @@ async def test_a_caller_that_hangs_up_while_nothing_is_read_cancels_the_call(
     async with streaming(gateway) as socket:
         pushing = asyncio.create_task(_push(socket, until_cut=True))
         await _stands_still(socket)
-        # A reset: a plain end would wait behind the audio that nobody reads.
+        # A reset, since a FIN would be queued behind the unread audio.
         ours = socket.transport.get_extra_info("socket")
         ours.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
         socket.transport.abort()
@@ -80,9 +78,7 @@ async def test_a_caller_that_hangs_up_while_nothing_is_read_cancels_the_call(
         await pushing
 
 
-async def test_what_the_service_does_not_take_stays_with_the_caller(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_back_pressure_reaches_the_caller(gateway: GatewayServer, service: ContractService) -> None:
     service.script.read_audio = asyncio.Event()
     async with streaming(gateway, interim_results=False) as socket:
         pushing = asyncio.create_task(_push(socket, messages=400))
@@ -95,9 +91,7 @@ async def test_what_the_service_does_not_take_stays_with_the_caller(
     assert (final["final"]["result"]["text"], code) == (f"{400 * 64 * 1024} bytes", 1000)
 
 
-async def test_a_caller_that_reads_slowly_holds_up_only_itself(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_slow_reader_delays_only_its_own_stream(gateway: GatewayServer, service: ContractService) -> None:
     service.script.echo.interims_per_message, service.script.echo.interim_text = 5000, "x" * 20_000
     async with calling(gateway, max_queue=1) as slow:
         await slow.send(json.dumps(CONFIG))
@@ -110,12 +104,12 @@ async def test_a_caller_that_reads_slowly_holds_up_only_itself(
             await quick.send(SECOND)
             await quick.send(END)
             assert (await rest(quick))[1] == 1000
-        for _ in range(held + 1):  # more than had been sent: the service goes on
+        for _ in range(held + 1):  # more than had been sent, so the service continues
             await event(slow)
         await slow.close()
 
 
-async def test_a_caller_that_reads_nothing_is_cut_off(
+async def test_caller_that_stops_reading_is_disconnected(
     gateway: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket, "UNREAD_TIMEOUT_S", 0.3)
@@ -127,7 +121,7 @@ async def test_a_caller_that_reads_nothing_is_cut_off(
         socket.transport.abort()
 
 
-async def test_a_caller_that_answers_no_ping_is_cut_off(
+async def test_caller_that_answers_no_ping_is_disconnected(
     service: ContractService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await _with_quick_pings(service, monkeypatch)
@@ -142,17 +136,15 @@ async def test_a_caller_that_answers_no_ping_is_cut_off(
         await server.stop(1)
 
 
-async def test_audio_is_a_sign_of_life_as_good_as_a_pong(
-    service: ContractService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A timeout that the process outlasts even if the machine gives it no time for a while.
+async def test_audio_counts_as_an_answer_to_pings(service: ContractService, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Long enough for a process that is not scheduled for a while.
     server = await _with_quick_pings(service, monkeypatch, timeout_s=0.5)
     try:
         reader, writer = await _by_hand(server)
         writer.write(_frame(json.dumps({**CONFIG, "interim_results": False}).encode(), opcode=1))
         speaking = asyncio.create_task(_speak(writer))
         pings = 0
-        while pings < 4:  # each would have been the last, unanswered
+        while pings < 4:  # the first unanswered ping would be the last
             some = await asyncio.wait_for(reader.read(100), PATIENCE_S)
             assert some, "the connection was closed"
             pings += some.count(b"\x89\x04")
@@ -163,7 +155,7 @@ async def test_audio_is_a_sign_of_life_as_good_as_a_pong(
         await server.stop(1)
 
 
-async def test_stopping_finishes_the_last_utterance_and_says_why(own: GatewayServer, service: ContractService) -> None:
+async def test_stop_sends_the_final_and_not_ready(own: GatewayServer, service: ContractService) -> None:
     async with streaming(own, interim_results=False) as socket:
         await socket.send(SECOND)
         await until(lambda: service.script.streams and service.script.streams[0].audio)
@@ -175,7 +167,7 @@ async def test_stopping_finishes_the_last_utterance_and_says_why(own: GatewaySer
     assert service.script.streams[0].half_closed
 
 
-async def test_a_stream_that_has_said_its_end_is_finished_as_ever(own: GatewayServer, service: ContractService) -> None:
+async def test_stop_lets_an_ended_stream_finish_normally(own: GatewayServer, service: ContractService) -> None:
     service.script.hold = asyncio.Event()
     async with streaming(own, interim_results=False) as socket:
         await socket.send(SECOND)
@@ -188,7 +180,7 @@ async def test_a_stream_that_has_said_its_end_is_finished_as_ever(own: GatewaySe
     assert ("final" in final, code) == (True, 1000)
 
 
-async def test_a_stream_that_outlasts_the_grace_is_told_so(own: GatewayServer, service: ContractService) -> None:
+async def test_stream_that_outlasts_the_grace_period_is_not_ready(own: GatewayServer, service: ContractService) -> None:
     service.script.hold = asyncio.Event()
     async with streaming(own) as socket:
         await asyncio.wait_for(service.script.started.wait(), PATIENCE_S)
@@ -199,7 +191,7 @@ async def test_a_stream_that_outlasts_the_grace_is_told_so(own: GatewayServer, s
     assert (error["type"], code) == ("not_ready", 1012)
 
 
-async def test_a_socket_without_a_config_does_not_hold_up_the_stop(own: GatewayServer) -> None:
+async def test_socket_without_config_does_not_delay_stop(own: GatewayServer) -> None:
     async with calling(own) as socket:
         stopping = asyncio.create_task(own.stop(PATIENCE_S))
         error, code = await failure(socket)
@@ -207,9 +199,7 @@ async def test_a_socket_without_a_config_does_not_hold_up_the_stop(own: GatewayS
     assert (error["type"], code) == ("not_ready", 1012)
 
 
-async def test_a_service_that_breaks_off_is_told_as_its_own_error(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_service_error_is_passed_to_the_caller(gateway: GatewayServer, service: ContractService) -> None:
     service.script.failure = Failure("overloaded", "All 32 streams are taken.", trailers={"retry-after-ms": "4000"})
     async with streaming(gateway) as socket:
         error, code = await failure(socket)
@@ -217,7 +207,7 @@ async def test_a_service_that_breaks_off_is_told_as_its_own_error(
     assert (error["type"], error["retry_after"], code) == ("overloaded", 4, 1013)
 
 
-async def test_the_inbox_keeps_order_and_its_bound() -> None:
+async def test_inbox_is_ordered_and_bounded() -> None:
     inbox = Inbox(limit=100)
     await inbox.put(b"x" * 150)
     late = asyncio.create_task(inbox.put(FLUSH))
@@ -232,7 +222,7 @@ async def test_the_inbox_keeps_order_and_its_bound() -> None:
 
 
 async def _push(socket: object, messages: int = 4000, until_cut: bool = False) -> None:
-    """Sends 64 KiB after 64 KiB, as fast as they are taken."""
+    """Send messages of 64 KiB as fast as they are accepted."""
     try:
         for _ in range(messages):
             await socket.send(bytes(64 * 1024))  # type: ignore[attr-defined]
@@ -241,14 +231,14 @@ async def _push(socket: object, messages: int = 4000, until_cut: bool = False) -
 
 
 async def _stands_still(socket: object) -> None:
-    """Returns once what a caller sends no longer leaves it."""
+    """Wait until the caller's write buffer no longer shrinks."""
     transport = socket.transport  # type: ignore[attr-defined]
     await until(lambda: transport.get_write_buffer_size() > 0)
     await _still(transport.get_write_buffer_size)
 
 
 async def _still(number: object) -> None:
-    """Returns once a number has not changed for a while of the event loop's."""
+    """Wait until a number has stayed the same for 30 samples, 10 ms apart."""
     last, same = None, 0
     while same < 30:
         await asyncio.sleep(0.01)
@@ -268,7 +258,7 @@ async def _with_quick_pings(
 
 
 async def _by_hand(server: GatewayServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A WebSocket whose caller answers nothing by itself."""
+    """WebSocket of a caller that answers no pings."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = ("GET /v1/stream HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket")
     more = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", "X-Req-Id: by-hand", "", "")
@@ -278,12 +268,12 @@ async def _by_hand(server: GatewayServer) -> tuple[asyncio.StreamReader, asyncio
 
 
 async def _speak(writer: asyncio.StreamWriter) -> None:
-    """Sends 10 ms of audio every 10 ms until it is cancelled."""
+    """Send 10 ms of audio every 10 ms until cancelled."""
     while True:
         writer.write(_frame(bytes(320), opcode=2))
         await asyncio.sleep(0.01)
 
 
 def _frame(payload: bytes, opcode: int) -> bytes:
-    """A caller's frame, masked with zeros."""
+    """A client frame, masked with zeros."""
     return struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, len(payload)) + bytes(4) + payload

@@ -1,4 +1,4 @@
-"""The form reader and the clock of a body, without a socket."""
+"""Parsing forms and timing bodies, without a socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AUDIO_BYTES = b"\r\n--front\r\n--\0\xff" * 3
 
 
 @given(cuts=st.lists(st.integers(0, 300)), audio=st.binary(max_size=100))
-def test_a_form_reads_the_same_however_it_is_cut(cuts: list[int], audio: bytes) -> None:
+def test_form_parses_the_same_for_any_chunking(cuts: list[int], audio: bytes) -> None:
     body = form(part("prompt", "Zoë".encode()), part("audio", AUDIO_BYTES + audio, '; filename="a.wav"'))
     reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
     for start, end in pairwise(sorted({0, *cuts, len(body)})):
@@ -30,7 +30,7 @@ def test_a_form_reads_the_same_however_it_is_cut(cuts: list[int], audio: bytes) 
 
 
 @given(st.binary(max_size=400))
-def test_arbitrary_bytes_are_read_or_refused(body: bytes) -> None:
+def test_arbitrary_bytes_are_parsed_or_rejected(body: bytes) -> None:
     reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
     try:
         reader.feed(b"--frontier\r\n" + body)
@@ -40,7 +40,7 @@ def test_arbitrary_bytes_are_read_or_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ['"', "a\\b", "naïve \U0001f600.wav", "../../etc/passwd", "a;b=c", "x" * 2000])
-def test_any_file_name_will_do(name: str) -> None:
+def test_any_file_name_is_accepted(name: str) -> None:
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
     reader.feed(form(part("audio", b"abc", f'; filename="{quoted}"')))
@@ -48,7 +48,7 @@ def test_any_file_name_will_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\r\nX-Injected: 1", "a\0b", "x" * 5000])
-def test_a_file_name_that_breaks_its_header_is_refused_or_ignored(name: str) -> None:
+def test_file_name_that_breaks_its_header_is_harmless(name: str) -> None:
     reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
     try:
         reader.feed(form(part("audio", b"abc", f'; filename="{name}"')))
@@ -57,25 +57,25 @@ def test_a_file_name_that_breaks_its_header_is_refused_or_ignored(name: str) -> 
         assert refusal.type == "invalid_argument"
 
 
-def test_a_transfer_encoding_is_refused() -> None:
+def test_content_transfer_encoding_is_rejected() -> None:
     more = "\r\nContent-Transfer-Encoding: base64"
     reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
     with pytest.raises(Refusal, match="Content-Transfer-Encoding"):
         reader.feed(form(part("audio", b"YWJj", more)))
 
 
-def test_a_quoted_boundary_is_read() -> None:
+def test_quoted_boundary_is_parsed() -> None:
     assert boundary_of('multipart/form-data; charset=utf-8; boundary="a b"') == b"a b"
 
 
-def test_a_standing_body_is_waited_for_the_timeout_only() -> None:
+def test_paused_body_times_out() -> None:
     clock = ManualClock()
     deadline = BodyDeadline(30, clock)
     deadline.add(MIN_BYTES_PER_S * 1000)
     assert deadline.left_s() == 30
 
 
-def test_a_trickle_is_cut_off_though_it_never_stands_still() -> None:
+def test_trickling_body_times_out() -> None:
     clock = ManualClock()
     deadline = BodyDeadline(30, clock)
     while deadline.left_s() > 0:
@@ -84,7 +84,7 @@ def test_a_trickle_is_cut_off_though_it_never_stands_still() -> None:
     assert clock.now == pytest.approx(130, abs=1.5)
 
 
-def test_a_slow_line_gets_through() -> None:
+def test_slow_line_passes() -> None:
     clock = ManualClock()
     deadline = BodyDeadline(30, clock)
     for _ in range(3600):

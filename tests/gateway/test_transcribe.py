@@ -1,4 +1,4 @@
-"""`POST /v1/transcribe`: what reaches the service, and what comes back."""
+"""`POST /v1/transcribe`: the call to the service, and the response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 AUDIO = {"audio": ("speech.wav", b"RIFF....", "audio/wav")}
 
 
-async def test_json_holds_every_field_of_the_response(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_json_has_every_field_of_the_response(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "abc-1"})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -77,7 +77,7 @@ async def test_headers_mirror_the_trailing_metadata(http: httpx.AsyncClient, ser
     assert "x-fallback-error" not in response.headers
 
 
-async def test_text_is_the_text_alone(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_text_format_is_the_text_alone(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": "text"})
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert response.content.decode() == "Grüße, Welt. 你好。"
@@ -91,7 +91,7 @@ async def test_text_is_the_text_alone(http: httpx.AsyncClient, service: Contract
         ("vtt", "text/vtt; charset=utf-8", "00:00:00.500 --> 00:00:01.750\nGrüße, Welt.\n"),
     ],
 )
-async def test_subtitles_have_a_cue_a_segment(
+async def test_subtitles_have_one_cue_per_segment(
     http: httpx.AsyncClient, service: ContractService, name: str, content_type: str, cue: str
 ) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": name})
@@ -144,7 +144,7 @@ async def test_audio_may_come_without_a_file_name(http: httpx.AsyncClient, servi
     assert service.script.calls[0].request.audio == b"abc"
 
 
-async def test_the_key_and_the_id_travel_on(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_key_and_request_id_reach_the_service(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.keys = frozenset({"k1"})
     headers = {"Authorization": "Bearer k1", "X-Req-Id": "id.7"}
     response = await http.post("/v1/transcribe", files=AUDIO, headers=headers)
@@ -155,34 +155,30 @@ async def test_the_key_and_the_id_travel_on(http: httpx.AsyncClient, service: Co
     assert service.script.admission_checks[0]["x-req-id"] == "id.7"
 
 
-async def test_the_peer_is_appended_to_the_forwarded_addresses(
-    http: httpx.AsyncClient, service: ContractService
-) -> None:
+async def test_peer_is_appended_to_forwarded_addresses(http: httpx.AsyncClient, service: ContractService) -> None:
     headers = {"X-Forwarded-For": "203.0.113.9, 2001:db8::1,<evil>"}
     await http.post("/v1/transcribe", files=AUDIO, headers=headers)
     assert service.script.calls[0].metadata["x-forwarded-for"] == "203.0.113.9, 2001:db8::1, unknown, 127.0.0.1"
 
 
-async def test_without_proxies_the_peer_is_the_forwarded_address(
-    http: httpx.AsyncClient, service: ContractService
-) -> None:
+async def test_peer_is_the_forwarded_address_without_proxies(http: httpx.AsyncClient, service: ContractService) -> None:
     await http.post("/v1/transcribe", files=AUDIO)
     assert service.script.calls[0].metadata["x-forwarded-for"] == "127.0.0.1"
     assert service.script.admission_checks[0]["x-forwarded-for"] == "127.0.0.1"
 
 
-async def test_the_deadline_is_an_hour_unless_the_caller_says(
+async def test_deadline_is_an_hour_unless_the_caller_sets_one(
     http: httpx.AsyncClient, service: ContractService
 ) -> None:
     await http.post("/v1/transcribe", files=AUDIO)
     await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": "2500.5"})
     first, second = (call.time_remaining for call in service.script.calls)
-    # gRPC rounds long deadlines up, to some seconds.
+    # gRPC rounds long deadlines up, by some seconds.
     assert first is not None and 3590 < first < 3620
     assert second is not None and 0 < second <= 2.6
 
 
-async def test_a_deadline_that_passes_is_504(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_exceeded_deadline_is_504(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.hold = asyncio.Event()
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": "100"})
     assert response.status_code == 504
@@ -191,14 +187,14 @@ async def test_a_deadline_that_passes_is_504(http: httpx.AsyncClient, service: C
 
 
 @pytest.mark.parametrize("given", ["0", "-5", "soon", "nan", "inf", ""])
-async def test_a_timeout_that_is_none_is_refused(http: httpx.AsyncClient, service: ContractService, given: str) -> None:
+async def test_invalid_timeout_is_rejected(http: httpx.AsyncClient, service: ContractService, given: str) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Timeout-Ms": given})
     assert response.status_code == 400
     assert "X-Timeout-Ms" in response.json()["error"]["message"]
     assert not service.script.calls
 
 
-async def test_many_at_once_each_get_their_own_answer(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_concurrent_requests_get_their_own_responses(http: httpx.AsyncClient, service: ContractService) -> None:
     ids = [f"caller-{n}" for n in range(40)]
     calls = (http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": id_}) for id_ in ids)
     responses = await asyncio.gather(*calls)
@@ -206,7 +202,7 @@ async def test_many_at_once_each_get_their_own_answer(http: httpx.AsyncClient, s
     assert [response.headers["x-req-id"] for response in responses] == ids
 
 
-async def test_a_new_id_is_made_where_none_or_a_bad_one_came(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_missing_or_invalid_request_id_is_replaced(http: httpx.AsyncClient, service: ContractService) -> None:
     for given in (b"", b"no spaces", b"x" * 65, b"\xe9"):
         response = await http.post("/v1/transcribe", files=AUDIO, headers={b"X-Req-Id": given})
         made = response.headers["x-req-id"]
@@ -214,7 +210,7 @@ async def test_a_new_id_is_made_where_none_or_a_bad_one_came(http: httpx.AsyncCl
         assert response.json()["request_id"] == made
 
 
-async def test_a_failed_fallback_shows_why(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_failed_fallback_has_its_error_header(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.failure = Failure("fallback_failed", trailers={"x-fallback-error": "circuit_open"})
     response = await http.post("/v1/transcribe", files=AUDIO)
     assert response.status_code == 502

@@ -1,4 +1,4 @@
-"""Bodies that are too large, too slow, refused before they come, or not what they say."""
+"""Bodies that are too large, too slow, rejected early, or malformed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def upload(size: int) -> bytes:
     return form(part("language", b"en"), part("audio", bytes(size), FILE))
 
 
-async def test_the_limit_itself_passes(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_upload_of_exactly_the_limit_passes(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files={"audio": ("a", bytes(16 * MIB))})
     assert response.status_code == 200
     assert len(service.script.calls[0].request.audio) == 16 * MIB
 
 
-async def test_one_byte_more_is_413(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_upload_over_the_limit_is_413(http: httpx.AsyncClient, service: ContractService) -> None:
     response = await http.post("/v1/transcribe", files={"audio": ("a", bytes(16 * MIB + 1))})
     assert response.status_code == 413
     assert response.headers["x-error-type"] == "payload_too_large"
@@ -39,16 +39,14 @@ async def test_one_byte_more_is_413(http: httpx.AsyncClient, service: ContractSe
     assert not service.script.calls
 
 
-async def test_a_limit_beyond_grpcs_defaults_is_the_services_to_set(
-    http: httpx.AsyncClient, service: ContractService
-) -> None:
+async def test_limit_may_exceed_grpc_defaults(http: httpx.AsyncClient, service: ContractService) -> None:
     service.script.max_upload_bytes = 70 * MIB
     response = await http.post("/v1/transcribe", files={"audio": ("a", bytes(66 * MIB))})
     assert response.status_code == 200
 
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413), (3 * MIB, 413)])
-async def test_the_limit_holds_for_chunked_bodies(
+async def test_limit_applies_to_chunked_bodies(
     gateway: GatewayServer, service: ContractService, size: int, status: int
 ) -> None:
     service.script.max_upload_bytes = 1000
@@ -56,9 +54,7 @@ async def test_the_limit_holds_for_chunked_bodies(
     assert answer.status == status
 
 
-async def test_a_body_declared_far_too_large_is_refused_before_it_comes(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_declared_size_over_the_limit_is_413_at_once(gateway: GatewayServer, service: ContractService) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Content-Length: 1000000000000"))
     answer = await asyncio.wait_for(read_answer(reader), PATIENCE_S)
@@ -68,7 +64,7 @@ async def test_a_body_declared_far_too_large_is_refused_before_it_comes(
 
 
 @pytest.mark.parametrize("size", [17 * MIB + 4096, 40 * MIB])
-async def test_callers_that_send_all_before_they_read_see_the_refusal(
+async def test_caller_that_writes_before_reading_sees_the_413(
     http: httpx.AsyncClient, gateway: GatewayServer, service: ContractService, size: int
 ) -> None:
     response = await http.post("/v1/transcribe", files={"audio": ("a", bytes(size))})
@@ -79,31 +75,27 @@ async def test_callers_that_send_all_before_they_read_see_the_refusal(
     assert answer.json()["error"]["type"] == "payload_too_large"
 
 
-async def test_a_body_refused_at_its_first_part_is_read_to_its_end(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_body_rejected_at_its_first_part_is_drained(gateway: GatewayServer, service: ContractService) -> None:
     body = form(part("oops", b"1"), part("audio", bytes(8 * MIB)))
     answer = await exchange(gateway.port, head(f"Content-Length: {len(body)}") + body)
     assert (answer.status, answer.headers["x-error-type"]) == (400, "invalid_argument")
 
 
-async def test_more_than_was_declared_is_not_part_of_the_body(gateway: GatewayServer, service: ContractService) -> None:
+async def test_bytes_beyond_content_length_are_ignored(gateway: GatewayServer, service: ContractService) -> None:
     body = upload(10)
     answer = await exchange(gateway.port, head(f"Content-Length: {len(body)}") + body + bytes(100))
     assert answer.status == 200
     assert service.script.calls[0].request.audio == bytes(10)
 
 
-async def test_a_body_cut_short_by_its_declared_length_is_refused(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_body_truncated_by_content_length_is_rejected(gateway: GatewayServer, service: ContractService) -> None:
     body = upload(10)
     answer = await exchange(gateway.port, head(f"Content-Length: {len(body) - 20}") + body)
     assert (answer.status, answer.headers["x-error-type"]) == (400, "invalid_argument")
     assert not service.script.calls
 
 
-async def test_a_wrong_key_is_refused_before_the_body_comes(gateway: GatewayServer, service: ContractService) -> None:
+async def test_wrong_key_is_401_before_the_body(gateway: GatewayServer, service: ContractService) -> None:
     service.script.keys = frozenset({"right"})
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Authorization: Bearer wrong", "Content-Length: 1000000"))
@@ -113,9 +105,7 @@ async def test_a_wrong_key_is_refused_before_the_body_comes(gateway: GatewayServ
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_who_expects_100_is_not_told_to_go_on_with_a_wrong_key(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_expect_100_with_a_wrong_key_is_401(gateway: GatewayServer, service: ContractService) -> None:
     service.script.keys = frozenset({"right"})
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Expect: 100-continue", "Content-Length: 1000000"))
@@ -124,9 +114,7 @@ async def test_who_expects_100_is_not_told_to_go_on_with_a_wrong_key(
     assert everything.startswith(b"HTTP/1.1 401 ")
 
 
-async def test_who_expects_100_is_told_to_go_on_with_a_right_key(
-    gateway: GatewayServer, service: ContractService
-) -> None:
+async def test_expect_100_with_a_valid_key_continues(gateway: GatewayServer, service: ContractService) -> None:
     body = upload(10)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head("Expect: 100-continue", f"Content-Length: {len(body)}"))
@@ -147,9 +135,7 @@ async def test_who_expects_100_is_told_to_go_on_with_a_right_key(
         (),
     ],
 )
-async def test_what_can_be_no_key_is_401(
-    gateway: GatewayServer, service: ContractService, lines: tuple[str, ...]
-) -> None:
+async def test_unusable_key_is_401(gateway: GatewayServer, service: ContractService, lines: tuple[str, ...]) -> None:
     service.script.keys = frozenset({"right"})
     body = upload(10)
     answer = await exchange(gateway.port, head(*lines, f"Content-Length: {len(body)}") + body)
@@ -157,7 +143,7 @@ async def test_what_can_be_no_key_is_401(
     assert answer.json()["error"]["request_id"] == answer.headers["x-req-id"]
 
 
-async def test_headers_of_any_bytes_leave_the_answer_whole(gateway: GatewayServer, service: ContractService) -> None:
+async def test_headers_may_have_any_bytes(gateway: GatewayServer, service: ContractService) -> None:
     body = upload(10)
     lines = ("X-Req-Id: \xe9\xff", "X-Forwarded-For: \xe4, 1.2.3.4", f"Content-Length: {len(body)}")
     answer = await exchange(gateway.port, head(*lines) + body)
@@ -165,7 +151,7 @@ async def test_headers_of_any_bytes_leave_the_answer_whole(gateway: GatewayServe
     assert service.script.calls[0].metadata["x-forwarded-for"] == "unknown, 1.2.3.4, 127.0.0.1"
 
 
-async def test_what_is_no_http_is_answered_in_the_same_shape(gateway: GatewayServer, service: ContractService) -> None:
+async def test_bytes_that_are_not_http_get_the_error_shape(gateway: GatewayServer, service: ContractService) -> None:
     answer = await exchange(gateway.port, b"\x16\x03\x01\x02\x00\r\n\r\n")
     assert answer.status == 400
     assert answer.json()["error"]["request_id"] == answer.headers["x-req-id"]
@@ -180,7 +166,7 @@ async def impatient(service: ContractService) -> AsyncIterator[GatewayServer]:
     await server.stop(1)
 
 
-async def test_a_body_that_stands_still_is_504(impatient: GatewayServer, service: ContractService) -> None:
+async def test_paused_upload_is_504(impatient: GatewayServer, service: ContractService) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
     writer.write(head("Content-Length: 100000") + upload(10)[:50])
     answer = await asyncio.wait_for(read_answer(reader), PATIENCE_S)
@@ -189,7 +175,7 @@ async def test_a_body_that_stands_still_is_504(impatient: GatewayServer, service
     assert not service.script.calls
 
 
-async def test_a_body_that_trickles_is_504(impatient: GatewayServer, service: ContractService) -> None:
+async def test_trickling_upload_is_504(impatient: GatewayServer, service: ContractService) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
     writer.write(head("Content-Length: 100000"))
 

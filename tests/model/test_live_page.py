@@ -1,4 +1,4 @@
-"""The live page with real models and real speech: from the microphone of a browser to captions and files."""
+"""The live page with real models and real speech, from a browser's microphone to captions and files."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ LOOKS: dict[str, Any] = {
 FOX = "the quick brown fox jumps over the lazy dog"
 
 
-class Heard:
-    """What the page's socket has brought."""
+class ReceivedEvents:
+    """Events that the page has received over its WebSocket."""
 
     def __init__(self, page: Page) -> None:
         self.events: list[dict[str, Any]] = []
@@ -60,9 +60,9 @@ def speech_file(folder: Path, *clips: tuple[str, str], pause: float = 1.2) -> Pa
 
 
 @asynccontextmanager
-async def page_of(service: Service, **options: Any) -> AsyncIterator[tuple[Page, Heard]]:
+async def page_of(service: Service, **options: Any) -> AsyncIterator[tuple[Page, ReceivedEvents]]:
     async with open_page(f"http://127.0.0.1:{service.http_port}/", **options) as page:
-        yield page, Heard(page)
+        yield page, ReceivedEvents(page)
 
 
 async def downloaded(page: Page, name: str, folder: Path) -> str:
@@ -73,14 +73,14 @@ async def downloaded(page: Page, name: str, folder: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-async def test_words_appear_while_they_are_spoken_and_finals_are_right(
+async def test_interims_appear_while_speaking_and_finals_are_right(
     tmp_path: Path, tiny_en: WhisperRecognizer, base: WhisperRecognizer
 ) -> None:
     spoken = speech_file(tmp_path, ("en", "quick_brown_fox"), ("en", "hello_world"), ("en", "quick_brown_fox"))
     keys = {"MODEL_NAME": tiny_en.info.name, "MIN_WORDS_FOR_CONF": 3}
     async with (
         pair(tmp_path, tiny_en, base, **keys) as (_, primary, __),
-        page_of(primary, microphone=spoken) as (page, heard),
+        page_of(primary, microphone=spoken) as (page, received),
     ):
         await page.get_by_role("button", name="Start").click()
         await page.locator("#interim:not(.waiting)").wait_for(timeout=PATIENCE_MS)
@@ -91,8 +91,8 @@ async def test_words_appear_while_they_are_spoken_and_finals_are_right(
 
         said = [words(text) for text in await page.locator("#finals .text").all_inner_texts()]
         assert said == [FOX, "hello world", FOX]
-        assert said == [words(final["result"]["text"]) for final in heard.of("final")]
-        assert any(interim["stable_text"] for interim in heard.of("interim"))
+        assert said == [words(final["result"]["text"]) for final in received.of("final")]
+        assert any(interim["stable_text"] for interim in received.of("interim"))
         about = await page.locator("#finals .about").all_inner_texts()
         assert all("English" in line and "%" in line for line in about)
         assert tiny_en.info.name in about[0] and "larger model" not in about[0]
@@ -100,12 +100,12 @@ async def test_words_appear_while_they_are_spoken_and_finals_are_right(
         for figure in ("#first", "#second"):
             assert float((await page.locator(figure).inner_text()).removesuffix(" s")) > 0
 
-        assert await downloaded(page, "SRT", tmp_path) == to_srt(heard.segments)
-        assert await downloaded(page, "VTT", tmp_path) == to_vtt(heard.segments)
+        assert await downloaded(page, "SRT", tmp_path) == to_srt(received.segments)
+        assert await downloaded(page, "VTT", tmp_path) == to_vtt(received.segments)
         assert [words(line) for line in (await downloaded(page, "Text", tmp_path)).splitlines()] == said
 
 
-async def test_a_recording_is_heard_faster_than_it_was_spoken(
+async def test_recording_is_processed_faster_than_real_time(
     tmp_path: Path, base: WhisperRecognizer, base_with_beams: WhisperRecognizer
 ) -> None:
     clips = (("en", "quick_brown_fox"), ("fr", "comptage"), ("es", "conteo"), ("en", "counting"))
@@ -113,20 +113,20 @@ async def test_a_recording_is_heard_faster_than_it_was_spoken(
     keys = {"MODEL_NAME": base.info.name}
     async with (
         pair(tmp_path, base, base_with_beams, **keys) as (_, primary, __),
-        page_of(primary) as (page, heard),
+        page_of(primary) as (page, received),
     ):
         await page.set_input_files("#file", spoken)
         await expect(page.locator("#status")).to_have_text("Done", timeout=PATIENCE_MS)
-        assert len(heard.of("final")) >= len(clips) - 1
+        assert len(received.of("final")) >= len(clips) - 1
         assert words(await page.locator("#finals .text").first.inner_text()) == FOX
         assert (await page.locator("#second").inner_text()).endswith("×")
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_pictures_for_people(
+async def test_screenshots_for_review(
     tmp_path: Path, tiny_en: WhisperRecognizer, base: WhisperRecognizer, base_with_beams: WhisperRecognizer, look: str
 ) -> None:
-    """Of the page at work: wide and light, narrow and dark. They are looked at, not compared."""
+    """Screenshots of the page in use, wide and light, narrow and dark. For review, not compared."""
     options, clips = LOOKS[look]
     # Of the pair for English, a little stricter than by default, so that its larger model is seen at work.
     keys = {"CONF_LOGPROB_THRESHOLD": 0.75} if look == "wide-light" else {}
@@ -134,7 +134,7 @@ async def test_pictures_for_people(
     spoken = speech_file(tmp_path, *clips)
     async with (
         pair(tmp_path, small, large, MODEL_NAME=small.info.name, **keys) as (_, primary, __),
-        page_of(primary, microphone=spoken, **options) as (page, _heard),
+        page_of(primary, microphone=spoken, **options) as (page, _received),
     ):
         await picture(page, f"page-{look}-ready")
         await page.get_by_role("button", name="Start").click()

@@ -1,4 +1,4 @@
-"""Chromium without a window, for what only a browser can prove."""
+"""Headless Chromium."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DESKTOP: ViewportSize = {"width": 1120, "height": 640}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
 ARTIFACTS = ROOT / "artifacts"
-"""Pictures for people to look at; git ignores the folder, CI keeps it."""
+"""Screenshots for review. Ignored by git, kept by CI."""
 
 FLAGS = (
     "--no-sandbox",
@@ -43,11 +43,11 @@ async def open_page(
     expected: str = "",
     more_flags: Sequence[str] = (),
 ) -> AsyncIterator[Page]:
-    """The page at `url`; that it throws, complains, or asks another host for anything, fails the test.
+    """Open the page at `url`. Exceptions, console errors and requests to other hosts fail the test.
 
     Args:
-        microphone: a WAV file that the browser hears once, from when the page listens; None: it may not listen.
-        expected: what a complaint of the browser's may hold.
+        microphone: WAV file played once as the microphone's input; None: permission is denied.
+        expected: text of console errors that are allowed.
     """
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
@@ -64,22 +64,22 @@ async def open_page(
         opened = await browser.new_context(viewport=viewport, color_scheme=color_scheme)
         page = await opened.new_page()
         page.set_default_timeout(20_000)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
-        page.on("console", lambda line: wrong.append(f"said: {line.text}") if line.type == "error" else None)
-        page.on("request", lambda asked: None if _is_own(asked.url, url) else wrong.append(f"asked {asked.url}"))
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
+        page.on("console", lambda line: problems.append(f"console: {line.text}") if line.type == "error" else None)
+        page.on("request", lambda sent: None if _is_own(sent.url, url) else problems.append(f"request: {sent.url}"))
         await page.goto(url)
         yield page
         await browser.close()
-        unexpected = [it for it in wrong if not (expected and expected in it)]
+        unexpected = [it for it in problems if not (expected and expected in it)]
         assert not unexpected, unexpected
 
 
-def _is_own(asked: str, url: str) -> bool:
-    return asked.startswith((url, "blob:", "data:"))
+def _is_own(requested: str, url: str) -> bool:
+    return requested.startswith((url, "blob:", "data:"))
 
 
 async def picture(page: Page, name: str) -> None:
-    """Keeps what the page looks like now as `artifacts/NAME.png`."""
+    """Save a screenshot as `artifacts/NAME.png`."""
     ARTIFACTS.mkdir(exist_ok=True)
     await page.screenshot(path=ARTIFACTS / f"{name}.png", animations="disabled")

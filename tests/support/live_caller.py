@@ -1,4 +1,4 @@
-"""A caller of `GET /v1/stream`: a real WebSocket client, with short words for what tests do."""
+"""WebSocket client of `GET /v1/stream`, and the access log's lines about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECOND = bytes(32000)
 END = '{"end": {}}'
 FLUSH = '{"flush": {}}'
 PATIENCE_S = 60
-"""Seconds that a test waits for an event. Far longer than it takes, since other work may share the machine."""
+"""Seconds to wait for an event; far longer than it takes, since other work may share the machine."""
 
 
 @asynccontextmanager
@@ -43,12 +43,13 @@ async def streaming(
 
 
 async def event(socket: ClientConnection) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
-    return said
+    """Receive the next event."""
+    received: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
+    return received
 
 
 async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """All that is still said, and the code of the close."""
+    """Receive the remaining events and the close code."""
     events = []
     try:
         while True:
@@ -59,7 +60,7 @@ async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
 
 
 async def failure(socket: ClientConnection) -> tuple[dict[str, Any], int]:
-    """The error that ends a stream, and the code of the close."""
+    """Receive the error that ends the stream, and the close code."""
     events, code = await rest(socket)
     error: dict[str, Any] = events[-1]["error"]
     return error, code
@@ -67,7 +68,7 @@ async def failure(socket: ClientConnection) -> tuple[dict[str, Any], int]:
 
 @contextmanager
 def access_lines(request_id: str) -> Iterator[asyncio.Queue[dict[str, Any]]]:
-    """The access log's lines about one request, as they are written. Other tests' requests may end meanwhile."""
+    """Lines of the access log about one request. Requests of other tests may end meanwhile."""
     lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     class Handler(logging.Handler):

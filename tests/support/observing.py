@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-IN_TIME_S = 6.0
-"""A changed file is reloaded within 2 s; three times that, for a busy machine."""
+IN_TIME_S = 30.0
+"""Seconds. A changed file is reloaded within 2 s; a busy machine may need many times that."""
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], wanted: Any, within_s: float = IN_TIME_S) -> None:

@@ -1,4 +1,4 @@
-"""HTTP by hand, for what no well-behaved client would send."""
+"""Raw HTTP, for requests that HTTP clients do not send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOUNDARY = "frontier"
 class Answer:
     status: int
     headers: dict[str, str]
-    """Lower-case names."""
+    """Keys are lower case."""
     body: bytes
 
     def json(self) -> Any:
@@ -24,7 +24,7 @@ class Answer:
 
 
 def part(name: str, value: bytes, more: str = "") -> bytes:
-    """One part of a form; `more`: further parameters of its Content-Disposition."""
+    """One part of a form. `more`: further parameters of its Content-Disposition."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
     return head.encode() + value + b"\r\n"
 
@@ -34,7 +34,7 @@ def form(*parts: bytes) -> bytes:
 
 
 def head(*lines: str, method: str = "POST", path: str = "/v1/transcribe") -> bytes:
-    """A request up to its empty line, as a form."""
+    """Head of a request with a form."""
     fixed = (
         f"{method} {path} HTTP/1.1",
         "Host: gateway",
@@ -49,7 +49,7 @@ def chunked(body: bytes, size: int) -> bytes:
 
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    """One response, by its Content-Length."""
+    """Read one response, by its Content-Length."""
     status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     body = await reader.readexactly(int(headers["content-length"]))
@@ -57,7 +57,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 
 
 async def exchange(port: int, sent: bytes) -> Answer:
-    """Writes all of `sent` before it reads a byte, as simple clients do."""
+    """Write all of `sent` before reading, as simple clients do."""
     answer = await asyncio.to_thread(_exchange, port, sent)
     reader = asyncio.StreamReader()
     reader.feed_data(answer)

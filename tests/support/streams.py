@@ -94,7 +94,7 @@ class Caller:
             await asyncio.sleep(max(0.0, began + (at + size) / 2 / RATE - loop.time()))
             await self.send(audio(data[at : at + size]))
 
-    async def next(self, kind: str, seconds: float = 20) -> pb.StreamTranscribeResponse:
+    async def next(self, kind: str, seconds: float = 60) -> pb.StreamTranscribeResponse:
         """Wait for an event of a kind: `started`, `ended`, `interim`, `final`; earlier ones are only recorded."""
 
         async def read() -> pb.StreamTranscribeResponse:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stt_server.audio import SAMPLE_RATE, AudioFormat, decode
+from stt_server.audio.formats import Encoding
 from stt_server.audio.headerless import MULAW_TO_LINEAR
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument
 from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, clip, encode, likeness, wav, wav_header
@@ -212,19 +213,21 @@ def test_mulaw_codes_have_their_itu_values(code: int, value: int) -> None:
     assert decoded(bytes([code]), AudioFormat("mulaw", SAMPLE_RATE))[0] == pytest.approx(value / 32768)
 
 
-def test_all_256_mulaw_codes_agree_with_another_decoder() -> None:
+@pytest.mark.parametrize(("encoding", "tag"), [("alaw", 6), ("mulaw", 7)])
+def test_all_256_codes_agree_with_another_decoder(encoding: Encoding, tag: int) -> None:
     codes = bytes(range(256))
-    theirs = decoded(wav_header(SAMPLE_RATE, 1, 256, bits=8, tag=7) + codes)
-    np.testing.assert_array_equal(decoded(codes, AudioFormat("mulaw", SAMPLE_RATE)), theirs)
+    theirs = decoded(wav_header(SAMPLE_RATE, 1, 256, bits=8, tag=tag) + codes)
+    np.testing.assert_array_equal(decoded(codes, AudioFormat(encoding, SAMPLE_RATE)), theirs)
 
 
-def test_mulaw_of_a_telephone_is_decoded() -> None:
-    telephone = wav(chirp(SECONDS, 8_000), 8_000, codec="pcm_mulaw")
+@pytest.mark.parametrize("encoding", ["alaw", "mulaw"])
+def test_companded_telephone_audio_is_decoded(encoding: Encoding) -> None:
+    telephone = wav(chirp(SECONDS, 8_000), 8_000, codec=f"pcm_{encoding}")
     raw = telephone[telephone.index(b"data") + 8 :]
-    assert likeness(decoded(raw, AudioFormat("mulaw", 8_000)), SOURCE)[0] > 0.999
+    assert likeness(decoded(raw, AudioFormat(encoding, 8_000)), SOURCE)[0] > 0.999
 
 
-@pytest.mark.parametrize("encoding", ["linear16", "mulaw"])
+@pytest.mark.parametrize("encoding", ["linear16", "mulaw", "alaw"])
 @pytest.mark.parametrize("rate", [-1, 0, 8, 3_999, 192_001])
 def test_headerless_rate_out_of_range_is_rejected(encoding: str, rate: int) -> None:
     with pytest.raises(InvalidArgument, match=r"sample_rate_hertz must be 4000 to 192000"):

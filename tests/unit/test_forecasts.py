@@ -11,6 +11,7 @@ import pytest
 from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.service_time import FORGET_S, MAX_SURPRISE, Load, ServiceTime
 from stt_server.audio import AudioFormat
+from stt_server.audio.formats import Encoding
 from stt_server.request import Upload
 from tests.support.clock import ManualClock
 
@@ -83,6 +84,11 @@ def test_headerless_length_follows_the_sample_rate() -> None:
         1, 1.0
     )
     assert AudioLengthForecast().estimate(Upload(b"", AudioFormat("linear16", 0, 0))).seconds == 0.0
+
+
+@pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
+def test_companded_length_follows_the_sample_rate(encoding: Encoding) -> None:
+    assert AudioLengthForecast().estimate(Upload(bytes(16_000 * 3), AudioFormat(encoding, 16_000))).seconds == 3.0
 
 
 def test_absurd_byte_rate_is_ignored() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stt_server.audio import AudioFormat, decode
+from stt_server.audio.formats import Encoding
 from stt_server.audio.mono import FloatArray
 from stt_server.streaming.resampling import StreamResampler
 
@@ -30,17 +31,17 @@ def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> bytes:
 @given(
     rate=st.sampled_from(RATES),
     channels=st.integers(1, 8),
-    encoding=st.sampled_from(["linear16", "mulaw"]),
+    encoding=st.sampled_from(["linear16", "mulaw", "alaw"]),
     size=st.integers(0, 20_000),
     cuts=st.lists(st.integers(0, 20_000), max_size=30),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=60, deadline=None)
 def test_any_split_of_the_same_bytes_gives_the_same_samples(
-    rate: int, channels: int, encoding: str, size: int, cuts: list[int], seed: int
+    rate: int, channels: int, encoding: Encoding, size: int, cuts: list[int], seed: int
 ) -> None:
     data = np.random.default_rng(seed).bytes(size)
-    format_ = AudioFormat("mulaw" if encoding == "mulaw" else "linear16", rate, channels)
+    format_ = AudioFormat(encoding, rate, channels)
     edges = [0, *sorted(min(cut, size) for cut in cuts), size]
     split = resample(format_, [data[a:b] for a, b in pairwise(edges)])
     assert np.array_equal(split, resample(format_, [data]))
