@@ -188,13 +188,14 @@ _FORM: Json = {
         "language": {
             "type": "string",
             "format": "language",
-            "description": "ISO 639-1 code such as en, of a language that the model supports. Empty: detect.",
+            "description": "Language that the model supports: ISO 639-1 code (en), locale (en-US) or English name "
+            "(English), in any case. Empty or auto: detect.",
             "example": "en",
         },
         "candidate_languages": {
             "type": "string",
             "format": "languages",
-            "description": "Comma-separated codes; detection chooses among these only.",
+            "description": "Comma-separated languages, named as in language; detection chooses among these only.",
         },
         "task": {
             "type": "string",
@@ -289,7 +290,7 @@ HEALTH: Json = {
 _UPSTREAM = ("deadline_exceeded", "internal", "upstream_unavailable")
 
 SNAPSHOT: Json = {
-    "summary": "Counters and latency quantiles as JSON",
+    "summary": "Counters, latency quantiles and the model's languages as JSON",
     "responses": {200: {"description": "The snapshot.", "headers": dict(_REQ_ID)}, **_errors(_UPSTREAM, {})},
 }
 
