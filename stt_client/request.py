@@ -66,9 +66,10 @@ class SpeechOptions(TypedDict, total=False):
     """Options of speech recognition."""
 
     language: str | None
-    """ISO 639-1 code of the spoken language; None, the default: detect it."""
+    """Spoken language: an ISO 639-1 code (`en`), a locale (`en-US`) or an English name, in any case. None, the default,
+    or `auto`: detect it."""
     candidate_languages: Sequence[str]
-    """Codes to detect among; empty: all languages of the model."""
+    """Languages to detect among, named in the same way; empty: all languages of the model."""
     task: str
     """`transcribe` or `translate` (to English)."""
     prompt: str

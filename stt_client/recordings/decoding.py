@@ -79,7 +79,7 @@ def decoded(file: BinaryIO) -> tuple[int, Iterator[Int16]]:
     if first is None:
         raise NotDecodable("nothing in it can be decoded")
     layout = first.layout if first.layout.nb_channels <= len(LAYOUTS) else av.AudioLayout("stereo")
-    return layout.nb_channels, _resample_frames(av, first, frames, layout)
+    return layout.nb_channels, _as_os_errors(_resample_frames(av, first, frames, layout))
 
 
 def resampled(blocks: Iterator[Int16], sample_rate: int, channels: int) -> Iterator[Int16]:
@@ -138,6 +138,16 @@ def _resample_frames(av: Any, first: Any, rest: Iterator[Any], layout: Any) -> I
 
 def _kind(frame: Any) -> tuple[str, str, int]:
     return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _as_os_errors(blocks: Iterator[Int16]) -> Iterator[Int16]:
+    """Pass on the blocks. Whatever a damaged file makes PyAV raise becomes an OSError, as of a file on a bad disk."""
+    try:
+        yield from blocks
+    except (MemoryError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise OSError(f"decoding failed: {_reason(error)}") from None
 
 
 def _blocks(frames: list[Any]) -> Iterator[Int16]:

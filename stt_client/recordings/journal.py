@@ -49,6 +49,11 @@ class Journal:
         """Transcript of the part at these frames; None if it isn't complete."""
         return self._kept.get(f"{start}+{frames}")
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether parts are kept, and not the whole."""
+        return bool(self._kept) and self.whole() is None
+
     def keep_whole(self, transcript: Transcript) -> None:
         self._append(_WHOLE, transcript)
 
