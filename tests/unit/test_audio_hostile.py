@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from stt_server.audio import SAMPLE_RATE, decode
-from stt_server.audio.formats import sniff
+from stt_server.audio.signatures import sniff
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
 from stt_server.testing.hostile_files import mp4_that_goes_round, playlists, rebuilt, silent_film
@@ -98,7 +98,14 @@ def test_playlist_is_rejected_and_opens_nothing(data: bytes, tmp_path: Path, mon
         "text with a byte order mark".encode("utf-16"),
         b"\xff",
         bytes(1000),
-        b"RIFF\0\0\0\0AVI " + bytes(200),
+        b"RIFF\0\0\0\0WEBP" + bytes(200),
+        b"FORM\0\0\0\0ILBM" + bytes(200),
+        b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02" + bytes(2000),  # MXF
+        b"\0\0\1\xba" + bytes(2000),  # MPEG program stream
+        b"I am free to skip it. " * 100,
+        "\u041c\u044b \u0433\u043e\u0432\u043e\u0440\u0438\u043c. ".encode() * 100,  # many bytes with 1101 first
+        bytes(100_000) + b"x" * 20_000,
+        RANDOM.bytes(100_000),
     ],
 )
 def test_other_files_never_reach_ffmpeg(data: bytes) -> None:
@@ -115,6 +122,20 @@ def test_other_files_never_reach_ffmpeg(data: bytes) -> None:
         b"OggS",
         b"\x1a\x45\xdf\xa3",
         b"\0\0\0\x18ftypM4A ",
+        b"RIFF\0\0\0\0AVI ",
+        b"RIFX\0\0\0\0WAVE",
+        b"FORM\0\0\0\0AIFF",
+        b"FORM\0\0\0\0AIFC",
+        b".snd",
+        b"caff\0\1\0\0",
+        b"FLV\1\5\0\0\0\x09",
+        b"#!AMR\n\xff",
+        bytes.fromhex("726966662e91cf11a5d628db04c10000"),
+        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
+        b"\x0b\x77\0\0\0\x40",
+        b"\x0b\x77\0\0\0\x80",
+        (b"G" + bytes(187)) * 10,
+        b"\0\0\0\x08wide\0\0\0\x10mdat",
         b"ID3\x04\0\0\0\0\0\0",
         b"ID3",
         b"\xff\xfb\x90\0",
@@ -129,9 +150,12 @@ def test_garbage_after_a_valid_magic_is_rejected_without_internals(magic: bytes,
     assert "Invalid data" not in rejected.value.message
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_damaged_file_gives_audio_or_a_domain_error(seed: int) -> None:
-    kinds = [("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"), ("ipod", "aac"), ("webm", "libopus")]
+    kinds = [
+        *(("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"), ("ipod", "aac"), ("webm", "libopus")),
+        *(("aiff", "pcm_s16be"), ("caf", "alac"), ("mpegts", "aac"), ("avi", "libmp3lame"), ("eac3", "eac3")),
+    ]
     container, codec = kinds[seed % len(kinds)]
     rng = np.random.default_rng(seed)
     data = bytearray(encode(chirp(0.5, 48_000), 48_000, container, codec))
@@ -157,7 +181,7 @@ def test_file_without_an_audio_stream_is_rejected() -> None:
 
 def test_codec_not_on_the_list_is_rejected() -> None:
     with pytest.raises(UnsupportedAudio, match="codec"):
-        decoded(encode(chirp(1.0, 48_000), 48_000, "matroska", "ac3"))
+        decoded(encode(chirp(1.0, 48_000), 48_000, "matroska", "tta"))
 
 
 @pytest.mark.parametrize("rate", [0, 1, 8, 3_999, 192_001, 2**31, 2**32 - 1])
