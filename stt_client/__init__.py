@@ -5,7 +5,19 @@ from stt_client.client import SttClient
 from stt_client.errors import SttError
 from stt_client.pool import SttPool
 from stt_client.request import AudioFormat, Samples
-from stt_client.results import Limits, Metrics, Routing, Segment, Status, Timings, Transcript, Word
+from stt_client.results import (
+    Limits,
+    Metrics,
+    Progress,
+    Routing,
+    Segment,
+    SettledSegments,
+    Status,
+    Timings,
+    TranscribeEvent,
+    Transcript,
+    Word,
+)
 from stt_client.streaming.results import FLUSH, Final, Flush, Interim, SpeechEvent, StreamEvent
 from stt_client.sync import SyncSttClient
 from stt_client.telemetry import CallRecord, LatencyStats
@@ -20,9 +32,11 @@ __all__ = [
     "LatencyStats",
     "Limits",
     "Metrics",
+    "Progress",
     "Routing",
     "Samples",
     "Segment",
+    "SettledSegments",
     "SpeechEvent",
     "Status",
     "StreamEvent",
@@ -32,6 +46,7 @@ __all__ = [
     "SyncSttClient",
     "Timings",
     "Tls",
+    "TranscribeEvent",
     "Transcript",
     "Word",
 ]

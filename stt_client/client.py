@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
-from types import EllipsisType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 import grpc
@@ -18,15 +17,24 @@ from protos.stt.v1.wire import AUTHORIZATION, X_REQ_ID
 from stt_client import health
 from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
 from stt_client.errors import DeadlineExceeded, NotReady, UpstreamUnavailable
-from stt_client.request import AudioFormat, Samples, checked_request_id, prepare
-from stt_client.results import Metrics, Status, Transcript
+from stt_client.request import (
+    Audio,
+    AudioFormat,
+    CallOptions,
+    SendOptions,
+    checked_request_id,
+    prepare,
+    send_options,
+)
+from stt_client.results import Metrics, Status, TranscribeEvent, Transcript
 from stt_client.rpc import (
     CHECK_ADMISSION,
     GET_METRICS,
     GET_STATUS,
     TRANSCRIBE,
+    Caller,
     Pairs,
-    UnaryCaller,
+    Unimplemented,
     deadline_in,
     error_of_rpc,
     seconds_left,
@@ -86,7 +94,7 @@ class SttClient:
         self._api_key = api_key
         self._tls = tls
         self._telemetry = telemetry
-        self._caller = UnaryCaller(target, telemetry, self.latency, lambda: self._closed)
+        self._caller = Caller(target, telemetry, self.latency, lambda: self._closed)
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -105,76 +113,61 @@ class SttClient:
         if self._channel is not None:
             await self._channel.close(None)
 
-    async def transcribe(
-        self,
-        audio: str | os.PathLike[str] | bytes | Samples,
-        *,
-        language: str | None = None,
-        candidate_languages: Sequence[str] = (),
-        task: str = "transcribe",
-        prompt: str = "",
-        hotwords: Sequence[str] = (),
-        word_timestamps: bool = False,
-        routing: str = "auto",
-        encoding: AudioFormat | None = None,
-        separate_channels: bool = False,
-        timeout: float | EllipsisType | None = ...,
-        request_id: str | None = None,
-        metadata: Pairs = (),
-    ) -> Transcript:
+    async def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
         """Transcribe one recording.
 
         Args:
             audio: path of a file, its bytes, or samples.
-            language: ISO 639-1 code of the spoken language; None: detect it.
-            candidate_languages: codes to detect among; empty: all languages of the model.
-            task: `transcribe` or `translate` (to English).
-            prompt: text that precedes the audio; conveys style and vocabulary.
-            hotwords: words that are likely to occur.
-            word_timestamps: also return each word's time.
-            routing: `auto`, `primary` or `fallback`.
-            encoding: format of headerless bytes; None: a container such as WAV, which states its own.
-            separate_channels: transcribe each channel by itself; segments then name their channel.
-            timeout: seconds; None: no limit; default: the client's.
-            request_id: 1 to 64 characters of `A-Z a-z 0-9 . _ -`; None: a random one.
-            metadata: additional request metadata; overrides the client's own entries of the same name.
+            options: see `CallOptions`.
 
         Raises:
             SttError: the call failed; a subclass for each error type.
             ValueError: invalid option.
             OSError: the file can't be read.
         """
-        deadline = deadline_in(self.timeout if timeout is ... else timeout)
-        request = await prepare(
-            audio,
-            self.max_message_bytes,
-            language=language,
-            candidate_languages=candidate_languages,
-            task=task,
-            prompt=prompt,
-            hotwords=hotwords,
-            word_timestamps=word_timestamps,
-            routing=routing,
-            encoding=encoding,
-            separate_channels=separate_channels,
-        )
-        return await self.send(request, deadline=deadline, request_id=request_id, metadata=metadata)
+        call, request = await self._prepared(audio, options)
+        return await self.send(request, **call)
 
-    async def send(
-        self,
-        request: speech_pb2.TranscribeRequest,
-        *,
-        deadline: float | None,
-        request_id: str | None = None,
-        metadata: Pairs = (),
-    ) -> Transcript:
-        """Send a request message that is already built; see `transcribe`.
+    async def transcribe_with_progress(
+        self, audio: Audio, **options: Unpack[CallOptions]
+    ) -> AsyncGenerator[TranscribeEvent, None]:
+        """Transcribe one recording, and yield how far it is.
 
-        Args:
-            deadline: time on `time.monotonic`; None: no limit.
+        Yields `Progress` every few seconds, `SettledSegments` as they become final, and last the `Transcript`.
+        Closing the generator cancels the call. Arguments and errors are those of `transcribe`.
         """
-        pairs = self._metadata(metadata, (X_REQ_ID, checked_request_id(request_id)))
-        return await self._caller.call(TRANSCRIBE, self._open(), request, deadline, pairs)
+        call, request = await self._prepared(audio, options)
+        async with aclosing(self.send_with_progress(request, **call)) as events:
+            async for event in events:
+                yield event
+
+    async def send(self, request: speech_pb2.TranscribeRequest, **call: Unpack[SendOptions]) -> Transcript:
+        """Send a request message that is already built; see `transcribe`."""
+        return await self._caller.call(TRANSCRIBE, self._open(), request, call["deadline"], self._send_metadata(call))
+
+    async def send_with_progress(
+        self, request: speech_pb2.TranscribeRequest, **call: Unpack[SendOptions]
+    ) -> AsyncGenerator[TranscribeEvent, None]:
+        """Send a request message that is already built; see `transcribe_with_progress`.
+
+        An older service, which reports no progress, gives the transcript only.
+        """
+        metadata = self._send_metadata(call)
+        try:
+            async with aclosing(self._caller.watch(self._open(), request, call["deadline"], metadata)) as events:
+                async for event in events:
+                    yield event
+        except Unimplemented:
+            transcript = await self._caller.call(TRANSCRIBE, self._open(), request, call["deadline"], metadata)
+            yield transcript
+
+    async def _prepared(self, audio: Audio, options: CallOptions) -> tuple[SendOptions, speech_pb2.TranscribeRequest]:
+        call, rest = send_options(options, self.timeout)
+        return call, await prepare(audio, self.max_message_bytes, **rest)
+
+    def _send_metadata(self, call: SendOptions) -> list[tuple[str, str]]:
+        request_id = checked_request_id(call.get("request_id"))
+        return self._metadata(call.get("metadata", ()), (X_REQ_ID, request_id))
 
     def stream(
         self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]

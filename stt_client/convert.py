@@ -10,7 +10,17 @@ from google.protobuf.duration_pb2 import Duration
 
 from protos.stt.v1 import speech_pb2
 from stt_client.errors import Internal
-from stt_client.results import Limits, Routing, Segment, Status, Timings, Transcript, Word
+from stt_client.results import (
+    Limits,
+    Progress,
+    Routing,
+    Segment,
+    SettledSegments,
+    Status,
+    Timings,
+    Transcript,
+    Word,
+)
 from stt_client.streaming.results import Final, Interim, SpeechEvent, StreamEvent
 
 _NANOS = 1_000_000_000
@@ -40,6 +50,18 @@ def transcript_of(response: speech_pb2.TranscribeResponse, metadata: Mapping[str
         ),
         metadata=metadata,
     )
+
+
+def progress_of(progress: speech_pb2.Progress, elapsed: float) -> Progress:
+    """Convert a message of `TranscribeWithProgress`; `elapsed`: seconds since the call began."""
+    known = progress.HasField("audio_duration")
+    duration = seconds_of(progress.audio_duration) if known else None
+    return Progress(duration, seconds_of(progress.audio_settled), elapsed)
+
+
+def settled_of(settled: speech_pb2.SettledSegments) -> SettledSegments:
+    """Convert a message of `TranscribeWithProgress`."""
+    return SettledSegments(tuple(map(_segment_of, settled.segments)))
 
 
 def status_of(response: speech_pb2.GetStatusResponse) -> Status:

@@ -18,12 +18,14 @@ from collections.abc import (
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
+from protos.stt.v1 import speech_pb2
 from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
-from stt_client.request import Audio, AudioFormat, CallOptions, PrepareOptions, checked_request_id, prepare
-from stt_client.results import Status, Transcript
+from stt_client.event_relay import EventRelay
+from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions, prepare, send_options
+from stt_client.results import Status, TranscribeEvent, Transcript
 from stt_client.rpc import Pairs, deadline_in, seconds_left
 from stt_client.streaming.options import StreamOptions
 from stt_client.streaming.results import Flush, StreamEvent
@@ -110,21 +112,51 @@ class SttPool:
 
     async def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
         """Transcribe one recording on one of the services; see `SttClient.transcribe`."""
+        call, request = await self._prepared(audio, options)
+        return await self.send(request, **call)
+
+    async def transcribe_with_progress(
+        self, audio: Audio, **options: Unpack[CallOptions]
+    ) -> AsyncGenerator[TranscribeEvent, None]:
+        """Transcribe one recording on one of the services; see `SttClient.transcribe_with_progress`."""
+        call, request = await self._prepared(audio, options)
+        async with aclosing(self.send_with_progress(request, **call)) as events:
+            async for event in events:
+                yield event
+
+    async def send(self, request: speech_pb2.TranscribeRequest, **call: Unpack[SendOptions]) -> Transcript:
+        """Send a request message that is already built; see `transcribe`."""
         started = time.monotonic()
-        first = self._members[0].client
-        timeout = options.pop("timeout", ...)
-        deadline = deadline_in(first.timeout if timeout is ... else timeout)
-        metadata = options.pop("metadata", ())
-        # All attempts share the id: in the logs they are one request.
-        request_id = checked_request_id(options.pop("request_id", None))
-        request = await prepare(audio, first.max_message_bytes, **cast(PrepareOptions, options))
-
-        def send(client: SttClient) -> Awaitable[Transcript]:
-            return client.send(request, deadline=deadline, request_id=request_id, metadata=metadata)
-
-        transcript = await self._on_one(send, deadline)
+        transcript = await self._on_one(lambda client: client.send(request, **call), call["deadline"])
         self.latency.add(time.monotonic() - started)
         return transcript
+
+    async def send_with_progress(
+        self, request: speech_pb2.TranscribeRequest, **call: Unpack[SendOptions]
+    ) -> AsyncGenerator[TranscribeEvent, None]:
+        """Send a request message that is already built; see `transcribe_with_progress`.
+
+        If another service has to begin again, progress is yielded once it exceeds what was yielded before, and so are
+        segments.
+        """
+        started = time.monotonic()
+        relay = EventRelay()
+
+        async def pump(client: SttClient) -> None:
+            async with aclosing(client.send_with_progress(request, **call)) as events:
+                async for event in events:
+                    relay.put(event)
+
+        task = asyncio.create_task(self._on_one(pump, call["deadline"]))
+        async with aclosing(relay.events(task)) as events:
+            async for event in events:
+                yield event
+        self.latency.add(time.monotonic() - started)
+
+    async def _prepared(self, audio: Audio, options: CallOptions) -> tuple[SendOptions, speech_pb2.TranscribeRequest]:
+        first = self._members[0].client
+        call, rest = send_options(options, first.timeout)
+        return call, await prepare(audio, first.max_message_bytes, **rest)
 
     def stream(
         self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]

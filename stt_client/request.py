@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from protos.stt.v1 import speech_pb2
 from protos.stt.v1.wire import is_request_id, new_request_id
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Unpack
+    from typing_extensions import Required, Unpack
 
 TASKS: Mapping[str, int] = {
     "transcribe": speech_pb2.TASK_TRANSCRIBE,
@@ -62,30 +63,72 @@ Audio = str | os.PathLike[str] | bytes | Samples
 
 
 class SpeechOptions(TypedDict, total=False):
-    """Options of speech recognition; see `SttClient.transcribe`."""
+    """Options of speech recognition."""
 
     language: str | None
+    """ISO 639-1 code of the spoken language; None, the default: detect it."""
     candidate_languages: Sequence[str]
+    """Codes to detect among; empty: all languages of the model."""
     task: str
+    """`transcribe` or `translate` (to English)."""
     prompt: str
+    """Text that precedes the audio; conveys style and vocabulary."""
     hotwords: Sequence[str]
+    """Words that are likely to occur."""
     word_timestamps: bool
+    """Also return each word's time."""
     routing: str
+    """`auto`, `primary` or `fallback`."""
 
 
 class PrepareOptions(SpeechOptions, total=False):
     """Options in the request message."""
 
     encoding: AudioFormat | None
+    """Format of headerless bytes; None: a container such as WAV, which states its own."""
     separate_channels: bool
+    """Transcribe each channel by itself; segments then name their channel."""
 
 
 class CallOptions(PrepareOptions, total=False):
     """Keyword arguments of `SttClient.transcribe`."""
 
     timeout: float | EllipsisType | None
+    """Seconds; None: no limit; default: the client's. Of a recording that is split, of each part."""
+    request_id: str | None
+    """1 to 64 characters of `A-Z a-z 0-9 . _ -`; None: a random one."""
+    metadata: Sequence[tuple[str, str]]
+    """Additional request metadata; overrides the client's own entries of the same name."""
+
+
+class SendOptions(TypedDict, total=False):
+    """Keyword arguments of `SttClient.send`."""
+
+    deadline: Required[float | None]
+    """Time on `time.monotonic`; None: no limit."""
     request_id: str | None
     metadata: Sequence[tuple[str, str]]
+
+
+def send_options(options: CallOptions, timeout: float | None) -> tuple[SendOptions, PrepareOptions]:
+    """Separate the options of a call from those of its request. The deadline is counted from here.
+
+    Args:
+        timeout: the client's, in seconds; None: no limit.
+
+    Raises:
+        ValueError: the request id is invalid.
+    """
+    rest = dict(options)
+    given = cast("float | EllipsisType | None", rest.pop("timeout", ...))
+    seconds = timeout if given is ... else given
+    send = SendOptions(
+        deadline=None if seconds is None else time.monotonic() + seconds,
+        # Chosen here, as all attempts share it: in the logs they are one request.
+        request_id=checked_request_id(cast("str | None", rest.pop("request_id", None))),
+        metadata=cast("Sequence[tuple[str, str]]", rest.pop("metadata", ())),
+    )
+    return send, cast(PrepareOptions, rest)
 
 
 async def prepare(

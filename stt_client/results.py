@@ -120,6 +120,44 @@ class Transcript:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a transcription is."""
+
+    audio_duration: float | None
+    """Seconds of the recording; None: not known yet."""
+    audio_settled: float
+    """Seconds of it whose text is final. Never falls."""
+    elapsed: float
+    """Seconds since the call began."""
+    audio_kept: float = 0.0
+    """Seconds of `audio_settled` that an earlier, interrupted run had transcribed."""
+
+    @property
+    def speed(self) -> float | None:
+        """Seconds of audio transcribed per second; None until the first is."""
+        done = self.audio_settled - self.audio_kept
+        return done / self.elapsed if done > 0 and self.elapsed > 0 else None
+
+    @property
+    def time_left(self) -> float | None:
+        """Estimate of the seconds until the result, at the speed so far; None: not known."""
+        if self.speed is None or self.audio_duration is None:
+            return None
+        return max(0.0, self.audio_duration - self.audio_settled) / self.speed
+
+
+@dataclass(frozen=True)
+class SettledSegments:
+    """Segments whose text is final. In the order of the result, which repeats them."""
+
+    segments: tuple[Segment, ...]
+
+
+TranscribeEvent = Progress | SettledSegments | Transcript
+"""Event of `transcribe_with_progress`: the transcript is the last."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """Limits of a service."""
 

@@ -1,25 +1,27 @@
-"""Unary calls: deadlines, a record for each call, and gRPC errors mapped to `SttError`."""
+"""Calls that send one message: deadlines, a record for each call, and gRPC errors mapped to `SttError`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
-from protos.stt.v1 import speech_pb2_grpc
+from protos.stt.v1 import speech_pb2, speech_pb2_grpc
 from protos.stt.v1.errors import type_of_bare_status
 from protos.stt.v1.wire import X_ERROR_MESSAGE, X_ERROR_TYPE, X_REQ_ID
-from stt_client.convert import status_of, transcript_of
-from stt_client.errors import Cancelled, SttError, error_of
-from stt_client.results import Metrics, Status, Transcript
+from stt_client.convert import progress_of, settled_of, status_of, transcript_of
+from stt_client.errors import Cancelled, Internal, SttError, error_of
+from stt_client.results import Metrics, Status, TranscribeEvent, Transcript
 from stt_client.telemetry import CallRecord, LatencyStats, Telemetry, report
 
 T = TypeVar("T")
+WITH_PROGRESS = "TranscribeWithProgress"
 Pairs = Sequence[tuple[str, str]]
 
 _TLS_ADVICE = (
@@ -73,8 +75,19 @@ CHECK_ADMISSION: Rpc[int] = Rpc(
 )
 
 
-class UnaryCaller:
-    """Makes the unary calls of one client.
+class Unimplemented(Internal):
+    """The service has no such method: it is older than this client, or another program."""
+
+
+@dataclass
+class _Outcome:
+    """Result of a call so far."""
+
+    transcript: Transcript | None = None
+
+
+class Caller:
+    """Makes the calls of one client that send one message.
 
     Args:
         target: the service, for messages and records.
@@ -99,20 +112,64 @@ class UnaryCaller:
         Raises:
             SttError: the subclass for the error type that the service sent.
         """
-        started = time.monotonic()
-        result: T | None = None
-        error_type = "internal"
-        try:
+        with self._recorded(rpc.name, request, metadata) as outcome:
             method = getattr(rpc.stub(channel), rpc.name)
             call = method(request, timeout=seconds_left(deadline), metadata=metadata)
             reply = await call
             result = rpc.convert(reply, metadata_of(await call.trailing_metadata()))
+            outcome.transcript = result if isinstance(result, Transcript) else None
+        return result
+
+    async def watch(
+        self, channel: grpc.aio.Channel, request: Any, deadline: float | None, metadata: Pairs
+    ) -> AsyncGenerator[TranscribeEvent, None]:
+        """Make a `TranscribeWithProgress` call: yield its events, the transcript last, and report its record.
+
+        Raises:
+            Unimplemented: the service is an older one, without this method.
+            SttError: the subclass for the error type that the service sent.
+        """
+        began = time.monotonic()
+        with self._recorded(WITH_PROGRESS, request, metadata) as outcome:
+            method = speech_pb2_grpc.SpeechToTextStub(channel).TranscribeWithProgress
+            call = method(request, timeout=seconds_left(deadline), metadata=metadata)
+            result: speech_pb2.TranscribeResponse | None = None
+            try:
+                async for response in call:
+                    kind = response.WhichOneof("event")
+                    if kind == "progress":
+                        yield progress_of(response.progress, time.monotonic() - began)
+                    elif kind == "segments":
+                        yield settled_of(response.segments)
+                    elif kind == "result":
+                        result = response.result
+                trailers = metadata_of(await call.trailing_metadata())
+            finally:
+                call.cancel()
+            if result is None:
+                raise Internal(f"{self._target} ended {WITH_PROGRESS} without a result; check the versions")
+            outcome.transcript = transcript_of(result, trailers)
+        yield outcome.transcript
+
+    @contextmanager
+    def _recorded(self, method: str, request: Any, metadata: Pairs) -> Iterator[_Outcome]:
+        """Report the record of the call in this context, and translate its error."""
+        started = time.monotonic()
+        outcome = _Outcome()
+        error_type = "internal"
+        try:
+            yield outcome
             error_type = ""
-            return result
         except grpc.aio.AioRpcError as failed:
             error = error_of_rpc(failed, self._target)
             error_type = error.type
             raise error from None
+        except SttError as error:
+            error_type = error.type
+            raise
+        except GeneratorExit:
+            error_type = Cancelled.type
+            raise
         except asyncio.CancelledError:
             error_type = Cancelled.type
             # Closing a channel cancels its calls, too: that is an error, not a cancellation of the caller's task.
@@ -121,18 +178,17 @@ class UnaryCaller:
             raise
         finally:
             seconds = time.monotonic() - started
-            transcript = result if isinstance(result, Transcript) else None
-            if transcript is not None:
+            if outcome.transcript is not None:
                 self._latency.add(seconds)
             record = CallRecord(
-                method=rpc.name,
+                method=method,
                 target=self._target,
                 request_id=next((value for key, value in metadata if key == X_REQ_ID), ""),
                 ok=not error_type,
                 error_type=error_type,
                 seconds=seconds,
                 audio_bytes=len(getattr(request, "audio", b"")),
-                transcript=transcript,
+                transcript=outcome.transcript,
             )
             report(self._telemetry, record)
 
@@ -170,6 +226,7 @@ def _bare_error(code: grpc.StatusCode, details: str, target: str, metadata: Mapp
         message = f"the message exceeds the size limit of {target} or of this client: {details}"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = f"{target} is a gRPC server without this method. Check the port. gRPC error: {details}"
+        return Unimplemented(message, metadata=metadata)
     else:
         message = f"{target} answered {code.name}: {details}"
     return error_of(type_, message, metadata)

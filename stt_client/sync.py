@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import Cancelled
 from stt_client.request import Audio, AudioFormat, CallOptions
-from stt_client.results import Metrics, Status, Transcript
+from stt_client.results import Metrics, Status, TranscribeEvent, Transcript
 from stt_client.rpc import Pairs
 from stt_client.streaming.options import StreamOptions
 from stt_client.streaming.results import Flush, StreamEvent
@@ -60,6 +60,12 @@ class SyncSttClient:
     def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
         """See `SttClient.transcribe`."""
         return self._run(lambda: self._client.transcribe(audio, **options))
+
+    def transcribe_with_progress(
+        self, audio: Audio, **options: Unpack[CallOptions]
+    ) -> Generator[TranscribeEvent, None, None]:
+        """See `SttClient.transcribe_with_progress`."""
+        return self._iterate(self._client.transcribe_with_progress(audio, **options))
 
     def stream(
         self, audio: Iterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
@@ -111,8 +117,8 @@ class SyncSttClient:
             future.cancel()
             raise
 
-    def _iterate(self, events: AsyncGenerator[StreamEvent, None]) -> Generator[StreamEvent, None, None]:
-        async def next_event() -> StreamEvent | None:
+    def _iterate(self, events: AsyncGenerator[_T, None]) -> Generator[_T, None, None]:
+        async def next_event() -> _T | None:
             return await anext(events, None)
 
         try:

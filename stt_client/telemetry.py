@@ -22,8 +22,8 @@ class CallRecord:
     """Outcome of one call."""
 
     method: str
-    """RPC: `Transcribe`, `StreamTranscribe` (one record per connection), `GetStatus`, `GetMetrics` or
-    `CheckAdmission`."""
+    """RPC: `Transcribe`, `TranscribeWithProgress`, `StreamTranscribe` (one record per connection), `GetStatus`,
+    `GetMetrics` or `CheckAdmission`."""
     target: str
     request_id: str
     """Empty for calls other than transcriptions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,7 @@ from pathlib import Path
 from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load, ServiceTime
-from stt_server.audio.mono import FloatArray
-from stt_server.audio.reader import AudioReader
+from stt_server.audio.reader import AudioReader, DecodeFile
 from stt_server.cascade.breaker import CircuitState
 from stt_server.cascade.cascade import Cascade, SingleModelCascade, TwoModelCascade
 from stt_server.cascade.circuit import Circuit
@@ -71,7 +70,7 @@ class Backend:
         self,
         settings: Settings,
         recognizer: Recognizer,
-        decode_file: Callable[[bytes], Awaitable[FloatArray]],
+        decode_file: DecodeFile,
         route: FallbackRoute | None,
         on_circuit_change: Callable[[CircuitState | None], None] = lambda _: None,
         health: ModelHealth | None = None,

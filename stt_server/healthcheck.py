@@ -83,7 +83,7 @@ def endpoint_of(path: Path, role: Role | None) -> Endpoint:
         try:
             return _KEYS[name].cast(written or (_KEYS[name].default_for(role) or ""))
         except ValueError:
-            raise Unhealthy(f"{path}: {name}: takes {_KEYS[name].cast.takes}") from None
+            raise Unhealthy(f"{path}: {name}: expected {_KEYS[name].cast.expected}") from None
 
     if value("GRPC_PORT") == 0:
         raise Unhealthy(f"{path}: GRPC_PORT=0 takes a free port, which this check can't know: set a port")

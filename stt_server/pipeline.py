@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.gate import Gate, Ticket
@@ -10,10 +10,11 @@ from stt_server.admission.service_time import Load
 from stt_server.audio import SAMPLE_RATE, Chunk
 from stt_server.audio.reader import AudioReader
 from stt_server.cascade.cascade import Cascade
+from stt_server.cascade.settlement import Settlement
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Priority
-from stt_server.engine.recording import recognize_chunks
-from stt_server.engine.types import DecodeOptions, ModelInfo, Samples
+from stt_server.engine.recording import recognize_chunks, run_all
+from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import EngineError
 from stt_server.request import Recognition, Request, Transcript, validate_options
 from stt_server.routing import Policy
@@ -49,51 +50,67 @@ class Pipeline:
             SttError: of any kind; `request.trace` holds how far the request got.
         """
         self.validate(request.options, request.policy)
-        own = None
-        if self.cascade.skips_own_model(request.policy):
-            await self._decode_only(request)
-        else:
-            own = await self._recognize_upload(request)
-        return await self.cascade.settle(request, own, lambda: self._recognize_upload(request))
+        settlement = self.cascade.begin(request)
+        try:
+            own = None
+            if self.cascade.skips_own_model(request.policy):
+                await self._decode_only(request)
+            else:
+                own = await self._recognize_upload(request, settlement)
+            return await settlement.finish(own, lambda: self._recognize_upload(request, settlement))
+        finally:
+            settlement.close()
 
     def validate(self, options: DecodeOptions, policy: Policy) -> None:
         """Raise InvalidArgument for an option or a routing policy that this service doesn't support."""
         validate_options(options, self._model)
         self.cascade.validate_policy(policy)
 
-    async def _recognize_upload(self, request: Request) -> Recognition:
-        """Admit, decode, split and recognize; on return the request holds no slot and no place in the queue."""
+    async def _recognize_upload(self, request: Request, settlement: Settlement) -> Recognition:
+        """Admit, decode, split and recognize; on return the request holds no slot and no place in the queue.
+
+        Chunks are settled as they are recognized.
+        """
         upload = request.upload
         with self._gate.admit(self._lengths.estimate(upload), request.deadline) as ticket:
-            chunks = await self._audio.split(await self._decode(request))
+            channels = await self._decode(request)
+            chunks = await self._audio.split(channels, separate_channels=upload.separate_channels)
             load = Load.of(chunks)
             self._lengths.learn(upload, load)
             self._gate.reassess(ticket, load)
-            return await self.recognize(chunks, request, ticket)
+            settlement.expect(chunks)
+            return await self.recognize(chunks, request, ticket, on_hypothesis=settlement.recognized)
 
     async def _decode_only(self, request: Request) -> None:
         """Check an upload and measure its length, where the fallback is to answer."""
         with self._gate.admit(Load(), request.deadline):
             await self._decode(request)
 
-    async def _decode(self, request: Request) -> Samples:
+    async def _decode(self, request: Request) -> list[Samples]:
         upload = request.upload
-        samples = await self._audio.decode(upload.data, upload.format)
-        request.trace.audio_seconds = len(samples) / SAMPLE_RATE
-        return samples
+        channels = await self._audio.decode(upload.data, upload.format, separate_channels=upload.separate_channels)
+        request.trace.audio_seconds = max(map(len, channels)) / SAMPLE_RATE
+        request.progress.decoded(request.trace.audio_seconds)
+        return channels
 
     async def recognize(
-        self, chunks: Sequence[Chunk], request: Request, ticket: Ticket, priority: Priority = Priority.ANSWER
+        self,
+        chunks: Sequence[Chunk],
+        request: Request,
+        ticket: Ticket,
+        priority: Priority = Priority.ANSWER,
+        on_hypothesis: Callable[[int, Hypothesis], None] = lambda index, hypothesis: None,
     ) -> Recognition:
         """Run this service's own model on chunks; a failure of the model is part of the result.
+
+        Args:
+            on_hypothesis: called with the index of each chunk, once it is recognized.
 
         Raises:
             DeadlineExceeded: no time was left for an inference.
         """
         try:
-            hypotheses = await recognize_chunks(
-                self._batcher, chunks, request.options, ticket, priority, detect_language=self._model.multilingual
-            )
+            hypotheses = await self._recognize_channels(chunks, request.options, ticket, priority, on_hypothesis)
         except EngineError as failure:
             return Recognition(tuple(chunks), failure=failure)
         finally:
@@ -101,3 +118,30 @@ class Pipeline:
             self.cascade.record_inference(request.trace, ticket.busy)
         request.trace.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
         return Recognition(tuple(chunks), tuple(hypotheses))
+
+    async def _recognize_channels(
+        self,
+        chunks: Sequence[Chunk],
+        options: DecodeOptions,
+        ticket: Ticket,
+        priority: Priority,
+        on_hypothesis: Callable[[int, Hypothesis], None],
+    ) -> list[Hypothesis]:
+        """Recognize the chunks of each channel as a recording of their own, all channels concurrently."""
+        found: dict[int, Hypothesis] = {}
+
+        async def recognize(channel: int) -> None:
+            indices = [index for index, chunk in enumerate(chunks) if chunk.channel == channel]
+
+            def note(number: int, hypothesis: Hypothesis) -> None:
+                on_hypothesis(indices[number], hypothesis)
+
+            own = [chunks[index] for index in indices]
+            detect = self._model.multilingual
+            hypotheses = await recognize_chunks(
+                self._batcher, own, options, ticket, priority, detect_language=detect, on_hypothesis=note
+            )
+            found.update(zip(indices, hypotheses, strict=True))
+
+        await run_all(recognize(channel) for channel in sorted({chunk.channel for chunk in chunks}))
+        return [found[index] for index in range(len(chunks))]

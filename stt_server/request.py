@@ -10,6 +10,7 @@ import numpy as np
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import EngineError, InvalidArgument
+from stt_server.progress import Progress
 from stt_server.routing import Decision, Policy, Reason
 
 MAX_PROMPT_CHARACTERS = 4000
@@ -59,6 +60,8 @@ class Request:
     """Monotonic seconds; None: no deadline."""
     trace: Trace = field(default_factory=Trace, compare=False)
     """Shared by the requests that `dataclasses.replace` derives from this one."""
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)
+    """Shared in the same way."""
 
     @property
     def upload(self) -> Upload:

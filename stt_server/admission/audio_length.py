@@ -35,20 +35,26 @@ class AudioLengthForecast:
 
     def estimate(self, upload: Upload) -> Load:
         """The load that an upload is likely to be."""
-        format, by_size = _seconds_by_size(upload.data, upload.format)
+        format, by_size = _seconds_by_size(upload)
         found, expected = self._seen[format].sums if format in self._seen else (1.0, 1.0)
         seconds = by_size * found / expected
         return Load(1.0 if seconds <= MAX_CHUNK_SECONDS else seconds / _CHUNK_SECONDS, seconds)
 
     def learn(self, upload: Upload, load: Load) -> None:
         """Record the load that an upload turned out to be."""
-        format, by_size = _seconds_by_size(upload.data, upload.format)
+        format, by_size = _seconds_by_size(upload)
         if by_size:
             self._seen.setdefault(format, DecayingSums(2)).add(load.seconds, by_size)
 
 
-def _seconds_by_size(audio: bytes, format: AudioFormat) -> tuple[str, float]:
+def _seconds_by_size(upload: Upload) -> tuple[str, float]:
     """The name of an upload's format, and its length in seconds going by its size."""
+    name, seconds = _seconds_of(upload.data, upload.format)
+    # Each channel is recognized by itself, so that the same format holds more speech.
+    return f"{name} by channel" if upload.separate_channels else name, seconds
+
+
+def _seconds_of(audio: bytes, format: AudioFormat) -> tuple[str, float]:
     if format.encoding != "container":
         sample_bytes = 2 if format.encoding == "linear16" else 1
         rate = sample_bytes * format.sample_rate * format.channels

@@ -50,6 +50,8 @@ class Chunk:
     speech_certain: bool = True
     """Whether the VAD was certain of speech anywhere in the chunk. If not, it may be whispering or noise, and the
     model's output decides."""
+    channel: int = 0
+    """1 for the first; 0 where the channels were mixed."""
 
     @property
     def duration(self) -> float:

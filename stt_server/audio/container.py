@@ -11,8 +11,8 @@ from io import BytesIO
 import av
 import av.container
 
+from stt_server.audio.channels import Sink
 from stt_server.audio.codecs import OPTIONS, SUPPORTED
-from stt_server.audio.mono import MonoSink
 from stt_server.audio.packets import decode_packet, packets
 from stt_server.audio.signatures import Signature, detect
 from stt_server.audio.tracks import audible_stream, usable_streams
@@ -36,7 +36,7 @@ def check_known(data: bytes) -> Signature:
     return signature
 
 
-def decode_container(data: bytes, sink: MonoSink) -> None:
+def decode_container(data: bytes, sink: Sink) -> None:
     """Decode the audio of the file `data` into `sink`.
 
     Of several streams the default one is taken, or another if that one is silent or of an unknown codec. Skips damaged
@@ -65,7 +65,7 @@ def undecodable() -> UnsupportedAudio:
     return UnsupportedAudio(f"the file can't be decoded; {SUPPORTED}")
 
 
-def _decode(data: bytes, demuxer: str, sink: MonoSink) -> None:
+def _decode(data: bytes, demuxer: str, sink: Sink) -> None:
     budget = 2 * len(data) + _SLACK_BYTES
     with _opened(data, demuxer) as container:
         streams = usable_streams(container)
@@ -83,9 +83,7 @@ def _opened(data: bytes, demuxer: str) -> av.container.InputContainer:
     return av.open(BytesIO(data), "r", format=demuxer, options=OPTIONS, metadata_errors="ignore")
 
 
-def _decode_stream(
-    container: av.container.InputContainer, stream: av.AudioStream, sink: MonoSink, *, budget: int
-) -> None:
+def _decode_stream(container: av.container.InputContainer, stream: av.AudioStream, sink: Sink, *, budget: int) -> None:
     found = packets(container, [stream], budget=budget)
     damaged = sum(not decode_packet(packet, sink.add) for packet in found)
     sink.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stt_server.audio.channels import ChannelBuffer, sink_for
 from stt_server.audio.container import check_known, decode_container
 from stt_server.audio.formats import AudioFormat
 from stt_server.audio.headerless import decode_headerless
@@ -26,21 +27,31 @@ def decode(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArra
         InvalidArgument: sample rate or channels out of range, or headerless bytes that aren't whole samples.
         AudioTooLong: over `max_seconds`.
     """
-    audio = decode_plain(data, format, max_seconds=max_seconds)
-    if audio is not None:
-        return audio
+    plain = decode_plain(data, format, max_seconds=max_seconds)
+    if plain is not None:
+        return plain[0]
     buffer = SampleBuffer()
     decode_container(data, MonoSink(max_seconds, buffer.add))
     return buffer.samples()
 
 
-def decode_plain(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArray | None:
+def decode_plain(
+    data: bytes, format: AudioFormat, *, max_seconds: float, separate_channels: bool = False
+) -> list[FloatArray] | None:
     """Decode headerless audio or a plain PCM WAV file, without FFmpeg's demuxers and decoders.
 
-    Returns None for a file that needs FFmpeg, judged by its first bytes. Raises as `decode` does.
+    Args:
+        max_seconds: of one channel.
+        separate_channels: keep the channels apart instead of mixing them.
+
+    Returns:
+        The samples of each channel, or of the mix; None for a file that needs FFmpeg, judged by its first bytes.
+
+    Raises:
+        SttError: as `decode`.
     """
-    buffer = SampleBuffer()
-    sink = MonoSink(max_seconds, buffer.add)
+    buffer = ChannelBuffer()
+    sink = sink_for(max_seconds, buffer.add, separate_channels=separate_channels)
     if format.encoding != "container":
         decode_headerless(data, format, sink, max_seconds=max_seconds)
     else:
@@ -49,4 +60,4 @@ def decode_plain(data: bytes, format: AudioFormat, *, max_seconds: float) -> Flo
             return None
         wav.feed(sink)
     sink.finish()
-    return buffer.samples()
+    return buffer.channels()

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stt_server.audio.channels import Sink
 from stt_server.audio.formats import AudioFormat
-from stt_server.audio.mono import MonoSink, too_long
+from stt_server.audio.mono import too_long
 from stt_server.errors import EmptyAudio, InvalidArgument
 
 _BLOCK_SAMPLES = 1 << 20
@@ -38,7 +39,7 @@ COMPANDED_TO_LINEAR: Mapping[str, npt.NDArray[np.int16]] = {"mulaw": MULAW_TO_LI
 """Linear 16-bit value of each byte, by encoding. Encodings of one byte per sample are exactly these."""
 
 
-def decode_headerless(data: bytes, format: AudioFormat, sink: MonoSink, *, max_seconds: float) -> None:
+def decode_headerless(data: bytes, format: AudioFormat, sink: Sink, *, max_seconds: float) -> None:
     """Convert all of `data` and add it to `sink`.
 
     Raises:

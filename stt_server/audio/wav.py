@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stt_server.audio.channels import Sink
 from stt_server.audio.formats import check_stated
-from stt_server.audio.mono import MonoSink
 from stt_server.errors import EmptyAudio
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -76,7 +76,7 @@ class PlainWav:
     def frames(self) -> int:
         return len(self.samples) // (self.width * self.channels)
 
-    def feed(self, sink: MonoSink) -> None:
+    def feed(self, sink: Sink) -> None:
         """Convert all samples and add them to `sink`.
 
         Raises:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from stt_server.audio import Chunk
@@ -16,16 +15,13 @@ from stt_server.errors import DeadlineExceeded
 from stt_server.request import Answer, Recognition, Request
 from stt_server.routing import Decision, Policy, Reason, Signals, Thresholds, decide
 
-MAX_CONCURRENT_CHUNKS = 4
-"""Chunks of one recording that are with the fallback at a time."""
-
 DEGRADE_RESERVE_S = 0.1
 """Seconds of the caller's deadline withheld from the fallback, so that the primary's text still arrives in time."""
 
 UNRECOGNIZED_SHARE = 0.5
 """Share of the remaining deadline given to the fallback if the primary would start only after the fallback failed."""
 
-_CHUNK_REASONS = (Reason.LOW_LOGPROB, Reason.REPETITION)
+CHUNK_REASONS = (Reason.LOW_LOGPROB, Reason.REPETITION)
 """Reasons judged per chunk. Language and number of words are judged over the whole recording."""
 
 
@@ -59,31 +55,23 @@ def judge(
     if len(hypotheses) < 2:
         return whole
     # A low mean over chunks none of which is low by itself names no chunk that is worth escalating.
-    reasons = set(whole.reasons).difference(_CHUNK_REASONS)
+    reasons = set(whole.reasons).difference(CHUNK_REASONS)
     for hypothesis in hypotheses:
-        reasons.update(_chunk_reasons(hypothesis, thresholds))
+        reasons.update(chunk_doubts(hypothesis, thresholds))
     ordered = tuple(reason for reason in Reason if reason in reasons)
     return Decision(bool(ordered) and policy == "auto" and fallback_configured, ordered)
 
 
-def weak_chunks(recognition: Recognition | None, decision: Decision, thresholds: Thresholds) -> Mapping[int, Chunk]:
-    """The chunks that are to be escalated instead of the whole recording, by index.
-
-    Empty if the whole recording is to be escalated: it has one chunk, all of its chunks are weak, or the decision has
-    a reason that concerns the whole.
-    """
-    if recognition is None or len(recognition.hypotheses) < 2:
-        return {}
-    if any(reason not in _CHUNK_REASONS for reason in decision.reasons):
-        return {}
-    pairs = zip(recognition.chunks, recognition.hypotheses, strict=True)
-    weak = {i: chunk for i, (chunk, hypothesis) in enumerate(pairs) if _chunk_reasons(hypothesis, thresholds)}
-    return weak if len(weak) < len(recognition.chunks) else {}
+def whole_doubts(hypotheses: Sequence[Hypothesis], thresholds: Thresholds) -> list[Reason]:
+    """Doubts about a recording as a whole: its language, and its number of words."""
+    reasons = decide(signals_of(hypotheses), thresholds).reasons
+    return [reason for reason in reasons if reason not in CHUNK_REASONS]
 
 
-def _chunk_reasons(hypothesis: Hypothesis, thresholds: Thresholds) -> list[Reason]:
+def chunk_doubts(hypothesis: Hypothesis, thresholds: Thresholds) -> list[Reason]:
+    """Doubts about one chunk of several."""
     reasons = decide(signals_of([hypothesis]), thresholds).reasons
-    return [reason for reason in reasons if reason in _CHUNK_REASONS]
+    return [reason for reason in reasons if reason in CHUNK_REASONS]
 
 
 class Escalation:
@@ -106,39 +94,20 @@ class Escalation:
             FallbackError: no answer in time.
             DeadlineExceeded: the caller's own deadline passed.
         """
-        started = self._clock()
-        try:
-            return await self._call(request, UNRECOGNIZED_SHARE if unrecognized else 1.0)
-        finally:
-            request.trace.fallback_infer = self._clock() - started
+        return await self._call(request, UNRECOGNIZED_SHARE if unrecognized else 1.0)
 
-    async def chunks(
-        self, request: Request, chunks: Mapping[int, Chunk], language: str
-    ) -> dict[int, Answer | FallbackError]:
-        """The fallback's answer to each chunk, with times in the recording, or the error that it failed with.
+    async def chunk(self, request: Request, chunk: Chunk, language: str | None) -> Answer:
+        """The fallback's answer to one chunk of a request, with times in the recording.
 
         Args:
-            language: of the recording; a single chunk is too short to detect it again.
+            language: recognized by the primary; None: the fallback detects it.
 
         Raises:
+            FallbackError: no answer in time.
             DeadlineExceeded: the caller's own deadline passed.
         """
-        started = self._clock()
-        options = replace(request.options, language=request.options.language or language or None)
-        slots = asyncio.Semaphore(MAX_CONCURRENT_CHUNKS)
-
-        async def escalate(chunk: Chunk) -> Answer | FallbackError:
-            async with slots:
-                try:
-                    return await self._call(replace(request, source=chunk, options=options))
-                except FallbackError as error:
-                    return error
-
-        try:
-            answers = await asyncio.gather(*(escalate(chunk) for chunk in chunks.values()))
-            return dict(zip(chunks, answers))
-        finally:
-            request.trace.fallback_infer = self._clock() - started
+        options = replace(request.options, language=request.options.language or language)
+        return await self._call(replace(request, source=chunk, options=options))
 
     async def _call(self, request: Request, share: float = 1.0) -> Answer:
         """The fallback's answer, with times in the recording that the request's audio is from."""

@@ -1,34 +1,50 @@
-"""Build an answer from hypotheses, and merge the answers of two models. Pure functions."""
+"""Build answers from hypotheses, and join the answers of two models. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from stt_server.audio import Chunk
+from stt_server.cascade.segment_order import ModelSegment
 from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.text_checks import is_looped
-from stt_server.engine.types import Hypothesis, confidence_of, join_text
-from stt_server.request import Answer, Recognition, Transcript
+from stt_server.engine.types import Hypothesis, confidence_of, join_text, speech_seconds
+from stt_server.request import Answer
 from stt_server.routing import Reason, better_founded
 
 
-def answer_from(model: str, hypotheses: Sequence[Hypothesis], language: str | None) -> Answer:
-    """Join the hypotheses of a recording's chunks into one answer.
-
-    Args:
-        hypotheses: in the order of the chunks.
-        language: the requested language, used where there are no hypotheses.
-    """
-    segments = tuple(segment for hypothesis in hypotheses for segment in hypothesis.segments)
+def part_from(model: str, hypothesis: Hypothesis) -> Answer:
+    """The answer of one chunk's hypothesis."""
     return Answer(
         model=model,
-        segments=segments,
-        text=join_text(hypothesis.text for hypothesis in hypotheses),
-        language=hypotheses[0].language if hypotheses else language or "",
-        language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
-        confidence=confidence_of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs),
-        segment_models=(model,) * len(segments),
+        segments=hypothesis.segments,
+        text=hypothesis.text,
+        language=hypothesis.language,
+        language_probability=hypothesis.language_probability,
+        confidence=confidence_of(hypothesis.token_logprobs),
+        segment_models=(model,) * len(hypothesis.segments),
     )
+
+
+def in_channel(part: Answer, channel: int, *, detected: bool) -> Answer:
+    """The answer of a chunk of one channel, with that channel in its segments.
+
+    Args:
+        channel: 1 for the first; 0 where the channels were mixed, which changes nothing.
+        detected: the language was detected: name it in each segment, since channels may differ.
+    """
+    if not channel:
+        return part
+    language = part.language if detected else ""
+    segments = (replace(s, channel=channel, language=s.language or language) for s in part.segments)
+    return replace(part, segments=tuple(segments))
+
+
+def chosen_part(own: Answer, hypothesis: Hypothesis, fallback: Answer, settings: CascadeSettings) -> Answer:
+    """Which of both models' answers to a chunk is returned."""
+    reasons = [Reason.REPETITION] if hypothesis.looped else []
+    return own if keeps_primary(own.confidence, fallback, reasons, settings) else fallback
 
 
 def keeps_primary(
@@ -45,44 +61,48 @@ def keeps_primary(
     return better_founded(confidence, fallback.confidence, fallback_looped=is_looped(fallback.text)) == "primary"
 
 
-def merge(
-    primary: Transcript, recognition: Recognition, fallback: Mapping[int, Answer], settings: CascadeSettings
-) -> Transcript:
-    """Replace the text of a long recording's weak chunks with the fallback's.
+def join(
+    parts: Mapping[int, Answer],
+    chunks: Sequence[Chunk],
+    segments: Sequence[ModelSegment],
+    model: str,
+    language: str | None,
+) -> Answer:
+    """Join the answers of a recording's chunks into one, without probabilities.
 
     Args:
-        primary: the transcript of the primary's own answer.
-        fallback: the fallback's answers by chunk index.
+        parts: by the index of their chunk.
+        segments: of all parts, in order.
+        model: this service's own.
+        language: the requested one, used where there are no parts.
     """
-    chunks, own_model = recognition.chunks, primary.answer.model
-    parts = [
-        _merge_chunk(own_model, hypothesis, fallback.get(index), settings)
-        for index, hypothesis in enumerate(recognition.hypotheses)
-    ]
-    replaced_seconds = sum(chunks[i].duration for i, part in enumerate(parts) if part is fallback.get(i))
-    mostly_fallback = 2 * replaced_seconds > sum(chunk.duration for chunk in chunks)
-    answer = replace(
-        primary.answer,
-        model=next(iter(fallback.values())).model if mostly_fallback else own_model,
-        segments=tuple(segment for part in parts for segment in part.segments),
-        text=join_text(part.text for part in parts),
-        segment_models=tuple(model for part in parts for model in part.segment_models),
-    )
-    confidences = [(a.confidence, chunks[i].duration) for i, a in fallback.items() if a.confidence is not None]
-    return replace(
-        primary, answer=answer, fallback_used=bool(fallback), fallback_confidence=_weighted_mean(confidences)
+    answers = [parts[index] for index in sorted(parts)]
+    if any(chunk.channel for chunk in chunks):
+        text = join_text(segment.text for segment, _ in segments)
+    else:
+        text = join_text(part.text for part in answers)
+    found = [(parts[index].language, chunks[index]) for index in sorted(parts)]
+    seconds = [(parts[index].model, chunks[index].duration) for index in sorted(parts)]
+    return Answer(
+        model=_heaviest([(model, 0.0), *seconds]),
+        segments=tuple(segment for segment, _ in segments),
+        text=text,
+        language=_heaviest([(name, speech_seconds(chunk)) for name, chunk in found]) or language or "",
+        language_probability=None,
+        confidence=None,
+        segment_models=tuple(name for _, name in segments),
     )
 
 
-def _merge_chunk(model: str, hypothesis: Hypothesis, fallback: Answer | None, settings: CascadeSettings) -> Answer:
-    primary = answer_from(model, (hypothesis,), hypothesis.language)
-    if fallback is None:
-        return primary
-    reasons = [Reason.REPETITION] if hypothesis.looped else []
-    return primary if keeps_primary(primary.confidence, fallback, reasons, settings) else fallback
+def _heaviest(values: Iterable[tuple[str, float]]) -> str:
+    """The name of the largest total weight, the first of equal ones; empty if there is none."""
+    totals: dict[str, float] = {}
+    for name, weight in values:
+        totals[name] = totals.get(name, 0.0) + weight
+    return max(totals, key=lambda name: totals[name], default="")
 
 
-def _weighted_mean(values: Sequence[tuple[float, float]]) -> float | None:
+def weighted_mean(values: Sequence[tuple[float, float]]) -> float | None:
     """Mean of (value, weight) pairs; None if empty."""
     total = sum(weight for _, weight in values)
     return sum(value * weight for value, weight in values) / total if total else None

@@ -1,12 +1,11 @@
-"""The configuration of a service, read from an `.env` file; the process environment has no part in it.
+"""Configuration of a service, read from an `.env` file only: the process environment is ignored.
 
-`docs/configuration.md` lists the keys; `keys.KEYS` is the table that everything here follows.
+`schema.KEYS` defines the keys; `docs/configuration.md` documents them.
 """
 
 from stt_server.config.errors import ConfigError
-from stt_server.config.key import Key
 from stt_server.config.load import config_path, load, parse
-from stt_server.config.schema import KEYS
+from stt_server.config.schema import KEYS, Key
 from stt_server.config.settings import Settings
 from stt_server.config.values import ApiKey, FallbackTarget, Network, Role
 

@@ -1,8 +1,7 @@
-"""Casts from the text of a value to what the code works with.
+"""Casts from the text of a value to a typed value.
 
-Each carries the sentence that says what it takes, so that an error, the documentation and the check can't disagree. A
-cast raises ValueError without the value in its text (it may be a secret): either bare, where `takes` says it all, or
-with a hint that goes behind `takes`.
+Each cast describes what it expects; error messages and documentation use that description. A cast raises ValueError,
+bare or with a hint for the error message. The hint never contains the value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ _BOOLEANS = {
 
 @dataclass(frozen=True)
 class Cast:
-    """A function from text to value, and what it takes in words."""
+    """Function from text to value, with a description of what it expects."""
 
-    takes: str
-    """Reads after "takes": `a whole number from 1 to 256`."""
+    expected: str
+    """Continues "expected ...": `a whole number from 1 to 256`."""
     read: Callable[[str], Any]
 
     def __call__(self, text: str) -> Any:
-        """The value. Raises ValueError where `text` isn't what `takes` says."""
+        """Cast `text`. Raises ValueError if it isn't as expected."""
         return self.read(text)
 
 
@@ -41,7 +40,7 @@ def _read_boolean(text: str) -> bool:
     try:
         return _BOOLEANS[text.lower()]
     except KeyError:
-        # `from None`: the KeyError holds the value.
+        # `from None`: the KeyError contains the value.
         raise ValueError from None
 
 
@@ -49,7 +48,7 @@ boolean = Cast("true, false, yes, no, on, off, 1 or 0", _read_boolean)
 
 
 def integer(low: int, high: int) -> Cast:
-    """A whole number from `low` to `high`, both included."""
+    """Integer from `low` to `high`, inclusive."""
 
     def read(text: str) -> int:
         if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
@@ -60,7 +59,7 @@ def integer(low: int, high: int) -> Cast:
 
 
 def number(low: float, high: float) -> Cast:
-    """A finite number from `low` to `high`, both included; `1e-3` and `-0.5` are read as such."""
+    """Finite number from `low` to `high`, inclusive, such as `-0.5` or `1e-3`."""
 
     def read(text: str) -> float:
         if not _NUMBER.fullmatch(text):
@@ -74,7 +73,7 @@ def number(low: float, high: float) -> Cast:
 
 
 def choice(*words: str) -> Cast:
-    """One of `words`, in any case."""
+    """One of `words`, case-insensitive."""
 
     def read(text: str) -> str:
         if text.lower() not in words:
@@ -85,7 +84,7 @@ def choice(*words: str) -> Cast:
 
 
 def label(longest: int) -> Cast:
-    """Text that may stand in a header or a log: printable ASCII, at most `longest` characters."""
+    """Printable ASCII text for headers and logs, at most `longest` characters."""
 
     def read(text: str) -> str:
         if len(text) > longest or not _PRINTABLE.fullmatch(text):
@@ -103,31 +102,31 @@ def _read_secret(text: str) -> str:
 
 secret = Cast("printable ASCII without spaces", _read_secret)
 
-# Whether the file is there is asked later, and only where the key has an effect.
+# Existence is checked later, and only if the key has an effect.
 path = Cast("the path of a PEM file", Path)
 folder = Cast("the path of a CTranslate2 model's folder (with model.bin in it)", Path)
 
 
 def optional(cast: Cast, empty: Any = None, word: str = "") -> Cast:
-    """`cast`, or `empty` for an empty value. `word` (if any) means the same as nothing written: `off`, `none`."""
+    """Allow an empty value, read as `empty`; so is `word`, such as `off` or `none`."""
 
     def read(text: str) -> Any:
         if not text or (word and text.lower() == word):
             return empty
         return cast(text)
 
-    return Cast(f"{cast.takes}, or {word}" if word else cast.takes, read)
+    return Cast(f"{cast.expected}, or {word}" if word else cast.expected, read)
 
 
-def comma_list(read_item: Callable[[str], Any], takes: str) -> Cast:
-    """Items between commas, as a tuple; spaces around an item don't count, a comma at the end neither."""
+def comma_list(read_item: Callable[[str], Any], expected: str) -> Cast:
+    """Comma-separated items as a tuple. Spaces around items and a trailing comma are ignored."""
 
     def read(text: str) -> tuple[Any, ...]:
         if not text:
             return ()
         items = [item.strip() for item in text.removesuffix(",").split(",")]
         if not all(items):
-            raise ValueError("there is an empty item between commas")
+            raise ValueError("empty item between commas")
         return tuple(read_item(item) for item in items)
 
-    return Cast(takes, read)
+    return Cast(expected, read)

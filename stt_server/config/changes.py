@@ -1,4 +1,4 @@
-"""What of a changed file a running service takes up, and what waits for a restart."""
+"""Compares the configuration in effect with a changed file."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from stt_server.config.settings import Settings
 
 @dataclass(frozen=True)
 class Change:
-    """From the settings that are in effect to those of a changed file."""
+    """Difference between the settings in effect and those of a changed file."""
 
     settings: Settings
-    """What is to be in effect: the live keys as the file has them, all others as they were."""
-    taken: tuple[str, ...]
+    """Settings to apply: live keys from the file, the others unchanged."""
+    applied: tuple[str, ...]
     """Names of the live keys that differ."""
     waiting: tuple[str, ...]
-    """Names of the keys that differ and wait for a restart."""
+    """Names of the differing keys that need a restart."""
 
     @property
     def names_fallback(self) -> bool:
-        """Whether it says anything new of the fallback."""
-        return any(name.startswith("FALLBACK_") for name in self.taken)
+        """Whether a `FALLBACK_*` key is applied."""
+        return any(name.startswith("FALLBACK_") for name in self.applied)
 
 
-def change(running: Settings, wanted: Settings) -> Change:
-    """What it means for a service that runs with `running` that its file now says `wanted`."""
+def compare(running: Settings, wanted: Settings) -> Change:
+    """Split the keys that differ into those that can be applied now and those that need a restart.
+
+    Args:
+        running: settings in effect.
+        wanted: settings of the changed file.
+    """
     differing = [
         key
         for key in KEYS
@@ -42,23 +47,29 @@ def change(running: Settings, wanted: Settings) -> Change:
     )
 
 
-def refuse_to_open(running: Settings, wanted: Settings, data: bytes, *, source: str) -> None:
-    """A file that has lost its line of keys is taken for half of one.
+def refuse_removed_keys(running: Settings, wanted: Settings, data: bytes, *, source: str) -> None:
+    """Refuse a file without an API_KEYS line if keys are in effect: it is probably incomplete.
 
     Raises:
-        ConfigError: it would open a service to everyone that had keys, without saying so.
+        ConfigError: applying the file would disable authentication without saying so.
     """
     if running.api_keys and not wanted.api_keys and "API_KEYS" not in read_entries(data.decode(), source):
-        problem = "is gone, which would open the service to everyone: write API_KEYS= if that is meant"
+        problem = "was removed; refusing to disable authentication. Set API_KEYS= to do so deliberately"
         raise ConfigError(source, problem, key="API_KEYS")
 
 
-def refuse_torn(before: bytes, data: bytes, *, source: str) -> None:
-    """Of a file that was cut off, what is left may well be a configuration, and a line may lack its end.
+def refuse_truncated(before: bytes, data: bytes, *, source: str) -> None:
+    """Refuse a file that was cut off within a line: what is left may be valid by chance.
+
+    A file cut off between two lines can't be told from one whose last lines were deleted.
+
+    Args:
+        before: content of the file in effect.
+        data: content of the changed file.
 
     Raises:
-        ConfigError: `data` is the beginning of what was taken up before, and ends without an end of its line. (Who
-            deletes the last lines of a file leaves one there; where it was cut at such an end, nothing tells.)
+        ConfigError: `data` is a prefix of `before` and has no newline at its end.
     """
     if data and before.startswith(data) and before[len(data) :].strip() and not data.endswith((b"\n", b"\r")):
-        raise ConfigError(source, "the file was cut off within this line", line=data.count(b"\n") + 1)
+        problem = "the file is truncated within this line; if lines were deleted, end it with a newline"
+        raise ConfigError(source, problem, line=data.count(b"\n") + 1)

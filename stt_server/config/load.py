@@ -1,4 +1,4 @@
-"""From an `.env` file to `Settings`, or to one line that says what is wrong with it."""
+"""Loads `Settings` from an `.env` file."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from envparse import NOTSET, ConfigurationError
 
 from stt_server.config.envfile import Entry, FileEnv, read_entries
 from stt_server.config.errors import ConfigError
-from stt_server.config.key import Key
-from stt_server.config.schema import KEYS
+from stt_server.config.schema import KEYS, Key
 from stt_server.config.settings import Settings
 from stt_server.config.values import FallbackTarget, Role
 
 _BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
-LARGEST_FILE = 1024 * 1024
-"""Bytes. Nothing over it is read."""
+MAX_FILE_BYTES = 1024 * 1024
+"""Larger files are refused."""
 _SHORT_KEY = 16
+"""Characters. Shorter API keys cause a warning."""
 
 
 def config_path(service: Role, environ: Mapping[str, str]) -> Path:
-    """The file of `service`: CONFIG_PATH of `environ`, else `stt_<service>.env` in the working directory."""
+    """Path of the service's file: CONFIG_PATH of `environ`, else `stt_<service>.env` in the working directory."""
     return Path(environ.get("CONFIG_PATH") or f"stt_{service}.env")
 
 
 def load(path: Path, service: Role) -> Settings:
-    """The settings that the file at `path` makes. Raises ConfigError."""
+    """Load settings from the file at `path`. Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise unreadable(path, error) from None
     return read(data, service, source=str(path))
 
 
 def unreadable(path: Path, error: OSError) -> ConfigError:
-    """What is said of a file that isn't there, or may not be read."""
-    hint = "; CONFIG_PATH says where it is" if isinstance(error, FileNotFoundError) else ""
+    """Error for a file that is missing or can't be read."""
+    hint = "; set CONFIG_PATH to its location" if isinstance(error, FileNotFoundError) else ""
     return ConfigError(str(path), f"can't read the configuration: {error.strerror}{hint}")
 
 
 def read(data: bytes, service: Role, *, source: str) -> Settings:
-    """The settings that the bytes of a file make; `source` names it in errors. Raises ConfigError."""
-    if len(data) > LARGEST_FILE:
-        raise ConfigError(source, "is over 1 MiB: not a configuration")
+    """Load settings from the content of a file; `source` names it in errors. Raises ConfigError."""
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(source, "larger than 1 MiB; expected a configuration file")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(source, "is not UTF-8 text", line=line) from None
+        raise ConfigError(source, "not UTF-8 text", line=line) from None
     return parse(text, service, source=source)
 
 
 def parse(text: str, service: Role, *, source: str = "config") -> Settings:
-    """The settings that the text of a file makes; `source` names it in errors. Raises ConfigError."""
+    """Load settings from the text of a file; `source` names it in errors. Raises ConfigError."""
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ConfigError(source, "holds a NUL: not a text file (UTF-8 is)", line=line)
+        raise ConfigError(source, "contains a NUL character; expected UTF-8 text", line=line)
     entries = read_entries(text, source)
     _refuse_unknown(entries, source)
     return _Reader(entries, service, source).settings()
@@ -72,12 +72,12 @@ def _refuse_unknown(entries: Mapping[str, Entry], source: str) -> None:
     for name, entry in entries.items():
         if name not in _BY_NAME:
             near = difflib.get_close_matches(name.upper(), _BY_NAME, n=1, cutoff=0.75)
-            hint = f"; is {near[0]} meant?" if near else "; docs/configuration.md lists the keys"
-            raise ConfigError(source, f"is not a key{hint}", line=entry.line, key=name)
+            hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists all keys"
+            raise ConfigError(source, f"unknown key; {hint}", line=entry.line, key=name)
 
 
 class _Reader:
-    """One pass over the keys of one file."""
+    """Turns the entries of one file into settings, checks them, and collects warnings."""
 
     def __init__(self, entries: Mapping[str, Entry], service: Role, source: str) -> None:
         self._entries = entries
@@ -115,23 +115,22 @@ class _Reader:
         return {"cast": key.cast, "default": NOTSET if default is None else default}
 
     def _default_of(self, key: Key) -> Any:
-        """The value of a key that has no effect here."""
+        """Value of a key that has no effect on this service."""
         return None if key.default is None else key.cast(key.default)
 
     def _value_of(self, key: Key) -> Any:
         if self._service not in key.services and not self._is_set(key.name):
             return None
         if key.default is None and not self._is_set(key.name):
-            line = self._line(key.name)
-            raise ConfigError(self._source, f"is missing: takes {key.cast.takes}", line=line, key=key.name)
+            raise self._error(key.name, f"required key is missing; expected {key.cast.expected}")
         try:
             return self._env(key.name)
         except ConfigurationError as error:
             raise self._refusal(key, str(error)) from None
 
     def _refusal(self, key: Key, hint: str) -> ConfigError:
-        got = "" if key.secret else f" (not {_shown(self._entries[key.name].value)})"
-        return self._error(key.name, f"takes {key.cast.takes}{got}{f'; {hint}' if hint else ''}")
+        got = "" if key.secret else f", got {_shown(self._entries[key.name].value)}"
+        return self._error(key.name, f"expected {key.cast.expected}{got}{f'; {hint}' if hint else ''}")
 
     def _error(self, name: str, problem: str) -> ConfigError:
         return ConfigError(self._source, problem, line=self._line(name), key=name)
@@ -147,25 +146,25 @@ class _Reader:
 
     def _warn_of_no_effect(self, key: Key) -> None:
         if key.name in self._entries:
-            self._warn(key.name, f"has no effect in the {self._service}'s file")
+            self._warn(key.name, f"has no effect on the {self._service}")
 
     def _warn_of_short_keys(self, settings: Settings) -> None:
         short = [key.name for key in settings.api_keys if len(key.key) < _SHORT_KEY]
         if short:
-            advice = f"shorter than {_SHORT_KEY} characters; `openssl rand -hex 32` makes a good key"
+            advice = f"shorter than {_SHORT_KEY} characters; generate keys with `openssl rand -hex 32`"
             self._warn("API_KEYS", f"{', '.join(short)}: {advice}")
 
     def _check_model(self, settings: Settings) -> None:
         key = "CT2_SMALL_PATH" if self._service == "primary" else "CT2_MEDIUM_PATH"
         if not _exists(settings.model_path / "model.bin"):
-            problem = f"there is no model.bin in {_shown(str(settings.model_path))}"
-            raise self._error(key, f"{problem}: takes {_BY_NAME[key].cast.takes}")
+            problem = f"no model.bin in {_shown(str(settings.model_path))}"
+            raise self._error(key, f"{problem}; expected {_BY_NAME[key].cast.expected}")
 
     def _check_files(self, settings: Settings) -> None:
         for name in ("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "FALLBACK_CA", "FALLBACK_CERT", "FALLBACK_KEY"):
             path: Path | None = getattr(settings, name.lower())
             if path is not None and not _exists(path):
-                raise self._error(name, f"there is no file {_shown(str(path))}: takes {_BY_NAME[name].cast.takes}")
+                raise self._error(name, f"file not found: {_shown(str(path))}; expected {_BY_NAME[name].cast.expected}")
         self._needs(settings, "TLS_CERT", "TLS_KEY")
         self._needs(settings, "TLS_KEY", "TLS_CERT")
         self._needs(settings, "TLS_CLIENT_CA", "TLS_CERT")
@@ -174,22 +173,22 @@ class _Reader:
 
     def _needs(self, settings: Settings, name: str, other: str) -> None:
         if getattr(settings, name.lower()) is not None and getattr(settings, other.lower()) is None:
-            raise self._error(name, f"is of no use without {other}: set both or neither")
+            raise self._error(name, f"requires {other}; set both or neither")
 
     def _check_ports(self, settings: Settings) -> None:
         if settings.http_port and settings.http_port == settings.grpc_port:
             name = "HTTP_PORT" if self._is_set("HTTP_PORT") else "GRPC_PORT"
-            raise self._error(name, f"gRPC and HTTP can't both have port {settings.http_port}")
+            raise self._error(name, f"port {settings.http_port} is used for both gRPC and HTTP; set different ports")
 
     def _with_tls(self, settings: Settings) -> FallbackTarget | None:
-        """The target: a bare one (no `grpc://`, no `grpcs://`) is encrypted where FALLBACK_CA or _CERT is set."""
+        """The fallback's target; without a `grpc(s)://` scheme it uses TLS if FALLBACK_CA or FALLBACK_CERT is set."""
         found = settings.fallback
         given = [name for name in ("FALLBACK_CA", "FALLBACK_CERT") if getattr(settings, name.lower()) is not None]
         if found is None or found.tls or not given:
             return found
         if self._entries["FALLBACK_URL"].value.lower().startswith("grpc://"):
             raise self._error(
-                "FALLBACK_URL", f"grpc:// is not encrypted, and {given[0]} is set: write grpcs://host:port"
+                "FALLBACK_URL", f"grpc:// is not encrypted, but {given[0]} is set; write grpcs://host:port"
             )
         return replace(found, tls=True)
 
@@ -197,17 +196,17 @@ class _Reader:
 def _exists(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a folder on the way that may not be entered
+    except OSError:  # a parent folder without permission
         return False
 
 
 def _name_of(model_path: Path) -> str:
-    """The folder's name, as a header can carry it."""
+    """Name of the model's folder, made safe for a header."""
     name = Path(os.path.abspath(model_path)).name  # noqa: PTH100 - resolve() would follow a link named after the model
     return re.sub(r"[^ -~]", "?", name)[:128] or "model"
 
 
 def _shown(value: str) -> str:
-    """A value that isn't secret, short enough for one line. What stands before an `@` may be a password."""
+    """A value quoted for one line: shortened, and without the user info of a URL, which may be a password."""
     value = re.sub(r"//[^/@]*@", "//***@", value)
     return repr(value if len(value) <= 80 else f"{value[:77]}...")

@@ -1,17 +1,54 @@
-"""The keys of a configuration, as data: what each is called, takes, means, and is without being written.
+"""Table of all configuration keys: names, casts, defaults and meanings.
 
-The reader, the error messages, `docs/configuration.md` and `configs/*.env` follow this table; tests compare them.
+Tests compare `docs/configuration.md` and `configs/*.env` with it.
 """
 
 from __future__ import annotations
 
-from stt_server.config import casts, net_casts
-from stt_server.config.casts import choice, integer, number, optional
-from stt_server.config.key import Key
+from dataclasses import dataclass
+
+from stt_server.config import casts, network_casts
+from stt_server.config.casts import Cast, choice, integer, number, optional
 from stt_server.config.values import Role
 
+_BOTH: tuple[Role, ...] = ("primary", "fallback")
 _PRIMARY: tuple[Role, ...] = ("primary",)
 _FALLBACK: tuple[Role, ...] = ("fallback",)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key."""
+
+    name: str
+    cast: Cast
+    default: str | None
+    """Default as text; empty: not set; None: the key is required."""
+    meaning: str
+    fallback_default: str | None = None
+    """Default on the fallback, if it differs."""
+    services: tuple[Role, ...] = _BOTH
+    """Services on which the key has an effect; others accept it with a warning."""
+    secret: bool = False
+    """Whether the value must never be printed."""
+    live: bool = False
+    """Whether a running service applies a change; otherwise it needs a restart."""
+    field: str = ""
+    """Field of `Settings`; empty: the key's name in lower case."""
+    default_means: str = ""
+    """Meaning of an empty default."""
+
+    @property
+    def field_name(self) -> str:
+        """Field of `Settings` that holds the value."""
+        return self.field or self.name.lower()
+
+    def default_for(self, service: Role) -> str | None:
+        """Default of a service as text; None: the key is required."""
+        if service == "fallback" and self.fallback_default is not None:
+            return self.fallback_default
+        return self.default
+
 
 COMPUTE_TYPES = (
     "default",
@@ -25,7 +62,7 @@ COMPUTE_TYPES = (
     "bfloat16",
     "float32",
 )
-"""CTranslate2's names of what weights are computed in."""
+"""CTranslate2's names of compute types."""
 
 _unit = number(0, 1)
 _port = integer(0, 65535)
@@ -33,70 +70,76 @@ _file = optional(casts.path)
 
 KEYS: tuple[Key, ...] = (
     # The model and the device
-    Key("CT2_SMALL_PATH", casts.folder, None, "the primary's model", services=_PRIMARY, field="model_path"),
-    Key("CT2_MEDIUM_PATH", casts.folder, None, "the fallback's model", services=_FALLBACK, field="model_path"),
+    Key("CT2_SMALL_PATH", casts.folder, None, "model of the primary", services=_PRIMARY, field="model_path"),
+    Key("CT2_MEDIUM_PATH", casts.folder, None, "model of the fallback", services=_FALLBACK, field="model_path"),
     Key(
         "MODEL_NAME",
         optional(casts.label(128), ""),
         "",
-        "the model's name in responses, headers and logs",
+        "name of the model in responses, headers and logs",
         default_means="the model folder's name",
     ),
     Key(
         "DEVICE",
         choice("cpu", "cuda", "auto"),
         "auto",
-        "where the model runs; auto: cuda where there is one, else cpu",
+        "where the model runs; auto: cuda if available, else cpu",
     ),
-    Key("DEVICE_INDEX", integer(0, 255), "0", "which of several GPUs, counted from 0"),
+    Key("DEVICE_INDEX", integer(0, 255), "0", "index of the GPU, from 0"),
     Key(
         "COMPUTE_TYPE",
         choice(*COMPUTE_TYPES),
         "default",
-        "what CTranslate2 computes in; default: as the model is stored",
+        "CTranslate2's compute type; default: the type that the model is stored in",
     ),
-    Key("CPU_THREADS", integer(1, 256), "1", "threads of one inference"),
+    Key("CPU_THREADS", integer(1, 256), "1", "threads per inference"),
     # Inference
     Key(
         "MAX_CONCURRENCY",
         optional(integer(1, 256)),
         "",
-        "inferences at a time: the concurrency gate",
-        default_means="2; on the CPU: the cores over CPU_THREADS",
+        "concurrent inferences",
+        default_means="2 on a GPU; on the CPU: cores divided by CPU_THREADS",
     ),
     Key(
         "MAX_BATCH_SIZE",
         integer(1, 256),
         "8",
-        "waiting chunks that one inference may take together; 1: no batching",
+        "chunks per inference; 1: no batching",
     ),
-    Key("MAX_QUEUE", integer(0, 100_000), "64", "requests waiting for a slot; one more is refused at once", live=True),
+    Key(
+        "MAX_QUEUE",
+        integer(0, 100_000),
+        "64",
+        "requests that may wait for an inference slot; further ones are refused",
+        live=True,
+    ),
     Key(
         "BEAM_SIZE",
         integer(1, 32),
         "1",
-        "hypotheses that decoding keeps; 1 is greedy and fastest",
+        "hypotheses kept by decoding; 1: greedy, the fastest",
         fallback_default="5",
     ),
     Key(
         "VAD_FILTER",
         casts.boolean,
         "true",
-        "look for speech first; none found: an empty text, and no fallback",
+        "voice activity detection; audio without speech gets an empty text, without inference or fallback",
         live=True,
     ),
     Key(
         "ENCODER_WINDOW",
         choice("adaptive", "full"),
         "adaptive",
-        "what the encoder sees; full: always the model's 30 s",
+        "window of the encoder; adaptive: as long as the audio; full: always the model's 30 s",
     ),
     # Routing
     Key(
         "CONF_LOGPROB_THRESHOLD",
         _unit,
         "0.55",
-        "fall back below it; compared with exp(mean token log-probability)",
+        "escalate below this exp(mean token log-probability)",
         services=_PRIMARY,
         live=True,
     ),
@@ -104,7 +147,7 @@ KEYS: tuple[Key, ...] = (
         "CONF_LANGPROB_THRESHOLD",
         _unit,
         "0.70",
-        "fall back below it; only where the language was detected",
+        "escalate below this language probability, if the language was detected",
         services=_PRIMARY,
         live=True,
     ),
@@ -112,25 +155,32 @@ KEYS: tuple[Key, ...] = (
         "MIN_WORDS_FOR_CONF",
         integer(0, 1000),
         "3",
-        "fewer words than this is low confidence; a character counts as a word in scripts written without spaces",
+        "escalate texts with fewer words; in scripts written without spaces, characters count as words",
         services=_PRIMARY,
         live=True,
     ),
-    Key("ROUTING_SIGNAL", choice("mean", "combined"), "mean", "how confidence is judged", services=_PRIMARY, live=True),
+    Key(
+        "ROUTING_SIGNAL",
+        choice("mean", "combined"),
+        "mean",
+        "confidence measure: mean log-probability, or combined with the text's length",
+        services=_PRIMARY,
+        live=True,
+    ),
     Key(
         "FINAL_CHOICE",
         choice("fallback", "best"),
         "fallback",
-        "whose answer is returned where both models gave one; best: the better founded",
+        "transcript returned if both models gave one; best: the one with higher confidence",
         services=_PRIMARY,
         live=True,
     ),
     # The fallback
     Key(
         "FALLBACK_URL",
-        optional(net_casts.target),
+        optional(network_casts.target),
         "",
-        "the fallback's address",
+        "address of the fallback",
         services=_PRIMARY,
         field="fallback",
         default_means="no fallback",
@@ -140,7 +190,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_API_KEY",
         optional(casts.secret, ""),
         "",
-        "sent to the fallback as Bearer; one of its API_KEYS, without the name",
+        "key sent to the fallback as a Bearer token: one of its API_KEYS, without the name",
         services=_PRIMARY,
         secret=True,
         default_means="no key is sent",
@@ -150,7 +200,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_TIMEOUT_S",
         number(0.1, 3600),
         "60",
-        "seconds the fallback has, or what is left of the caller's deadline, whichever is less",
+        "deadline of the fallback in seconds, capped by the caller's",
         services=_PRIMARY,
         live=True,
     ),
@@ -158,7 +208,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_ON_ERROR",
         choice("fail", "degrade"),
         "fail",
-        "the fallback was wanted and failed; fail: 502; degrade: the primary's text, with fallback_error set",
+        "if the fallback fails: fail with 502, or degrade to the primary's text, with fallback_error set",
         services=_PRIMARY,
         live=True,
     ),
@@ -166,16 +216,16 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_CA",
         _file,
         "",
-        "who may have signed the fallback's certificate",
+        "authorities trusted to sign the fallback's certificate",
         services=_PRIMARY,
-        default_means="gRPC's own list of public authorities",
+        default_means="gRPC's default list of public authorities",
         live=True,
     ),
     Key(
         "FALLBACK_CERT",
         _file,
         "",
-        "the certificate that the primary shows the fallback (mTLS)",
+        "client certificate for the fallback (mTLS)",
         services=_PRIMARY,
         default_means="none",
         live=True,
@@ -184,7 +234,7 @@ KEYS: tuple[Key, ...] = (
         "FALLBACK_KEY",
         _file,
         "",
-        "the private key of FALLBACK_CERT",
+        "private key of FALLBACK_CERT",
         services=_PRIMARY,
         default_means="none",
         live=True,
@@ -192,18 +242,18 @@ KEYS: tuple[Key, ...] = (
     # Callers
     Key(
         "API_KEYS",
-        net_casts.api_keys,
+        network_casts.api_keys,
         "",
-        "keys that callers may send as Bearer; name:key gives one a name for logs and metrics",
+        "keys accepted as Bearer tokens; name:key sets the name shown in logs and metrics",
         secret=True,
-        default_means="open to everyone",
+        default_means="no authentication",
         live=True,
     ),
     Key(
         "RATE_LIMIT_RPS",
         number(0, 100_000),
         "15",
-        "requests a second in the long run, per key, or per client address where there is no key; 0: no limit",
+        "sustained requests per second, per key, or per client address without keys; 0: no limit",
         fallback_default="60",
         live=True,
     ),
@@ -211,66 +261,72 @@ KEYS: tuple[Key, ...] = (
         "RATE_LIMIT_BURST",
         integer(0, 1_000_000),
         "30",
-        "requests that may come at once; 0: no limit",
+        "requests that may arrive at once; 0: no limit",
         fallback_default="120",
         live=True,
     ),
-    Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio a request"),
-    Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of audio a request, once decoded"),
+    Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio per request"),
+    Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of decoded audio per request"),
     Key(
         "TRUSTED_PROXIES",
-        optional(net_casts.networks, (), word="none"),
+        optional(network_casts.networks, (), word="none"),
         "127.0.0.1,::1",
-        "whose X-Forwarded-For is believed",
+        "proxies whose X-Forwarded-For is trusted",
         live=True,
     ),
     Key(
         "CORS_ORIGINS",
-        net_casts.origins,
+        network_casts.origins,
         "",
-        "origins whose pages may call the gateway",
+        "origins allowed to call the gateway from a browser",
         default_means="same origin only",
     ),
     # Addresses and TLS
-    Key("HOST", net_casts.host, "0.0.0.0", "the address to listen on"),
+    Key("HOST", network_casts.host, "0.0.0.0", "address to listen on"),
     Key(
         "GRPC_PORT",
         _port,
         "50051",
-        "the port of gRPC; 0: a free one, which the ready line names",
+        "port of gRPC; 0: any free port, shown in the ready line",
         fallback_default="50052",
     ),
     Key(
         "HTTP_PORT",
         optional(_port, word="off"),
         "8081",
-        "the port of the HTTP gateway; 0: a free one, which the ready line names; off: no gateway",
+        "port of the HTTP gateway; 0: any free port, shown in the ready line; off: no gateway",
         fallback_default="8082",
     ),
-    Key("TLS_CERT", _file, "", "the server's certificate and its chain", default_means="no TLS"),
-    Key("TLS_KEY", _file, "", "the private key of TLS_CERT", default_means="no TLS"),
+    Key("TLS_CERT", _file, "", "server certificate with its chain", default_means="no TLS"),
+    Key("TLS_KEY", _file, "", "private key of TLS_CERT", default_means="no TLS"),
     Key(
         "TLS_CLIENT_CA",
         _file,
         "",
-        "who may have signed callers' certificates (mTLS: callers without one are refused)",
+        "authorities trusted to sign callers' certificates (mTLS: callers without one are refused)",
         default_means="callers need no certificate",
     ),
     # Live streams
-    Key("MAX_STREAMS", integer(0, 100_000), "32", "live streams at a time", live=True),
-    Key("STREAM_IDLE_TIMEOUT_S", number(1, 3600), "30", "seconds without a message that end a live stream"),
+    Key("MAX_STREAMS", integer(0, 100_000), "32", "concurrent live streams", live=True),
+    Key("STREAM_IDLE_TIMEOUT_S", number(1, 3600), "30", "seconds without a message after which a live stream ends"),
     Key(
         "STREAM_FALLBACK_TIMEOUT_S",
         number(0.1, 600),
         "3",
-        "seconds that a live stream's final waits for the fallback at most",
+        "longest wait for the fallback by a live stream's final, in seconds",
         services=_PRIMARY,
         live=True,
     ),
     # Operations
-    Key("DRAIN_TIMEOUT_S", number(0, 3600), "30", "seconds that SIGTERM waits for work in flight", live=True),
-    Key("SERVER_COMMIT", casts.label(128), "unknown", "what was deployed (git SHA or date), in /v1/metrics"),
-    Key("LOG_FORMAT", choice("json", "text"), "json", "what a log line looks like"),
-    Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lines below it aren't logged", live=True),
+    Key(
+        "DRAIN_TIMEOUT_S",
+        number(0, 3600),
+        "30",
+        "seconds that a stopping service waits for requests in flight",
+        live=True,
+    ),
+    Key("SERVER_COMMIT", casts.label(128), "unknown", "deployed version (git SHA or date), shown in /v1/metrics"),
+    Key("LOG_FORMAT", choice("json", "text"), "json", "format of log lines"),
+    Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lowest level that is logged", live=True),
 )
-"""Every key of both services' files, in the order of the documentation."""
+"""All keys of both services, in the order of the documentation."""

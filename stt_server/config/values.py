@@ -1,4 +1,4 @@
-"""The values of a configuration that are more than a number or a word."""
+"""Structured values of configuration keys."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 Role = Literal["primary", "fallback"]
-"""Which service of the pair."""
+"""A service of the pair."""
 
 Network = IPv4Network | IPv6Network
-"""A single address is a network of its full length (/32, /128)."""
+"""A single address is a /32 or /128 network."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key that callers may send as Bearer. Its `repr` holds the name alone."""
+    """API key accepted as a Bearer token. `repr` shows its name only."""
 
     name: str
-    """For logs and metrics: letters, digits, `.`, `_`, `-`."""
+    """Name in logs and metrics: letters, digits, `.`, `_`, `-`."""
     key: str = field(repr=False)
-    """The secret: printable ASCII without spaces."""
+    """Secret: printable ASCII without spaces."""
 
 
 @dataclass(frozen=True)
 class FallbackTarget:
-    """Where the primary finds its fallback."""
+    """Address of the fallback."""
 
     target: str
-    """As gRPC takes it, such as `dns:///stt-fallback:50052`."""
+    """gRPC target, such as `dns:///stt-fallback:50052`."""
     tls: bool
-    """Whether the channel is encrypted."""
+    """Whether to use TLS."""

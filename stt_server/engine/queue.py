@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
@@ -83,8 +84,11 @@ class ChunkQueue:
         return next(iter(self._owners[priority].values()))[0].group
 
     def add(self, entry: Entry, priority: Priority) -> None:
-        """Append a chunk to its owner's. Does not adjust the owner's counts."""
-        self._owners[priority].setdefault(entry.owner, deque()).append(entry)
+        """Add a chunk to its owner's, which are served by their start. Does not adjust the owner's counts.
+
+        The channels of a recording thus proceed side by side.
+        """
+        insort(self._owners[priority].setdefault(entry.owner, deque()), entry, key=lambda e: e.job.chunk.start)
 
     def remove(self, entry: Entry) -> None:
         """Remove a chunk and adjust its owner's counts; no effect if it isn't waiting."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Owner, Priority
@@ -22,11 +23,13 @@ async def recognize_chunks(
     priority: Priority,
     *,
     detect_language: bool,
+    on_hypothesis: Callable[[int, Hypothesis], None] = lambda index, hypothesis: None,
 ) -> list[Hypothesis]:
     """Recognize chunks concurrently; the hypotheses are in the order of the chunks.
 
     Args:
         detect_language: if none was requested, detect it on one chunk first and force it on the others.
+        on_hypothesis: called with the index of each chunk, once it is recognized. What it raises ends the recognition.
 
     Raises:
         EngineError: the model failed.
@@ -36,16 +39,22 @@ async def recognize_chunks(
 
     async def recognize(index: int) -> None:
         found[index] = await batcher.recognize(ChunkJob(chunks[index], options), owner, priority)
+        on_hypothesis(index, found[index])
 
     if chunks and detect_language and options.language is None:
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
         first = max(early, key=lambda index: (chunks[index].speech_certain, speech_seconds(chunks[index])))
         await recognize(first)
         options = replace(options, language=found[first].language)
-    others = [asyncio.ensure_future(recognize(index)) for index in range(len(chunks)) if index not in found]
-    try:
-        await asyncio.gather(*others)
-    finally:
-        for other in others:
-            other.cancel()
+    await run_all(recognize(index) for index in range(len(chunks)) if index not in found)
     return [found[index] for index in range(len(chunks))]
+
+
+async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines concurrently; the first that fails cancels the others."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

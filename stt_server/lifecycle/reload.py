@@ -14,9 +14,9 @@ from typing import TypeVar
 from stt_server.app import Service
 from stt_server.backend import FallbackRoute, fallback_route
 from stt_server.config import ConfigError, Settings
-from stt_server.config.changes import Change, change, refuse_to_open, refuse_torn
+from stt_server.config.changes import Change, compare, refuse_removed_keys, refuse_truncated
 from stt_server.config.load import read, unreadable
-from stt_server.config.watch import Look, Settling
+from stt_server.config.watch import ChangeDetector, FileView
 from stt_server.observability.logs import LEVELS, set_level
 from stt_server.security.tls import ServerPems, server_pems
 
@@ -62,7 +62,7 @@ class Reloader:
     def __init__(self, path: Path, service: Service) -> None:
         self._path = path
         self._service = service
-        self._settling = Settling()
+        self._changes = ChangeDetector()
         self._outcome = _Outcome()
         self._applied_data = b""
         """Content of the configuration file when it was last applied."""
@@ -78,7 +78,7 @@ class Reloader:
         """Watch until cancelled."""
         try:
             # Notices what changed since the start read the files.
-            await self._reload(Look(), quiet=True)
+            await self._reload(FileView(), quiet=True)
             while True:
                 await self._poll(requested=await self._wait())
         finally:
@@ -93,56 +93,56 @@ class Reloader:
         return requested
 
     async def _poll(self, *, requested: bool) -> None:
-        look = Look()
-        await self._in_thread(lambda: look.glance(self._settling.paths))
-        if requested or self._settling.due(look.digests(), torn=look.ends_within_a_line(self._path)):
-            await self._reload(look, quiet=False)
-        elif self._outcome.problems and self._settling.is_taken(look.digests()):
+        view = FileView()
+        await self._in_thread(lambda: view.preload(self._changes.paths))
+        if requested or self._changes.due(view.digests(), truncated=view.lacks_final_newline(self._path)):
+            await self._reload(view, quiet=False)
+        elif self._outcome.problems and self._changes.is_accepted(view.digests()):
             # A path in the unchanged file may have become valid.
-            await self._reload(look, quiet=True)
+            await self._reload(view, quiet=True)
 
-    async def _reload(self, look: Look, *, quiet: bool) -> None:
+    async def _reload(self, view: FileView, *, quiet: bool) -> None:
         """Read and apply the files. `quiet`: log and count only what differs from the last outcome."""
         running = self._service.settings
         try:
-            candidate = await self._in_thread(lambda: self._read(look, running))
+            candidate = await self._in_thread(lambda: self._read(view, running))
         except ConfigError as error:
             outcome = _Outcome((str(error),))
         else:
             outcome = self._apply(candidate)
-        self._settling.take(look.digests())
+        self._changes.accept(view.digests())
         before, self._outcome = self._outcome, outcome
         if not quiet or outcome.applied or outcome.problems != before.problems:
             self._count(outcome)
             self._log(outcome, running)
 
-    def _read(self, look: Look, running: Settings) -> _Candidate:
+    def _read(self, view: FileView, running: Settings) -> _Candidate:
         """Blocks. Raises ConfigError if the service could not start with the file."""
         try:
-            data = look.read(self._path)
+            data = view.read(self._path)
         except OSError as error:
             raise unreadable(self._path, error) from None
-        refuse_torn(self._applied_data, data, source=str(self._path))
+        refuse_truncated(self._applied_data, data, source=str(self._path))
         wanted = read(data, running.service, source=str(self._path))
-        refuse_to_open(running, wanted, data, source=str(self._path))
-        to_apply = change(running, wanted)
+        refuse_removed_keys(running, wanted, data, source=str(self._path))
+        to_apply = compare(running, wanted)
         problems = []
         route, pems = self._service.route, None
         try:
-            route = fallback_route(to_apply.settings, look.read)
+            route = fallback_route(to_apply.settings, view.read)
         except ConfigError as error:
             if to_apply.names_fallback:
                 raise
             problems.append(str(error))
         try:
-            pems = server_pems(running, look.read)
+            pems = server_pems(running, view.read)
         except ConfigError as error:
             problems.append(str(error))
         return _Candidate(to_apply, route, pems, data, tuple(problems))
 
     def _apply(self, candidate: _Candidate) -> _Outcome:
         self._applied_data = candidate.data
-        problems, applied = list(candidate.problems), list(candidate.change.taken)
+        problems, applied = list(candidate.problems), list(candidate.change.applied)
         if candidate.route != self._service.route and not candidate.change.names_fallback:
             applied.append(FALLBACK_FILES)
         self._service.apply(candidate.change.settings, candidate.route)

@@ -125,7 +125,7 @@ def response_of(transcript: Transcript, trace: Trace, request_id: str, total_s: 
         language=answer.language,
         language_probability=answer.language_probability,
         audio_duration=duration(transcript.audio_seconds),
-        segments=[_segment(s, model) for s, model in zip(answer.segments, answer.segment_models)],
+        segments=[segment_of(s, model) for s, model in zip(answer.segments, answer.segment_models)],
         routing=_routing(transcript),
         timings=pb.Timings(
             queue_wait=duration(trace.queue_wait or 0.0),
@@ -149,7 +149,8 @@ def _routing(transcript: Transcript) -> pb.Routing:
     )
 
 
-def _segment(segment: Segment, model: str) -> pb.Segment:
+def segment_of(segment: Segment, model: str) -> pb.Segment:
+    """The message of a segment, whose text is from `model`."""
     return pb.Segment(
         start=duration(segment.start),
         end=duration(segment.end),

@@ -72,21 +72,45 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
             )
         # Registered as a stream of one message: of a unary call gRPC reads and parses the message before the handler
         # can refuse it.
+        if handler.unary_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                self._unary_stream(handler.unary_stream, method, handler.request_deserializer),
+                None,
+                handler.response_serializer,
+            )
         return grpc.stream_unary_rpc_method_handler(
             self._unary(handler.unary_unary, method, handler.request_deserializer), None, handler.response_serializer
         )
 
     def _unary(self, behaviour: Callable[[Any, Context], Awaitable[Any]], method: str, parse: Parse) -> Any:
         async def handle(requests: Any, context: Context) -> Any:
-            async with self._call(method, context) as call:
-                self._access.admit_upload(call, context)
-                read, parse_request = partial(read_message, requests), partial(parse_message, parse=parse)
-                async with self._uploads.hold(read, parse_request) as request:
-                    call.started = self._clock()  # the caller's time to send is not the service's
-                    response = await behaviour(request, context)
-            return response
+            async with self._call(method, context) as call, self._upload(call, requests, context, parse) as request:
+                return await behaviour(request, context)
 
         return handle
+
+    def _unary_stream(
+        self, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str, parse: Parse
+    ) -> Any:
+        async def handle(requests: Any, context: Context) -> None:
+            async with (
+                self._call(method, context) as call,
+                self._upload(call, requests, context, parse) as request,
+                aclosing(behaviour(request, context)) as responses,
+            ):
+                async for response in responses:
+                    await self._write(context, response)
+
+        return handle
+
+    @asynccontextmanager
+    async def _upload(self, call: CallState, requests: Any, context: Context, parse: Parse) -> AsyncIterator[Any]:
+        """Admit an upload, and hold its message."""
+        self._access.admit_upload(call, context)
+        read, parse_request = partial(read_message, requests), partial(parse_message, parse=parse)
+        async with self._uploads.hold(read, parse_request) as request:
+            call.started = self._clock()  # the caller's time to send is not the service's
+            yield request
 
     def _stream(self, behaviour: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str, parse: Parse) -> Any:
         # Writes instead of yielding: gRPC doesn't cancel a generator that waits at a yield when the caller disconnects.
@@ -123,7 +147,7 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         try:
             if not (await asyncio.wait((writing,), timeout=self._unread_timeout_s))[0]:
                 raise DeadlineExceeded(
-                    f"no event was read for {self._unread_timeout_s:g} s; read events while sending audio"
+                    f"no event was read for {self._unread_timeout_s:g} s; read events as they arrive"
                 )
             writing.result()
         finally:

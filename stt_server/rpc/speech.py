@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
@@ -14,9 +14,10 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.errors import DeadlineExceeded, EmptyAudio, PayloadTooLarge
 from stt_server.pipeline import Pipeline
-from stt_server.request import Transcript
-from stt_server.rpc.call_state import current_call
+from stt_server.request import Request, Transcript
+from stt_server.rpc.call_state import CallState, current_call
 from stt_server.rpc.convert import request_of, response_of
+from stt_server.rpc.progress import progress_messages
 from stt_server.rpc.stream_convert import event_of, messages_of
 from stt_server.streaming.events import Message
 from stt_server.streaming.session import Session
@@ -54,29 +55,49 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
     async def Transcribe(self, request: pb.TranscribeRequest, context: Context) -> pb.TranscribeResponse:  # noqa: N802
         """Transcribe one recording; see speech.proto, and the error table for its errors."""
         call = current_call.get()
-        call.audio_bytes = len(request.audio)
-        self._check_size(len(request.audio))
-        deadline = self._deadline(context)
-        wanted = request_of(request, call.request_id, deadline)
-        call.trace = wanted.trace
-        call.transcript = await self._in_time(self._pipeline().transcribe(wanted), deadline)
+        call.transcript = await self._answer(self._accept(call, request, context))
         return response_of(call.transcript, call.trace, call.request_id, self._clock() - call.started)
 
-    def TranscribeWithProgress(self, request: pb.TranscribeRequest, context: Context) -> Any:  # noqa: N802
-        raise NotImplementedError
+    async def TranscribeWithProgress(  # noqa: N802
+        self, request: pb.TranscribeRequest, context: Context
+    ) -> AsyncIterator[pb.TranscribeWithProgressResponse]:
+        """Transcribe one recording, and send what is settled meanwhile; see speech.proto."""
+        call = current_call.get()
+        wanted = self._accept(call, request, context)
+
+        async def answer() -> Transcript:
+            call.transcript = await self._answer(wanted)
+            return call.transcript
+
+        async with aclosing(progress_messages(wanted.progress, answer())) as messages:
+            async for message in messages:
+                yield message
+        if call.transcript is not None:
+            total = self._clock() - call.started
+            result = response_of(call.transcript, call.trace, call.request_id, total)
+            yield pb.TranscribeWithProgressResponse(result=result)
+
+    def _accept(self, call: CallState, message: pb.TranscribeRequest, context: Context) -> Request:
+        """The request of a call that has arrived. Raises EmptyAudio, PayloadTooLarge, InvalidArgument."""
+        call.audio_bytes = len(message.audio)
+        self._check_size(len(message.audio))
+        request = request_of(message, call.request_id, self._deadline(context))
+        call.trace = request.trace
+        return request
+
+    async def _answer(self, request: Request) -> Transcript:
+        """Transcribe until the deadline, then cancel. Raises DeadlineExceeded."""
+        left = None if request.deadline is None else request.deadline - self._clock()
+        try:
+            return await asyncio.wait_for(self._pipeline().transcribe(request), left)
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded("deadline exceeded; allow more time or send less audio") from None
 
     def _deadline(self, context: Context) -> float:
         """Deadline, less a margin for reporting DEADLINE_EXCEEDED. Monotonic seconds."""
         left = context.time_remaining()
         allowed = DEFAULT_DEADLINE_S if left is None else left
         return self._clock() + allowed - min(REPORT_S, REPORT_SHARE * allowed)
-
-    async def _in_time(self, answer: Coroutine[Any, Any, Transcript], deadline: float) -> Transcript:
-        """Await the answer until the deadline, then cancel it. Raises DeadlineExceeded."""
-        try:
-            return await asyncio.wait_for(answer, deadline - self._clock())
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded("deadline exceeded; allow more time or send less audio") from None
 
     def _check_size(self, size: int) -> None:
         if size == 0:

@@ -49,6 +49,8 @@ class DrainSignal:
         finally:
             working.cancel()
             waiting.cancel()
+            # Cancelled work may end with an error, which asyncio would log as never retrieved.
+            await asyncio.gather(working, waiting, return_exceptions=True)
 
 
 def stopping() -> NotReady:

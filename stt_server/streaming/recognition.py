@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load
 from stt_server.audio import Chunk
+from stt_server.cascade.cascade import settle
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Priority
 from stt_server.engine.text_checks import words_of
@@ -114,7 +115,7 @@ class UtteranceRecognition:
         self._batcher.promote(self._ticket)
         with self._gate.counting(self._ticket):
             own = await self._task
-        return await self._pipeline.cascade.settle(self._request, own, self._recognize_after_all)
+        return await settle(self._pipeline.cascade, self._request, own, self._recognize_after_all)
 
     async def _recognize_after_all(self) -> Recognition:
         ticket = self._gate.ticket(Load.of([self._chunk]))

@@ -101,13 +101,13 @@ def extensible(tag: int, bits: int, valid: int) -> bytes:
     return form(0xFFFE, 1, bits) + struct.pack("<HHI", 22, valid, 4) + guid
 
 
-def likeness(heard: FloatArray, source: FloatArray, *, most_lag: int = 1600) -> tuple[float, int]:
-    """Highest correlation of two recordings (-1 to 1), and the lag of `heard` there, in samples."""
-    size = 1 << (len(heard) + len(source)).bit_length()
-    correlation = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(source, size)), size)
+def likeness(recording: FloatArray, source: FloatArray, *, most_lag: int = 1600) -> tuple[float, int]:
+    """Highest correlation of two recordings (-1 to 1), and the lag of `recording` there, in samples."""
+    size = 1 << (len(recording) + len(source)).bit_length()
+    correlation = np.fft.irfft(np.fft.rfft(recording, size) * np.conj(np.fft.rfft(source, size)), size)
     near = np.concatenate([correlation[-most_lag:], correlation[:most_lag]])
     best = int(np.argmax(near))
-    norm = float(np.linalg.norm(heard)) * float(np.linalg.norm(source))
+    norm = float(np.linalg.norm(recording)) * float(np.linalg.norm(source))
     return float(near[best]) / max(norm, 1e-9), best - most_lag
 
 

@@ -156,10 +156,10 @@ def test_telephone_removes_bass() -> None:
 
 
 def test_cached_answers_are_not_computed_again(tmp_path: Path) -> None:
-    heard: list[str] = []
+    asked: list[str] = []
 
     def ask(language: str, samples: Samples) -> tuple[Answer, Answer]:
-        heard.append(language)
+        asked.append(language)
         return answer("ja", -0.1), answer("ja, gut", -0.2)
 
     def run(clips: list[Clip], model: str) -> list[Pair]:
@@ -169,11 +169,11 @@ def test_cached_answers_are_not_computed_again(tmp_path: Path) -> None:
         return Clip("same name", language, text, 1.0, True, lambda: np.zeros(16000, dtype=np.float32))
 
     first = run([of("de")], "tiny")
-    assert run([of("de"), of("nl")], "tiny")[0] == first[0] and heard == ["de", "nl"]
+    assert run([of("de"), of("nl")], "tiny")[0] == first[0] and asked == ["de", "nl"]
     run([of("de", "nein")], "tiny")
-    assert heard == ["de", "nl", "de"]
+    assert asked == ["de", "nl", "de"]
     run([of("nl")], "base")
-    assert heard == ["de", "nl", "de", "nl"]
+    assert asked == ["de", "nl", "de", "nl"]
 
 
 def test_plot_is_a_png_file(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stt_server.engine",
         "stt_server.routing",
         "stt_server.request",
+        "stt_server.progress",
     ),
     ("stt_server.pipeline",),
     ("stt_server.streaming",),

@@ -66,7 +66,7 @@ async def test_other_mistakes_in_the_file_do_not_matter(
     ("line", "problem"),
     [
         ("GRPC_PORT=0", "takes a free port"),
-        ("GRPC_PORT=high", "takes a whole number"),
+        ("GRPC_PORT=high", "expected a whole number"),
         ("GRPC_PORT", "KEY=VALUE"),
     ],
 )

@@ -25,7 +25,7 @@ from stt_server.testing.paths import ROOT
 from tests.support.call_records import a_call, refused
 from tests.support.config_files import default_of
 from tests.support.needs import lacking
-from tests.unit.test_gpu import FakeNvml
+from tests.support.nvml import FakeNvml
 
 DEPLOY = ROOT / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"

@@ -1,4 +1,4 @@
-"""A pair at work for callers of every kind, good and bad, who say secrets; and everything that it said in return."""
+"""A pair under requests of every kind that contain secrets, and a record of everything that it answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROMPT = "promptoxide crumblewick"
 HOTWORD = "hotglimmer"
 FILE_NAME = "nameplinth.wav"
 ODD = "oddfangle"
-"""Where a name is expected: what it should have been is told by naming it back."""
+"""Sent where a known name is expected; errors may quote it."""
 AUDIO = b"rawflummox, which is no audio"
 ADDRESS = "203.0.113.77"
 
@@ -44,7 +44,7 @@ KEYS = (CALLER_KEY, NEW_KEY, FALLBACK_KEY, WRONG_KEY)
 
 
 def forms(secret: str) -> Iterator[str]:
-    """The ways in which somebody may write a secret without meaning to."""
+    """Encodings in which a secret may leak."""
     yield secret
     yield quote(secret, safe="")
     yield quote(secret)
@@ -53,22 +53,22 @@ def forms(secret: str) -> Iterator[str]:
     for text in (secret, f"Bearer {secret}"):
         for shift in range(3):
             coded = base64.b64encode(b"\0" * shift + text.encode()).decode()
-            # Without the characters that the neighbours have a part in.
+            # Without the characters that neighbouring bytes influence.
             yield coded[4:-4]
             yield coded[4:-4].replace("+", "-").replace("/", "_")
 
 
 @dataclass
-class Heard:
-    """What callers were told."""
+class Answers:
+    """What callers received."""
 
-    answers: list[str] = field(default_factory=list)
-    """Of calls that went well."""
+    successes: list[str] = field(default_factory=list)
+    """Answers of successful calls."""
     errors: list[str] = field(default_factory=list)
-    """Bodies, headers, trailers and statuses of those that did not."""
+    """Bodies, headers, trailers and statuses of failed calls."""
 
     def response(self, answer: httpx.Response) -> httpx.Response:
-        kept = self.answers if answer.status_code < 400 else self.errors
+        kept = self.successes if answer.status_code < 400 else self.errors
         kept.append(f"{answer.status_code} {dict(answer.headers)} {answer.text}")
         return answer
 
@@ -81,14 +81,14 @@ def authorized(key: str) -> tuple[tuple[str, str], ...]:
 
 
 class Busy:
-    """A primary with its fallback, both told to tell all that they would ever tell."""
+    """A primary with its fallback, both at the most verbose log level."""
 
     def __init__(self, primary: ServiceProcess, fallback: ServiceProcess) -> None:
         self.primary, self.fallback = primary, fallback
-        self.heard = Heard()
+        self.answers = Answers()
 
     async def work(self) -> None:
-        """Everything once, well and badly."""
+        """Every kind of request once, successful and failing."""
         async with self.primary.channel() as channel, self._http() as client:
             stub = speech_pb2_grpc.SpeechToTextStub(channel)
             await self._calls(stub, client)
@@ -111,12 +111,12 @@ class Busy:
         """Call until the service reports the deadline; on a busy machine the transport may end the call first."""
         self.primary.act(Script(text=TEXT, seconds=1))
         end = asyncio.get_running_loop().time() + PATIENCE_S
-        while "'deadline_exceeded'" not in self.heard.errors[-1]:
-            assert asyncio.get_running_loop().time() < end, self.heard.errors[-1]
+        while "'deadline_exceeded'" not in self.answers.errors[-1]:
+            assert asyncio.get_running_loop().time() < end, self.answers.errors[-1]
             await self._call(stub, authorized(CALLER_KEY), timeout=0.5)
 
     async def strangers(self, count: int) -> None:
-        """As many callers, each with a method, path, language, id, address and key of its own."""
+        """Call as `count` callers, each with a method, path, language, id, address and key of its own."""
         async with self.primary.channel() as channel, self._http() as client:
             stub = speech_pb2_grpc.SpeechToTextStub(channel)
 
@@ -130,8 +130,8 @@ class Busy:
                 await self._call(stub, authorized(CALLER_KEY), audio=b"x", language=f"xx-{number}")
                 await self._unknown_method(channel, f"/stt.v1.SpeechToText/Bogus{number}")
                 await self._unknown_method(channel, f"/bogus.v{number}.Service/Call")
-                self.heard.response(await client.get(f"/v1/bogus-{number}?q={number}", headers=headers))
-                self.heard.response(await client.request(f"BOGUS{number}", "/v1/transcribe", headers=headers))
+                self.answers.response(await client.get(f"/v1/bogus-{number}?q={number}", headers=headers))
+                self.answers.response(await client.request(f"BOGUS{number}", "/v1/transcribe", headers=headers))
 
             gate = asyncio.Semaphore(8)
 
@@ -154,60 +154,60 @@ class Busy:
         try:
             answer = await stub.Transcribe(request, metadata=metadata, timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            self.heard.failed(error)
+            self.answers.failed(error)
         else:
-            self.heard.answers.append(MessageToString(answer))
+            self.answers.successes.append(MessageToString(answer))
 
     async def _unknown_method(self, channel: grpc.aio.Channel, method: str) -> None:
         try:
             call: Any = channel.unary_unary(method)
             await call(b"x", timeout=20)
         except grpc.aio.AioRpcError as error:
-            self.heard.failed(error)
+            self.answers.failed(error)
 
     async def _calls(self, stub: Any, client: httpx.AsyncClient) -> None:
         await self._call(stub, authorized(CALLER_KEY))
-        self.heard.response(await post(client, prompt=PROMPT, hotwords=HOTWORD))
+        self.answers.response(await post(client, prompt=PROMPT, hotwords=HOTWORD))
 
     async def _refused(self, stub: Any, client: httpx.AsyncClient) -> None:
         for key in (WRONG_KEY, f"{CALLER_KEY}x"):
             await self._call(stub, authorized(key))
-            self.heard.response(await client.get(f"/v1/transcribe?api_key={quote(key)}"))
+            self.answers.response(await client.get(f"/v1/transcribe?api_key={quote(key)}"))
             async with self._http(key) as stranger:
-                self.heard.response(await post(stranger))
+                self.answers.response(await post(stranger))
         await self._call(stub, ())
         for audio in (b"", AUDIO, speech()[:60], bytes(3 * 2**20)):
             await self._call(stub, authorized(CALLER_KEY), audio=audio)
             files = {"audio": (FILE_NAME, audio, "audio/wav")}
-            self.heard.response(await client.post("/v1/transcribe", files=files, data={"prompt": PROMPT}))
+            self.answers.response(await client.post("/v1/transcribe", files=files, data={"prompt": PROMPT}))
         for fields in ({"language": ODD}, {"task": ODD}, {"routing": ODD}, {ODD: "1"}):
-            self.heard.response(await post(client, None, **fields))
+            self.answers.response(await post(client, None, **fields))
         headers = {"content-type": "multipart/form-data; boundary=x"}
-        self.heard.response(await client.post("/v1/transcribe", content=AUDIO, headers=headers))
-        self.heard.response(await client.get(f"/{ODD}?key={quote(CALLER_KEY)}"))
+        self.answers.response(await client.post("/v1/transcribe", content=AUDIO, headers=headers))
+        self.answers.response(await client.get(f"/{ODD}?key={quote(CALLER_KEY)}"))
 
     async def _streams(self) -> None:
         samples = samples_of(SPEECH)
         for metadata in (authorized(CALLER_KEY), authorized(WRONG_KEY)):
             options = pb.TranscribeOptions(prompt=PROMPT, hotwords=[HOTWORD])
             async with streaming(self.primary, metadata, options=options) as caller:
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it may be refused by then
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # possibly refused already
                     await caller.send_audio(samples)
                     await caller.call.done_writing()
                 try:
-                    self.heard.answers.extend(map(MessageToString, await caller.rest()))
+                    self.answers.successes.extend(map(MessageToString, await caller.rest()))
                 except grpc.aio.AioRpcError as error:
-                    self.heard.failed(error)
+                    self.answers.failed(error)
         for fields in ({"api_key": CALLER_KEY}, {"api_key": WRONG_KEY}, {"language": ODD}, {ODD: PROMPT}):
             async with socket_to(self.primary, prompt=PROMPT, hotwords=[HOTWORD], **fields) as socket:
-                with contextlib.suppress(Exception):  # some are closed before all is said
+                with contextlib.suppress(Exception):  # some are closed before everything is sent
                     await say(socket, samples)
                     await socket.send('{"end": {}}')
                 events, code = await rest(socket)
-                (self.heard.answers if code == 1000 else self.heard.errors).append(json.dumps(events))
+                (self.answers.successes if code == 1000 else self.answers.errors).append(json.dumps(events))
 
     async def _rotate(self, client: httpx.AsyncClient) -> None:
-        """A new key beside the old one, once it is taken up."""
+        """Add a key beside the old one, and wait until it is applied."""
         self.primary.write_config(API_KEYS=f"web:{CALLER_KEY},next:{NEW_KEY}")
 
         async def taken_up() -> None:

@@ -1,4 +1,4 @@
-"""Callers of every kind of a service process: gRPC, REST, live streams, WebSockets."""
+"""Calls to a service process: gRPC, REST, live streams, WebSockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.speech import RATE, Samples
 from tests.support.streams import Caller, config, pcm
 
 PATIENCE_S = 60.0
-"""Longest wait for anything; what may take no longer than something else says so itself."""
+"""Longest wait, in seconds, where a test sets no bound of its own."""
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -39,7 +39,7 @@ async def post(client: httpx.AsyncClient, audio: bytes | None = None, **fields: 
 
 
 async def in_flight(client: httpx.AsyncClient) -> int:
-    """Calls that the service has let in and not answered."""
+    """Number of calls admitted and not yet answered."""
     return int((await client.get("/v1/metrics")).json()["queue"]["in_flight"])
 
 
@@ -53,7 +53,7 @@ async def until_in_flight(client: httpx.AsyncClient, count: int) -> None:
 
 @asynccontextmanager
 async def watched(process: ServiceProcess) -> AsyncIterator[AsyncIterator[int]]:
-    """What a health `Watch` says, one after the other, from when somebody listens."""
+    """Statuses of a health `Watch`, in order, from when it is read."""
     async with process.channel() as channel:
         call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
 
@@ -68,7 +68,7 @@ async def watched(process: ServiceProcess) -> AsyncIterator[AsyncIterator[int]]:
 async def streaming(
     process: ServiceProcess, metadata: Sequence[tuple[str, str]] = (), **fields: Any
 ) -> AsyncIterator[Caller]:
-    """A live stream over gRPC that has sent its config."""
+    """Open a live stream over gRPC and send its config."""
     async with process.channel() as channel:
         caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe(metadata=metadata))
         await caller.send(config(**fields))
@@ -77,7 +77,7 @@ async def streaming(
 
 @asynccontextmanager
 async def socket_to(process: ServiceProcess, **fields: Any) -> AsyncIterator[ClientConnection]:
-    """A WebSocket that has sent its config."""
+    """Open a WebSocket and send its config."""
     url = f"ws://127.0.0.1:{process.http_port}/v1/stream"
     async with connect(url, compression=None, max_size=None, open_timeout=PATIENCE_S) as socket:
         await socket.send(json.dumps({"encoding": "linear16", "sample_rate_hertz": RATE, **fields}))
@@ -97,11 +97,11 @@ async def until_started(socket: ClientConnection) -> None:
 
 
 async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """All that is still said, and the code of the close."""
+    """Remaining messages, and the close code."""
     events: list[dict[str, Any]] = []
     try:
         while True:
             events.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S)))
     except ConnectionClosed as closed:
-        assert closed.rcvd is not None, "the connection was cut, not closed"
+        assert closed.rcvd is not None, "the connection was cut instead of closed"
         return events, closed.rcvd.code

@@ -1,4 +1,4 @@
-"""A service as a container runs it: user 10001 without privileges, on a file system that it can only read."""
+"""A service as in a container: user 10001 without privileges, on a read-only file system."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from stt_server.testing.paths import MODELS, ROOT
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess
 from tests.support.needs import lacking
 
 USER = 10001
@@ -35,11 +37,18 @@ exec chroot "$root" setpriv --reuid=$USER --regid=$USER --clear-groups --no-new-
 """
 
 
-def confinement(folder: Path, *, writable_tmp: bool = True) -> tuple[str, ...]:
-    """A prefix that confines a command to a root of its own, all of it read-only but (if `writable_tmp`) /tmp.
+def confined_primary(folder: Path, script: Script | None = None, *, writable_tmp: bool = True) -> ServiceProcess:
+    """A primary, not started yet, that will run confined and owns its configuration file."""
+    process = ServiceProcess("primary", folder, {}, script, prefix=_confinement(folder, writable_tmp=writable_tmp))
+    os.chown(process.config, USER, USER)
+    return process
+
+
+def _confinement(folder: Path, *, writable_tmp: bool) -> tuple[str, ...]:
+    """Command prefix that confines a command to its own root, read-only except for /tmp (if `writable_tmp`).
 
     Args:
-        folder: of the service's files; it sees this folder, the code, the models, the interpreter and the system.
+        folder: the service's files. The root holds them, the code, the models, the interpreter and the system.
     """
     if os.geteuid() != 0 or _unable():
         lacking("mount namespaces can't be made here: run as root, outside of a container without CAP_SYS_ADMIN")
@@ -47,7 +56,7 @@ def confinement(folder: Path, *, writable_tmp: bool = True) -> tuple[str, ...]:
     root.mkdir()
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    # An interpreter outside of /usr, and what links of the repository's own point to.
+    # An interpreter outside of /usr, and the targets of the repository's links.
     prefixes = (Path(sys.base_prefix), Path(sys.prefix).resolve())
     system = [Path(name) for name in ("/usr", "/bin", "/lib", "/lib64", "/etc") if Path(name).exists()]
     ours = [path for path in (*prefixes, ROOT, MODELS.resolve(), folder) if not path.is_relative_to("/usr")]

@@ -1,4 +1,4 @@
-"""The service that strangers are let loose on."""
+"""The service under attack by the hostile tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.faults.hostile import KEY
 
 
 @pytest.fixture(scope="session")
-def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """A primary with a key. When all is over it must still end cleanly, with nothing in its log that shouldn't be."""
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A primary with a key. Afterwards it must exit cleanly, without unexpected lines in its log."""
     keys: dict[str, object] = {"API_KEYS": f"web:{KEY}", "MAX_UPLOAD_MB": 1, "MAX_AUDIO_SECONDS": 60}
-    service = ServiceProcess("primary", tmp_path_factory.mktemp("besieged"), keys, Script())
+    service = ServiceProcess("primary", tmp_path_factory.mktemp("attacked"), keys, Script())
     with running(service):
         yield service
         assert service.stop() == 0

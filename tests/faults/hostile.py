@@ -1,4 +1,4 @@
-"""What a stranger on the network would send, by hand, and what no answer to it may hold."""
+"""Hand-written hostile requests, and checks of the answers for leaks."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _LEAKS = re.compile(
 )
 
 
-def clean(*said: object) -> None:
-    """Fails if a piece of an answer (a body, headers, details, trailers) holds a path, a traceback or a key."""
-    for piece in said:
+def clean(*pieces: object) -> None:
+    """Assert that parts of an answer (body, headers, details, trailers) hold no path, traceback or key."""
+    for piece in pieces:
         raw = piece if isinstance(piece, bytes) else str(piece).encode()
         assert KEY.encode() not in raw, raw
         assert str(ROOT).encode() not in raw, raw
@@ -48,7 +48,7 @@ def clean(*said: object) -> None:
 
 
 def part(name: str, value: bytes, more: str = "") -> bytes:
-    """One part of a form; `more`: what follows its name."""
+    """One part of a form; `more`: text after its name."""
     head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
     return head.encode() + value + b"\r\n"
 
@@ -58,7 +58,7 @@ def form(*parts: bytes) -> bytes:
 
 
 def head(*lines: str, start: str = "POST /v1/transcribe HTTP/1.1", host: str = "Host: stranger") -> bytes:
-    """A request up to its empty line; the lines in Latin-1."""
+    """A request up to its empty line, encoded as Latin-1."""
     return "\r\n".join((start, host, *lines, "", "")).encode("latin-1")
 
 
@@ -67,7 +67,7 @@ def chunked(body: bytes) -> bytes:
 
 
 class Wire:
-    """One connection, by hand. All that arrives has been checked by `clean`."""
+    """A raw connection. `clean` checks everything received."""
 
     def __init__(self, port: int, timeout_s: float = PATIENCE_S) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
@@ -79,17 +79,17 @@ class Wire:
         self._socket.close()
 
     def send(self, raw: bytes) -> None:
-        """Sends, or finds out that the other end has had enough."""
+        """Send; ignore that the other end has closed."""
         try:
             self._socket.sendall(raw)
         except OSError:
             return
 
     def read(self, until: bytes = b"") -> bytes:
-        """What arrives until the other end closes, or until those bytes have.
+        """Receive until the other end closes, or until those bytes arrived.
 
         Raises:
-            TimeoutError: it does neither.
+            TimeoutError: neither happened in time.
         """
         received = b""
         try:
@@ -108,7 +108,7 @@ class Wire:
 
 
 def http(port: int, raw: bytes) -> bytes:
-    """All that is answered to some bytes, until the connection closes."""
+    """Answer to `raw` bytes, until the connection closes."""
     with Wire(port) as wire:
         wire.send(raw)
         return wire.read()
@@ -119,7 +119,7 @@ def length(body: bytes) -> str:
 
 
 def post(service: ServiceProcess, body: bytes, content_type: str = FORM) -> bytes:
-    """All that is answered to a body whose sender is let in."""
+    """Answer to a body sent with a valid key."""
     return http(service.http_port, head(BEARER, content_type, CLOSE, length(body)) + body)
 
 
@@ -128,14 +128,14 @@ def status_of(answer: bytes) -> int:
 
 
 def header_of(answer: bytes, name: str) -> str:
-    """A header's value; empty: there is none. Fails if it is there twice."""
+    """A header's value; empty if absent. Asserts that it occurs once at most."""
     found = re.findall(rb"(?im)^%s: ([^\r\n]*)\r$" % name.encode(), answer.partition(b"\r\n\r\n")[0] + b"\r")
     assert len(found) < 2, found
     return found[0].decode("latin-1") if found else ""
 
 
-def told(answer: bytes, type_: str, status: int | None = None) -> str:
-    """One whole answer with an error of the table in the contract's shape; its message."""
+def assert_error(answer: bytes, type_: str, status: int | None = None) -> str:
+    """Assert that an answer is an error of the table in the contract's format; return its message."""
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert status_of(answer) == (status or ERRORS[type_].http), answer
     error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
@@ -162,7 +162,7 @@ END_STREAM, END_HEADERS = 1, 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"", length: int | None = None) -> bytes:
-    """A frame of HTTP/2; `length`: said in place of the payload's own."""
+    """A frame of HTTP/2; `length`: declared instead of the payload's length."""
     size = len(payload) if length is None else length
     return struct.pack(">I", size)[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
@@ -188,7 +188,7 @@ def call(*more: tuple[bytes, bytes], method: bytes = b"/stt.v1.SpeechToText/Tran
 
 
 class Http2(Wire):
-    """A connection that speaks HTTP/2 as far as it wants to."""
+    """A raw HTTP/2 connection."""
 
     def __init__(self, port: int, timeout_s: float = PATIENCE_S) -> None:
         super().__init__(port, timeout_s)
@@ -198,7 +198,7 @@ class Http2(Wire):
         self.send(frame(HEADERS, flags, stream, hpack(pairs)))
 
     def frames_until(self, *kinds: int) -> list[tuple[int, int, int, bytes]]:
-        """Kind, flags, stream and payload of each frame, up to one of these kinds, or the connection's end."""
+        """Type, flags, stream and payload of each frame, up to one of these types, or the connection's end."""
         found = []
         try:
             while first := self.exactly(9):
@@ -214,17 +214,17 @@ class Http2(Wire):
 
 
 def peak_mib(service: ServiceProcess) -> float:
-    """The most that the process ever had resident, MiB."""
+    """Peak resident memory of the process, MiB."""
     status = Path(f"/proc/{service.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
 
 def alive(service: ServiceProcess) -> None:
-    """An ordinary caller of gRPC is served, on a connection of its own."""
+    """Assert that an ordinary gRPC call on a new connection succeeds."""
     with grpc.insecure_channel(service.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         asked = health_pb2.HealthCheckRequest(service="stt.v1.SpeechToText")
-        told = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE_S)
-        assert told.status == health_pb2.HealthCheckResponse.SERVING
+        answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=PATIENCE_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
         request = pb.TranscribeRequest(audio=speech())
         stub = speech_pb2_grpc.SpeechToTextStub(channel)
         assert stub.Transcribe(request, metadata=LET_IN, timeout=PATIENCE_S).text

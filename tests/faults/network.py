@@ -1,4 +1,4 @@
-"""A network that can be cut: a namespace of its own for one service, joined to ours by a pair of virtual cables."""
+"""A network that can be cut: a network namespace for one service, connected by a veth pair."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OURS, THEIRS = "10.231.77.1", "10.231.77.2"
-"""Addresses on the cable: this side's, and the one in the namespace."""
+"""Addresses of the veth pair: this side, and inside the namespace."""
 
 
 def connections(pid: int, port: int) -> int:
@@ -27,8 +27,8 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def why_not() -> str:
-    """Why no namespaces can be made here; empty where they can."""
+def namespaces_unavailable() -> str:
+    """Why namespaces can't be created here; empty if they can."""
     if shutil.which("ip") is None:
         return "the command `ip` is missing (Debian has it in iproute2)"
     if os.geteuid() != 0:
@@ -40,22 +40,22 @@ def why_not() -> str:
 
 
 @dataclass(frozen=True)
-class Cable:
-    """The way to a namespace."""
+class NamespaceLink:
+    """The network connection of a namespace."""
 
     namespace: str
     host = THEIRS
-    """Where a service in the namespace is reached from here."""
+    """Address of a service in the namespace, as seen from here."""
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """Runs a command in the namespace."""
+        """Command prefix that runs a command in the namespace."""
         return ("ip", "netns", "exec", self.namespace)
 
     def cut(self) -> None:
-        """From now on nothing comes back from there: packets are lost in silence, no connection is reset or refused.
+        """Drop all packets from the namespace silently: no connection is reset or refused.
 
-        What is lost is lost on their side. On ours the kernel would tell that there is no way.
+        They are dropped inside the namespace: on this side the kernel would report that there is no route.
         """
         _run("ip", "-n", self.namespace, "route", "add", "blackhole", f"{OURS}/32")
 
@@ -64,8 +64,8 @@ class Cable:
 
 
 @contextmanager
-def cable() -> Iterator[Cable]:
-    """A namespace and the cable to it, for as long as the context lasts. Takes root."""
+def namespace_link() -> Iterator[NamespaceLink]:
+    """Create a namespace and its veth pair for the duration of the context. Needs root."""
     number = os.getpid() % 100000
     namespace, near, far = f"stt-{number}", f"stta{number}", f"sttb{number}"
     _run("ip", "netns", "add", namespace)
@@ -76,6 +76,6 @@ def cable() -> Iterator[Cable]:
         _run("ip", "-n", namespace, "addr", "add", f"{THEIRS}/30", "dev", far)
         _run("ip", "-n", namespace, "link", "set", far, "up")
         _run("ip", "-n", namespace, "link", "set", "lo", "up")
-        yield Cable(namespace)
+        yield NamespaceLink(namespace)
     finally:
         _run("ip", "netns", "del", namespace)

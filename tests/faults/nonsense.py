@@ -1,6 +1,6 @@
-"""Something else at the fallback's address, as a process: `python -m tests.faults.nonsense KIND HOST PORT`.
+"""A process that is no fallback at the fallback's address: `python -m tests.faults.nonsense KIND HOST PORT`.
 
-Says `ready` on standard output and serves until it is killed.
+Prints `ready` to standard output and serves until it is killed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 
 SECRET = "Traceback in /srv/secret/place.py"
-"""What it says of itself, and no caller may read."""
+"""Error detail that must not reach callers."""
 
 BYTES = {
     "garbage": b"\x00\xff\x13garbage \r\n" * 50,
     "http1": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
 }
-"""Answers to whatever comes, by kind."""
+"""Answer to any request, by kind."""
 
 
 class Speech(speech_pb2_grpc.SpeechToTextServicer):
-    """gRPC services that are none of ours."""
+    """gRPC services that break the contract."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind

@@ -1,4 +1,4 @@
-"""Callers of a real primary: one request over gRPC or over REST, and what came of it."""
+"""One request to a real primary over gRPC or REST, and its outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stt_server.testing.services import ServiceProcess
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request was answered with, and when."""
+    """Answer to one request, and its duration."""
 
     seconds: float
     http: int
@@ -26,14 +26,14 @@ class Reply:
     text: str = ""
     fallback_used: bool = False
     said: str = ""
-    """All that the caller was told."""
+    """Everything that the caller received."""
 
 
 Way = Callable[..., Awaitable[Reply]]
 
 
 async def over_grpc(primary: ServiceProcess, timeout: float = 60, **options: str) -> Reply:
-    """One request through the client library; `timeout`: its deadline, in seconds."""
+    """Send one request with the client library; `timeout`: its deadline in seconds."""
     began = time.monotonic()
     async with SttClient(primary.target) as client:
         try:
@@ -47,7 +47,7 @@ async def over_grpc(primary: ServiceProcess, timeout: float = 60, **options: str
 
 
 async def over_rest(primary: ServiceProcess, timeout: float = 60, **options: str) -> Reply:
-    """The same through the HTTP gateway."""
+    """Send one request through the HTTP gateway."""
     began = time.monotonic()
     async with httpx.AsyncClient(base_url=primary.url, timeout=timeout + 5, trust_env=False) as http:
         response = await http.post(
@@ -69,7 +69,7 @@ WAYS: tuple[Way, ...] = (over_grpc, over_rest)
 
 
 async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 60) -> None:
-    """Until its circuit to the fallback is in that state. No request is made."""
+    """Wait until the circuit to the fallback is in `state`, without sending requests."""
     end = time.monotonic() + seconds
     async with httpx.AsyncClient(base_url=primary.url) as client:
         while (found := (await client.get("/v1/metrics")).json()["circuit"]) != state:
@@ -77,8 +77,8 @@ async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 60
             await asyncio.sleep(0.05)
 
 
-async def until_told(primary: ServiceProcess, code: str, seconds: float = 60) -> None:
-    """Asks until that is why the fallback does not answer: a connection to one that was restarted takes a moment."""
+async def until_fallback_error(primary: ServiceProcess, code: str, seconds: float = 60) -> None:
+    """Send requests until the fallback fails for that reason: reconnecting after a restart takes a moment."""
     end = time.monotonic() + seconds
     while (reply := await over_grpc(primary)).fallback_error != code:
         assert time.monotonic() < end, reply
@@ -86,7 +86,7 @@ async def until_told(primary: ServiceProcess, code: str, seconds: float = 60) ->
 
 
 async def until_used(primary: ServiceProcess, seconds: float = 60) -> float:
-    """Asks until the fallback answers again; how long that took."""
+    """Send requests until the fallback answers again; seconds until then."""
     began = time.monotonic()
     while not (await over_grpc(primary)).fallback_used:
         assert time.monotonic() < began + seconds, (

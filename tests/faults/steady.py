@@ -1,4 +1,4 @@
-"""A steady load of cheap requests, over gRPC and REST, and a record of those that failed."""
+"""A steady load of short requests over gRPC and REST, and a record of failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 
 Call = Callable[[], Awaitable[str]]
-"""One request: raises where it fails, and says who answered."""
+"""Sends one request and returns its transcript; raises if it fails."""
 
 PATIENCE_S = 60.0
 """Longest wait for any answer, in seconds."""
@@ -41,7 +41,7 @@ WAV = tiny_wav()
 
 
 def by_grpc(channel: grpc.aio.Channel, key: Callable[[], str] = str) -> Call:
-    """A `Transcribe` without any retry."""
+    """`Transcribe` without retries."""
     stub = speech_pb2_grpc.SpeechToTextStub(channel)
 
     async def call() -> str:
@@ -53,7 +53,7 @@ def by_grpc(channel: grpc.aio.Channel, key: Callable[[], str] = str) -> Call:
 
 
 def by_rest(http: httpx.AsyncClient, key: Callable[[], str] = str) -> Call:
-    """A `POST /v1/transcribe`."""
+    """`POST /v1/transcribe`."""
 
     async def call() -> str:
         headers = {"Authorization": f"Bearer {key()}"} if key() else {}
@@ -67,7 +67,7 @@ def by_rest(http: httpx.AsyncClient, key: Callable[[], str] = str) -> Call:
 
 
 class Steady:
-    """Make each of `calls` in turn, `rate` per second in all and at most `MOST_PENDING` at a time."""
+    """Sends `calls` in turn, `rate` per second in total, at most `MOST_PENDING` at a time."""
 
     def __init__(self, calls: Sequence[Call], rate: float = 50) -> None:
         self._calls = calls
@@ -85,13 +85,13 @@ class Steady:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops, and waits for the last answers."""
+        """Stop, and wait for outstanding answers."""
         self._stop.set()
         await self._task
         await asyncio.gather(*self._pending)
 
     async def answered(self, text: str, times: int = 10) -> None:
-        """Until so many more answers hold `text`."""
+        """Wait for that many more answers with `text`."""
         wanted = self._count(text) + times
         end = asyncio.get_running_loop().time() + PATIENCE_S
         while True:

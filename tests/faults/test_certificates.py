@@ -1,4 +1,4 @@
-"""Certificates are rotated under load: not one request fails, and the new ones are really used."""
+"""Certificate rotation under load: no request fails, and the new certificates are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from stt_server.testing.scripted_model import Script
 from tests.faults.steady import PATIENCE_S, Steady, by_grpc, by_rest
-from tests.faults.tls_house import THEIRS, House, house
+from tests.faults.tls_deployment import THEIRS, Deployment, deployment
 from tests.support.certificates import Pair, authority, signed
 from tests.support.observing import eventually
 
@@ -21,16 +21,16 @@ OWN = "the quick brown fox"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with house(tmp_path_factory.mktemp("certificates")) as running:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployment(tmp_path_factory.mktemp("certificates")) as running:
         yield running
 
 
 class Callers:
-    """Callers of the primary, by gRPC and REST and through the gateway apart: some keep their connections, others make
-    a new one for each request, with the certificate of the day."""
+    """Callers over gRPC, REST and the standalone gateway. Some keep their connections, others open one per request with
+    the current certificate."""
 
-    def __init__(self, home: House) -> None:
+    def __init__(self, home: Deployment) -> None:
         self.home = home
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ class Callers:
                 yield load
 
     async def show(self, client: Pair) -> None:
-        """Another certificate from the next request on."""
+        """Use another certificate from the next request on."""
         self.shown = client
         url, context = f"https://localhost:{self.home.primary.http_port}", self.home.context(client)
         http = httpx.AsyncClient(base_url=url, verify=context, timeout=PATIENCE_S)
@@ -68,13 +68,13 @@ class Callers:
             return await by_rest(http)()
 
 
-async def served(home: House, port: int, client: Pair | None = None) -> bytes:
-    """The certificate that a new connection is shown, DER; empty where it is refused."""
+async def served(home: Deployment, port: int, client: Pair | None = None) -> bytes:
+    """Server certificate of a new connection (DER); empty if it is refused."""
     context = home.context(client)
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
-        # With TLS 1.3 a server says only after the handshake that it refuses.
+        # In TLS 1.3 a server refuses only after the handshake.
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
         await writer.drain()
         if not await reader.read(1):
@@ -90,15 +90,15 @@ def der(pair: Pair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.cert.read_text())
 
 
-async def refusals(home: House) -> float:
-    """Refused readings of the primary's files."""
+async def refusals(home: Deployment) -> float:
+    """Refused reads of the primary's files."""
     async with httpx.AsyncClient(verify=home.context(bare=True)) as http:
         text = (await http.get(f"https://localhost:{home.gateway}/metrics")).text
     (line,) = (line for line in text.splitlines() if line.startswith('stt_config_reloads_total{result="refused"}'))
     return float(line.rpartition(" ")[2])
 
 
-async def test_the_servers_certificate_is_rotated_under_load(home: House) -> None:
+async def test_rotating_the_server_certificate_fails_no_request(home: Deployment) -> None:
     fresh = signed(home.folder, "fresh", home.authority)
     ports = (home.primary.grpc_port, home.primary.http_port)
     before = [await served(home, port) for port in ports]
@@ -106,7 +106,7 @@ async def test_the_servers_certificate_is_rotated_under_load(home: House) -> Non
     async with Callers(home).load() as load:
         await load.answered(OWN)
         refused = await refusals(home)
-        # Torn: the certificate comes before its key.
+        # Half-written: the certificate is replaced before its key.
         home.primary_files.swap({"server.pem": fresh.cert})
         await eventually(lambda: refusals(home), refused + 1)
         assert [await served(home, port) for port in ports] == before
@@ -118,12 +118,12 @@ async def test_the_servers_certificate_is_rotated_under_load(home: House) -> Non
         await eventually(lambda: served(home, home.gateway), der(fresh))
         await load.answered(OWN, 50)
     assert load.failures == []
-    told = [json.loads(line) for line in home.primary.log_text().splitlines() if "TLS_KEY" in line and line[0] == "{"]
-    assert [line["level"] for line in told] == ["ERROR", "INFO"]
-    assert "is not the private key of TLS_CERT" in told[0]["message"]
+    lines = [json.loads(line) for line in home.primary.log_text().splitlines() if "TLS_KEY" in line and line[0] == "{"]
+    assert [line["level"] for line in lines] == ["ERROR", "INFO"]
+    assert "is not the private key of TLS_CERT" in lines[0]["message"]
 
 
-async def test_the_authority_of_callers_is_rotated_under_load(home: House) -> None:
+async def test_rotating_the_client_authority_fails_no_request(home: Deployment) -> None:
     ca = authority(home.folder, "new-authority")
     client = signed(home.folder, "new-client", ca)
     both = home.folder / "both.pem"
@@ -150,15 +150,15 @@ async def test_the_authority_of_callers_is_rotated_under_load(home: House) -> No
     await eventually(lambda: _lets_in(home, home.primary.grpc_port, home.client), True)
 
 
-async def _lets_in(home: House, port: int, client: Pair) -> bool:
+async def _lets_in(home: Deployment, port: int, client: Pair) -> bool:
     return await served(home, port, client) != b""
 
 
-async def _gateway_renewed(home: House) -> bool:
+async def _gateway_renewed(home: Deployment) -> bool:
     return (home.folder / "gateway" / "stderr.log").read_text().count("TLS files reloaded") >= 2
 
 
-async def test_the_primarys_own_certificate_is_rotated_under_load(home: House) -> None:
+async def test_rotating_the_primarys_client_certificate(home: Deployment) -> None:
     fresh = signed(home.folder, "fresh-to-fallback", home.authority)
     home.primary.act(Script(confidence=0.1))
     async with home.channel() as channel, Steady([by_grpc(channel)], rate=30) as load:
@@ -171,5 +171,5 @@ async def test_the_primarys_own_certificate_is_rotated_under_load(home: House) -
     assert set(load.answers) == {THEIRS}
 
 
-async def _said(home: House, text: str) -> bool:
+async def _said(home: Deployment, text: str) -> bool:
     return text in home.primary.log_text()

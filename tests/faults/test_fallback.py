@@ -1,4 +1,4 @@
-"""Whatever befalls the fallback, callers of the primary are answered in time: with the contract's 502, or with text."""
+"""Faults of the fallback: the primary answers in time, with a transcript or the contract's 502."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.testing.paths import ROOT, SPEECH
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
-from tests.faults.network import Cable, cable, why_not
-from tests.faults.replies import WAYS, Reply, until_circuit, until_told, until_used
+from tests.faults.network import NamespaceLink, namespace_link, namespaces_unavailable
+from tests.faults.replies import WAYS, Reply, until_circuit, until_fallback_error, until_used
 from tests.support.needs import lacking
 from tests.support.speech import samples_of
 from tests.support.streams import FLUSH, Caller, config
@@ -27,36 +27,36 @@ from tests.support.streams import FLUSH, Caller, config
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 FALLBACK_TIMEOUT_S = 20
 DEADLINE_S = 6.0
-"""Of callers in a hurry; what need not wait is answered much sooner."""
+"""Deadline of callers in a hurry, in seconds; answers that need not wait come much sooner."""
 KEY = "the-key-of-the-hop"
 
 
 @dataclass
 class Trio:
-    """One fallback, and two primaries in front of it which are unsure of everything."""
+    """A fallback and two primaries whose model has low confidence in everything."""
 
     fallback: ServiceProcess
     fail: ServiceProcess
     degrade: ServiceProcess
-    cable: Cable | None
+    namespace_link: NamespaceLink | None
 
     @property
     def primaries(self) -> tuple[ServiceProcess, ServiceProcess]:
         return self.fail, self.degrade
 
     async def recovered(self) -> None:
-        """Both primaries use the fallback (again)."""
+        """Wait until both primaries use the fallback (again)."""
         await asyncio.gather(*(until_used(primary) for primary in self.primaries))
 
     async def trouble(self, *codes: str) -> list[Reply]:
-        """Several callers of each kind at once: each is answered as configured, in time, for one of these reasons."""
+        """Assert that concurrent callers of each kind get the configured answer in time, for one of these reasons."""
         failing = [way(self.fail) for way in WAYS * 2]
         hurried = [way(self.degrade, DEADLINE_S, routing=routing) for way, routing in itertools.product(WAYS, ROUTINGS)]
         failed = await asyncio.gather(*failing)
         degraded = await asyncio.gather(*hurried)
         for reply in failed:
             assert (reply.http, reply.error_type) == (502, "fallback_failed"), reply
-            assert reply.seconds < FALLBACK_TIMEOUT_S, "not one waits for the whole timeout"
+            assert reply.seconds < FALLBACK_TIMEOUT_S, "no request waits for the whole timeout"
         for reply in degraded:
             assert (reply.http, reply.text, reply.fallback_used) == (200, SMALL, False), reply
         for reply in (*failed, *degraded):
@@ -65,11 +65,11 @@ class Trio:
         return [*failed, *degraded]
 
     async def circuits(self, state: str) -> None:
-        """Both primaries have noticed."""
+        """Wait until both primaries have noticed."""
         await asyncio.gather(*(until_circuit(primary, state) for primary in self.primaries))
 
     async def refused_at_once(self) -> None:
-        """The circuits are open: nobody waits any more."""
+        """Assert that with open circuits no request waits."""
         await self.circuits("open")
         for reply in await self.trouble("circuit_open"):
             assert reply.seconds < DEADLINE_S
@@ -80,10 +80,10 @@ ROUTINGS = ("auto", "fallback")
 
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
-    """The fallback has a network namespace of its own, where one can be made."""
+    """A trio whose fallback has its own network namespace, if one can be created."""
     folder = tmp_path_factory.mktemp("pair")
     with contextlib.ExitStack() as stack:
-        way = None if why_not() else stack.enter_context(cable())
+        way = None if namespaces_unavailable() else stack.enter_context(namespace_link())
         keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}", "HOST": way.host if way else "127.0.0.1"}
         fallback = ServiceProcess(
             "fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=way.prefix if way else ()
@@ -106,12 +106,12 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
 
 @pytest.fixture
 async def pair(trio: Trio) -> Trio:
-    """The three, in good order."""
+    """A trio of working services."""
     await trio.recovered()
     return trio
 
 
-async def test_a_killed_fallback_is_asked_no_more_until_it_is_back(pair: Trio) -> None:
+async def test_a_killed_fallback_is_not_called_until_it_is_back(pair: Trio) -> None:
     pair.fallback.kill()
     await pair.trouble("unavailable", "circuit_open")
     await pair.refused_at_once()
@@ -119,7 +119,7 @@ async def test_a_killed_fallback_is_asked_no_more_until_it_is_back(pair: Trio) -
     await pair.recovered()
 
 
-async def test_a_stopped_fallback_costs_nobody_the_timeout(pair: Trio) -> None:
+async def test_with_a_stopped_fallback_no_request_waits_for_timeout(pair: Trio) -> None:
     pair.fallback.send(signal.SIGSTOP)
     try:
         await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
@@ -134,7 +134,7 @@ async def test_a_stopped_fallback_costs_nobody_the_timeout(pair: Trio) -> None:
 
 
 async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
-    """What a live stream's one utterance comes to."""
+    """Final of a live stream with one utterance."""
     async with primary.channel() as channel:
         caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe())
         await caller.send(config(interim_results=False))
@@ -145,19 +145,19 @@ async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
         return final
 
 
-async def test_a_cut_network_costs_nobody_the_timeout(pair: Trio) -> None:
-    if pair.cable is None:
-        lacking(why_not())
-    pair.cable.cut()
+async def test_with_a_cut_network_no_request_waits_for_timeout(pair: Trio) -> None:
+    if pair.namespace_link is None:
+        lacking(namespaces_unavailable())
+    pair.namespace_link.cut()
     try:
         await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
         await pair.refused_at_once()
     finally:
-        pair.cable.mend()
+        pair.namespace_link.mend()
     await pair.recovered()
 
 
-async def test_a_fallback_that_restarts_under_load_fails_nobody_who_would_have_a_worse_text(pair: Trio) -> None:
+async def test_a_fallback_restart_under_load_degrades_or_fails_as_set(pair: Trio) -> None:
     replies: dict[str, list[Reply]] = {"fail": [], "degrade": []}
     over = asyncio.Event()
 
@@ -188,7 +188,7 @@ async def test_a_fallback_that_restarts_under_load_fails_nobody_who_would_have_a
         ({"RATE_LIMIT_RPS": 0.001, "RATE_LIMIT_BURST": 1}, {"RATE_LIMIT_RPS": 0}, "rate_limited"),
     ],
 )
-async def test_what_the_fallback_refuses_stays_in_sight(
+async def test_refusals_of_the_fallback_are_reported(
     pair: Trio, keys: dict[str, object], undone: dict[str, object], code: str
 ) -> None:
     pair.fallback.stop()
@@ -196,8 +196,8 @@ async def test_what_the_fallback_refuses_stays_in_sight(
     pair.fallback.restart()
     try:
         if code == "rate_limited":
-            await until_used(pair.fail)  # which takes the only token
-        await asyncio.gather(*(until_told(primary, code) for primary in pair.primaries))
+            await until_used(pair.fail)  # takes the only token
+        await asyncio.gather(*(until_fallback_error(primary, code) for primary in pair.primaries))
         for _ in range(2):
             await pair.trouble(code)
     finally:
@@ -207,7 +207,7 @@ async def test_what_the_fallback_refuses_stays_in_sight(
     await pair.recovered()
 
 
-async def test_a_slow_fallback_is_waited_for_while_there_is_time_and_no_longer(pair: Trio) -> None:
+async def test_a_slow_fallback_is_awaited_until_the_deadline(pair: Trio) -> None:
     pair.fallback.act(Script(text=MEDIUM, seconds=60))
     waiting = [asyncio.ensure_future(way(pair.fail)) for way in WAYS]
     hurried = await asyncio.gather(*(way(pair.degrade, DEADLINE_S, routing=r) for way in WAYS for r in ROUTINGS))
@@ -220,7 +220,7 @@ async def test_a_slow_fallback_is_waited_for_while_there_is_time_and_no_longer(p
     await pair.recovered()
 
 
-async def test_something_else_at_the_fallbacks_address_reaches_no_caller(pair: Trio) -> None:
+async def test_answers_that_break_the_contract_reach_no_caller(pair: Trio) -> None:
     pair.fallback.kill()
     for kind, code in NONSENSE.items():
         with nonsense(pair, kind):
@@ -241,7 +241,7 @@ NONSENSE = {
 
 @contextlib.contextmanager
 def nonsense(pair: Trio, kind: str) -> Iterator[None]:
-    """A process at the fallback's address that is none."""
+    """Run a process that is no fallback at the fallback's address."""
     command = [sys.executable, "-m", "tests.faults.nonsense", kind, str(pair.fallback.keys["HOST"])]
     with subprocess.Popen(
         [*pair.fallback.prefix, *command, str(pair.fallback.grpc_port)], cwd=ROOT, stdout=subprocess.PIPE, text=True

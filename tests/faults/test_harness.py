@@ -1,4 +1,4 @@
-"""The scripted service is the production service: it answers, obeys its script, and drains."""
+"""The scripted service process answers, follows its script, and drains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
 
 
-async def test_a_scripted_pair_answers_routes_and_ends(tmp_path: Path) -> None:
+async def test_a_scripted_pair_answers_routes_and_exits(tmp_path: Path) -> None:
     fallback = ServiceProcess("fallback", tmp_path / "fallback", {}, Script(text="the larger model says"))
     with running(fallback):
         keys: dict[str, object] = {"FALLBACK_URL": f"grpc://{fallback.target}"}

@@ -1,6 +1,6 @@
-"""Files made to harm who decodes them, sent to a real service over gRPC and over REST.
+"""Files that attack their decoder, sent to a real service over gRPC and REST.
 
-Each ends with its error of the contract, in bounded time and memory, and harms nobody else.
+Each ends with its error of the contract, in bounded time and memory, and affects no other caller.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
 
 MAX_SECONDS = 1800
-"""Half the default, to save time: what a bomb costs grows with it."""
+"""Half the default, to save time: the cost of a bomb grows with it."""
 
 PATIENCE_S = DecodeLimits(MAX_SECONDS, 16 << 20).wall_seconds + 30
-"""No file takes longer, whatever the machine is busy with."""
+"""Longest time for any file, in seconds, on a busy machine."""
 
 GOOD = encode(chirp(2.0, 44_100), 44_100, "flac", "flac")
 BOMB = hostile.flac_of_silence(26 * 3600)
 SLOW = hostile.flac_of_silence(MAX_SECONDS + 100, 192_000, 8)
-"""Takes a child as long as anything that may be sent: seconds."""
+"""A file that takes a decoder process as long as any: seconds."""
 HTTP_STATUS = {"invalid_argument": 400, "empty_audio": 400, "unsupported_audio": 415, "audio_too_long": 413, "": 200}
 
 Answer = tuple[str, float]
-"""Type of the error, empty for a transcript; seconds of audio."""
+"""Error type (empty for a transcript) and seconds of audio."""
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,13 @@ async def answers_well(service: ServiceProcess) -> bool:
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory that a process ever had resident."""
+    """Peak resident memory of a process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
 
 
 async def deaths(service: ServiceProcess) -> dict[str, float]:
-    """Children that died, by why."""
+    """Decoder processes that died, by reason."""
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"{service.url}/metrics")).text
     found = re.findall(r'^stt_decode_children_died_total\{reason="(\w+)"\} (\S+)$', text, re.MULTILINE)
@@ -137,18 +137,18 @@ async def test_a_hostile_file_ends_with_its_error(service: ServiceProcess, name:
     ],
     ids=["NaN", "infinity", "minus infinity", "monstrous", "a file in a file"],
 )
-async def test_an_odd_file_with_sound_is_heard(service: ServiceProcess, data: bytes, seconds: float) -> None:
+async def test_an_odd_file_with_sound_is_decoded(service: ServiceProcess, data: bytes, seconds: float) -> None:
     assert await both_ways(service, data) == {("", seconds)}
 
 
-async def test_a_truncated_file_is_heard_as_far_as_it_goes(service: ServiceProcess) -> None:
+async def test_a_truncated_file_is_decoded_to_its_end(service: ServiceProcess) -> None:
     for kind, seconds in await both_ways(service, GOOD[: len(GOOD) // 2]):
         assert (kind, 0.5 < seconds < 1.5) == ("", True)
 
 
 @asynccontextmanager
 async def untouched(service: ServiceProcess) -> AsyncIterator[list[str]]:
-    """Names of a file in the service's working directory and of an address, neither of which anybody may open."""
+    """Names of a file in the service's working directory and of an address; asserts that neither is opened."""
     pipe = service.folder / "canary.wav"
     os.mkfifo(pipe)
     opened = threading.Event()
@@ -183,13 +183,13 @@ async def test_a_playlist_is_refused_and_opens_nothing(service: ServiceProcess) 
             assert answers == {("unsupported_audio", 0.0)}
 
 
-async def test_a_film_that_names_another_file_for_its_sound_opens_nothing(service: ServiceProcess) -> None:
+async def test_a_film_that_refers_to_another_file_opens_nothing(service: ServiceProcess) -> None:
     async with untouched(service) as names:
         for name in names:
-            assert await both_ways(service, hostile.mov_elsewhere(name)) == {("", 0.5)}, "its own bytes are heard"
+            assert await both_ways(service, hostile.mov_elsewhere(name)) == {("", 0.5)}, "its own bytes are decoded"
 
 
-async def test_a_bomb_holds_up_nobody_else(service: ServiceProcess) -> None:
+async def test_a_bomb_does_not_delay_other_callers(service: ServiceProcess) -> None:
     if len(service.children()) < 2:
         pytest.skip("one core decodes one file after another")
     bomb = asyncio.ensure_future(over_grpc(service, hostile.flac_of_silence(MAX_SECONDS + 100, 192_000)))
@@ -202,23 +202,23 @@ async def test_a_bomb_holds_up_nobody_else(service: ServiceProcess) -> None:
 
 
 async def settled(service: ServiceProcess) -> list[int]:
-    """Its children, once all of them are ready for files: they have no folder to work in any more."""
+    """Decoder processes of the service, once all are ready: their working directory is deleted by then."""
 
     def ready(pid: int) -> bool:
         try:
             return str(Path(f"/proc/{pid}/cwd").readlink()).endswith(" (deleted)")
-        except FileNotFoundError:  # it has ended, and is about to be replaced
+        except FileNotFoundError:  # ended, to be replaced
             return False
 
     until = time.monotonic() + PATIENCE_S
     while not all(map(ready, service.children())):
-        assert time.monotonic() < until, "a child does not get ready"
+        assert time.monotonic() < until, "a decoder process does not become ready"
         await asyncio.sleep(0.01)
     return service.children()
 
 
-async def child_at_work(service: ServiceProcess) -> int:
-    """A child that has begun to decode; none does when this is called."""
+async def busy_decoder(service: ServiceProcess) -> int:
+    """The decoder process that begins to decode; all must be idle before."""
 
     def ticks(pid: int) -> int:
         return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
@@ -230,17 +230,17 @@ async def child_at_work(service: ServiceProcess) -> int:
             if ticks(pid) >= spent + 5:
                 return pid
         await asyncio.sleep(0.01)
-    raise AssertionError("no child works")
+    raise AssertionError("no decoder process is busy")
 
 
 @pytest.mark.parametrize("send", [over_grpc, over_rest])
-async def test_a_child_killed_at_work_is_a_refused_file(
+async def test_a_killed_decoder_process_is_a_refused_file(
     service: ServiceProcess, send: Callable[[ServiceProcess, bytes], Coroutine[None, None, Answer]]
 ) -> None:
     await settled(service)
     before = (await deaths(service)).get("killed", 0)
     lost = asyncio.ensure_future(send(service, SLOW))
-    victim = await child_at_work(service)
+    victim = await busy_decoder(service)
     os.kill(victim, signal.SIGKILL)
     assert await lost == ("unsupported_audio", 0.0)
     assert await answers_well(service)
@@ -248,29 +248,29 @@ async def test_a_child_killed_at_work_is_a_refused_file(
     assert victim not in service.children()
 
 
-async def test_a_caller_who_leaves_frees_the_child(service: ServiceProcess) -> None:
+async def test_disconnecting_frees_the_decoder_process(service: ServiceProcess) -> None:
     await settled(service)
     async with service.channel() as channel:
         call = speech_pb2_grpc.SpeechToTextStub(channel).Transcribe(pb.TranscribeRequest(audio=SLOW))
-        victim = await child_at_work(service)
+        victim = await busy_decoder(service)
         call.cancel()
         until = time.monotonic() + PATIENCE_S
         while victim in service.children():
-            assert time.monotonic() < until, "the child went on"
+            assert time.monotonic() < until, "the decoder process continued"
             await asyncio.sleep(0.05)
     assert await answers_well(service)
     assert (await deaths(service))["abandoned"] == 1
 
 
-async def test_after_all_this_no_memory_is_missing(service: ServiceProcess) -> None:
-    """Runs last: what all of the above took of the service and of each child."""
+async def test_hostile_files_leak_no_memory(service: ServiceProcess) -> None:
+    """Runs last: memory that all tests above took from the service and each decoder process."""
     longest = MAX_SECONDS * 16_000 * 4 / 2**20
     assert peak_mib(service.pid) < 250 + 4 * longest
     assert all(peak_mib(child) < 400 for child in service.children())
     assert set(await deaths(service)) <= {"killed", "abandoned", "memory"}
 
 
-async def test_children_hold_nothing_of_the_services(service: ServiceProcess) -> None:
+async def test_decoder_processes_inherit_no_descriptors(service: ServiceProcess) -> None:
     for child in await settled(service):
         held = {entry.name: str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()}
         assert set(held) == {"0", "1", "2"}
@@ -279,7 +279,7 @@ async def test_children_hold_nothing_of_the_services(service: ServiceProcess) ->
         assert str(Path(f"/proc/{child}/cwd").readlink()).endswith(" (deleted)")
 
 
-async def test_children_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
+async def test_decoder_processes_end_with_a_killed_service(tmp_path: Path) -> None:
     process = ServiceProcess("fallback", tmp_path, {"HTTP_PORT": "off"}, Script())
     with running(process):
         children = process.children()
@@ -289,6 +289,6 @@ async def test_children_end_with_a_service_that_is_killed(tmp_path: Path) -> Non
         process.kill()
         until = time.monotonic() + PATIENCE_S
         while any(Path(f"/proc/{child}/exe").exists() for child in children):
-            assert time.monotonic() < until, "children are left"
+            assert time.monotonic() < until, "decoder processes are left"
             await asyncio.sleep(0.05)
         socket.create_server(("127.0.0.1", process.grpc_port)).close()

@@ -1,4 +1,4 @@
-"""What strangers send to a real process over gRPC: each is answered, nobody else waits, and nothing is given away."""
+"""Hostile gRPC requests to a real process: each is answered, none delays others, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 
 
 @pytest.fixture
-def channel(besieged: ServiceProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(besieged.target, options=UNLIMITED) as found:
+def channel(attacked: ServiceProcess) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(attacked.target, options=UNLIMITED) as found:
         yield found
 
 
@@ -51,7 +51,7 @@ def stub(channel: grpc.Channel) -> Any:
 
 
 def failure(attempt: Any) -> grpc.RpcError:
-    """The error that a call, or a list of what a stream says, ends with: checked for what no answer may hold."""
+    """Error of a call or a stream, checked for leaks."""
     with pytest.raises(grpc.RpcError) as caught:
         attempt()
     error: Any = caught.value
@@ -60,8 +60,8 @@ def failure(attempt: Any) -> grpc.RpcError:
     return error  # type: ignore[no-any-return]
 
 
-def told(error: Any, type_: str) -> str:
-    """An error of the table in the contract's shape; its message."""
+def assert_error(error: Any, type_: str) -> str:
+    """Assert that an error is one of the table in the contract's format; return its message."""
     trailers = dict(error.trailing_metadata())
     kind = ERRORS[type_]
     assert (error.code().name, trailers["x-error-type"]) == (kind.status, type_)
@@ -95,7 +95,7 @@ BAD_KEYS: list[Metadata] = [
 
 @pytest.mark.parametrize("metadata", BAD_KEYS, ids=range(len(BAD_KEYS)))
 def test_a_bad_key_is_refused_before_the_message_is_read(channel: grpc.Channel, metadata: Metadata) -> None:
-    """A unary call whose message never comes: whoever reads it first would wait for ever."""
+    """The message of the call never arrives, so that reading it first would block forever."""
     ending: list[None] = []
 
     def never() -> Iterator[bytes]:
@@ -106,18 +106,20 @@ def test_a_bad_key_is_refused_before_the_message_is_read(channel: grpc.Channel, 
     method: Any = channel.stream_unary(TRANSCRIBE)
     error = failure(lambda: method(never(), metadata=metadata, timeout=PATIENCE_S))
     ending.append(None)
-    told(error, "unauthenticated")
+    assert_error(error, "unauthenticated")
 
 
 @pytest.mark.parametrize("metadata", BAD_KEYS[:4], ids=range(4))
 def test_a_bad_key_opens_no_stream(stub: Any, metadata: Metadata) -> None:
     config = pb.StreamConfig(format=pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=16000))
     sent = iter([pb.StreamTranscribeRequest(config=config)])
-    told(failure(lambda: list(stub.StreamTranscribe(sent, metadata=metadata, timeout=PATIENCE_S))), "unauthenticated")
+    assert_error(
+        failure(lambda: list(stub.StreamTranscribe(sent, metadata=metadata, timeout=PATIENCE_S))), "unauthenticated"
+    )
 
 
-def test_the_right_key_is_waited_for(channel: grpc.Channel) -> None:
-    """The counterpart of the refusals above: with it, the missing message is what is waited for."""
+def test_a_valid_key_waits_for_the_message(channel: grpc.Channel) -> None:
+    """Counterpart of the refusals above: the call waits for the missing message."""
     ending: list[None] = []
 
     def never() -> Iterator[bytes]:
@@ -132,30 +134,30 @@ def test_the_right_key_is_waited_for(channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("value", [b"Bearer cl\xc3\xa9", b"Bearer \xff\xfe", b"Bearer \xd0\xba", b"Bearer a\x01b"])
-def test_a_key_of_other_bytes_is_refused(besieged: ServiceProcess, value: bytes) -> None:
-    with Http2(besieged.grpc_port) as wire:
+def test_a_key_of_other_bytes_is_refused(attacked: ServiceProcess, value: bytes) -> None:
+    with Http2(attacked.grpc_port) as wire:
         wire.headers(1, call((b"authorization", value)))
         frames = wire.frames_until(HEADERS, RST_STREAM, GOAWAY)
     assert frames[-1][0] in (HEADERS, RST_STREAM, GOAWAY)
     assert frames[-1][0] != HEADERS or frames[-1][1] & END_STREAM
-    alive(besieged)
+    alive(attacked)
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 @pytest.mark.parametrize("mib", [30, 150])
 def test_a_compressed_message_that_inflates_over_the_limit_is_refused(
-    besieged: ServiceProcess, stub: Any, compression: grpc.Compression, mib: int
+    attacked: ServiceProcess, stub: Any, compression: grpc.Compression, mib: int
 ) -> None:
-    before = peak_mib(besieged)
+    before = peak_mib(attacked)
     request = pb.TranscribeRequest(audio=bytes(mib * 2**20))
     error: Any = failure(
         lambda: stub.Transcribe(request, metadata=LET_IN, compression=compression, timeout=4 * PATIENCE_S)
     )
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert peak_mib(besieged) - before < 25
+    assert peak_mib(attacked) - before < 25
 
 
-def test_a_compressed_message_within_the_limit_is_taken(stub: Any) -> None:
+def test_a_compressed_message_within_the_limit_is_accepted(stub: Any) -> None:
     request = pb.TranscribeRequest(audio=speech())
     assert stub.Transcribe(request, metadata=LET_IN, compression=grpc.Compression.Gzip, timeout=PATIENCE_S).text
 
@@ -176,31 +178,31 @@ def test_a_compressed_message_within_the_limit_is_taken(stub: Any) -> None:
     ],
     ids=range(10),
 )
-def test_a_message_that_is_none_is_refused(besieged: ServiceProcess, encoding: bytes, message: bytes) -> None:
-    before = peak_mib(besieged)
-    with Http2(besieged.grpc_port) as wire:
+def test_a_malformed_message_is_refused(attacked: ServiceProcess, encoding: bytes, message: bytes) -> None:
+    before = peak_mib(attacked)
+    with Http2(attacked.grpc_port) as wire:
         wire.headers(1, call(BEARER, (b"grpc-encoding", encoding)))
         wire.send(frame(DATA, END_STREAM, 1, message))
         frames = wire.frames_until(HEADERS, RST_STREAM, GOAWAY)
     assert frames[-1][0] in (HEADERS, RST_STREAM, GOAWAY)
-    assert peak_mib(besieged) - before < 25
-    alive(besieged)
+    assert peak_mib(attacked) - before < 25
+    alive(attacked)
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 100, b"\x1a\xff\xff\xff\xff\x0f", b"\x0a" * 5000], ids=range(3))
-def test_bytes_that_are_no_request_are_refused(channel: grpc.Channel, raw: bytes) -> None:
+def test_bytes_that_are_not_protobuf_are_refused(channel: grpc.Channel, raw: bytes) -> None:
     method: Any = channel.unary_unary(TRANSCRIBE)
     error: Any = failure(lambda: method(raw, metadata=LET_IN, timeout=PATIENCE_S))
-    told(error, "invalid_argument")
+    assert_error(error, "invalid_argument")
     for other in ("/stt.v1.Operations/GetStatus", "/grpc.health.v1.Health/Check"):
         calling: Any = channel.unary_unary(other)
         error = failure(lambda calling=calling: calling(raw, timeout=PATIENCE_S))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_metadata_up_to_its_limit_is_taken_and_over_it_refused(stub: Any) -> None:
+def test_metadata_over_its_limit_is_refused(stub: Any) -> None:
     request = pb.TranscribeRequest(audio=speech())
-    for _ in range(4):  # by chance would do neither each time
+    for _ in range(4):  # repeated, as the result must not depend on chance
         near = (*LET_IN, ("x-near", "n" * (MAX_METADATA_BYTES - 1500)))
         assert stub.Transcribe(request, metadata=near, timeout=PATIENCE_S).text
         for over in (("x-over", "o" * MAX_METADATA_BYTES),), tuple((f"x-{n}", "o") for n in range(600)):
@@ -210,18 +212,16 @@ def test_metadata_up_to_its_limit_is_taken_and_over_it_refused(stub: Any) -> Non
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_recording_over_the_limit_is_told_so_and_one_far_over_it_is_not_even_read(
-    besieged: ServiceProcess, stub: Any
-) -> None:
+def test_a_recording_over_the_limit_is_refused(attacked: ServiceProcess, stub: Any) -> None:
     def send(size: int) -> Any:
         return failure(
             lambda: stub.Transcribe(pb.TranscribeRequest(audio=bytes(size)), metadata=LET_IN, timeout=PATIENCE_S)
         )
 
-    told(send(2**20 + 1), "payload_too_large")
-    before = peak_mib(besieged)
+    assert_error(send(2**20 + 1), "payload_too_large")
+    before = peak_mib(attacked)
     assert send(200 * 2**20).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert peak_mib(besieged) - before < 25
+    assert peak_mib(attacked) - before < 25
 
 
 def config(**fields: Any) -> pb.StreamTranscribeRequest:
@@ -249,9 +249,9 @@ def audio(size: int) -> pb.StreamTranscribeRequest:
     ],
     ids=range(10),
 )
-def test_a_stream_that_breaks_the_rules_is_told(stub: Any, sent: list[Any], type_: str) -> None:
+def test_a_stream_that_breaks_the_contract_gets_an_error(stub: Any, sent: list[Any], type_: str) -> None:
     error = failure(lambda: list(stub.StreamTranscribe(iter(sent), metadata=LET_IN, timeout=PATIENCE_S)))
-    told(error, type_)
+    assert_error(error, type_)
 
 
 @pytest.mark.parametrize(
@@ -265,15 +265,15 @@ def test_a_stream_that_breaks_the_rules_is_told(stub: Any, sent: list[Any], type
     ],
     ids=range(5),
 )
-def test_an_option_of_any_characters_is_refused_in_plain_ones(stub: Any, options: dict[str, Any]) -> None:
+def test_errors_about_arbitrary_options_are_plain_text(stub: Any, options: dict[str, Any]) -> None:
     request = pb.TranscribeRequest(audio=speech(), options=pb.TranscribeOptions(**options))
     error: Any = failure(lambda: stub.Transcribe(request, metadata=LET_IN, timeout=PATIENCE_S))
-    told(error, "invalid_argument")
+    assert_error(error, "invalid_argument")
     assert "x-injected" not in dict(error.trailing_metadata())
 
 
 @pytest.mark.parametrize("prompt", ["line\r\nx-injected: 1", "nul\0", "naïve 你好 \U0001f600\u202e", "\x1b[31m"])
-def test_a_text_of_any_characters_comes_back_as_a_text(stub: Any, prompt: str) -> None:
+def test_arbitrary_text_is_returned_as_text(stub: Any, prompt: str) -> None:
     request = pb.TranscribeRequest(audio=speech(), options=pb.TranscribeOptions(prompt=prompt))
     response, ended = stub.Transcribe.with_call(request, metadata=LET_IN, timeout=PATIENCE_S)
     assert "".join(prompt.split()) in "".join(response.text.split())
@@ -282,16 +282,16 @@ def test_a_text_of_any_characters_comes_back_as_a_text(stub: Any, prompt: str) -
 
 
 @pytest.mark.parametrize("given", ["a b", "x" * 65, "a;b", "../..", ""])
-def test_an_id_that_is_not_fit_for_a_log_is_replaced(stub: Any, given: str) -> None:
+def test_an_invalid_request_id_is_replaced(stub: Any, given: str) -> None:
     error: Any = failure(
         lambda: stub.Transcribe(pb.TranscribeRequest(), metadata=(*LET_IN, ("x-req-id", given)), timeout=PATIENCE_S)
     )
-    told(error, "empty_audio")
+    assert_error(error, "empty_audio")
     assert dict(error.trailing_metadata())["x-req-id"].isalnum()
 
 
 @pytest.mark.parametrize("method", ["/stt.v1.SpeechToText/Nothing", "/../../etc/passwd", "/stt.v1.SpeechToText/", "/"])
-def test_a_method_that_is_none_is_unimplemented(channel: grpc.Channel, method: str) -> None:
+def test_an_unknown_method_is_unimplemented(channel: grpc.Channel, method: str) -> None:
     calling: Any = channel.unary_unary(method)
     error: Any = failure(lambda: calling(b"", metadata=LET_IN, timeout=PATIENCE_S))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,4 +1,4 @@
-"""After a busy run no key, text or address is found in what the services wrote, showed and said of errors."""
+"""Logs, pages and errors of a busy run hold no key, transcript or address."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Series = set[tuple[str, tuple[tuple[str, str], ...]]]
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
-    """The pair, after its run: at `debug`, with keys, and with everything tried that may go wrong."""
+    """A pair after its run, at `debug`, with keys, and with every kind of failure."""
     folder = tmp_path_factory.mktemp("secretfolder")
     common: dict[str, object] = {"LOG_LEVEL": "debug", "MAX_UPLOAD_MB": 2, "MAX_BATCH_SIZE": 1}
     keys = common | {"API_KEYS": f"primary:{FALLBACK_KEY}"}
@@ -61,28 +61,28 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
 
 
 def shown(process: ServiceProcess) -> dict[str, str]:
-    """What anybody may ask of a service."""
+    """Everything that a service shows without a key."""
     pages = {path: httpx.get(f"{process.url}{path}").text for path in ("/metrics", "/v1/metrics", "/v1/health")}
 
     async def status() -> str:
         async with process.channel() as channel:
             operations = speech_pb2_grpc.OperationsStub(channel)
-            told = await operations.GetStatus(pb.GetStatusRequest())
-            return f"{told}{await operations.GetMetrics(pb.GetMetricsRequest())}"
+            status = await operations.GetStatus(pb.GetStatusRequest())
+            return f"{status}{await operations.GetMetrics(pb.GetMetricsRequest())}"
 
     return {**pages, "GetStatus": asyncio.run(status())}
 
 
 def found_in(text: str, secrets: tuple[str, ...]) -> list[str]:
-    """Each secret that is in a text in any of its forms, with what stands around it."""
+    """Secrets found in a text in any of their forms, with the surrounding text."""
     found = ((secret, text.find(form)) for secret in secrets for form in forms(secret))
     return [f"{secret}: ...{text[max(0, at - 200) : at + 100]}" for secret, at in found if at >= 0]
 
 
 def test_the_run_was_busy(busy: Busy) -> None:
-    """What is looked for was there to be found: texts in the answers, and errors of many kinds."""
-    answers, errors = "\n".join(busy.heard.answers), "\n".join(busy.heard.errors)
-    assert [word for word in (*SPOKEN, *PROMPT.split()) if word not in answers] == []
+    """The run produced what the other tests search for: transcripts and errors of many kinds."""
+    successes, errors = "\n".join(busy.answers.successes), "\n".join(busy.answers.errors)
+    assert [word for word in (*SPOKEN, *PROMPT.split()) if word not in successes] == []
     kinds = set(re.findall(r"'x-error-type'[,:] '(\w+)'", errors))
     expected = {"unauthenticated", "empty_audio", "unsupported_audio", "invalid_argument", "payload_too_large"}
     assert expected | {"fallback_failed", "deadline_exceeded"} <= kinds
@@ -95,31 +95,31 @@ def test_the_run_was_busy(busy: Busy) -> None:
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_logs_hold_no_key_no_text_and_no_address(busy: Busy, service: str) -> None:
+def test_logs_hold_no_key_transcript_or_address(busy: Busy, service: str) -> None:
     process: ServiceProcess = getattr(busy, service)
     log = process.log_text()
     assert found_in(log, (*KEYS, *SAID_BY_CALLERS, *SPOKEN)) == []
     assert re.findall(r"(?:ipv4|ipv6):[^ \"]*", log) == [], "addresses of callers"
     for line in log.splitlines():
-        assert {"time", "level", "logger", "message"} <= set(json.loads(line)), "every line is one of ours"
+        assert {"time", "level", "logger", "message"} <= set(json.loads(line)), "every line has our format"
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_what_a_service_shows_holds_none_and_no_path(busy: Busy, service: str) -> None:
+def test_status_and_metrics_hold_no_secret_or_path(busy: Busy, service: str) -> None:
     for where, text in shown(getattr(busy, service)).items():
         assert found_in(text, (*KEYS, *SAID_BY_CALLERS, *SPOKEN, "127.0.0.1", "secretfolder", str(ROOT))) == [], where
         assert not INTERNALS.search(text), where
 
 
-def test_errors_hold_neither_secrets_nor_internals(busy: Busy) -> None:
-    for error in busy.heard.errors:
+def test_errors_hold_no_secrets_or_internals(busy: Busy) -> None:
+    for error in busy.answers.errors:
         assert found_in(error, (*KEYS, *SAID_BY_CALLERS, *SPOKEN, "secretfolder", str(ROOT), "some/path")) == []
         assert not INTERNALS.search(error), error
         assert "\n" not in error.split("{", 1)[0]
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_ps_and_the_environment_show_no_key(busy: Busy, service: str) -> None:
+def test_command_line_and_environment_hold_no_key(busy: Busy, service: str) -> None:
     process: ServiceProcess = getattr(busy, service)
     for pid in (process.pid, *process.children()):
         for name in ("cmdline", "environ", "comm"):
@@ -134,7 +134,7 @@ def series_of(process: ServiceProcess) -> Series:
     return {(sample.name, tuple(sorted(sample.labels.items()))) for family in families for sample in family.samples}
 
 
-def test_five_hundred_strangers_add_no_series(busy: Busy) -> None:
+def test_five_hundred_unknown_callers_add_no_series(busy: Busy) -> None:
     before = series_of(busy.primary)
     asyncio.run(busy.strangers(500))
     assert series_of(busy.primary) == before
@@ -157,7 +157,7 @@ CLOSED: dict[tuple[str, str], Collection[str]] = {
     ("stt_fallback_circuit_transitions_total", "state"): faults.CIRCUIT_STATES,
     ("stt_key_requests_total", "key_name"): ("web", "next", "primary", metrics.NO_KEY, metrics.UNLISTED_KEY),
 }
-"""The values that the code declares for each label, and the names of this configuration's keys."""
+"""Values that the code declares for each label, and the configured names of keys."""
 
 
 def test_each_label_holds_a_value_of_its_closed_set(busy: Busy) -> None:
@@ -168,7 +168,7 @@ def test_each_label_holds_a_value_of_its_closed_set(busy: Busy) -> None:
 
 
 @pytest.mark.model
-async def test_the_libraries_of_the_real_model_tell_no_text_either(tmp_path: Path) -> None:
+async def test_libraries_of_the_real_model_log_no_transcript(tmp_path: Path) -> None:
     process = ServiceProcess("primary", tmp_path, {"LOG_LEVEL": "debug"})
     with running(process):
         async with SttClient(process.target) as client:

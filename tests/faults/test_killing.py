@@ -1,4 +1,4 @@
-"""kill -9 in the middle of live speech: of the service, and of its caller."""
+"""SIGKILL during live speech: of the service, and of its caller."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_final(event: dict[str, Any]) -> bool:
 
 
 async def until_streams(process: ServiceProcess, count: int) -> None:
-    """So many live streams are open, or none any more."""
+    """Wait until `count` live streams are open."""
 
     async def reached() -> None:
         async with httpx.AsyncClient(base_url=process.url, timeout=PATIENCE_S) as client:
@@ -43,7 +43,7 @@ async def until_streams(process: ServiceProcess, count: int) -> None:
     await asyncio.wait_for(reached(), PATIENCE_S)
 
 
-async def test_a_killed_service_costs_stt_stream_no_sentence_and_a_killed_caller_leaves_nothing(tmp_path: Path) -> None:
+async def test_streams_survive_a_killed_service_and_end_with_callers(tmp_path: Path) -> None:
     fox = samples_of(clip("en", "quick_brown_fox"))
     recording = tmp_path / "three.wav"
     recording.write_bytes(wav_of(np.concatenate([part for _ in range(3) for part in (fox, silence(1.2))])))

@@ -1,4 +1,4 @@
-"""Callers who leave, however they do it: the work for them stops, on both services of a pair, with a real model."""
+"""Callers that disconnect: work for them stops on both services of a pair, with a real model."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ pytestmark = pytest.mark.model
 
 SLOTS = 2
 LENGTH_S = 6 * 60
-"""Of the long recording: many times what may still be worked on when its caller has left."""
+"""Length of the long recording: many times what may still be processed after its caller left."""
 CHUNK_S = 9.0
-"""Of one chunk, as long recordings of these clips are cut into."""
-STILL_S = 0.8
+"""Length of a chunk of long recordings of these clips."""
+IDLE_S = 0.8
 """Seconds almost without processor time after which a service is considered idle."""
 IDLE_CPU_S = 0.4
 """Processor time of idle services during a check, and the resolution of the processor's clock."""
 MOST_CHUNKS = 3 * SLOTS
 """Chunks' worth of processor time, of about 40, that may be spent after the caller left: those that were running,
 and what contention for the processor adds."""
-AT_IT_CPU_S = 0.6
-"""Processor time after which a service is in the middle of recognizing the long recording: it has been searched for
-speech, and has tens of chunks."""
+BUSY_CPU_S = 0.6
+"""Seconds of processor time after which a service is recognizing the long recording: voice activity detection is over,
+and tens of chunks wait."""
 PATIENCE_S = 60.0
 NOTHING_LEFT = {"stt_queue_depth 0.0", "stt_in_flight 0.0"}
 
@@ -56,40 +56,40 @@ class Pair:
     def cpu(self) -> float:
         return self.primary.cpu_seconds() + self.fallback.cpu_seconds()
 
-    async def still(self) -> float:
-        """Waits until neither does anything; processor time until then."""
+    async def until_idle(self) -> float:
+        """Wait until both services are idle; processor time until then."""
         last, since = self.cpu(), asyncio.get_running_loop().time()
         until = since + PATIENCE_S
-        while (now := asyncio.get_running_loop().time()) < since + STILL_S:
-            assert now < until, "they never came to rest"
+        while (now := asyncio.get_running_loop().time()) < since + IDLE_S:
+            assert now < until, "the services did not become idle"
             await asyncio.sleep(0.05)
             if self.cpu() - last > 0.04:
                 last, since = self.cpu(), now
         return last
 
-    async def at_it(self, service: ServiceProcess, cpu_s: float = AT_IT_CPU_S) -> None:
-        """Waits until a service, at rest before, has worked for so long."""
+    async def until_busy(self, service: ServiceProcess, cpu_s: float = BUSY_CPU_S) -> None:
+        """Wait until a service, idle before, has used that much processor time."""
         before, until = service.cpu_seconds(), asyncio.get_running_loop().time() + PATIENCE_S
         while service.cpu_seconds() < before + cpu_s:
-            assert asyncio.get_running_loop().time() < until, "nothing began"
+            assert asyncio.get_running_loop().time() < until, "no work began"
             await asyncio.sleep(0.02)
 
-    async def check_left(self, at_leaving: float) -> None:
-        """That what both did since is no more than what was in their hands, and that they have forgotten the call."""
-        spent = await self.still() - at_leaving
+    async def check_dropped(self, at_leaving: float) -> None:
+        """Assert that both services only finished work in progress and dropped the call."""
+        spent = await self.until_idle() - at_leaving
         for service in (self.primary, self.fallback):
             async with SttClient(service.target) as client:
                 until = asyncio.get_running_loop().time() + PATIENCE_S
                 while not set((await client.metrics()).exposition.splitlines()) >= NOTHING_LEFT:
-                    assert asyncio.get_running_loop().time() < until, "the call is still there"
+                    assert asyncio.get_running_loop().time() < until, "the call was not dropped"
                     await asyncio.sleep(0.2)
                 assert await client.health()
         assert spent <= MOST_CHUNKS * self.chunk_cpu_s + IDLE_CPU_S
-        assert await self.still() - at_leaving <= MOST_CHUNKS * self.chunk_cpu_s + 2 * IDLE_CPU_S
+        assert await self.until_idle() - at_leaving <= MOST_CHUNKS * self.chunk_cpu_s + 2 * IDLE_CPU_S
 
 
 def spoken(seconds: float) -> bytes:
-    """The English clips, again and again, as a WAV."""
+    """The English clips, repeated, as a WAV."""
     clips = [samples_of(path) for path in sorted((SAMPLES / "en").glob("*.wav"))]
     once = np.concatenate([part for samples in clips for part in (samples, silence(0.8))])
     return wav_of(np.tile(once, int(seconds * 16000 / len(once)) + 1)[: int(seconds * 16000)])
@@ -119,11 +119,11 @@ _chunk_cpu: list[float] = []
 @pytest.fixture
 async def pair(services: tuple[ServiceProcess, ServiceProcess], recordings: tuple[bytes, bytes]) -> Pair:
     pair = Pair(*services, recordings[0], 0.0)
-    before = await pair.still()
+    before = await pair.until_idle()
     if not _chunk_cpu:
         async with SttClient(pair.primary.target) as client:
             await client.transcribe(recordings[1], routing="primary")
-        _chunk_cpu.append(await pair.still() - before)
+        _chunk_cpu.append(await pair.until_idle() - before)
     return Pair(*services, recordings[0], _chunk_cpu[0])
 
 
@@ -145,7 +145,7 @@ def _call(channel: grpc.aio.Channel, pair: Pair, routing: str, timeout_s: float 
 
 @asynccontextmanager
 async def hanging_up(pair: Pair, routing: str) -> AsyncIterator[None]:
-    """HTTP, its connection closed."""
+    """REST call whose connection is closed."""
     _, writer = await asyncio.open_connection("127.0.0.1", pair.primary.http_port)
     parts = [
         f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
@@ -162,7 +162,7 @@ async def hanging_up(pair: Pair, routing: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def being_killed(pair: Pair, routing: str) -> AsyncIterator[None]:
-    """A client's process, with SIGKILL."""
+    """Client process killed with SIGKILL."""
     path = pair.primary.folder / "long.wav"
     path.write_bytes(pair.recording)
     arguments = ("transcribe", str(path), "--routing", routing, "--server", pair.primary.target)
@@ -178,7 +178,7 @@ async def being_killed(pair: Pair, routing: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def dropping_a_socket(pair: Pair, routing: str) -> AsyncIterator[None]:
-    """A live stream on a WebSocket with minutes of speech, cut off."""
+    """Live stream over a WebSocket with minutes of speech, cut off."""
     url = f"ws://127.0.0.1:{pair.primary.http_port}/v1/stream"
     async with connect(url, compression=None, max_size=None) as socket:
         await socket.send(json.dumps({"encoding": "linear16", "sample_rate_hertz": 16000, "routing": routing}))
@@ -195,7 +195,7 @@ async def dropping_a_socket(pair: Pair, routing: str) -> AsyncIterator[None]:
 
 
 Way = Callable[[Pair, str], AbstractAsyncContextManager[None]]
-"""Of leaving: the call is made when its context is entered, and left when that ends."""
+"""Ways to disconnect: entering the context makes the call, leaving it disconnects."""
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,11 @@ Way = Callable[[Pair, str], AbstractAsyncContextManager[None]]
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-async def test_a_caller_who_leaves_stops_the_work_for_it(pair: Pair, way: Way, routing: str) -> None:
+async def test_disconnecting_stops_the_work(pair: Pair, way: Way, routing: str) -> None:
     async with way(pair, routing):
-        await pair.at_it(pair.fallback if routing == "fallback" else pair.primary)
+        await pair.until_busy(pair.fallback if routing == "fallback" else pair.primary)
         at_leaving = pair.cpu()
-    await pair.check_left(at_leaving)
+    await pair.check_dropped(at_leaving)
 
 
 async def exceeded(pair: Pair, timeout_s: float) -> dict[str, str]:
@@ -228,22 +228,22 @@ async def exceeded(pair: Pair, timeout_s: float) -> dict[str, str]:
 async def test_deadline_stops_the_work_and_is_reported(pair: Pair) -> None:
     for _ in range(10):  # a busy machine may miss the 50 ms that the service keeps for its report
         began = asyncio.get_running_loop().time()
-        told = await exceeded(pair, timeout_s=2.0)
+        trailers = await exceeded(pair, timeout_s=2.0)
         at_leaving = pair.cpu()
         assert asyncio.get_running_loop().time() - began < 2.0 + PATIENCE_S / 2
-        await pair.check_left(at_leaving)
-        if told:
+        await pair.check_dropped(at_leaving)
+        if trailers:
             break
-    assert told["x-error-type"] == "deadline_exceeded"
-    assert 1000 < float(told["x-total-ms"]) <= 2000
+    assert trailers["x-error-type"] == "deadline_exceeded"
+    assert 1000 < float(trailers["x-total-ms"]) <= 2000
 
 
-async def test_a_caller_who_leaves_before_the_model_has_begun_stops_the_search_for_speech(pair: Pair) -> None:
+async def test_disconnecting_stops_voice_activity_detection(pair: Pair) -> None:
     slow = pb.AudioFormat(encoding=pb.AUDIO_ENCODING_LINEAR16, sample_rate_hertz=4000, channel_count=1)
     half_an_hour = np.frombuffer(pair.recording[44:], "<i2")[::4].tobytes() * 5
     async with pair.primary.channel() as channel:
         call = SpeechToTextStub(channel).Transcribe(pb.TranscribeRequest(audio=half_an_hour, format=slow))
-        await pair.at_it(pair.primary, cpu_s=0.8)
+        await pair.until_busy(pair.primary, cpu_s=0.8)
         at_leaving = pair.cpu()
         call.cancel()
-    await pair.check_left(at_leaving)
+    await pair.check_dropped(at_leaving)

@@ -13,7 +13,7 @@ from stt_server.testing.services import ServiceProcess, running
 
 KEY = "the-key-of-the-schema-tester"
 EXAMPLES = os.environ.get("STT_OPENAPI_EXAMPLES", "25")
-"""Requests for each operation and phase; more by hand: STT_OPENAPI_EXAMPLES=500."""
+"""Requests per operation and phase; set STT_OPENAPI_EXAMPLES=500 for more."""
 
 
 def test_schemathesis_finds_no_deviation(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_schemathesis_finds_no_deviation(tmp_path: Path) -> None:
                     *("--max-examples", EXAMPLES, "--generation-deterministic"),
                 ],
                 env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.faults.openapi_hooks", "PYTHONPATH": str(ROOT)},
-                cwd=tmp_path,  # it leaves files
+                cwd=tmp_path,  # it writes files there
                 capture_output=True,
                 text=True,
                 check=False,

@@ -1,5 +1,5 @@
-"""A service whose own model fails: the fallback answers, if there is one. Where nothing works any more, the process
-ends, and its supervisor starts it anew."""
+"""Failures of the service's own model: the fallback answers, if there is one. If nothing works any more, the process
+exits for its supervisor to restart it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fallback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProces
 
 @pytest.fixture
 def primary(tmp_path: Path, fallback: ServiceProcess) -> Iterator[ServiceProcess]:
-    """Sure of itself, so that the fallback is asked only where it fails."""
+    """A primary with high confidence, so that only its failures reach the fallback."""
     process = ServiceProcess(
         "primary", tmp_path / "primary", {"FALLBACK_URL": f"grpc://{fallback.target}"}, Script(text=SMALL)
     )
@@ -47,19 +47,19 @@ def alone(tmp_path: Path) -> Iterator[ServiceProcess]:
 
 
 async def asked(process: ServiceProcess, times: int = 1) -> list[Reply]:
-    """Replies over gRPC and REST, one after the other."""
+    """Replies over gRPC and REST, in turn."""
     return [await way(process) for _ in range(times) for way in WAYS]
 
 
 async def failures(process: ServiceProcess) -> dict[str, int]:
-    """`stt_engine_failures_total`, by kind; those that are 0 left out."""
+    """`stt_engine_failures_total` by kind, without zeros."""
     async with SttClient(process.target) as client:
         exposition = (await client.metrics()).exposition
     found = re.findall(r'stt_engine_failures_total\{kind="(\w+)"\} ([0-9.]+)', exposition)
     return {kind: int(float(count)) for kind, count in found if float(count)}
 
 
-async def test_what_the_model_fails_on_the_fallback_answers_and_it_is_counted(primary: ServiceProcess) -> None:
+async def test_the_fallback_answers_for_a_failing_model(primary: ServiceProcess) -> None:
     errors: tuple[Failure, ...] = ("engine", "out_of_memory", "bug")
     for error in errors:
         primary.act(Script(error=error))
@@ -70,24 +70,24 @@ async def test_what_the_model_fails_on_the_fallback_answers_and_it_is_counted(pr
     assert primary.stop() == 0
 
 
-async def test_without_a_fallback_callers_are_told_and_never_what_the_device_said(alone: ServiceProcess) -> None:
+async def test_without_a_fallback_errors_hide_device_messages(alone: ServiceProcess) -> None:
     expected: dict[Failure, tuple[int, str]] = {
         "engine": (500, "internal"),
         "out_of_memory": (503, "out_of_memory"),
         "bug": (500, "internal"),
     }
-    for error, told in expected.items():
+    for error, outcome in expected.items():
         alone.act(Script(error=error))
         replies = await asked(alone)
-        assert {(reply.http, reply.error_type) for reply in replies} == {told}
+        assert {(reply.http, reply.error_type) for reply in replies} == {outcome}
         assert not any("/some/path" in reply.said for reply in replies)
         alone.act(Script(text=SMALL))
         assert {reply.text for reply in await asked(alone)} == {SMALL}
     assert alone.stop() == 0
 
 
-async def test_a_recording_that_no_model_survives_ends_no_service(alone: ServiceProcess) -> None:
-    """One failure after the other; a second of silence proves that it is not the model's fault."""
+async def test_a_recording_that_breaks_models_stops_no_service(alone: ServiceProcess) -> None:
+    """Repeated failures; a second of silence shows that the model still works."""
     alone.act(Script(error="engine", spares_silence=True))
     assert {reply.http for reply in await asked(alone, 2 * FAILURES_BEFORE_PROBE)} == {500}
     alone.act(Script(text=SMALL))
@@ -96,7 +96,7 @@ async def test_a_recording_that_no_model_survives_ends_no_service(alone: Service
 
 
 @pytest.mark.parametrize("error", ["cuda", "cublas"])
-async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_that_was_accepted(
+async def test_a_lost_device_ends_the_service_and_loses_no_request(
     primary: ServiceProcess, error: Literal["cuda", "cublas"]
 ) -> None:
     primary.act(Script(seconds=2))
@@ -118,7 +118,7 @@ async def test_a_poisoned_device_ends_the_service_and_the_fallback_answers_all_t
     assert {reply.http for reply in await asked(primary)} == {200}
 
 
-async def test_a_model_that_fails_at_silence_too_is_lost(alone: ServiceProcess) -> None:
+async def test_a_model_that_fails_on_silence_is_lost(alone: ServiceProcess) -> None:
     alone.act(Script(error="out_of_memory"))
     for _ in range(FAILURES_BEFORE_PROBE):
         reply = await WAYS[0](alone)

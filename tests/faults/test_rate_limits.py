@@ -1,4 +1,4 @@
-"""The rate limit under concurrency: of callers who come all at once exactly a burst is let in, however they come."""
+"""Rate limit under concurrency: of simultaneous callers exactly a burst passes, over every protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "the-key-of-the-web-front"
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServiceProcess]]:
-    """One service without keys and one with, whose buckets fill by a request in a hundred seconds."""
+    """Services without and with keys, whose buckets refill by one request per 100 s."""
     keys: dict[str, object] = {"RATE_LIMIT_RPS": 0.01, "RATE_LIMIT_BURST": BURST, "MAX_QUEUE": CALLERS}
     keys["VAD_FILTER"] = "false"
     folder = tmp_path_factory.mktemp("limited")
@@ -41,7 +41,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
     ],
     ids=["over gRPC", "over REST", "over both", "with a key, over both"],
 )
-async def test_exactly_a_burst_is_let_in(
+async def test_exactly_a_burst_passes(
     limited: dict[str, ServiceProcess], bucket: str, transports: list[str], metadata: tuple[str, str]
 ) -> None:
     service = limited[bucket]
@@ -53,4 +53,4 @@ async def test_exactly_a_burst_is_let_in(
         rest.close()
     assert Counter(outcome.error for outcome in tally.outcomes) == {"": BURST, "rate_limited": CALLERS - BURST}
     waits = [outcome.retry_after_s or 0.0 for outcome in tally.outcomes if outcome.error]
-    assert min(waits) > 50, "it says when there is a token again"
+    assert min(waits) > 50, "retry-after is the time until the next token"

@@ -1,4 +1,4 @@
-"""A changed configuration is taken up by running services: when, how, and how not."""
+"""Reload of a changed configuration by running services: when, and what is refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServiceProc
 
 @pytest.fixture
 async def primary(pair: tuple[ServiceProcess, ServiceProcess, ServiceProcess]) -> AsyncIterator[ServiceProcess]:
-    """The primary, which has its first configuration again afterwards."""
+    """The primary; its initial configuration is restored afterwards."""
     service = pair[0]
     service.act(Script())
     before = dict(service.keys)
@@ -58,7 +58,7 @@ async def primary(pair: tuple[ServiceProcess, ServiceProcess, ServiceProcess]) -
 
 
 async def metric(service: ServiceProcess, name: str) -> float:
-    """A sample of /metrics."""
+    """Value of a sample of /metrics."""
     async with httpx.AsyncClient(base_url=service.url) as http:
         text = (await http.get("/metrics")).text
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
@@ -77,12 +77,12 @@ async def stub(service: ServiceProcess) -> AsyncIterator[Any]:
 
 
 def lines(service: ServiceProcess, text: str) -> list[dict[str, Any]]:
-    """The lines of its log that hold `text`."""
+    """Lines of its log that contain `text`."""
     return [json.loads(line) for line in service.log_text().splitlines() if text in line]
 
 
 async def error_type(service: ServiceProcess, key: str = "") -> str:
-    """What a tiny recording ends with; empty: an answer."""
+    """Error of a short request; empty if it is answered."""
     async with stub(service) as calls:
         try:
             await transcribe(calls, WAV, (("authorization", f"Bearer {key}"),) if key else ())
@@ -91,7 +91,7 @@ async def error_type(service: ServiceProcess, key: str = "") -> str:
     return ""
 
 
-async def test_keys_limits_thresholds_and_log_level_are_taken_up_from_a_changed_file(primary: ServiceProcess) -> None:
+async def test_keys_limits_and_thresholds_are_reloaded(primary: ServiceProcess) -> None:
     assert await error_type(primary) == ""
     primary.write_config(API_KEYS=f"one:{OLD_KEY}", LOG_LEVEL="debug")
     await eventually(lambda: error_type(primary), "unauthenticated")
@@ -117,7 +117,7 @@ def _bearer(key: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {key}"),)
 
 
-async def test_the_log_level_follows(primary: ServiceProcess) -> None:
+async def test_the_log_level_is_reloaded(primary: ServiceProcess) -> None:
     primary.write_config(LOG_LEVEL="error")
     await eventually(lambda: _logged_lines(primary), 0)
     primary.write_config(LOG_LEVEL="info")
@@ -125,17 +125,17 @@ async def test_the_log_level_follows(primary: ServiceProcess) -> None:
 
 
 async def _logged_lines(service: ServiceProcess) -> int:
-    """How many lines one request adds to the log."""
+    """Number of lines that one request adds to the log."""
     before = len(lines(service, "request finished"))
     await error_type(service)
     return len(lines(service, "request finished")) - before
 
 
-async def test_a_hang_up_reads_the_file_at_once_and_ends_nothing(primary: ServiceProcess) -> None:
+async def test_sighup_reloads_at_once_and_stops_nothing(primary: ServiceProcess) -> None:
     unchanged = await reloads(primary, "unchanged")
     primary.send(signal.SIGHUP)
     await eventually(lambda: reloads(primary, "unchanged"), unchanged + 1)
-    # A file that ends within a line is left to settle, unless somebody says that it is whole.
+    # A file without a final newline may be incomplete: it is read after a delay, or at once on SIGHUP.
     primary.config.write_text(_without_keys(primary) + f"API_KEYS=one:{OLD_KEY}")
     primary.send(signal.SIGHUP)
     await eventually(lambda: error_type(primary), "unauthenticated")
@@ -145,7 +145,7 @@ def _without_keys(service: ServiceProcess) -> str:
     return service.config.read_text().replace("API_KEYS=\n", "")
 
 
-async def test_a_config_map_that_swaps_a_link_is_taken_up(primary: ServiceProcess) -> None:
+async def test_a_config_map_that_swaps_a_link_is_reloaded(primary: ServiceProcess) -> None:
     applied = await reloads(primary, "applied")
     text = _without_keys(primary)
     for number, keys in enumerate(("API_KEYS=\n", f"API_KEYS=one:{OLD_KEY}\n")):
@@ -168,18 +168,18 @@ async def test_a_config_map_that_swaps_a_link_is_taken_up(primary: ServiceProces
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (b"", "CT2_SMALL_PATH: is missing"),
+        (b"", "CT2_SMALL_PATH: required key is missing"),
         (None, "can't read the configuration: No such file or directory"),
-        (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
-        (b"%(half)s", "the file was cut off within this line"),
+        (b"%(text)sFALLBACK_API_KEY=secret of ours\n", "FALLBACK_API_KEY: expected printable ASCII without spaces"),
+        (b"%(half)s", "the file is truncated within this line"),
     ],
     ids=["empty", "missing", "wrong", "half"],
 )
-async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
+async def test_a_bad_file_changes_nothing_and_is_logged_once(
     primary: ServiceProcess, broken: bytes | None, said: str
 ) -> None:
     refused, applied = await reloads(primary, "refused"), await reloads(primary, "applied")
-    told = len(lines(primary, "configuration not applied"))
+    logged = len(lines(primary, "configuration not applied"))
     text = primary.config.read_bytes()
     changed = text + b"RATE_LIMIT_BURST=1\n"
     if broken is None:
@@ -188,11 +188,11 @@ async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
         half = changed[: changed.index(b"RATE_LIMIT_RPS=0") - 20]
         primary.config.write_bytes(broken.replace(b"%(text)s", changed).replace(b"%(half)s", half))
     await eventually(lambda: reloads(primary, "refused"), refused + 1)
-    await asyncio.sleep(1)  # looked at again and again, and not told again
+    await asyncio.sleep(1)  # read repeatedly, logged and counted once
     assert await reloads(primary, "refused") == refused + 1
     assert await reloads(primary, "applied") == applied
     assert await metric(primary, "stt_config_last_reload_successful") == 0
-    new = lines(primary, "configuration not applied")[told:]
+    new = lines(primary, "configuration not applied")[logged:]
     assert [line["level"] for line in new] == ["ERROR"]
     assert said in new[0]["message"]
     assert str(primary.config) in new[0]["message"]
@@ -202,19 +202,19 @@ async def test_a_bad_file_changes_nothing_and_is_told_and_counted_once(
     assert await reloads(primary, "applied") == applied
 
 
-async def test_a_file_that_lost_its_keys_opens_nothing(primary: ServiceProcess) -> None:
+async def test_a_file_without_its_keys_is_refused(primary: ServiceProcess) -> None:
     without = _without_keys(primary)
     primary.write_config(API_KEYS=f"one:{OLD_KEY}")
     await eventually(lambda: error_type(primary), "unauthenticated")
     primary.config.write_text(without)
     await eventually(lambda: metric(primary, "stt_config_last_reload_successful"), 0)
     assert await error_type(primary) == "unauthenticated"
-    assert "API_KEYS: is gone" in lines(primary, "configuration not applied")[-1]["message"]
+    assert "API_KEYS: was removed" in lines(primary, "configuration not applied")[-1]["message"]
     primary.write_config(API_KEYS="")
     await eventually(lambda: error_type(primary), "")
 
 
-async def test_a_key_that_needs_a_restart_is_named_and_the_rest_is_taken_up(primary: ServiceProcess) -> None:
+async def test_changes_that_need_a_restart_are_named(primary: ServiceProcess) -> None:
     primary.write_config(MAX_BATCH_SIZE=3, MODEL_NAME="other", API_KEYS=f"one:{OLD_KEY}")
     await eventually(lambda: error_type(primary), "unauthenticated")
     warned = lines(primary, "restart required for changed keys")
@@ -222,7 +222,7 @@ async def test_a_key_that_needs_a_restart_is_named_and_the_rest_is_taken_up(prim
     assert await metric(primary, "stt_config_keys_awaiting_restart") == 2
 
 
-async def test_keys_are_rotated_under_load_without_a_failure(primary: ServiceProcess) -> None:
+async def test_rotating_keys_under_load_fails_no_request(primary: ServiceProcess) -> None:
     key = OLD_KEY
     primary.write_config(API_KEYS=f"old:{OLD_KEY}")
     await eventually(lambda: error_type(primary), "unauthenticated")
@@ -245,13 +245,13 @@ async def test_keys_are_rotated_under_load_without_a_failure(primary: ServicePro
     assert await metric(primary, 'stt_key_requests_total{key_name="new"}') > 50
 
 
-async def test_the_fallback_moves_under_load_without_a_failure(
+async def test_replacing_the_fallback_under_load_fails_no_request(
     primary: ServiceProcess, pair: tuple[ServiceProcess, ServiceProcess, ServiceProcess]
 ) -> None:
     _, first, second = pair
     primary.write_config(FALLBACK_URL=f"grpc://{first.target}")
     primary.act(Script(confidence=0.1))
-    # So slow that calls are under way when their fallback goes.
+    # Slow, so that calls are in progress when their fallback is replaced.
     first.act(Script(text=FIRST, seconds=0.02))
     channel = grpc.aio.insecure_channel(primary.target, options=NO_RETRY)
     async with channel, httpx.AsyncClient(base_url=primary.url, timeout=PATIENCE_S) as http:
@@ -274,7 +274,7 @@ async def _connections(primary: ServiceProcess, fallback: ServiceProcess) -> int
     return connections(primary.pid, fallback.grpc_port)
 
 
-def test_a_hang_up_during_the_start_does_not_end_it(tmp_path: Path) -> None:
+def test_sighup_during_the_start_does_not_stop_it(tmp_path: Path) -> None:
     service = ServiceProcess("fallback", tmp_path, {"HTTP_PORT": "off"})
     try:
         for _ in range(5):
@@ -283,7 +283,7 @@ def test_a_hang_up_during_the_start_does_not_end_it(tmp_path: Path) -> None:
                 assert service.running, service.log_text()
             if still_importing := "cygrpc" not in Path(f"/proc/{service.pid}/maps").read_text():
                 break
-            service.kill()  # this process was not looking for a while
+            service.kill()  # this process was delayed
         assert still_importing, "that took all the imports"
         for _ in range(20):
             service.send(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""Starts that can't work are one clear line and an exit status; a full disk for logs stops nothing."""
+"""A failed start is one clear line and an exit status; a full log disk stops nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.services import settings_text
 
 
 def in_shell(setting: str) -> tuple[str, ...]:
-    """A prefix that runs a command after a line of the shell, or with its redirections."""
+    """Command prefix that runs a command after a shell line, or with redirections."""
     return ("sh", "-c", f'{setting}; exec "$@"', "sh")
 
 
@@ -36,7 +36,7 @@ def redirected(redirection: str) -> tuple[str, ...]:
 
 
 def refused(process: ServiceProcess, status: int, *said: str) -> None:
-    """It ends with the status and one line that says so much, and was never ready."""
+    """Assert that the service exits with that status and one line with that text, without a ready line."""
     process.spawn()
     try:
         assert process.wait() == status, process.log_text()
@@ -61,7 +61,7 @@ def test_a_taken_port(tmp_path: Path, key: str) -> None:
         refused(scripted(tmp_path, **{key: port}), 1, f"127.0.0.1:{port}", "Address already in use")
 
 
-def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
     refused(scripted(tmp_path, HOST="192.0.2.1"), 1, "192.0.2.1:0", "Cannot assign requested address")
 
 
@@ -69,18 +69,18 @@ def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     ("make", "said"),
     [
         (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.write_bytes(b"LOG_LEVEL=info\n\xff\xfe"), ":2: is not UTF-8 text"),
+        (lambda path: path.write_bytes(b"LOG_LEVEL=info\n\xff\xfe"), ":2: not UTF-8 text"),
     ],
     ids=["a folder", "not UTF-8"],
 )
-def test_a_configuration_that_is_no_text_file(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+def test_a_configuration_that_is_not_text(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
     process = scripted(tmp_path)
     process.config.unlink()
     make(process.config)
     refused(process, 2, str(process.config), said)
 
 
-def test_a_configuration_that_may_not_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_configuration(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         lacking("only root can make a file that its service may not read: run as root")
     unprivileged = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
@@ -90,17 +90,17 @@ def test_a_configuration_that_may_not_be_read(tmp_path: Path) -> None:
     refused(process, 2, str(process.config), "Permission denied")
 
 
-def test_tls_files_that_are_none(tmp_path: Path) -> None:
+def test_tls_files_that_are_not_pem(tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("no certificate")
     refused(scripted(tmp_path, TLS_CERT=junk, TLS_KEY=junk), 2, "TLS_CERT", "junk.pem")
 
 
-def test_too_few_files_may_be_open(tmp_path: Path) -> None:
+def test_too_few_open_files_allowed(tmp_path: Path) -> None:
     refused(scripted(tmp_path, *in_shell("ulimit -n 64")), 1, "is 64", "ulimit -n")
 
 
-def test_a_temporary_folder_that_can_hold_no_socket(tmp_path: Path) -> None:
+def test_a_temporary_folder_that_cannot_hold_a_socket(tmp_path: Path) -> None:
     long = tmp_path / ("long" * 30)
     long.mkdir()
     process = scripted(tmp_path / "a", "env", f"TMPDIR={long}")
@@ -112,7 +112,7 @@ def test_a_ready_line_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("redirection", "status"), [("2>/dev/full", 2), ("2>&-", 2)])
-def test_the_status_is_right_though_nobody_can_read_why(tmp_path: Path, redirection: str, status: int) -> None:
+def test_the_exit_status_is_right_without_standard_error(tmp_path: Path, redirection: str, status: int) -> None:
     process = scripted(tmp_path, *redirected(redirection), MAX_QUEUE="many")
     process.spawn()
     assert process.wait() == status
@@ -151,7 +151,7 @@ def test_a_damaged_model(tmp_path: Path, damage: Callable[[Path], object], said:
 
 
 @pytest.mark.model
-def test_a_model_that_is_no_use_is_a_matter_of_the_configuration(tmp_path: Path) -> None:
+def test_an_unusable_model_is_a_configuration_error(tmp_path: Path) -> None:
     model = tmp_path / "damaged"
     shutil.copytree(TINY, model, copy_function=shutil.copyfile)
     vocabulary(model)
@@ -161,17 +161,17 @@ def test_a_model_that_is_no_use_is_a_matter_of_the_configuration(tmp_path: Path)
 
 
 @pytest.mark.parametrize("full", ["a full device", "no more room", "a closed descriptor"])
-async def test_a_service_whose_log_cannot_be_written_goes_on_serving(tmp_path: Path, full: str) -> None:
+async def test_a_service_with_an_unwritable_log_keeps_serving(tmp_path: Path, full: str) -> None:
     prefix = {
         "a full device": redirected("2>/dev/full"),
-        # Python ignores SIGXFSZ: from 2 KiB on, each write fails as on a full disk.
+        # Python ignores SIGXFSZ, so from 2 KiB on every write fails as on a full disk.
         "no more room": in_shell("ulimit -f 4"),
         "a closed descriptor": redirected("2>&-"),
     }[full]
     process = scripted(tmp_path, *prefix, LOG_LEVEL="debug", MAX_QUEUE=100)
     with running(process):
         async with SttClient(process.target) as client:
-            # Three failures in a row at most: of more, the service would ask whether its model is any use.
+            # At most three failures in a row: after more, the service would check its model.
             errors: tuple[Failure, ...] = ("", "bug", "", "bug", "")
             for error in errors:
                 process.act(Script(error=error))
@@ -182,12 +182,12 @@ async def test_a_service_whose_log_cannot_be_written_goes_on_serving(tmp_path: P
                         assert (failure.type, error) == ("internal", "bug")
         assert process.stop() == 0
     *lines, last = process.log_text().split("\n")
-    assert all(json.loads(line)["level"] for line in lines), "whatever is written is whole lines of the log"
+    assert all(json.loads(line)["level"] for line in lines), "only whole lines are written"
     assert full != "no more room" or (len(process.log_text()) <= 4096 and lines)
     assert not last.startswith("Traceback")
 
 
-async def test_out_of_descriptors_it_refuses_connections_and_takes_them_again(tmp_path: Path) -> None:
+async def test_running_out_of_descriptors_is_temporary(tmp_path: Path) -> None:
     process = scripted(tmp_path, *in_shell("ulimit -n 256"))
     with running(process):
         held = []
@@ -230,7 +230,7 @@ def test_output_that_cannot_be_written_is_one_line(command: tuple[str, ...], sta
             timeout=60,
             check=False,
         )
-    line = ended.stderr.splitlines()[-1]  # what `stt` found out, it has told before
+    line = ended.stderr.splitlines()[-1]  # `stt` has printed its results before
     assert "Traceback" not in ended.stderr
     assert ended.returncode == status
     assert line.startswith(said)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT under load: what was accepted is answered or told that it won't be, and the end comes in time."""
+"""SIGTERM and SIGINT under load: accepted requests get an answer or an error, and the service exits in time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def primary(folder: Path, script: Script, **keys: Any) -> ServiceProcess:
     return ServiceProcess("primary", folder, {"MAX_CONCURRENCY": 2, "MAX_BATCH_SIZE": 1, **keys}, script)
 
 
-async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their_finals(tmp_path: Path) -> None:
+async def test_drain_answers_accepted_requests_and_finishes_streams(tmp_path: Path) -> None:
     each, drain_s = 8, 20  # half of it is left to streams for the end of their utterance
     process = primary(tmp_path, Script(seconds=2), DRAIN_TIMEOUT_S=drain_s, STREAM_IDLE_TIMEOUT_S=300)
     speech = samples_of(SPEECH)[:32000]  # mid-sentence: no pause ends the utterance
@@ -59,15 +59,15 @@ async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their
                 await until_in_flight(rest_client, 2 * each + 2)
                 process.send(signal.SIGTERM)
                 assert await anext(states) == NOT_SERVING
-                assert not all(call.done() for call in calls), "there was nothing left to drain"
+                assert not all(call.done() for call in calls), "no request was left to drain"
                 process.act(Script())
                 began = time.monotonic()
-                process.send(signal.SIGTERM)  # as supervisors do: it hurries nobody
+                process.send(signal.SIGTERM)  # a repeated SIGTERM, as supervisors send, does not shorten the drain
                 assert {answer.text for answer in await asyncio.gather(*calls)} == {TEXT}
-                told = {
+                answers = {
                     (answer.status_code, answer.headers.get("connection")) for answer in await asyncio.gather(*posts)
                 }
-                assert told == {(200, "close")}, "a connection that is kept would be cut while it is used"
+                assert answers == {(200, "close")}, "a connection that is kept would be cut while it is used"
                 with pytest.raises(grpc.aio.AioRpcError) as ended:
                     await one.rest()
                 assert [final.result.text for final in finals(one.responses)] == [TEXT]
@@ -82,7 +82,7 @@ async def test_sigterm_answers_all_that_was_accepted_and_brings_streams_to_their
 
 
 @pytest.mark.parametrize("how", ["it takes longer than DRAIN_TIMEOUT_S", "Ctrl-C is pressed again"])
-async def test_what_cannot_be_answered_in_time_is_told_so(tmp_path: Path, how: str) -> None:
+async def test_requests_cut_off_by_the_drain_get_an_error(tmp_path: Path, how: str) -> None:
     hurried = "Ctrl-C" in how
     drain_s = 2 * ENDING_S if hurried else 6
     process = primary(tmp_path, Script(seconds=600), DRAIN_TIMEOUT_S=drain_s)
@@ -115,14 +115,14 @@ async def test_what_cannot_be_answered_in_time_is_told_so(tmp_path: Path, how: s
             assert (status, kind) == (grpc.StatusCode.UNAVAILABLE, "not_ready")
             events, code = await rest(socket)
             assert (events[-1]["error"]["type"], code) == ("not_ready", 1012)
-            # The inference goes on in its thread: it holds nobody either.
+            # The inference continues in its thread, and does not delay the exit.
             assert await asyncio.to_thread(process.wait) == 0
         assert time.monotonic() - began < (0 if hurried else drain_s) + ENDING_S
     assert "drain timed out: 4 calls were cut off" in process.log_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_service_that_still_loads_its_model_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_service_loading_its_model_exits_at_once(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     process = primary(tmp_path, Script(load_seconds=600), GRPC_PORT=port)
     process.grpc_port = port

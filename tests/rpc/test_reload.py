@@ -61,25 +61,25 @@ def count(service: Service, result: str) -> float:
 Change = Callable[[str], str]
 
 INVALID: list[tuple[Change, str]] = [
-    (lambda text: "", "stt.env: CT2_SMALL_PATH: is missing"),
-    (lambda text: "\ufeff", "stt.env: CT2_SMALL_PATH: is missing"),
-    (lambda text: text[: text.index("API_KEYS=") + 4], "stt.env:9: the file was cut off within this line"),
-    (lambda text: text[:-2], "the file was cut off within this line"),
-    (lambda text: text[:-1].rpartition("\n")[0], "the file was cut off within this line"),
-    (lambda text: text + "LOG_LEVEL=loud\n", "LOG_LEVEL: takes debug, info, warning or error (not 'loud')"),
-    (lambda text: text + "CONF_LOGPROB_THRESHOLD=1.5\n", "CONF_LOGPROB_THRESHOLD: takes a number from 0 to 1"),
-    (lambda text: text + "API_KEYS=two:ours\n", "API_KEYS: is there twice"),
-    (lambda text: text.replace(SECRET, "of ours"), "API_KEYS: takes keys or name:key pairs"),
-    (lambda text: text + "FALLBACK_API_KEY=of ours\n", "FALLBACK_API_KEY: takes printable ASCII without spaces"),
-    (lambda text: text + "API_KEYZ=ours\n", "API_KEYZ: is not a key; is API_KEYS meant?"),
-    (lambda text: text.replace("grpc://", "http://"), "FALLBACK_URL: takes grpc://host:port"),
-    (lambda text: text.replace("grpc://", "grpcs://") + "FALLBACK_CA=gone.pem\n", "there is no file 'gone.pem'"),
+    (lambda text: "", "stt.env: CT2_SMALL_PATH: required key is missing"),
+    (lambda text: "\ufeff", "stt.env: CT2_SMALL_PATH: required key is missing"),
+    (lambda text: text[: text.index("API_KEYS=") + 4], "stt.env:9: the file is truncated within this line"),
+    (lambda text: text[:-2], "the file is truncated within this line"),
+    (lambda text: text[:-1].rpartition("\n")[0], "the file is truncated within this line"),
+    (lambda text: text + "LOG_LEVEL=loud\n", "LOG_LEVEL: expected debug, info, warning or error, got 'loud'"),
+    (lambda text: text + "CONF_LOGPROB_THRESHOLD=1.5\n", "CONF_LOGPROB_THRESHOLD: expected a number from 0 to 1"),
+    (lambda text: text + "API_KEYS=two:ours\n", "API_KEYS: duplicate key"),
+    (lambda text: text.replace(SECRET, "of ours"), "API_KEYS: expected keys or name:key pairs"),
+    (lambda text: text + "FALLBACK_API_KEY=of ours\n", "FALLBACK_API_KEY: expected printable ASCII without spaces"),
+    (lambda text: text + "API_KEYZ=ours\n", "API_KEYZ: unknown key; did you mean API_KEYS?"),
+    (lambda text: text.replace("grpc://", "http://"), "FALLBACK_URL: expected grpc://host:port"),
+    (lambda text: text.replace("grpc://", "grpcs://") + "FALLBACK_CA=gone.pem\n", "file not found: 'gone.pem'"),
     (lambda text: text.replace("grpc://", "grpcs://") + f"FALLBACK_CA={__file__}\n", "contains no PEM certificate"),
-    (lambda text: text.replace("API_KEYS=", "MODEL_NAME="), "API_KEYS: is gone"),
-    (lambda text: text + "<<<<<<< HEAD\n", "not a KEY=VALUE line"),
-    (lambda text: text + "MODEL_NAME='open\n", "is a quote left open?"),
-    (lambda text: text + "\0", "holds a NUL"),
-    (lambda text: text + "#" * 2**20, "is over 1 MiB"),
+    (lambda text: text.replace("API_KEYS=", "MODEL_NAME="), "API_KEYS: was removed"),
+    (lambda text: text + "<<<<<<< HEAD\n", "expected KEY=VALUE"),
+    (lambda text: text + "MODEL_NAME='open\n", "unclosed quote?"),
+    (lambda text: text + "\0", "contains a NUL"),
+    (lambda text: text + "#" * 2**20, "larger than 1 MiB"),
 ]
 
 
@@ -112,7 +112,7 @@ async def test_an_unreadable_file_changes_nothing(tmp_path: Path, caplog: pytest
         await counted(service, reloader, "refused")
         assert service.settings == before
     logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    for text, reason in zip(logged, ("is not UTF-8 text", "No such file or directory", "Is a directory")):
+    for text, reason in zip(logged, ("not UTF-8 text", "No such file or directory", "Is a directory")):
         assert reason in text
 
 

@@ -26,6 +26,7 @@ ORDINARY: dict[str, Any] = {
 
 
 def a_call(**differences: Any) -> CallRecord:
+    """A successful call with some fields replaced."""
     return CallRecord(**{**ORDINARY, **differences})
 
 

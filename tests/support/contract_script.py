@@ -93,6 +93,11 @@ class Script:
     snapshot_json: str = json.dumps(SNAPSHOT)
     exposition: str = "stt_in_flight 0\n"
     max_upload_bytes: int = 16 * MIB
+    max_audio_seconds: float = 3600
+    reports_progress: bool = True
+    """False: `TranscribeWithProgress` is not implemented, as in an older service."""
+    hold_result: asyncio.Event | None = None
+    """`TranscribeWithProgress` waits for it after the first segment."""
 
     started: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a call has arrived."""

@@ -71,6 +71,29 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             await self._health.set(name, state)
 
     async def Transcribe(self, request: Request, context: Any) -> Response:
+        response = await self._answer(request, context)
+        context.set_trailing_metadata(tuple(trailers_of(response).items()))
+        return response
+
+    async def TranscribeWithProgress(self, request: Request, context: Any) -> AsyncIterator[Any]:
+        """Progress of half of the audio, the first segment, progress of all of it, and the result."""
+        if not self.script.reports_progress:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not implemented!")
+        response = await self._answer(request, context)
+        seconds = response.audio_duration.ToNanoseconds() / 1e9
+        half = speech_pb2.Progress(audio_duration=response.audio_duration, audio_settled=duration(seconds / 2))
+        yield speech_pb2.TranscribeWithProgressResponse(progress=half)
+        if response.segments:
+            settled = speech_pb2.SettledSegments(segments=response.segments[:1])
+            yield speech_pb2.TranscribeWithProgressResponse(segments=settled)
+        if self.script.hold_result is not None:
+            await self.script.hold_result.wait()
+        whole = speech_pb2.Progress(audio_duration=response.audio_duration, audio_settled=response.audio_duration)
+        yield speech_pb2.TranscribeWithProgressResponse(progress=whole)
+        context.set_trailing_metadata(tuple(trailers_of(response).items()))
+        yield speech_pb2.TranscribeWithProgressResponse(result=response)
+
+    async def _answer(self, request: Request, context: Any) -> Response:
         script, metadata = self.script, _received(context)
         await self._check_key(metadata, context)
         script.calls.append(Call(request, metadata, context.time_remaining()))
@@ -87,7 +110,6 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         finally:
             script.in_flight -= 1
         response.request_id = _request_id(metadata)
-        context.set_trailing_metadata(tuple(trailers_of(response).items()))
         return response
 
     async def _reply(self, request: Request, context: Any) -> Response:
@@ -101,9 +123,6 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         response = Response()
         response.CopyFrom(transcript(reply) if isinstance(reply, str) else reply)
         return response
-
-    def TranscribeWithProgress(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
 
     async def StreamTranscribe(self, request_iterator: AsyncIterator[Any], context: Any) -> Any:
         script, metadata = self.script, _received(context)
@@ -158,7 +177,7 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             uptime=duration(12.5),
             limits=speech_pb2.Limits(
                 max_upload_bytes=self.script.max_upload_bytes,
-                max_audio_duration=duration(3600),
+                max_audio_duration=duration(self.script.max_audio_seconds),
                 max_concurrency=2,
                 max_queue=64,
             ),

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 
 from stt_server.audio import decode
+from stt_server.audio.mono import FloatArray
 from stt_server.audio.sandbox.pool import DecoderPool
 from stt_server.audio.sandbox.worker import DecodeLimits, ExitReason
 from stt_server.testing.audio_samples import CONTAINER, chirp, encode
@@ -28,6 +29,6 @@ async def pool(
         await decoders.close()
 
 
-def good(audio: object) -> bool:
-    """Whether `audio` is that of `GOOD`."""
-    return np.array_equal(audio, decode(GOOD, CONTAINER, max_seconds=60))  # type: ignore[arg-type]
+def good(channels: list[FloatArray]) -> bool:
+    """Whether the samples are those of `GOOD`."""
+    return len(channels) == 1 and np.array_equal(channels[0], decode(GOOD, CONTAINER, max_seconds=60))

@@ -1,4 +1,4 @@
-"""Whose rate limit a call counts towards."""
+"""The client address that a rate limit counts."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ PROXY = "ipv4:10.0.0.1:4000"
         ("ipv4:999.1.1.1:4", "unknown"),
     ],
 )
-def test_a_call_without_forwarding_comes_from_its_peer(peer: str, expected: str) -> None:
+def test_without_forwarding_the_peer_is_the_client(peer: str, expected: str) -> None:
     assert client_address(peer, None, TRUSTED) == expected
     assert client_address(peer, "", TRUSTED) == expected
 
 
 @pytest.mark.parametrize("peer", ["ipv4:203.0.113.7:1", "ipv6:[2001:db8::7]:1", "", "vsock:3:4"])
-def test_a_peer_that_is_not_trusted_can_not_forward(peer: str) -> None:
+def test_forwarding_by_an_untrusted_peer_is_ignored(peer: str) -> None:
     assert client_address(peer, "198.51.100.1", TRUSTED) == client_address(peer, None, TRUSTED)
 
 
 @pytest.mark.parametrize(
     "peer", [PROXY, "ipv4:127.0.0.1:1", "ipv6:[::1]:1", "ipv6:%5B::ffff:10.1.1.1%5D:1", "unix:", "unix:/x"]
 )
-def test_a_trusted_peer_is_believed(peer: str) -> None:
+def test_forwarding_by_a_trusted_peer_counts(peer: str) -> None:
     assert client_address(peer, "203.0.113.7", TRUSTED) == "203.0.113.7"
 
 
@@ -70,25 +70,25 @@ def test_a_trusted_peer_is_believed(peer: str) -> None:
         ("  203.0.113.7\t", "203.0.113.7"),
     ],
 )
-def test_the_rightmost_address_that_is_not_trusted_is_the_client(forwarded_for: str, expected: str) -> None:
+def test_the_rightmost_untrusted_address_is_the_client(forwarded_for: str, expected: str) -> None:
     assert client_address(PROXY, forwarded_for, TRUSTED) == expected
 
 
 @pytest.mark.parametrize(
     "entry", ["unknown", "_hidden", "", "1.2.3", "01.2.3.4", "1.2.3.4/8", "a:b", "[", "💥", "٣.1.1.1"]
 )
-def test_an_entry_that_is_no_address_ends_the_walk_at_the_proxy_before_it(entry: str) -> None:
+def test_an_unreadable_entry_stops_at_the_proxy_before_it(entry: str) -> None:
     assert client_address(PROXY, f"203.0.113.7, {entry}, 10.0.0.2", TRUSTED) == "10.0.0.2"
     assert client_address(PROXY, f"203.0.113.7,{entry}", TRUSTED) == "10.0.0.1"
     assert client_address("unix:", f"203.0.113.7,{entry}", TRUSTED) == "unix"
 
 
-def test_nobody_is_trusted_but_the_unix_socket_where_the_list_is_empty() -> None:
+def test_without_proxies_only_a_unix_socket_may_forward() -> None:
     assert client_address("ipv4:127.0.0.1:1", "203.0.113.7", ()) == "127.0.0.1"
     assert client_address("unix:", "198.51.100.1, 203.0.113.7", ()) == "203.0.113.7"
 
 
-def test_addresses_of_one_ipv6_subscriber_are_one_client() -> None:
+def test_addresses_of_one_ipv6_network_are_one_client() -> None:
     one, two, other = (
         client_address(f"ipv6:[2001:db8:0:{tail}]:1", None, ()) for tail in ("1::1", "1:ffff::2", "2::1")
     )
@@ -98,21 +98,21 @@ def test_addresses_of_one_ipv6_subscriber_are_one_client() -> None:
 @pytest.mark.parametrize(
     ("listen", "expected"), [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("unix:{}/s", "unix")]
 )
-async def test_grpcs_own_peer_strings_are_understood(listen: str, expected: str, tmp_path: Path) -> None:
+async def test_peer_strings_of_grpc_are_understood(listen: str, expected: str, tmp_path: Path) -> None:
     peers: list[str] = []
 
-    async def note(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def record(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         peers.append(context.peer())
         return request
 
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(note)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(record)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Peer", {"Note": handler}),))
     address = listen.format(tmp_path)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
-        pytest.skip(f"this machine can't listen on {listen}")
+        pytest.skip(f"can't listen on {listen}")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(address.replace(":0", f":{port}")) as channel:
@@ -124,12 +124,12 @@ async def test_grpcs_own_peer_strings_are_understood(listen: str, expected: str,
 
 
 @given(st.lists(st.one_of(st.ip_addresses().map(str), st.text(max_size=12)), max_size=6))
-def test_what_a_client_writes_before_his_proxys_entry_changes_nothing(invented: list[str]) -> None:
-    forwarded_for = ",".join([*invented, "203.0.113.7"])
+def test_entries_left_of_the_proxys_are_ignored(forged: list[str]) -> None:
+    forwarded_for = ",".join([*forged, "203.0.113.7"])
     assert client_address(PROXY, forwarded_for, TRUSTED) == "203.0.113.7"
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_nothing_a_caller_sends_raises(peer: str, forwarded_for: str) -> None:
+def test_no_input_raises(peer: str, forwarded_for: str) -> None:
     for start in ("", "ipv4:", "ipv6:", "unix:"):
         assert client_address(start + peer, forwarded_for, TRUSTED)

@@ -32,7 +32,7 @@ PCM = (SOURCE * 32767).astype("<i2").tobytes()
 def plain(data: bytes, max_seconds: float = 60) -> FloatArray:
     audio = decode_plain(data, CONTAINER, max_seconds=max_seconds)
     assert audio is not None, "left to FFmpeg"
-    return audio
+    return audio[0]
 
 
 def by_ffmpeg(data: bytes) -> FloatArray:

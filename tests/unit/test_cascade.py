@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stt_server.audio import AudioFormat, Chunk
-from stt_server.cascade.cascade import SingleModelCascade, TwoModelCascade
+from stt_server.cascade.cascade import SingleModelCascade, TwoModelCascade, settle
 from stt_server.cascade.fallback import FallbackError
 from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
@@ -49,8 +49,8 @@ class ScriptedFallback:
 
 async def test_confident_answer_is_kept() -> None:
     wanted = request()
-    transcript = await TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback()).settle(
-        wanted, recognition(0.9), not_called
+    transcript = await settle(
+        TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback()), wanted, recognition(0.9), not_called
     )
     assert (transcript.answer.model, transcript.fallback_used) == ("small", False)
     assert transcript.primary_confidence == pytest.approx(0.9)
@@ -60,7 +60,7 @@ async def test_confident_answer_is_kept() -> None:
 @pytest.mark.parametrize(("own", "reason"), [(recognition(0.2), Reason.LOW_LOGPROB), (FAILED, Reason.PRIMARY_ERROR)])
 async def test_weak_or_failed_recognition_gets_the_fallbacks_answer(own: Recognition, reason: Reason) -> None:
     wanted = request()
-    transcript = await TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback()).settle(wanted, own, not_called)
+    transcript = await settle(TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback()), wanted, own, not_called)
     assert (transcript.answer.model, transcript.fallback_used) == ("medium", True)
     assert transcript.fallback_confidence == 0.8
     assert (wanted.trace.fallback_result, wanted.trace.reasons) == ("used", (reason,))
@@ -69,7 +69,7 @@ async def test_weak_or_failed_recognition_gets_the_fallbacks_answer(own: Recogni
 
 async def test_final_choice_best_keeps_the_more_confident_answer() -> None:
     cascade = TwoModelCascade(MODEL, CascadeSettings(final_choice="best"), ScriptedFallback(confidence=0.1))
-    transcript = await cascade.settle(request(), recognition(0.2), not_called)
+    transcript = await settle(cascade, request(), recognition(0.2), not_called)
     assert (transcript.answer.model, transcript.fallback_used) == ("small", True)
 
 
@@ -77,13 +77,13 @@ async def test_failed_fallback_fails_the_request() -> None:
     wanted = request()
     cascade = TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback("unavailable"))
     with pytest.raises(FallbackFailed, match="unavailable"):
-        await cascade.settle(wanted, recognition(0.2), not_called)
+        await settle(cascade, wanted, recognition(0.2), not_called)
     assert (wanted.trace.fallback_result, wanted.trace.fallback_error) == ("failed", "unavailable")
 
 
 async def test_degrade_returns_the_primarys_answer() -> None:
     cascade = TwoModelCascade(MODEL, DEGRADE, ScriptedFallback("circuit_open"))
-    transcript = await cascade.settle(request(), recognition(0.2), not_called)
+    transcript = await settle(cascade, request(), recognition(0.2), not_called)
     assert (transcript.answer.model, transcript.fallback_error) == ("small", "circuit_open")
 
 
@@ -93,7 +93,7 @@ async def test_degrade_runs_a_skipped_model() -> None:
 
     cascade = TwoModelCascade(MODEL, DEGRADE, ScriptedFallback("unavailable"))
     assert cascade.skips_own_model("fallback")
-    transcript = await cascade.settle(request("fallback"), None, recognize)
+    transcript = await settle(cascade, request("fallback"), None, recognize)
     assert transcript.answer.text == "five words from the primary"
     assert transcript.decision.reasons == (Reason.REQUESTED,)
     assert transcript.primary_confidence == pytest.approx(0.6)
@@ -102,15 +102,15 @@ async def test_degrade_runs_a_skipped_model() -> None:
 async def test_degrade_raises_the_models_error_if_both_fail() -> None:
     cascade = TwoModelCascade(MODEL, DEGRADE, ScriptedFallback("unavailable"))
     with pytest.raises(OutOfMemory):
-        await cascade.settle(request(), FAILED, not_called)
+        await settle(cascade, request(), FAILED, not_called)
 
 
 async def test_primary_without_a_fallback_returns_weak_answers_and_raises_errors() -> None:
     cascade = TwoModelCascade(MODEL, CascadeSettings(), None)
-    transcript = await cascade.settle(request(), recognition(0.2), not_called)
+    transcript = await settle(cascade, request(), recognition(0.2), not_called)
     assert (transcript.answer.model, transcript.decision.confidence_below) == ("small", True)
     with pytest.raises(OutOfMemory):
-        await cascade.settle(request(), FAILED, not_called)
+        await settle(cascade, request(), FAILED, not_called)
     with pytest.raises(InvalidArgument, match="routing"):
         cascade.validate_policy("fallback")
 
@@ -120,9 +120,9 @@ async def test_single_model_cascade_never_escalates() -> None:
     cascade.validate_policy("fallback")
     assert not cascade.skips_own_model("fallback")
     wanted = request("fallback")
-    transcript = await cascade.settle(wanted, recognition(0.1), not_called)
+    transcript = await settle(cascade, wanted, recognition(0.1), not_called)
     assert (transcript.decision.reasons, wanted.trace.fallback_result) == ((), None)
     assert transcript.primary_confidence is None
     assert transcript.fallback_confidence == pytest.approx(0.1)
     with pytest.raises(OutOfMemory):
-        await cascade.settle(wanted, FAILED, not_called)
+        await settle(cascade, wanted, FAILED, not_called)

@@ -1,4 +1,4 @@
-"""Settings from an `.env` file: values and warnings."""
+"""Settings loaded from an `.env` file: values and warnings."""
 
 from __future__ import annotations
 
@@ -31,49 +31,32 @@ def read(tmp_path: Path) -> Reader:
     return Reader(make_model(tmp_path))
 
 
-def test_a_file_with_the_model_alone_gives_the_contracts_defaults(read: Reader) -> None:
+# The defaults are not repeated here: test_config_files compares them with docs/configuration.md and configs/*.env.
+
+
+def test_derived_defaults(read: Reader) -> None:
     settings = read()
-    assert settings.service == "primary"
-    assert (settings.device, settings.device_index, settings.compute_type) == ("auto", 0, "default")
-    assert (settings.cpu_threads, settings.max_concurrency, settings.max_batch_size) == (1, None, 8)
-    assert (settings.max_queue, settings.beam_size, settings.vad_filter) == (64, 1, True)
-    assert (settings.conf_logprob_threshold, settings.conf_langprob_threshold) == (0.55, 0.70)
-    assert settings.min_words_for_conf == 3
-    assert (settings.fallback, settings.fallback_api_key, settings.fallback_timeout_s) == (None, "", 60.0)
-    assert settings.fallback_on_error == "fail"
-    assert (settings.api_keys, settings.rate_limit_rps, settings.rate_limit_burst) == ((), 15.0, 30)
-    assert (settings.max_upload_bytes, settings.max_audio_seconds) == (16 * 1024 * 1024, 3600.0)
-    assert (settings.host, settings.grpc_port, settings.http_port) == ("0.0.0.0", 50051, 8081)
-    assert settings.trusted_proxies == (ip_network("127.0.0.1"), ip_network("::1"))
-    assert (settings.tls_cert, settings.tls_key, settings.tls_client_ca) == (None, None, None)
-    assert (settings.fallback_ca, settings.fallback_cert, settings.fallback_key) == (None, None, None)
-    assert (settings.routing_signal, settings.final_choice) == ("mean", "fallback")
-    assert (settings.encoder_window, settings.cors_origins) == ("adaptive", ())
-    assert (settings.max_streams, settings.stream_idle_timeout_s, settings.stream_fallback_timeout_s) == (
-        32,
-        30,
-        3,
-    )
-    assert (settings.drain_timeout_s, settings.server_commit) == (30.0, "unknown")
-    assert (settings.log_format, settings.log_level) == ("json", "info")
     assert (settings.model_path, settings.model_name) == (read.model, "whisper-test")
+    assert settings.trusted_proxies == (ip_network("127.0.0.1"), ip_network("::1"))
+    assert (settings.fallback, settings.api_keys, settings.max_concurrency) == (None, (), None)
+    assert settings.max_upload_bytes == 16 * 1024 * 1024
     assert settings.warnings == ()
 
 
-def test_the_fallback_has_its_own_defaults(read: Reader) -> None:
-    settings = read(service="fallback")
-    assert (settings.beam_size, settings.rate_limit_rps, settings.rate_limit_burst) == (5, 60.0, 120)
-    assert (settings.grpc_port, settings.http_port) == (50052, 8082)
-    assert settings.model_path == read.model
+def test_fallback_has_defaults_of_its_own(read: Reader) -> None:
+    primary, fallback = read(), read(service="fallback")
+    differing = {key.field_name for key in KEYS if key.fallback_default is not None}
+    shared = [key.field_name for key in KEYS if key.field_name not in differing and len(key.services) == 2]
+    assert all(getattr(primary, name) != getattr(fallback, name) for name in differing)
+    assert all(getattr(primary, name) == getattr(fallback, name) for name in shared)
 
 
-def test_defaults_are_cast_like_written_values(read: Reader, tmp_path: Path) -> None:
-    """envparse hands a default back as it is; here each default, written out, gives the same settings."""
+def test_written_defaults_give_the_same_settings(read: Reader) -> None:
     written = "".join(f"{k.name}={k.default}\n" for k in KEYS if k.default is not None)
     assert read(written) == read()
 
 
-def test_every_key_has_a_field_and_every_field_a_key() -> None:
+def test_keys_and_fields_of_settings_correspond() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
     assert {key.field_name for key in KEYS} | {"service", "warnings"} == fields
 
@@ -84,7 +67,7 @@ def test_settings_are_frozen(read: Reader) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.default is not None], ids=lambda key: key.name)
-def test_an_empty_value_means_the_default(read: Reader, key: Key) -> None:
+def test_empty_value_means_the_default(read: Reader, key: Key) -> None:
     name = key.name
     assert read(f"{name}=\n") == read(f'{name}=""\n') == read()
 
@@ -101,7 +84,7 @@ def test_an_empty_value_means_the_default(read: Reader, key: Key) -> None:
         (1, "5", False, 2, 5),
     ],
 )
-def test_concurrency_follows_the_device_unless_it_is_set(
+def test_concurrency_depends_on_the_device_unless_set(
     read: Reader, threads: int, limit: str, on_cpu: bool, cores: int, expected: int
 ) -> None:
     settings = read(f"CPU_THREADS={threads}\nMAX_CONCURRENCY={limit}")
@@ -137,7 +120,7 @@ def test_concurrency_follows_the_device_unless_it_is_set(
         ("COMPUTE_TYPE=int8_bfloat16", "compute_type", "int8_bfloat16"),
     ],
 )  # fmt: skip
-def test_a_value_reads_as_people_expect(read: Reader, line: str, field: str, value: object) -> None:
+def test_value_is_cast(read: Reader, line: str, field: str, value: object) -> None:
     assert getattr(read(line), field) == value
 
 
@@ -157,7 +140,7 @@ def test_fallback_url_becomes_a_grpc_target(read: Reader, value: str, target: st
     assert read(f"FALLBACK_URL={value}").fallback == FallbackTarget(target, tls)
 
 
-def test_a_bare_target_is_encrypted_where_there_is_an_authority_for_it(read: Reader, tmp_path: Path) -> None:
+def test_target_without_scheme_uses_tls_if_a_ca_is_set(read: Reader, tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.write_text("x")
     lines = f"FALLBACK_CA={authority}\nFALLBACK_URL="
@@ -166,7 +149,7 @@ def test_a_bare_target_is_encrypted_where_there_is_an_authority_for_it(read: Rea
     assert "write grpcs://" in read.error(f"{lines}grpc://fb:50052")
 
 
-def test_a_model_reached_by_a_link_is_named_after_the_link(read: Reader, tmp_path: Path) -> None:
+def test_linked_model_is_named_after_the_link(read: Reader, tmp_path: Path) -> None:
     link = tmp_path / "whisper-linked"
     link.symlink_to(read.model)
     assert parse(f"CT2_SMALL_PATH={link}/", "primary").model_name == "whisper-linked"
@@ -182,14 +165,14 @@ def test_a_model_reached_by_a_link_is_named_after_the_link(read: Reader, tmp_pat
         ("primary", "CT2_MEDIUM_PATH=/nowhere"),
     ],
 )
-def test_the_other_services_key_has_no_effect_and_a_warning(read: Reader, service: Role, line: str) -> None:
+def test_key_of_the_other_service_causes_a_warning_only(read: Reader, service: Role, line: str) -> None:
     settings = read(line, service)
     name = line.partition("=")[0]
-    assert settings.warnings == (f"stt.env:2: {name}: has no effect in the {service}'s file",)
+    assert settings.warnings == (f"stt.env:2: {name}: has no effect on the {service}",)
     assert dataclasses.replace(settings, warnings=()) == read("", service)
 
 
-def test_no_repr_holds_a_secret(read: Reader) -> None:
+def test_repr_contains_no_secret(read: Reader) -> None:
     settings = read(f"API_KEYS=web:{SECRET}\nFALLBACK_API_KEY={SECRET}")
     assert settings.fallback_api_key == settings.api_keys[0].key == SECRET
     assert SECRET not in repr(settings)
@@ -197,20 +180,20 @@ def test_no_repr_holds_a_secret(read: Reader) -> None:
     assert "web" in repr(settings)
 
 
-def test_keys_short_enough_to_guess_are_warned_of_by_name(read: Reader) -> None:
+def test_short_api_keys_cause_a_warning_with_their_names(read: Reader) -> None:
     (warning,) = read(f"API_KEYS=web:short-one,app:{SECRET}").warnings
     assert "web" in warning
     assert "app" not in warning
     assert "short-one" not in warning
 
 
-def test_config_path_is_the_only_variable_looked_at() -> None:
+def test_config_path_chooses_the_file() -> None:
     assert config_path("primary", {}) == Path("stt_primary.env")
     assert config_path("fallback", {"CONFIG_PATH": ""}) == Path("stt_fallback.env")
     assert config_path("fallback", {"CONFIG_PATH": "/etc/stt/x.env"}) == Path("/etc/stt/x.env")
 
 
-def test_load_reads_the_file_and_names_it_in_errors(read: Reader, tmp_path: Path) -> None:
+def test_load_names_the_file_in_errors(read: Reader, tmp_path: Path) -> None:
     file = tmp_path / "stt_primary.env"
     file.write_text(f"CT2_SMALL_PATH={read.model}\nBEAM_SIZE=3\n")
     assert load(file, "primary").beam_size == 3
@@ -221,7 +204,7 @@ def test_load_reads_the_file_and_names_it_in_errors(read: Reader, tmp_path: Path
     assert (caught.value.source, caught.value.line, caught.value.key) == (str(file), 2, "BEAM_SIZE")
 
 
-def test_reading_leaves_the_process_environment_alone(read: Reader) -> None:
+def test_environment_is_not_changed(read: Reader) -> None:
     before = dict(os.environ)
     read("DEVICE=cpu\nexport LOG_LEVEL=debug")
     assert dict(os.environ) == before

@@ -1,4 +1,4 @@
-"""The documentation and the shipped files say what the table of keys says."""
+"""docs/configuration.md and configs/*.env agree with the table of keys."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ def _documented(key: Key) -> str:
         default = "required"
     if key.fallback_default is not None:
         default += f" (fallback: `{key.fallback_default}`)"
-    return f"| `{key.name}` | {default} | {key.cast.takes} | {key.meaning} | {'live' if key.live else 'restart'} |"
+    return f"| `{key.name}` | {default} | {key.cast.expected} | {key.meaning} | {'live' if key.live else 'restart'} |"
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
-def test_the_documentation_has_each_key_with_default_range_and_meaning(key: Key) -> None:
+def test_documentation_describes_each_key(key: Key) -> None:
     assert _documented(key) in DOC.splitlines()
 
 
-def test_the_documentation_has_no_other_keys() -> None:
+def test_documentation_has_no_other_keys() -> None:
     rows = [line for line in DOC.splitlines() if line.startswith("| `")]
     assert len(rows) == len(KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
-def test_a_default_is_either_written_or_explained(key: Key) -> None:
+def test_empty_default_is_explained(key: Key) -> None:
     assert bool(key.default_means) == (key.default == "")
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_lists_every_key_that_has_an_effect_and_no_other(service: Role) -> None:
+def test_shipped_file_lists_all_keys_of_its_service(service: Role) -> None:
     text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
     assert list(read_entries(text, "x")) == [key.name for key in KEYS if service in key.services]
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Role, tmp_path: Path) -> None:
+def test_shipped_file_is_valid_and_has_the_defaults(service: Role, tmp_path: Path) -> None:
     text = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8")
     assert f"\n{MODEL_KEYS[service]}={MODELS[service]}\n" in text
     model = make_model(tmp_path)
@@ -64,14 +64,14 @@ def test_a_shipped_file_runs_as_it_is_and_keeps_the_defaults(service: Role, tmp_
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_explains_every_key_above_it(service: Role) -> None:
+def test_shipped_file_explains_each_key(service: Role) -> None:
     lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
     bare = [line for above, line in pairwise(lines) if "=" in line and line[0] != "#" and above[:1] != "#"]
     assert bare == []
 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
-def test_a_shipped_file_marks_the_keys_that_are_taken_up_without_a_restart(service: Role) -> None:
+def test_shipped_file_marks_live_keys(service: Role) -> None:
     lines = (ROOT / f"configs/stt_{service}.env").read_text(encoding="utf-8").splitlines()
     marked = [line.partition("=")[0] for above, line in pairwise(lines) if above == "# Live."]
     assert marked == [key.name for key in KEYS if key.live and service in key.services]

@@ -1,4 +1,4 @@
-"""What the configuration refuses, and how it says so."""
+"""Invalid configuration and its error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(tmp_path: Path) -> Reader:
         ("http://[::1]:8082", "grpc://[::1]:50052"),
     ],
 )
-def test_an_http_fallback_url_is_refused_with_what_to_write(read: Reader, value: str, instead: str) -> None:
+def test_http_fallback_url_suggests_grpc_url(read: Reader, value: str, instead: str) -> None:
     message = read.error(f"FALLBACK_URL={value}")
     assert message.startswith("stt.env:2: FALLBACK_URL: ")
     assert f"write {instead} " in message
@@ -84,44 +84,44 @@ def test_an_http_fallback_url_is_refused_with_what_to_write(read: Reader, value:
         "LOG_LEVEL=trace",
     ],
 )
-def test_a_value_out_of_range_names_file_line_key_and_what_it_takes(read: Reader, line: str) -> None:
+def test_invalid_value_names_file_line_key_and_expectation(read: Reader, line: str) -> None:
     name, _, value = line.partition("=")
-    takes = next(key.cast.takes for key in KEYS if key.name == name)
+    expected = next(key.cast.expected for key in KEYS if key.name == name)
     message = read.error(f"\n# a comment\n\n{line}")
-    assert message.startswith(f"stt.env:5: {name}: takes {takes} (not '{value}')")
+    assert message.startswith(f"stt.env:5: {name}: expected {expected}, got '{value}'")
 
 
 @pytest.mark.parametrize("name", ["CT2_SMALL_PATH", "CT2_MEDIUM_PATH"])
-def test_a_missing_model_path_is_refused(name: str) -> None:
+def test_missing_model_path_is_refused(name: str) -> None:
     service: Role = "primary" if name == "CT2_SMALL_PATH" else "fallback"
-    with pytest.raises(ConfigError, match=rf"^stt\.env: {name}: is missing: takes the path"):
+    with pytest.raises(ConfigError, match=rf"^stt\.env: {name}: required key is missing; expected the path"):
         parse("", service, source="stt.env")
-    with pytest.raises(ConfigError, match=rf"^stt\.env:1: {name}: is missing: takes the path"):
+    with pytest.raises(ConfigError, match=rf"^stt\.env:1: {name}: required key is missing; expected the path"):
         parse(f"{name}=", service, source="stt.env")
 
 
-def test_a_model_folder_without_model_bin_is_refused(tmp_path: Path) -> None:
+def test_model_folder_without_model_bin_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent", Path(__file__)):
-        with pytest.raises(ConfigError, match=r"^stt\.env:1: CT2_SMALL_PATH: there is no model\.bin in"):
+        with pytest.raises(ConfigError, match=r"^stt\.env:1: CT2_SMALL_PATH: no model\.bin in"):
             parse(f"CT2_SMALL_PATH={path}", "primary", source="stt.env")
 
 
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("API_KEY=x", "is API_KEYS meant?"),
-        ("RATE_LIMIT_RSP=1", "is RATE_LIMIT_RPS meant?"),
-        ("device=cpu", "is DEVICE meant?"),
-        ("PATH=/bin", "docs/configuration.md lists the keys"),
+        ("API_KEY=x", "did you mean API_KEYS?"),
+        ("RATE_LIMIT_RSP=1", "did you mean RATE_LIMIT_RPS?"),
+        ("device=cpu", "did you mean DEVICE?"),
+        ("PATH=/bin", "docs/configuration.md lists all keys"),
     ],
 )
-def test_an_unknown_key_is_refused_with_a_suggestion(read: Reader, line: str, hint: str) -> None:
+def test_unknown_key_suggests_a_known_one(read: Reader, line: str, hint: str) -> None:
     name = line.partition("=")[0]
-    assert read.error(line) == f"stt.env:2: {name}: is not a key; {hint}"
+    assert read.error(line) == f"stt.env:2: {name}: unknown key; {hint}"
 
 
-def test_a_key_written_twice_is_refused_with_both_lines(read: Reader) -> None:
-    assert read.error("DEVICE=cpu\n\nDEVICE=cpu") == "stt.env:4: DEVICE: is there twice, on lines 2 and 4"
+def test_duplicate_key_names_both_lines(read: Reader) -> None:
+    assert read.error("DEVICE=cpu\n\nDEVICE=cpu") == "stt.env:4: DEVICE: duplicate key (first set on line 2)"
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_a_key_written_twice_is_refused_with_both_lines(read: Reader) -> None:
               "API_KEYS=key2:{s},bare", "FALLBACK_API_KEY={s} x", 'API_KEYS="{s}', "API_KEYS=x,\n{s}",
               "API_KEYS=x,\n{s}==", "API_KEYZ={s}", "API_KEYS={s}\nAPI_KEYS={s}", 'API_KEYS="{s}\\n"'],
 )  # fmt: skip
-def test_no_error_prints_a_secret(read: Reader, lines: str) -> None:
+def test_errors_contain_no_secret(read: Reader, lines: str) -> None:
     assert SECRET not in read.error(lines.format(s=SECRET))
 
 
-def test_a_password_in_a_url_is_not_printed(read: Reader) -> None:
+def test_errors_contain_no_password_of_a_url(read: Reader) -> None:
     for scheme in ("http", "grpc"):
         assert SECRET not in read.error(f"FALLBACK_URL={scheme}://me:{SECRET}@fb:8082")
 
@@ -142,14 +142,14 @@ def test_a_password_in_a_url_is_not_printed(read: Reader) -> None:
 @pytest.mark.parametrize(
     ("names", "at_fault"),
     [
-        (("TLS_CERT",), "TLS_CERT: is of no use without TLS_KEY"),
-        (("TLS_KEY",), "TLS_KEY: is of no use without TLS_CERT"),
-        (("TLS_CLIENT_CA",), "TLS_CLIENT_CA: is of no use without TLS_CERT"),
-        (("FALLBACK_CERT",), "FALLBACK_CERT: is of no use without FALLBACK_KEY"),
-        (("FALLBACK_KEY",), "FALLBACK_KEY: is of no use without FALLBACK_CERT"),
+        (("TLS_CERT",), "TLS_CERT: requires TLS_KEY"),
+        (("TLS_KEY",), "TLS_KEY: requires TLS_CERT"),
+        (("TLS_CLIENT_CA",), "TLS_CLIENT_CA: requires TLS_CERT"),
+        (("FALLBACK_CERT",), "FALLBACK_CERT: requires FALLBACK_KEY"),
+        (("FALLBACK_KEY",), "FALLBACK_KEY: requires FALLBACK_CERT"),
     ],
 )
-def test_half_a_certificate_pair_is_refused(
+def test_certificate_without_its_counterpart_is_refused(
     read: Reader, tmp_path: Path, names: tuple[str, ...], at_fault: str
 ) -> None:
     pem = tmp_path / "x.pem"
@@ -157,33 +157,33 @@ def test_half_a_certificate_pair_is_refused(
     assert at_fault in read.error("\n".join(f"{name}={pem}" for name in names))
 
 
-def test_a_pem_file_that_is_not_there_is_refused(read: Reader, tmp_path: Path) -> None:
-    assert read.error(f"TLS_CERT={tmp_path}/no.pem").startswith("stt.env:2: TLS_CERT: there is no file ")
+def test_missing_pem_file_is_refused(read: Reader, tmp_path: Path) -> None:
+    assert read.error(f"TLS_CERT={tmp_path}/no.pem").startswith("stt.env:2: TLS_CERT: file not found: ")
 
 
 def test_one_port_for_both_protocols_is_refused(read: Reader) -> None:
-    assert "can't both have port 50051" in read.error("HTTP_PORT=50051")
+    assert "port 50051 is used for both gRPC and HTTP" in read.error("HTTP_PORT=50051")
     assert read("GRPC_PORT=0\nHTTP_PORT=0").http_port == 0
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"DEVICE=cpu\nHOST=\xff\n", r":2: is not UTF-8"),
-        ("DEVICE=cpu\n".encode("utf-16"), r":1: is not UTF-8"),
-        (b"DEVICE=cpu\nHOST=a\0b\n", r":2: holds a NUL"),
-        (b"#" * (1024 * 1024 + 1), r": is over 1 MiB"),
+        (b"DEVICE=cpu\nHOST=\xff\n", r":2: not UTF-8"),
+        ("DEVICE=cpu\n".encode("utf-16"), r":1: not UTF-8"),
+        (b"DEVICE=cpu\nHOST=a\0b\n", r":2: contains a NUL"),
+        (b"#" * (1024 * 1024 + 1), r": larger than 1 MiB"),
     ],
 )
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_binary_file_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     file = tmp_path / "stt_primary.env"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=problem):
         load(file, "primary")
 
 
-def test_a_file_that_can_not_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file or directory; CONFIG_PATH says where it is"):
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file or directory; set CONFIG_PATH to its location"):
         load(tmp_path / "absent.env", "primary")
     with pytest.raises(ConfigError, match="Is a directory"):
         load(tmp_path, "primary")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stt_server.audio import AudioFormat, Chunk
-from stt_server.cascade.escalation import Escalation, judge, signals_of, weak_chunks
+from stt_server.cascade.escalation import Escalation, chunk_doubts, judge, signals_of, whole_doubts
 from stt_server.cascade.fallback import FallbackError
 from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
@@ -58,7 +58,8 @@ def test_weak_chunk_is_found_in_a_confident_recording() -> None:
     recording = recognition(hypothesis(20, 0.9), hypothesis(5, 0.3), hypothesis(20, 0.9))
     found = decision(recording, Thresholds())
     assert found == Decision(True, (Reason.LOW_LOGPROB,))
-    assert list(weak_chunks(recording, found, Thresholds())) == [1]
+    assert [bool(chunk_doubts(chunk, Thresholds())) for chunk in recording.hypotheses] == [False, True, False]
+    assert whole_doubts(recording.hypotheses, Thresholds()) == []
 
 
 def test_suppressed_text_counts_as_silence() -> None:
@@ -135,11 +136,9 @@ async def test_no_call_is_made_without_time_left() -> None:
 async def test_escalated_chunk_has_the_recordings_language_and_times() -> None:
     fallback = RecordingFallback()
     chunk = Chunk(np.full(16000, 0.5, dtype=np.float32), 20.0, ((0.0, 1.0),))
-    answers = await Escalation(fallback, FAIL).chunks(upload_request(), {3: chunk}, "de")
+    answer = await Escalation(fallback, FAIL).chunk(upload_request(), chunk, "de")
     ((request, _),) = fallback.calls
     assert request.options.language == "de"
     assert request.upload.format == AudioFormat("linear16", 16000, 1)
     assert np.frombuffer(request.upload.data, "<i2").tolist() == [16383] * 16000
-    answer = answers[3]
-    assert isinstance(answer, Answer)
     assert (answer.segments[0].start, answer.segments[0].end) == (20.5, 21.0)

@@ -2,60 +2,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from stt_server.observability.gpu import RETRY_S, Gpu, GpuCollector, GpuReading, load_nvml
-
-
-class ScriptedError(Exception):
-    """Stands for `pynvml.NVMLError`."""
-
-
-@dataclass
-class FakeNvml:
-    """Boards by index, each with its own numbers; any call can be made to fail."""
-
-    NVMLError: type[Exception] = ScriptedError
-    uuids: tuple[str, ...] = ("GPU-aaaa-1", "GPU-aabb-2", "GPU-cccc-3")
-    failing: set[str] = field(default_factory=set)
-    mig: bool = False
-    calls: list[str] = field(default_factory=list)
-
-    def _called(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.failing:
-            raise ScriptedError(f"{name}: Not Supported")
-
-    def nvmlInit(self) -> None:
-        self._called("nvmlInit")
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.uuids)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        if not 0 <= index < len(self.uuids):
-            raise ScriptedError("Invalid Argument")
-        return index
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return self.uuids[handle]
-
-    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
-        self._called("nvmlDeviceGetMigMode")
-        return [int(self.mig), int(self.mig)]
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
-        self._called("nvmlDeviceGetUtilizationRates")
-        return SimpleNamespace(gpu=10 * handle, memory=1)
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        self._called("nvmlDeviceGetMemoryInfo")
-        return SimpleNamespace(used=512 * 2**20, total=24564 * 2**20, free=0)
+from tests.support.nvml import FakeNvml
 
 
 def scrape(gpu: Gpu) -> str:
@@ -64,14 +16,14 @@ def scrape(gpu: Gpu) -> str:
     return generate_latest(registry).decode()
 
 
-def test_reads_the_device_in_percent_and_mebibytes() -> None:
+def test_values_are_percent_and_mebibytes() -> None:
     text = scrape(Gpu(FakeNvml(), device_index=2))
     assert "stt_gpu_utilization_pct 20.0\n" in text
     assert "stt_gpu_mem_used_mb 512.0\n" in text
     assert "stt_gpu_mem_total_mb 24564.0\n" in text
 
 
-def test_an_idle_gpu_shows_a_zero_that_was_read() -> None:
+def test_an_idle_gpu_reads_as_zero() -> None:
     assert "stt_gpu_utilization_pct 0.0\n" in scrape(Gpu(FakeNvml(), device_index=0))
 
 
@@ -80,16 +32,16 @@ def test_gauges_are_absent_without_nvml() -> None:
     assert scrape(Gpu(FakeNvml(failing={"nvmlInit"}))) == ""
 
 
-def test_gauges_are_absent_for_a_device_that_does_not_exist() -> None:
+def test_gauges_are_absent_for_an_unknown_device() -> None:
     assert scrape(Gpu(FakeNvml(), device_index=7)) == ""
 
 
-def test_gauges_are_absent_where_mig_splits_the_board() -> None:
+def test_gauges_are_absent_for_a_board_split_by_mig() -> None:
     assert scrape(Gpu(FakeNvml(mig=True))) == ""
     assert scrape(Gpu(FakeNvml(), visible_devices="MIG-aaaa")) == ""
 
 
-def test_a_board_that_knows_no_mig_is_read() -> None:
+def test_a_board_without_mig_is_read() -> None:
     assert "stt_gpu_mem_used_mb" in scrape(Gpu(FakeNvml(failing={"nvmlDeviceGetMigMode"})))
 
 
@@ -102,7 +54,7 @@ def test_one_unreadable_value_leaves_the_others() -> None:
     assert "mem" not in text
 
 
-def test_a_device_lost_at_run_time_disappears_and_comes_back() -> None:
+def test_gauges_of_a_lost_device_return_with_it() -> None:
     nvml = FakeNvml()
     gpu = Gpu(nvml)
     assert gpu.read().mem_used_mb == 512
@@ -119,8 +71,8 @@ def test_a_device_lost_at_run_time_disappears_and_comes_back() -> None:
         ("2,0", 0, 20.0),
         ("2, 0", 1, 0.0),
         ("GPU-cccc-3", 0, 20.0),
-        ("GPU-aab", 0, 10.0),  # CUDA takes the beginning of a UUID
-        ("GPU-aa", 0, None),  # two boards begin so
+        ("GPU-aab", 0, 10.0),  # CUDA accepts a prefix of a UUID
+        ("GPU-aa", 0, None),  # prefix of two boards
         ("GPU-dddd", 0, None),
         ("", 0, None),
         ("-1", 0, None),
@@ -128,15 +80,15 @@ def test_a_device_lost_at_run_time_disappears_and_comes_back() -> None:
         ("NoDevFiles", 0, None),
     ],
 )
-def test_device_index_counts_what_cuda_shows(visible: str | None, index: int, utilization: float | None) -> None:
+def test_device_index_counts_visible_devices(visible: str | None, index: int, utilization: float | None) -> None:
     assert Gpu(FakeNvml(), index, visible).read().utilization_pct == utilization
 
 
-def test_a_device_after_a_hidden_one_is_hidden_too() -> None:
+def test_devices_after_a_hidden_one_are_hidden() -> None:
     assert Gpu(FakeNvml(), 2, "0,-1,1").read() == GpuReading()
 
 
-def test_a_reading_is_null_in_the_snapshot_only_where_nothing_was_read() -> None:
+def test_an_empty_reading_is_null_in_the_snapshot() -> None:
     assert GpuReading().as_dict() is None
     assert GpuReading(mem_used_mb=1.0).as_dict() == {
         "utilization_pct": None,
@@ -145,13 +97,13 @@ def test_a_reading_is_null_in_the_snapshot_only_where_nothing_was_read() -> None
     }
 
 
-def test_registering_touches_no_driver() -> None:
+def test_registering_loads_no_driver() -> None:
     nvml = FakeNvml()
     CollectorRegistry().register(GpuCollector(Gpu(nvml)))
     assert nvml.calls == []
 
 
-def test_nvml_is_initialised_once_and_a_failure_is_retried_after_a_while() -> None:
+def test_initialising_nvml_is_retried_after_a_failure() -> None:
     now = [0.0]
     nvml = FakeNvml(failing={"nvmlInit"})
     gpu = Gpu(nvml, clock=lambda: now[0])
@@ -175,7 +127,7 @@ def test_each_cause_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_a_reader_does_not_wait_for_a_driver_that_hangs() -> None:
+def test_a_hanging_driver_does_not_block_other_readers() -> None:
     hanging, release = threading.Event(), threading.Event()
 
     class Hanging(FakeNvml):
@@ -195,7 +147,7 @@ def test_a_reader_does_not_wait_for_a_driver_that_hangs() -> None:
         first.join()
 
 
-def test_the_real_module_gives_a_reading_or_nothing_on_any_machine() -> None:
+def test_the_installed_nvml_module_has_the_functions_used() -> None:
     nvml = load_nvml()
     assert nvml is not None
     for name in FakeNvml.__dict__:

@@ -1,4 +1,4 @@
-"""Bearer keys: who is recognised, who is refused, and what is never told."""
+"""API keys: which are accepted, which are refused, and that none leaks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RING = KeyRing([ApiKey("web", WEB), ApiKey("app", APP)])
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer x", "Basic x", b"\xff", [], ["a", "b"]])
-def test_an_empty_list_is_open_to_everyone(authorization: str | bytes | Sequence[str] | None) -> None:
+def test_without_keys_access_is_open(authorization: str | bytes | Sequence[str] | None) -> None:
     assert KeyRing([]).identify(authorization) is None
 
 
@@ -33,11 +33,11 @@ def test_an_empty_list_is_open_to_everyone(authorization: str | bytes | Sequence
         (f"Bearer {WEB}".encode(),),
     ],
 )
-def test_a_known_key_gives_its_name(authorization: str | bytes | Sequence[str | bytes]) -> None:
+def test_a_known_key_is_identified_by_name(authorization: str | bytes | Sequence[str | bytes]) -> None:
     assert RING.identify(authorization) == "web"
 
 
-def test_every_key_of_the_list_is_known() -> None:
+def test_every_configured_key_is_accepted() -> None:
     assert RING.identify(f"Bearer {APP}") == "app"
 
 
@@ -65,7 +65,7 @@ def test_every_key_of_the_list_is_known() -> None:
         [f"Bearer {WEB}", "Bearer other"],
     ],
 )
-def test_anything_else_is_refused_and_told_what_to_send(
+def test_anything_else_is_refused_with_advice(
     authorization: str | bytes | Sequence[str] | None,
 ) -> None:
     with pytest.raises(Unauthenticated) as caught:
@@ -76,15 +76,15 @@ def test_anything_else_is_refused_and_told_what_to_send(
 
 
 @pytest.mark.parametrize("token", [WEB, APP, "wrong"])
-def test_every_key_is_compared_whichever_one_matches(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_keys_are_compared_whichever_matches(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[int, int]] = []
     real = hmac.compare_digest
 
-    def watched(a: bytes, b: bytes) -> bool:
+    def recorded(a: bytes, b: bytes) -> bool:
         compared.append((len(a), len(b)))
         return real(a, b)
 
-    monkeypatch.setattr("stt_server.security.key_ring.hmac.compare_digest", watched)
+    monkeypatch.setattr("stt_server.security.key_ring.hmac.compare_digest", recorded)
     try:
         RING.identify(f"Bearer {token}")
     except Unauthenticated:
@@ -92,7 +92,7 @@ def test_every_key_is_compared_whichever_one_matches(token: str, monkeypatch: py
     assert compared == [(32, 32), (32, 32)]
 
 
-def test_keys_without_a_name_are_called_by_their_position() -> None:
+def test_unnamed_keys_are_named_by_position() -> None:
     ring = KeyRing([ApiKey("", "one"), ApiKey("web", "two"), ApiKey("", "three")])
     assert [ring.identify(f"Bearer {key}") for key in ("one", "two", "three")] == ["key1", "web", "key3"]
 
@@ -105,11 +105,11 @@ def test_keys_without_a_name_are_called_by_their_position() -> None:
         [ApiKey("key2", "one"), ApiKey("", "two")],
     ],
 )
-def test_duplicates_are_refused(keys: list[ApiKey]) -> None:
+def test_duplicate_keys_and_names_are_refused(keys: list[ApiKey]) -> None:
     with pytest.raises(ValueError, match="duplicate key") as caught:
         KeyRing(keys)
     assert "one" not in str(caught.value).split()
 
 
-def test_a_ring_keeps_no_key() -> None:
+def test_a_key_ring_stores_no_key() -> None:
     assert WEB not in repr(vars(RING))

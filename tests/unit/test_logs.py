@@ -39,7 +39,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_what_grpc_says_of_strange_metadata_is_said_without_it(stream: io.StringIO) -> None:
+def test_metadata_in_messages_of_grpc_is_not_logged(stream: io.StringIO) -> None:
     configure("json", "info", stream)
     try:
         b"Bearer KEY\xff".decode()
@@ -50,7 +50,7 @@ def test_what_grpc_says_of_strange_metadata_is_said_without_it(stream: io.String
     assert "KEY" not in stream.getvalue() and "Traceback" not in stream.getvalue()
 
 
-def test_a_request_is_one_line_with_its_story(stream: io.StringIO) -> None:
+def test_a_request_is_logged_as_one_line(stream: io.StringIO) -> None:
     configure("json", "info", stream)
     call = a_call(
         fallback_result="used", route_reasons=("low_logprob", "few_words"), fallback_infer=1.23456, total=1.75
@@ -91,43 +91,24 @@ def test_a_request_is_one_line_with_its_story(stream: io.StringIO) -> None:
         ("cancelled", "CANCELLED", 499, "INFO"),
     ],
 )
-def test_faults_of_ours_are_warnings_and_faults_of_callers_are_not(
+def test_only_failures_of_the_service_are_warnings(
     stream: io.StringIO, error_type: str, status: str, http: int, level: str
 ) -> None:
     configure("json", "info", stream)
-    log_call(logger, refused(error_type, status, http, error_message="Said to the caller.", fallback_error="x"))
+    log_call(logger, refused(error_type, status, http, error_message="Sent to the caller.", fallback_error="x"))
     (line,) = lines(stream)
     assert line["level"] == level
     assert (line["error_type"], line["status"], line["http"]) == (error_type, status, http)
-    assert (line["error_message"], line["fallback_error"]) == ("Said to the caller.", "x")
+    assert (line["error_message"], line["fallback_error"]) == ("Sent to the caller.", "x")
     assert not {"model", "primary_infer_ms", "route_reasons", "fallback"} & set(line)
 
 
-def test_a_call_has_no_room_for_a_key_an_address_or_a_text() -> None:
-    # Whoever adds a field decides here whether a log may show it.
+def test_a_call_record_has_no_field_for_confidential_data() -> None:
+    # Add a new field here only if a log may show it.
     assert {field.name for field in fields(CallRecord)} == {
-        *(
-            "endpoint",
-            "method",
-            "request_id",
-            "key_name",
-            "status",
-            "http",
-            "error_type",
-            "refused",
-            "error_message",
-            "model",
-        ),
-        *("route_reasons", "fallback_result", "fallback_error", "suppressed"),
-        *(
-            "queue_wait",
-            "primary_infer",
-            "fallback_infer",
-            "total",
-            "audio_seconds",
-            "audio_bytes",
-            "language",
-        ),
+        *("endpoint", "method", "request_id", "key_name", "status", "http", "error_type", "refused", "error_message"),
+        *("model", "route_reasons", "fallback_result", "fallback_error", "suppressed", "language"),
+        *("queue_wait", "primary_infer", "fallback_infer", "total", "audio_seconds", "audio_bytes"),
     }
 
 
@@ -169,7 +150,7 @@ def test_text_shows_the_fields_of_a_request_and_tracebacks(stream: io.StringIO) 
     assert third == "ValueError: why"
 
 
-def test_the_level_is_honoured_and_the_last_configuration_counts(stream: io.StringIO) -> None:
+def test_the_last_configuration_of_level_and_stream_counts(stream: io.StringIO) -> None:
     configure("text", "debug", io.StringIO())
     configure("json", "WARNING", stream)
     logger.info("unseen")
@@ -184,10 +165,10 @@ class BrokenPipe(io.StringIO):
         raise BrokenPipeError
 
 
-@pytest.mark.parametrize("how", ["closed", "broken"])
-def test_a_log_that_cannot_be_written_fails_no_request(how: str, capsys: pytest.CaptureFixture[str]) -> None:
-    log = BrokenPipe() if how == "broken" else io.StringIO()
-    if how == "closed":
+@pytest.mark.parametrize("state", ["closed", "broken"])
+def test_an_unwritable_log_fails_no_request(state: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log = BrokenPipe() if state == "broken" else io.StringIO()
+    if state == "closed":
         log.close()
     configure("json", "info", log)
     metrics, snapshot = Metrics(CollectorRegistry()), Snapshot("c", "m", "primary")
@@ -197,7 +178,7 @@ def test_a_log_that_cannot_be_written_fails_no_request(how: str, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
-def test_the_observer_tells_each_call_once_to_each(stream: io.StringIO) -> None:
+def test_the_observer_records_each_call_once_everywhere(stream: io.StringIO) -> None:
     configure("json", "info", stream)
     metrics, snapshot = Metrics(CollectorRegistry()), Snapshot("c", "m", "primary")
     observer = Observer(metrics, snapshot, logger)

@@ -20,7 +20,7 @@ from stt_server.observability.metrics import ROUTE_REASONS, SECONDS_BUCKETS, Met
 from stt_server.observability.reload_metrics import ReloadMetrics
 from stt_server.observability.stream_metrics import StreamMetrics
 from tests.support.call_records import a_call, refused
-from tests.unit.test_gpu import FakeNvml
+from tests.support.nvml import FakeNvml
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 HISTOGRAMS = (
@@ -32,7 +32,7 @@ HISTOGRAMS = (
 
 
 class Scrape:
-    """What Prometheus reads from the text."""
+    """The exposition, parsed as Prometheus does."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.text, self.content_type = metrics.exposition()
@@ -56,7 +56,7 @@ def metrics() -> Metrics:
     return Metrics(CollectorRegistry(), key_names=["web", "batch"])
 
 
-def test_names_types_and_labels_are_the_contracts() -> None:
+def test_metric_names_types_and_labels() -> None:
     registry = CollectorRegistry()
     registry.register(GpuCollector(Gpu(FakeNvml())))
     metrics = Metrics(registry)
@@ -92,7 +92,7 @@ def _labels_of(scrape: Scrape) -> Iterator[tuple[tuple[str, str], str]]:
                 yield (sample.name, value), label
 
 
-def test_a_new_service_already_shows_its_counters_at_zero(metrics: Metrics) -> None:
+def test_counters_start_at_zero(metrics: Metrics) -> None:
     scrape = Scrape(metrics)
     for endpoint in ("/v1/transcribe", "/v1/stream"):
         assert scrape.get("stt_requests_total", endpoint=endpoint) == 0
@@ -107,13 +107,13 @@ def test_no_created_series_are_exposed(metrics: Metrics) -> None:
     assert "_created" not in Scrape(metrics).text
 
 
-def test_buckets_reach_from_5_ms_to_120_s_with_the_objective_among_them() -> None:
+def test_buckets_span_5_ms_to_120_s_and_include_1_s() -> None:
     assert (SECONDS_BUCKETS[0], SECONDS_BUCKETS[-1]) == (0.005, 120.0)
     assert 1.0 in SECONDS_BUCKETS
     assert list(SECONDS_BUCKETS) == sorted(set(SECONDS_BUCKETS))
 
 
-def test_results_add_up_to_the_requests_that_reached_a_decision(metrics: Metrics) -> None:
+def test_routing_results_add_up_to_routed_requests(metrics: Metrics) -> None:
     metrics.observe(a_call(fallback_result="skipped"))
     metrics.observe(a_call(fallback_result="used", fallback_infer=1.0, route_reasons=("few_words", "low_logprob")))
     metrics.observe(
@@ -129,7 +129,7 @@ def test_results_add_up_to_the_requests_that_reached_a_decision(metrics: Metrics
     assert scrape.get("stt_route_reasons_total", reason="repetition") == 0
 
 
-def test_durations_are_observed_only_where_they_are_known(metrics: Metrics) -> None:
+def test_unknown_durations_are_not_observed(metrics: Metrics) -> None:
     metrics.observe(a_call(total=0.5, primary_infer=0.4, fallback_infer=None, queue_wait=0.01, audio_seconds=4.0))
     metrics.observe(refused("rate_limited", "RESOURCE_EXHAUSTED", 429, total=0.001))
     scrape = Scrape(metrics)
@@ -152,18 +152,18 @@ def test_real_time_factor_counts_both_models(metrics: Metrics) -> None:
     assert scrape.get("stt_real_time_factor_count") == 1
 
 
-def test_a_streams_length_is_no_latency(metrics: Metrics) -> None:
+def test_the_length_of_a_stream_is_no_latency(metrics: Metrics) -> None:
     metrics.observe(a_call(endpoint=STREAM, total=3600.0))
     scrape = Scrape(metrics)
     assert scrape.get("stt_requests_total", endpoint="/v1/stream") == 1
     assert scrape.get("stt_request_total_seconds_count") == 0
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ERRORS.values() if kind.status], ids=lambda kind: str(kind.type))
-def test_every_error_of_the_table_is_counted_by_its_type(metrics: Metrics, kind: object) -> None:
-    row = ERRORS[getattr(kind, "type")]  # noqa: B009 -- pytest hands parameters over untyped
-    metrics.observe(refused(row.type, row.status, row.http))
-    assert Scrape(metrics).get("stt_requests_exceptions_total", endpoint="/v1/transcribe", type=row.type) == 1
+@pytest.mark.parametrize("error_type", [error.type for error in ERRORS.values() if error.status])
+def test_errors_are_counted_by_type(metrics: Metrics, error_type: str) -> None:
+    error = ERRORS[error_type]
+    metrics.observe(refused(error.type, error.status, error.http))
+    assert Scrape(metrics).get("stt_requests_exceptions_total", endpoint="/v1/transcribe", type=error.type) == 1
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_every_error_of_the_table_is_counted_by_its_type(metrics: Metrics, kind:
         ("OK", "overloaded", None),
     ],
 )
-def test_an_error_outside_the_table_is_internal(
+def test_errors_outside_the_table_count_as_internal(
     metrics: Metrics, status: str, error_type: str | None, counted: str | None
 ) -> None:
     metrics.observe(a_call(status=status, error_type=error_type))
@@ -186,30 +186,21 @@ def test_an_error_outside_the_table_is_internal(
     assert found == ({counted} if counted else set())
 
 
-def test_keys_are_counted_by_configured_name_only(metrics: Metrics) -> None:
+def test_keys_are_counted_by_configured_name(metrics: Metrics) -> None:
     for name in ("web", "stranger", None):
         metrics.observe(a_call(key_name=name))
     metrics.set_key_names(["stranger"])
     metrics.observe(a_call(key_name="stranger"))
     scrape = Scrape(metrics)
-    counts = {
-        name: scrape.get("stt_key_requests_total", key_name=name) for name in ("web", "other", "none", "stranger")
-    }
-    assert counts == {"web": 1, "other": 1, "none": 1, "stranger": 1}
+    for name in ("web", "other", "none", "stranger"):
+        assert scrape.get("stt_key_requests_total", key_name=name) == 1
 
 
 CLOSED = {
     "endpoint": {"/v1/transcribe", "/v1/stream"},
     "type": set(ERRORS),
     "result": {"used", "skipped", "failed"},
-    "reason": {
-        "low_logprob",
-        "low_language_probability",
-        "few_words",
-        "repetition",
-        "primary_error",
-        "requested",
-    },
+    "reason": {"low_logprob", "low_language_probability", "few_words", "repetition", "primary_error", "requested"},
     "key_name": {"web", "batch", "none", "other"},
 }
 SUPPRESSED = {"no_speech", "low_logprob", "loop", "too_fast"}
@@ -219,23 +210,23 @@ REFUSED = {"queue_full", "deadline", "streams", "uploads"}
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    said=st.text(max_size=40),
+    text=st.text(max_size=40),
     choice=st.sampled_from(["endpoint", "method", "key_name", "error_type", "status"]),
 )
-def test_nothing_that_a_caller_says_becomes_a_label(metrics: Metrics, said: str, choice: str) -> None:
+def test_input_of_callers_never_becomes_a_label(metrics: Metrics, text: str, choice: str) -> None:
     hostile = {
-        "request_id": said,
-        "model": said,
-        "language": said,
-        "fallback_error": said,
-        "error_message": said,
-        "fallback_result": said,
-        "route_reasons": (said, "few_words"),
-        "suppressed": (said, "loop"),
-        "refused": said,
-        "error_type": said,
+        "request_id": text,
+        "model": text,
+        "language": text,
+        "fallback_error": text,
+        "error_message": text,
+        "fallback_result": text,
+        "route_reasons": (text, "few_words"),
+        "suppressed": (text, "loop"),
+        "refused": text,
+        "error_type": text,
         "status": "UNKNOWN",
-        choice: said,
+        choice: text,
     }
     metrics.observe(a_call(**hostile))
     for label, value in Scrape(metrics).label_values():
@@ -245,7 +236,7 @@ def test_nothing_that_a_caller_says_becomes_a_label(metrics: Metrics, said: str,
             assert value in CLOSED[label] | (SUPPRESSED | DIED | REFUSED if label == "reason" else set()), label
 
 
-def test_each_way_for_a_decoding_child_to_die_is_counted_from_zero(metrics: Metrics) -> None:
+def test_decoder_deaths_are_counted_by_reason(metrics: Metrics) -> None:
     assert set(EXIT_REASONS) == DIED
     metrics.observe_death("memory")
     scrape = Scrape(metrics)
@@ -253,11 +244,11 @@ def test_each_way_for_a_decoding_child_to_die_is_counted_from_zero(metrics: Metr
     assert counts == {**dict.fromkeys(DIED, 0), "memory": 1}
 
 
-def test_route_reasons_are_the_contracts_enum() -> None:
+def test_route_reasons_match_the_contract() -> None:
     assert set(ROUTE_REASONS) == CLOSED["reason"]
 
 
-def test_refusals_are_counted_by_why_and_start_at_zero(metrics: Metrics) -> None:
+def test_refusals_are_counted_by_reason(metrics: Metrics) -> None:
     assert {Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in REFUSED} == {0}
     metrics.observe(a_call(status="UNAVAILABLE", error_type="overloaded", refused="deadline"))
     assert [Scrape(metrics).get("stt_refusals_total", reason=reason) for reason in sorted(REFUSED)] == [1, 0, 0, 0]
@@ -273,19 +264,19 @@ def test_queue_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
     assert Scrape(metrics).get("stt_expected_wait_seconds") == 0.5
 
 
-def test_the_circuit_is_in_one_state_and_its_changes_are_counted() -> None:
+def test_circuit_states_and_transitions_are_exported() -> None:
     registry = CollectorRegistry()
-    metrics, faults = Metrics(registry), FailureMetrics(registry)
+    metrics, failures = Metrics(registry), FailureMetrics(registry)
     states = ("closed", "half_open", "open")
 
     def shown(name: str) -> dict[str, float | None]:
         return {state: Scrape(metrics).get(name, state=state) for state in states}
 
-    assert shown("stt_fallback_circuit_state") == {"closed": 0, "half_open": 0, "open": 0}, "there is no fallback"
-    faults.circuit_changed("closed")
+    assert shown("stt_fallback_circuit_state") == {"closed": 0, "half_open": 0, "open": 0}, "no fallback is configured"
+    failures.circuit_changed("closed")
     assert shown("stt_fallback_circuit_transitions_total") == {"closed": 0, "half_open": 0, "open": 0}
     for state in states[::-1]:
-        faults.circuit_changed(state)  # type: ignore[arg-type]
+        failures.circuit_changed(state)  # type: ignore[arg-type]
         assert shown("stt_fallback_circuit_state") == {each: float(each == state) for each in states}
     assert shown("stt_fallback_circuit_transitions_total") == {"closed": 1, "half_open": 1, "open": 1}
 

@@ -1,4 +1,4 @@
-"""The token bucket, on a scripted clock."""
+"""Token buckets on a manual clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def passes(limiter: RateLimiter, bucket: str = "a") -> bool:
     return True
 
 
-def test_a_burst_passes_and_one_more_is_told_when_to_come_back() -> None:
+def test_a_call_beyond_the_burst_is_told_when_to_retry() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(2.0, 3, clock=clock)
     assert [passes(limiter) for _ in range(3)] == [True] * 3
@@ -31,7 +31,7 @@ def test_a_burst_passes_and_one_more_is_told_when_to_come_back() -> None:
     assert caught.value.message == "rate limit exceeded (2 requests per second); retry in 0.50 s"
 
 
-def test_a_caller_who_waits_as_told_passes_and_one_who_comes_earlier_does_not() -> None:
+def test_a_call_passes_after_retry_after_and_not_before() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(3.0, 2, clock=clock)
     for _ in range(200):
@@ -41,14 +41,14 @@ def test_a_caller_who_waits_as_told_passes_and_one_who_comes_earlier_does_not() 
             limiter.take("a")
         wait = caught.value.retry_after_s
         assert wait is not None
-        told = clock.now
-        clock.now = told + wait - 0.001
+        refused_at = clock.now
+        clock.now = refused_at + wait - 0.001
         assert not passes(limiter)
-        clock.now = told + wait
+        clock.now = refused_at + wait
         assert passes(limiter)
 
 
-def test_a_refused_call_costs_nothing() -> None:
+def test_a_refused_call_takes_no_token() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 1, clock=clock)
     limiter.take("a")
@@ -57,7 +57,7 @@ def test_a_refused_call_costs_nothing() -> None:
     assert passes(limiter)
 
 
-def test_a_bucket_fills_up_to_the_burst_and_no_further() -> None:
+def test_a_bucket_refills_to_the_burst_at_most() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(10.0, 4, clock=clock)
     clock.now += 3600
@@ -66,7 +66,7 @@ def test_a_bucket_fills_up_to_the_burst_and_no_further() -> None:
     assert sum(passes(limiter) for _ in range(20)) == 4
 
 
-def test_one_callers_empty_bucket_is_nobody_elses() -> None:
+def test_buckets_are_independent() -> None:
     limiter = RateLimiter(1.0, 1, clock=ManualClock(1000.0))
     assert passes(limiter, "key:a")
     assert not passes(limiter, "key:a")
@@ -74,26 +74,26 @@ def test_one_callers_empty_bucket_is_nobody_elses() -> None:
 
 
 @pytest.mark.parametrize(("rps", "burst"), [(0.0, 30), (15.0, 0), (0.0, 0)])
-def test_zero_is_no_limit_and_remembers_nobody(rps: float, burst: int) -> None:
+def test_zero_means_no_limit_and_no_buckets(rps: float, burst: int) -> None:
     limiter = RateLimiter(rps, burst, clock=ManualClock(1000.0))
     assert all(passes(limiter) for _ in range(1000))
     assert len(limiter) == 0
 
 
 @pytest.mark.parametrize(("rps", "burst", "buckets"), [(-1.0, 1, 1), (1.0, -1, 1), (1.0, 1, 0)])
-def test_limits_that_make_no_sense_are_refused(rps: float, burst: int, buckets: int) -> None:
+def test_limits_out_of_range_are_refused(rps: float, burst: int, buckets: int) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         RateLimiter(rps, burst, max_buckets=buckets)
 
 
-def test_no_more_buckets_are_remembered_than_allowed() -> None:
+def test_the_number_of_buckets_is_limited() -> None:
     limiter = RateLimiter(1.0, 5, clock=ManualClock(1000.0), max_buckets=50)
     for n in range(500):
         assert passes(limiter, f"address:{n}")
         assert len(limiter) <= 50
 
 
-def test_full_buckets_are_forgotten_as_others_come() -> None:
+def test_full_buckets_are_dropped_as_others_are_added() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 5, clock=clock, max_buckets=1000)
     for n in range(400):
@@ -105,7 +105,7 @@ def test_full_buckets_are_forgotten_as_others_come() -> None:
 
 
 @pytest.mark.parametrize("burst", [1, 2])
-def test_a_hammering_bucket_is_not_pushed_out_by_passers_by(burst: int) -> None:
+def test_a_bucket_in_use_is_not_evicted_by_new_ones(burst: int) -> None:
     limiter = RateLimiter(1.0, burst, clock=ManualClock(1000.0), max_buckets=20)
     while passes(limiter, "hammer"):
         pass
@@ -115,7 +115,7 @@ def test_a_hammering_bucket_is_not_pushed_out_by_passers_by(burst: int) -> None:
             assert not passes(limiter, "hammer")
 
 
-def test_the_fullest_of_the_oldest_buckets_makes_room() -> None:
+def test_the_fullest_of_the_oldest_buckets_is_evicted() -> None:
     limiter = RateLimiter(1.0, 3, clock=ManualClock(1000.0), max_buckets=3)
     while passes(limiter, "busy"):
         pass
@@ -125,8 +125,8 @@ def test_the_fullest_of_the_oldest_buckets_makes_room() -> None:
     assert not passes(limiter, "busy")
 
 
-def test_changing_addresses_pays_no_better_than_having_them() -> None:
-    """Cycling through more addresses than are remembered gains nothing over their own bursts in one round."""
+def test_cycling_through_addresses_gains_nothing() -> None:
+    """Cycling through more addresses than buckets passes at most each address's own burst."""
     limiter = RateLimiter(1.0, 4, clock=ManualClock(1000.0), max_buckets=10)
     passed = sum(passes(limiter, f"address:{n}") for _ in range(4) for n in range(11))
     assert passed <= 11 * 4
@@ -137,9 +137,7 @@ rates = st.sampled_from([0.1, 0.5, 1.0, 3.0, 7.0, 15.0, 60.0, 1000.0])
 
 
 @given(gaps, rates, st.integers(1, 40), st.floats(0.0, 1e7))
-def test_no_window_lets_through_more_than_the_burst_and_the_rate(
-    gaps: list[float], rps: float, burst: int, start: float
-) -> None:
+def test_no_window_exceeds_burst_and_rate(gaps: list[float], rps: float, burst: int, start: float) -> None:
     clock = ManualClock(start)
     limiter = RateLimiter(rps, burst, clock=clock)
     times = []
@@ -149,13 +147,13 @@ def test_no_window_lets_through_more_than_the_burst_and_the_rate(
             times.append(clock.now)
     for first in range(len(times)):
         for last in range(first, len(times)):
-            # The tolerance of a microsecond, and a clock far from 0 counts no finer than some nanoseconds.
+            # 1 us of tolerance, and the float clock's resolution of some nanoseconds far from 0.
             allowed = burst + rps * (times[last] - times[first] + 2e-6)
             assert last - first + 1 <= allowed + 1e-9
 
 
 @given(gaps, rates, st.integers(1, 40))
-def test_it_decides_as_a_bucket_of_exact_fractions_does(gaps: list[float], rps: float, burst: int) -> None:
+def test_decisions_match_a_bucket_of_exact_fractions(gaps: list[float], rps: float, burst: int) -> None:
     clock = ManualClock(0.0)
     limiter = RateLimiter(rps, burst, clock=clock)
     tokens, at, rate = Fraction(burst), Fraction(0), Fraction(rps)
@@ -171,7 +169,7 @@ def test_it_decides_as_a_bucket_of_exact_fractions_does(gaps: list[float], rps: 
             tokens -= 1
 
 
-def test_another_rate_gives_back_nothing_that_was_taken() -> None:
+def test_changing_the_rate_returns_no_tokens() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 4, clock=clock)
     assert [passes(limiter) for _ in range(3)] == [True] * 3
@@ -181,7 +179,7 @@ def test_another_rate_gives_back_nothing_that_was_taken() -> None:
     assert passes(limiter)
 
 
-def test_a_smaller_bucket_is_empty_at_most() -> None:
+def test_shrinking_a_bucket_leaves_it_empty_at_most() -> None:
     clock = ManualClock(1000.0)
     limiter = RateLimiter(1.0, 100, clock=clock)
     assert all(passes(limiter) for _ in range(50))
@@ -192,7 +190,7 @@ def test_a_smaller_bucket_is_empty_at_most() -> None:
     assert [passes(limiter, "another") for _ in range(6)] == [True] * 5 + [False]
 
 
-def test_a_limit_is_turned_off_and_on() -> None:
+def test_a_limit_can_be_turned_off_and_on() -> None:
     limiter = RateLimiter(1.0, 1, clock=ManualClock(1000.0))
     assert [passes(limiter), passes(limiter)] == [True, False]
     limiter.change(0, 1)

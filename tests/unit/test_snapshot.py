@@ -8,7 +8,7 @@ from stt_server.observability.gpu import GpuReading
 from stt_server.observability.snapshot import WINDOW, Snapshot
 from tests.support.call_records import a_call, refused
 
-NOTHING = {"p50": None, "p95": None, "p99": None}
+UNKNOWN = {"p50": None, "p95": None, "p99": None}
 
 
 def test_an_unused_service_shows_zeros_and_nulls() -> None:
@@ -23,13 +23,13 @@ def test_an_unused_service_shows_zeros_and_nulls() -> None:
         "requests": {"total": 0, "errors": {}},
         "fallback": {"used": 0, "skipped": 0, "failed": 0},
         "circuit": None,
-        "latency_ms": dict.fromkeys(("total", "primary_infer", "fallback_infer", "queue_wait"), NOTHING),
+        "latency_ms": dict.fromkeys(("total", "primary_infer", "fallback_infer", "queue_wait"), UNKNOWN),
         "queue": {"depth": 0, "in_flight": 0},
         "gpu": None,
     }
 
 
-def test_requests_errors_and_decisions_are_counted() -> None:
+def test_requests_errors_and_routing_are_counted() -> None:
     snapshot = Snapshot("c", "m", "primary")
     snapshot.observe(a_call())
     snapshot.observe(a_call(fallback_result="used", fallback_infer=0.9))
@@ -43,17 +43,17 @@ def test_requests_errors_and_decisions_are_counted() -> None:
     assert shown["queue"] == {"depth": 3, "in_flight": 2}
 
 
-def test_quantiles_are_times_that_calls_really_took() -> None:
+def test_quantiles_are_measured_values() -> None:
     snapshot = Snapshot("c", "m", "primary")
     for ms in range(100, 0, -1):
         snapshot.observe(a_call(total=ms / 1000, queue_wait=None if ms > 1 else 0.25))
     latency = snapshot.as_dict(0, 0, None)["latency_ms"]
     assert latency["total"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
     assert latency["queue_wait"] == {"p50": 250.0, "p95": 250.0, "p99": 250.0}
-    assert latency["fallback_infer"] == NOTHING
+    assert latency["fallback_infer"] == UNKNOWN
 
 
-def test_quantiles_forget_calls_older_than_the_window() -> None:
+def test_quantiles_cover_the_latest_calls_only() -> None:
     snapshot = Snapshot("c", "m", "primary")
     snapshot.observe(a_call(total=60.0, fallback_infer=30.0))
     slow = snapshot.as_dict(0, 0, None)["latency_ms"]
@@ -62,14 +62,14 @@ def test_quantiles_forget_calls_older_than_the_window() -> None:
         snapshot.observe(a_call(total=0.1))
     shown = snapshot.as_dict(0, 0, None)
     assert shown["latency_ms"]["total"] == {"p50": 100.0, "p95": 100.0, "p99": 100.0}
-    assert shown["latency_ms"]["fallback_infer"] == NOTHING
+    assert shown["latency_ms"]["fallback_infer"] == UNKNOWN
     assert shown["requests"]["total"] == WINDOW + 1
 
 
-def test_a_streams_length_is_no_latency() -> None:
+def test_the_length_of_a_stream_is_no_latency() -> None:
     snapshot = Snapshot("c", "m", "primary")
     snapshot.observe(replace(a_call(total=3600.0), endpoint=STREAM))
-    assert snapshot.as_dict(0, 0, None)["latency_ms"]["total"] == NOTHING
+    assert snapshot.as_dict(0, 0, None)["latency_ms"]["total"] == UNKNOWN
 
 
 def test_gpu_values_that_cannot_be_read_are_null() -> None:
@@ -83,7 +83,7 @@ def test_gpu_values_that_cannot_be_read_are_null() -> None:
     }
 
 
-def test_it_is_ready_for_json() -> None:
+def test_the_snapshot_is_valid_json() -> None:
     snapshot = Snapshot("c", "m", "primary")
     snapshot.observe(a_call())
     shown = snapshot.as_dict(1, 1, GpuReading(50.0, 1.0, 2.0))

@@ -1,4 +1,4 @@
-"""No library that the services load reports to anybody."""
+"""Libraries of the services send no telemetry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ print(VoiceActivity().judge(np.zeros(512, dtype=np.float32)).shape)
 """
 
 
-def test_voice_activity_keeps_no_store_for_telemetry(tmp_path: Path) -> None:
+def test_voice_activity_detection_stores_no_telemetry(tmp_path: Path) -> None:
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()

@@ -1,4 +1,4 @@
-"""TLS credentials from files: real handshakes, and refusals that name the file."""
+"""TLS credentials from files: real handshakes, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _signed(folder: Path, name: str, authority: str) -> None:
 
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`ca` signed `server` and `client`; `stranger` signed nothing of them."""
+    """PEM files: `ca` signed `server` and `client`, `stranger` neither."""
     folder = tmp_path_factory.mktemp("pems")
     _authority(folder, "ca")
     _authority(folder, "stranger")
@@ -69,7 +69,7 @@ def read(tmp_path: Path) -> Reader:
 
 
 async def _call(server_settings: Settings, client_lines: str, read: Reader) -> bytes:
-    """One call over a channel made of `client_lines` to a server made of `server_settings`."""
+    """Answer to a call over a channel with `client_lines` to a server with `server_settings`."""
 
     async def echo(request: bytes, context: object) -> bytes:
         return request
@@ -97,17 +97,17 @@ def _server_lines(pems: Path) -> str:
     return f"TLS_CERT={pems}/server.pem\nTLS_KEY={pems}/server.key\n"
 
 
-async def test_a_caller_who_knows_the_authority_gets_through(pems: Path, read: Reader) -> None:
+async def test_a_client_that_trusts_the_authority_connects(pems: Path, read: Reader) -> None:
     assert await _call(read(_server_lines(pems)), f"FALLBACK_CA={pems}/ca.pem", read) == b"hello"
 
 
-async def test_a_caller_who_trusts_another_authority_does_not(pems: Path, read: Reader) -> None:
+async def test_a_client_that_trusts_another_authority_fails(pems: Path, read: Reader) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _call(read(_server_lines(pems)), f"FALLBACK_CA={pems}/stranger.pem", read)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_with_a_client_authority_only_its_certificates_get_through(pems: Path, read: Reader) -> None:
+async def test_a_client_authority_admits_only_its_certificates(pems: Path, read: Reader) -> None:
     settings = read(f"{_server_lines(pems)}TLS_CLIENT_CA={pems}/ca.pem")
     known = f"FALLBACK_CA={pems}/ca.pem\n"
     shown = f"FALLBACK_CERT={pems}/client.pem\nFALLBACK_KEY={pems}/client.key"
@@ -119,7 +119,7 @@ async def test_with_a_client_authority_only_its_certificates_get_through(pems: P
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_without_files_there_is_no_tls(read: Reader) -> None:
+def test_without_files_tls_is_off(read: Reader) -> None:
     assert server_pems(read()) is None
     assert channel_pems(read()) is None
     assert channel_pems(read("FALLBACK_URL=grpc://fb:50052")) is None
@@ -140,21 +140,19 @@ def test_without_files_there_is_no_tls(read: Reader) -> None:
         ),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_named(
-    pems: Path, read: Reader, cert: str, key: str, problem: str
-) -> None:
+def test_an_unusable_server_file_is_named(pems: Path, read: Reader, cert: str, key: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         server_pems(read(f"TLS_CERT={pems}/{cert}\nTLS_KEY={pems}/{key}"))
     assert str(caught.value).startswith(f"{pems}/{problem}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_client_authority_is_named(pems: Path, read: Reader) -> None:
+def test_an_unusable_client_authority_is_named(pems: Path, read: Reader) -> None:
     with pytest.raises(ConfigError, match=r"text\.pem: TLS_CLIENT_CA: contains no PEM certificate"):
         server_pems(read(f"{_server_lines(pems)}TLS_CLIENT_CA={pems}/text.pem"))
 
 
-def test_a_bad_fallback_file_is_named(pems: Path, read: Reader) -> None:
+def test_an_unusable_fallback_file_is_named(pems: Path, read: Reader) -> None:
     url = "FALLBACK_URL=grpcs://fb:50052\n"
     with pytest.raises(ConfigError, match=r"text\.pem: FALLBACK_CA: contains no PEM certificate"):
         channel_pems(read(f"{url}FALLBACK_CA={pems}/text.pem"))
@@ -162,7 +160,7 @@ def test_a_bad_fallback_file_is_named(pems: Path, read: Reader) -> None:
         channel_pems(read(f"{url}FALLBACK_CERT={pems}/client.pem\nFALLBACK_KEY={pems}/server.key"))
 
 
-def test_a_file_gone_since_the_settings_were_read_is_refused(pems: Path, read: Reader, tmp_path: Path) -> None:
+def test_a_file_deleted_after_the_settings_were_read(pems: Path, read: Reader, tmp_path: Path) -> None:
     copy = tmp_path / "server.pem"
     copy.write_bytes((pems / "server.pem").read_bytes())
     settings = read(f"TLS_CERT={copy}\nTLS_KEY={pems}/server.key")

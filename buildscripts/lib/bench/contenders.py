@@ -112,7 +112,7 @@ async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterat
         await backend.close()
 
 
-async def _no_file(data: bytes) -> NoReturn:
+async def _no_file(data: bytes, *, separate_channels: bool = False) -> NoReturn:
     raise TypeError("only PCM and WAV recordings are supported")
 
 

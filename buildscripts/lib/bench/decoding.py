@@ -1,7 +1,7 @@
 """Cost of decoding a file in a sandboxed child process, relative to decoding it in this process.
 
 `python -m buildscripts.lib.bench.decoding`: 10 s of audio in each of the usual formats; minimum of many runs, in this
-process and in a child by turns.
+process and in a child alternately.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`bench live`: so many people who speak at once, each on a stream in real time: how late is what they see.
+"""`bench live`: latency of interims and finals, with several concurrent streams in real time.
 
-The service runs in a process of its own, as an operator starts it; this process is the client. Each stream sends
-another recording, of clips joined with pauses, so that it is known when somebody truly speaks: latencies count from
-there, and not from what the service heard. A final can't come before the endpoint silence is over, which is taken off.
-The clips ought to be real speech: inject your own with --corpus; samples/ are few, short and read by a machine.
+The service runs in a process of its own, as operators start it; this process is the client. Each stream sends another
+recording, joined from clips with pauses, so that true speech is known: latencies are relative to that, and not to the
+speech that the service detected. The endpoint silence, which a final always waits for, is subtracted. Use clips of real
+speech with --corpus: samples/ are few, short and read by a machine.
 """
 
 from __future__ import annotations

@@ -124,10 +124,10 @@ def error_lines(
     for streams in sorted({m.streams for m in measurements}):
         texts = [trace.text for m in measurements if m.streams == streams for trace in m.traces]
         rounds = len(texts) // streams
-        heard = error_rate([*recordings[:streams]] * rounds, texts)
+        streamed = error_rate([*recordings[:streams]] * rounds, texts)
         whole = error_rate(recordings[:streams], transcribed[:streams])
         lines.append(
-            f"Word error rate, {streams} stream{'s' * (streams > 1)}: finals {heard:.1%}, "
-            f"Transcribe {whole:.1%}: {100 * (heard - whole):+.1f} points"
+            f"Word error rate, {streams} stream{'s' * (streams > 1)}: finals {streamed:.1%}, "
+            f"Transcribe {whole:.1%}: {100 * (streamed - whole):+.1f} points"
         )
     return lines

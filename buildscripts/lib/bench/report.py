@@ -97,9 +97,9 @@ def accuracy(
             wrong, said = word_errors(recording.text, text, recording.language)
             errors, words = errors + wrong, words + said
             # Against an empty reference every word is an error: counts the words.
-            heard = word_errors("", text, recording.language)[0]
+            found = word_errors("", text, recording.language)[0]
             looped += is_looped(text) and not is_looped(recording.text)
-            cut += heard < CUT_SHORT * said
+            cut += found < CUT_SHORT * said
     return Accuracy(errors, words, looped, cut)
 
 

@@ -1,7 +1,7 @@
 """`bench service`: cost of the service over gRPC and REST, relative to the engine in process.
 
 The service runs as operators start it; this process is the client. The engine runs in a third process, which has the
-service's pipeline and no ports. They run by turns and idle in between, so that each has all cores. The client's own
+service's pipeline and no ports. They alternate, so that each has all cores. The client's own
 processor time counts as the service's. All decode the same WAV files. With more callers than workers the engine is
 saturated, and the cost is the lost throughput; processor time, which other load affects less, is printed beside it.
 """

@@ -34,37 +34,46 @@ class WrongAnswer(Exception):
     """Not exactly one answer to the request; the text says what."""
 
 
+@dataclass(frozen=True)
+class Connections:
+    """Open connections to the deployment."""
+
+    pool: SttPool
+    stubs: dict[str, Any]
+    """Stub of `SpeechToText` by name of the primary."""
+    http: httpx.AsyncClient
+
+
+@asynccontextmanager
+async def connected(deployment: Deployment, deadline: float) -> AsyncIterator[Connections]:
+    """Open connections for the duration of the context."""
+    a, b = deployment.primaries
+    # Connections are not reused: after a send into a connection that is being closed, it is unknown whether the
+    # request was received.
+    limits = httpx.Limits(max_connections=500, max_keepalive_connections=0)
+    async with (
+        SttPool([a.grpc, b.grpc]) as pool,
+        httpx.AsyncClient(limits=limits, timeout=deadline + 2) as http,
+        grpc.aio.insecure_channel(a.grpc, options=CHANNEL) as to_a,
+        grpc.aio.insecure_channel(b.grpc, options=CHANNEL) as to_b,
+    ):
+        stubs = {"a": speech_pb2_grpc.SpeechToTextStub(to_a), "b": speech_pb2_grpc.SpeechToTextStub(to_b)}
+        yield Connections(pool, stubs, http)
+
+
 @dataclass
 class Callers:
     """Concurrent callers of the deployment."""
 
     deployment: Deployment
+    connections: Connections
     ledger: Ledger
-    spoken: list[EncodedClip]
+    clips: list[EncodedClip]
     chance: random.Random
     deadline: float
     """Timeout of an upload, in seconds."""
     began: float = field(default_factory=time.monotonic)
     made: int = 0
-    pool: SttPool = field(init=False)
-    stubs: dict[str, speech_pb2_grpc.SpeechToTextStub] = field(init=False)
-    http: httpx.AsyncClient = field(init=False)
-
-    @asynccontextmanager
-    async def ready(self) -> AsyncIterator[Callers]:
-        """Open connections for the duration of the context."""
-        a, b = self.deployment.primaries
-        # Connections are not reused: after a send into a connection that is being closed, it is unknown whether the
-        # request was received.
-        limits = httpx.Limits(max_connections=500, max_keepalive_connections=0)
-        async with (
-            SttPool([a.grpc, b.grpc]) as self.pool,
-            httpx.AsyncClient(limits=limits, timeout=self.deadline + 2) as self.http,
-            grpc.aio.insecure_channel(a.grpc, options=CHANNEL) as to_a,
-            grpc.aio.insecure_channel(b.grpc, options=CHANNEL) as to_b,
-        ):
-            self.stubs = {"a": speech_pb2_grpc.SpeechToTextStub(to_a), "b": speech_pb2_grpc.SpeechToTextStub(to_b)}
-            yield self
 
     @property
     def now(self) -> float:
@@ -87,7 +96,7 @@ class Callers:
 
     def entry(self, transport: str, to: str, *, unsure: bool) -> tuple[Entry, EncodedClip]:
         """Prepare a request; return its ledger entry and its recording."""
-        said = self.chance.choice(self.spoken)
+        said = self.chance.choice(self.clips)
         container = self.chance.choice(("wav", "wav", "wav", "flac", "ogg"))
         streams = transport in STREAMS
         self.made += 1
@@ -160,7 +169,7 @@ class Callers:
             call.cancel()
         entry.done = self.now
 
-    def judge(self, entry: Entry, said: EncodedClip, text: str, request_id: str) -> None:
+    def check_answer(self, entry: Entry, said: EncodedClip, text: str, request_id: str) -> None:
         """Check that the answer belongs to the request.
 
         Raises:
@@ -172,7 +181,7 @@ class Callers:
         if self.deployment.scripted:
             if set(IDS.findall(text)) != {entry.id}:
                 raise WrongAnswer(f"the text is {text[:200]!r}")
-        elif not matches(text, said, self.spoken):
+        elif not matches(text, said, self.clips):
             raise WrongAnswer(f"the text is {text[:200]!r}")
 
     def prompt(self, entry: Entry) -> str:
@@ -188,21 +197,21 @@ class Callers:
         return (("authorization", f"Bearer {self.deployment.key}"), ("x-req-id", entry.id))
 
     async def by_pool(self, entry: Entry, said: EncodedClip) -> None:
-        transcript = await self.pool.transcribe(
+        transcript = await self.connections.pool.transcribe(
             said.files[entry.container],
             prompt=self.prompt(entry),
             routing=self.routing(entry),
             timeout=entry.deadline,
             metadata=self.metadata(entry),
         )
-        self.judge(entry, said, transcript.text, transcript.request_id)
+        self.check_answer(entry, said, transcript.text, transcript.request_id)
 
     async def by_stub(self, entry: Entry, said: EncodedClip) -> None:
         policy: Any = ROUTINGS[self.routing(entry)]
         options = pb.TranscribeOptions(prompt=self.prompt(entry), routing=policy)
         request = pb.TranscribeRequest(audio=said.files[entry.container], options=options)
         response = await self.call_stub(entry, request)
-        self.judge(entry, said, response.text, response.request_id)
+        self.check_answer(entry, said, response.text, response.request_id)
 
     async def call_stub(self, entry: Entry, request: pb.TranscribeRequest) -> pb.TranscribeResponse:
         """Call `Transcribe` once, without the SDK's retries.
@@ -211,7 +220,9 @@ class Callers:
             ApiError, Unreachable, NoResponse
         """
         try:
-            call: Any = self.stubs[entry.to].Transcribe(request, timeout=entry.deadline, metadata=self.metadata(entry))
+            call: Any = self.connections.stubs[entry.to].Transcribe(
+                request, timeout=entry.deadline, metadata=self.metadata(entry)
+            )
             response: pb.TranscribeResponse = await call
             return response
         except grpc.aio.AioRpcError as error:
@@ -221,12 +232,14 @@ class Callers:
         fields = {"prompt": self.prompt(entry), "routing": self.routing(entry)}
         headers = {"X-Req-Id": entry.id, "X-Timeout-Ms": f"{entry.deadline * 1000:.0f}"}
         url = self._member(entry.to).http
-        answer = await rest(self.http, url, said.files[entry.container], self.deployment.key, fields, headers)
-        self.judge(entry, said, answer["text"], answer["request_id"])
+        answer = await rest(
+            self.connections.http, url, said.files[entry.container], self.deployment.key, fields, headers
+        )
+        self.check_answer(entry, said, answer["text"], answer["request_id"])
 
     async def by_stream(self, entry: Entry, said: EncodedClip) -> None:
         finals: dict[int, str] = {}
-        events = self.pool.stream(
+        events = self.connections.pool.stream(
             paced_chunks(said.pcm, 2),
             encoding=AudioFormat("linear16", RATE),
             prompt=self.prompt(entry),
@@ -240,13 +253,13 @@ class Callers:
                     if event.utterance in finals:
                         raise WrongAnswer(f"utterance {event.utterance} was returned twice")
                     finals[event.utterance] = event.result.text
-        self.judge(entry, said, " ".join(finals.values()), entry.id)
+        self.check_answer(entry, said, " ".join(finals.values()), entry.id)
 
     async def by_websocket(self, entry: Entry, said: EncodedClip) -> None:
         config = {"prompt": self.prompt(entry)}
         url = self._member(entry.to).http
         text = await websocket(url, paced_chunks(said.pcm, 2), self.deployment.key, config, entry.deadline)
-        self.judge(entry, said, text, entry.id)
+        self.check_answer(entry, said, text, entry.id)
 
     def _member(self, name: str) -> Member:
         return {member.name: member for member in self.deployment.members}[name]

@@ -17,11 +17,11 @@ FALLBACK_FAILS = Impact(fallback=True)
 
 
 @asynccontextmanager
-async def refuse_primaries(scene: FaultContext) -> AsyncIterator[Impact]:
+async def refuse_primaries(context: FaultContext) -> AsyncIterator[Impact]:
     """The fallback no longer accepts the primaries' key."""
-    fallback = scene.deployment.fallback
+    fallback = context.deployment.fallback
     keys = fallback.settings["API_KEYS"]
-    fallback.write_config(API_KEYS="nobody:" + secrets.token_urlsafe(18))
+    fallback.write_config(API_KEYS="other:" + secrets.token_urlsafe(18))
     await reload_config(fallback)
     yield FALLBACK_FAILS
     fallback.write_config(API_KEYS=keys)
@@ -29,23 +29,23 @@ async def refuse_primaries(scene: FaultContext) -> AsyncIterator[Impact]:
 
 
 @asynccontextmanager
-async def kill_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
-    await scene.deployment.fallback.kill()
+async def kill_fallback(context: FaultContext) -> AsyncIterator[Impact]:
+    await context.deployment.fallback.kill()
     yield FALLBACK_FAILS
-    await scene.deployment.fallback.start()
+    await context.deployment.fallback.start()
 
 
 @asynccontextmanager
-async def freeze_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
-    scene.deployment.fallback.process.send(signal.SIGSTOP)
+async def freeze_fallback(context: FaultContext) -> AsyncIterator[Impact]:
+    context.deployment.fallback.process.send(signal.SIGSTOP)
     yield FALLBACK_FAILS
-    scene.deployment.fallback.process.send(signal.SIGCONT)
+    context.deployment.fallback.process.send(signal.SIGCONT)
 
 
 @asynccontextmanager
-async def restart_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
-    await scene.deployment.fallback.stop()
-    await scene.deployment.fallback.start()
+async def restart_fallback(context: FaultContext) -> AsyncIterator[Impact]:
+    await context.deployment.fallback.stop()
+    await context.deployment.fallback.start()
     yield FALLBACK_FAILS
 
 
@@ -53,8 +53,8 @@ def model_of_fallback(error: Failure = "", seconds: float = 0.0) -> Inject:
     """Make the fallback's model fail at speech, or take `seconds`. It succeeds at silence, or the service would end."""
 
     @asynccontextmanager
-    async def inject(scene: FaultContext) -> AsyncIterator[Impact]:
-        fallback = scene.deployment.fallback
+    async def inject(context: FaultContext) -> AsyncIterator[Impact]:
+        fallback = context.deployment.fallback
         assert fallback.script is not None  # noqa: S101
         fallback.act(replace(fallback.script, error=error, seconds=seconds, spares_silence=True))
         yield FALLBACK_FAILS
@@ -67,16 +67,16 @@ def network(state: NetworkState) -> Inject:
     """Put the network between primaries and fallback into a state."""
 
     @asynccontextmanager
-    async def inject(scene: FaultContext) -> AsyncIterator[Impact]:
-        await scene.deployment.relay.set_state(state)
+    async def inject(context: FaultContext) -> AsyncIterator[Impact]:
+        await context.deployment.relay.set_state(state)
         yield FALLBACK_FAILS
-        await scene.deployment.relay.set_state("normal")
+        await context.deployment.relay.set_state("normal")
 
     return inject
 
 
 @asynccontextmanager
-async def reset_network(scene: FaultContext) -> AsyncIterator[Impact]:
+async def reset_network(context: FaultContext) -> AsyncIterator[Impact]:
     """Reset every connection to the fallback, once."""
-    await scene.deployment.relay.reset()
+    await context.deployment.relay.reset()
     yield FALLBACK_FAILS

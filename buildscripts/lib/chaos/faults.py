@@ -59,11 +59,11 @@ class Fault:
 
 
 @asynccontextmanager
-async def burst(scene: FaultContext) -> AsyncIterator[Impact]:
+async def burst(context: FaultContext) -> AsyncIterator[Impact]:
     """Ten times the load, from callers that don't pause."""
     stop = asyncio.Event()
     crowd = [
-        asyncio.create_task(scene.callers.call_repeatedly(transport, to, stop, pause=0.0))
+        asyncio.create_task(context.callers.call_repeatedly(transport, to, stop, pause=0.0))
         for transport, to in CALLERS * BURST
         if transport in ("pool", "gRPC", "REST")
     ]
@@ -75,12 +75,12 @@ async def burst(scene: FaultContext) -> AsyncIterator[Impact]:
 
 
 @asynccontextmanager
-async def hostile(scene: FaultContext) -> AsyncIterator[Impact]:
+async def hostile(context: FaultContext) -> AsyncIterator[Impact]:
     """Invalid uploads and slow bodies, beside the usual callers."""
     stop = asyncio.Event()
     crowd = [
-        asyncio.create_task(attack(scene.callers, member, scene.chance, stop))
-        for member in scene.deployment.primaries
+        asyncio.create_task(attack(context.callers, member, context.chance, stop))
+        for member in context.deployment.primaries
         for _ in range(HOSTILE // 2)
     ]
     try:

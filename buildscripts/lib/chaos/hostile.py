@@ -55,7 +55,7 @@ async def attack(callers: Callers, member: Member, chance: random.Random, stop: 
 
 async def _rest(callers: Callers, member: Member, entry: Entry, audio: bytes) -> None:
     headers = {"X-Req-Id": entry.id}
-    entry.said = (await rest(callers.http, member.http, audio, callers.deployment.key, {}, headers))["text"]
+    entry.said = (await rest(callers.connections.http, member.http, audio, callers.deployment.key, {}, headers))["text"]
 
 
 async def _stub(callers: Callers, member: Member, entry: Entry, audio: bytes) -> None:

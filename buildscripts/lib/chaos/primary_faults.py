@@ -24,26 +24,26 @@ def _down(member: Member, *, cuts: bool, pool: frozenset[str] = frozenset()) -> 
 
 
 @asynccontextmanager
-async def kill_primary(scene: FaultContext) -> AsyncIterator[Impact]:
-    member = scene.chance.choice(scene.deployment.primaries)
+async def kill_primary(context: FaultContext) -> AsyncIterator[Impact]:
+    member = context.chance.choice(context.deployment.primaries)
     await member.kill()
     yield _down(member, cuts=True)
     await member.start()
 
 
 @asynccontextmanager
-async def freeze_primary(scene: FaultContext) -> AsyncIterator[Impact]:
+async def freeze_primary(context: FaultContext) -> AsyncIterator[Impact]:
     """Stop the process: connections stay open, requests wait until their deadline."""
-    member = scene.chance.choice(scene.deployment.primaries)
+    member = context.chance.choice(context.deployment.primaries)
     member.process.send(signal.SIGSTOP)
     yield _down(member, cuts=True, pool=frozenset({"deadline_exceeded"}))
     member.process.send(signal.SIGCONT)
 
 
 @asynccontextmanager
-async def roll_primaries(scene: FaultContext) -> AsyncIterator[Impact]:
+async def roll_primaries(context: FaultContext) -> AsyncIterator[Impact]:
     """Restart both, one after the other; callers of the pool must not notice."""
-    a, b = scene.deployment.primaries
+    a, b = context.deployment.primaries
     for member in (a, b):
         await member.stop()
         await member.start()
@@ -51,9 +51,9 @@ async def roll_primaries(scene: FaultContext) -> AsyncIterator[Impact]:
 
 
 @asynccontextmanager
-async def kill_decoder(scene: FaultContext) -> AsyncIterator[Impact]:
+async def kill_decoder(context: FaultContext) -> AsyncIterator[Impact]:
     """Kill the decoder workers; files being decoded fail."""
-    member = scene.chance.choice(scene.deployment.primaries)
+    member = context.chance.choice(context.deployment.primaries)
     for pid in descendants(member.process.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -61,9 +61,9 @@ async def kill_decoder(scene: FaultContext) -> AsyncIterator[Impact]:
 
 
 @asynccontextmanager
-async def poison_primary(scene: FaultContext) -> AsyncIterator[Impact]:
+async def poison_primary(context: FaultContext) -> AsyncIterator[Impact]:
     """Make the device fail permanently; the primary must end by itself, for a supervisor to restart it."""
-    member = scene.chance.choice(scene.deployment.primaries)
+    member = context.chance.choice(context.deployment.primaries)
     assert member.script is not None  # noqa: S101
     member.act(replace(member.script, error="cuda"))
     await member.wait_exit(EXIT_S)
@@ -75,8 +75,8 @@ def model_of_primary(error: Failure, impact: Impact) -> Inject:
     """Make a primary's model fail at speech; the fallback answers where that helps."""
 
     @asynccontextmanager
-    async def inject(scene: FaultContext) -> AsyncIterator[Impact]:
-        member = scene.chance.choice(scene.deployment.primaries)
+    async def inject(context: FaultContext) -> AsyncIterator[Impact]:
+        member = context.chance.choice(context.deployment.primaries)
         assert member.script is not None  # noqa: S101
         member.act(replace(member.script, error=error, spares_silence=True))
         yield impact
@@ -86,38 +86,38 @@ def model_of_primary(error: Failure, impact: Impact) -> Inject:
 
 
 @asynccontextmanager
-async def kill_gateway(scene: FaultContext) -> AsyncIterator[Impact]:
-    await scene.deployment.gateway.kill()
-    yield _down(scene.deployment.gateway, cuts=True)
-    await scene.deployment.gateway.start()
+async def kill_gateway(context: FaultContext) -> AsyncIterator[Impact]:
+    await context.deployment.gateway.kill()
+    yield _down(context.deployment.gateway, cuts=True)
+    await context.deployment.gateway.start()
 
 
 @asynccontextmanager
-async def restart_gateway(scene: FaultContext) -> AsyncIterator[Impact]:
-    await scene.deployment.gateway.stop()
-    await scene.deployment.gateway.start()
-    yield _down(scene.deployment.gateway, cuts=False)
+async def restart_gateway(context: FaultContext) -> AsyncIterator[Impact]:
+    await context.deployment.gateway.stop()
+    await context.deployment.gateway.start()
+    yield _down(context.deployment.gateway, cuts=False)
 
 
 @asynccontextmanager
-async def rotate_keys(scene: FaultContext) -> AsyncIterator[Impact]:
+async def rotate_keys(context: FaultContext) -> AsyncIterator[Impact]:
     """Replace the callers' key in the three steps of a rotation; callers must not notice."""
-    deployment, old, new = scene.deployment, scene.deployment.key, secrets.token_urlsafe(18)
+    deployment, old, new = context.deployment, context.deployment.key, secrets.token_urlsafe(18)
     for keys, key in ((f"load:{old},next:{new}", new), (f"load:{new}", new)):
         for member in deployment.primaries:
             member.write_config(API_KEYS=keys)
         await reload_config(*deployment.primaries)
         deployment.key = key
-        await scene.callers.wait_settled()  # no request with the old key is in flight now
+        await context.callers.wait_settled()  # no request with the old key is in flight now
     yield Impact()
 
 
 @asynccontextmanager
-async def damage_config(scene: FaultContext) -> AsyncIterator[Impact]:
+async def damage_config(context: FaultContext) -> AsyncIterator[Impact]:
     """Truncate, empty and misspell the configuration file; nothing must change."""
-    for member in scene.deployment.primaries:
+    for member in context.deployment.primaries:
         whole = member.config.read_text()
-        torn = whole[: scene.chance.choice([at for at in range(1, len(whole)) if whole[at - 1] != "\n"])]
+        torn = whole[: context.chance.choice([at for at in range(1, len(whole)) if whole[at - 1] != "\n"])]
         for damaged in (torn, "", whole.replace("HOST=", "HOTS=")):
             member.config.write_text(damaged)
             await reload_config(member)
@@ -127,8 +127,8 @@ async def damage_config(scene: FaultContext) -> AsyncIterator[Impact]:
 
 
 @asynccontextmanager
-async def tighten_limits(scene: FaultContext) -> AsyncIterator[Impact]:
-    member = scene.chance.choice(scene.deployment.primaries)
+async def tighten_limits(context: FaultContext) -> AsyncIterator[Impact]:
+    member = context.chance.choice(context.deployment.primaries)
     member.write_config(RATE_LIMIT_RPS=2, RATE_LIMIT_BURST=2)
     await reload_config(member)
     yield Impact(everybody=frozenset({"rate_limited"}))
@@ -137,9 +137,9 @@ async def tighten_limits(scene: FaultContext) -> AsyncIterator[Impact]:
 
 
 @asynccontextmanager
-async def move_fallback(scene: FaultContext) -> AsyncIterator[Impact]:
+async def move_fallback(context: FaultContext) -> AsyncIterator[Impact]:
     """Point the primaries at the fallback's own address and back at the relay's; callers must not notice."""
-    deployment = scene.deployment
+    deployment = context.deployment
     for address in (deployment.fallback.grpc, deployment.relay.address):
         for member in deployment.primaries:
             member.write_config(FALLBACK_URL=f"grpc://{address}")

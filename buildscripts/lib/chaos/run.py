@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildscripts.lib.chaos.callers import CALLERS, Callers
+from buildscripts.lib.chaos.callers import CALLERS, Callers, connected
 from buildscripts.lib.chaos.context import FaultContext
 from buildscripts.lib.chaos.deployment import Deployment, deployment
 from buildscripts.lib.chaos.faults import FAULTS
@@ -54,7 +54,7 @@ class Chaos:
     stop: asyncio.Event
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     """Seconds from the end of a fault to full recovery, by kind."""
-    trouble: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     _deck: list[str] = field(default_factory=list)
 
     async def inject_faults(self, seconds: float) -> None:
@@ -64,7 +64,7 @@ class Chaos:
         try:
             await self._wait_healthy(())
             end = time.monotonic() + seconds
-            while not self.stop.is_set() and time.monotonic() < end and not self.trouble:
+            while not self.stop.is_set() and time.monotonic() < end and not self.problems:
                 await self._round()
                 await self._pause(CALM_S)
         finally:
@@ -80,8 +80,8 @@ class Chaos:
                 windows.append(window)
                 self.callers.ledger.windows.append(window)
                 print(f"{self.callers.now:7.1f} s  {kind}", flush=True)
-                scene = FaultContext(self.deployment, self.callers, self.chance)
-                window.impact = await faults.enter_async_context(FAULTS[kind].inject(scene))
+                context = FaultContext(self.deployment, self.callers, self.chance)
+                window.impact = await faults.enter_async_context(FAULTS[kind].inject(context))
                 await self._pause((0.0, 0.5))
             await self._pause(HOLD_S)
             undone = time.monotonic()
@@ -108,7 +108,7 @@ class Chaos:
             await asyncio.wait_for(self.callers.wait_healthy(), RECOVERY_S)
         except asyncio.TimeoutError:
             what = " and ".join(after) or "the start"
-            self.trouble.append(f"not healthy {RECOVERY_S:.0f} s after {what}")
+            self.problems.append(f"not healthy {RECOVERY_S:.0f} s after {what}")
 
     async def _pause(self, within: tuple[float, float]) -> None:
         with suppress(asyncio.TimeoutError):
@@ -144,16 +144,18 @@ async def run(arguments: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    said = [encode_clip(clip, ("wav", "flac", "ogg")) for clip in sample_clips("en")]
+    clips = [encode_clip(clip, ("wav", "flac", "ogg")) for clip in sample_clips("en")]
     chance = random.Random(arguments.seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as scratch:
         async with deployment(arguments.logs or Path(scratch), not arguments.real) as on:
             ledger = Ledger()
             requests = random.Random(arguments.seed)  # noqa: S311
-            async with Callers(on, ledger, said, requests, 20 if arguments.real else 6).ready() as callers:
+            deadline = 20.0 if arguments.real else 6.0
+            async with connected(on, deadline) as connections:
+                callers = Callers(on, connections, ledger, clips, requests, deadline)
                 chaos = Chaos(on, callers, chance, arguments.kinds, stop)
                 await chaos.inject_faults(60 * arguments.minutes)
-        chaos.trouble += on.problems()
+        chaos.problems += on.problems()
     return report(chaos, ledger, arguments)
 
 
@@ -165,14 +167,14 @@ def report(chaos: Chaos, ledger: Ledger, arguments: argparse.Namespace) -> int:
     print(f"\n{ledger.totals()}\n\n{recovery_table(chaos.recoveries)}\n")
     for entry, violation in violations[:SHOWN]:
         print(f"{violation}\n  {entry.line}")
-    for line in chaos.trouble:
+    for line in chaos.problems:
         print(line)
     faults = sum(map(len, chaos.recoveries.values()))
     print(
         f"{len(ledger.entries)} requests, {faults} faults, lost {ledger.count('lost')}, "
         f"doubled or wrong {ledger.count('wrong')}, {len(violations)} broke a rule; seed {arguments.seed}"
     )
-    return int(bool(violations or chaos.trouble))
+    return int(bool(violations or chaos.problems))
 
 
 def recovery_table(recoveries: dict[str, list[float]]) -> str:

@@ -14,6 +14,7 @@ from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
 from gateway.rest.form import FIELDS, parse_form
 from stt_server.audio import AudioFormat, decode_plain
+from stt_server.audio.mono import FloatArray
 from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
 from stt_server.audio.wav import read_wav
 from stt_server.config import ConfigError, parse
@@ -34,12 +35,13 @@ class Decoder:
 
     def __init__(self) -> None:
         self._child = Worker(BOUNDS)
+        self._separate = False
 
     def __call__(self, data: bytes) -> str:
+        self._separate = not self._separate  # in turns: mixed, and each channel by itself
         try:
-            audio = decode_plain(data, AudioFormat(), max_seconds=BOUNDS.max_seconds)
-            if audio is None:
-                audio = self._in_child(data)
+            plain = decode_plain(data, AudioFormat(), max_seconds=BOUNDS.max_seconds, separate_channels=self._separate)
+            channels = plain if plain is not None else self._in_child(data)
         except SttError as error:
             return error.type
         except FileRejected as refused:
@@ -49,15 +51,16 @@ class Decoder:
             if died.reason == "crashed":
                 raise
             return f"over {died.reason}"
-        assert np.isfinite(audio).all(), "samples that are not finite"
-        assert len(audio) <= (BOUNDS.max_seconds + 1) * 16_000
-        return "heard"
+        for audio in channels:
+            assert np.isfinite(audio).all(), "samples that are not finite"
+            assert len(audio) <= (BOUNDS.max_seconds + 1) * 16_000
+        return "decoded"
 
-    def _in_child(self, data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _in_child(self, data: bytes) -> list[FloatArray]:
         late = threading.Timer(BOUNDS.wall_seconds, self._child.kill, ["time"])
         late.start()
         try:
-            return self._child.decode(data)
+            return self._child.decode(data, separate_channels=self._separate)
         finally:
             late.cancel()
 

@@ -54,7 +54,7 @@ class Run:
     sent: list[float] = field(default_factory=list)
     """Send time of each message, in seconds."""
     lags: list[float] = field(default_factory=list)
-    heard: float = 0.0
+    processed_s: float = 0.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,11 +99,11 @@ async def soak(target: str, pid: int, audio: bytes, seconds: float, speed: float
         began, counted = time.perf_counter(), 0
         stub = speech_pb2_grpc.SpeechToTextStub(channel)
         async for response in stub.StreamTranscribe(messages(run, audio, seconds, speed)):
-            run.heard = response.audio_processed.ToNanoseconds() / 1e9
+            run.processed_s = response.audio_processed.ToNanoseconds() / 1e9
             if response.WhichOneof("event") == "final":
-                end = min(len(run.sent) - 1, int(run.heard / MESSAGE_SECONDS))
+                end = min(len(run.sent) - 1, int(run.processed_s / MESSAGE_SECONDS))
                 run.lags.append(time.perf_counter() - run.sent[end])
-            if run.heard >= seconds * (len(parts) + 1) / PARTS - 10:
+            if run.processed_s >= seconds * (len(parts) + 1) / PARTS - 10:
                 lags, now = run.lags[counted:], time.perf_counter()
                 lag = statistics.median(lags) if lags else 0.0
                 parts.append(Part(now - began, resident(pid), len(lags), lag))

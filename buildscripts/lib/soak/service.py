@@ -145,15 +145,15 @@ async def soak(arguments: argparse.Namespace) -> int:
                 str(ready.grpc), f"http://{ready.http}", key, audio, UPLOAD_MIB << 20, chance, arguments.share
             )
             calling = asyncio.create_task(callers.run(arguments.callers, stop))
-            trouble = await watch_processes(monitor, callers, arguments, calling, stop)
+            problems = await watch_processes(monitor, callers, arguments, calling, stop)
             stop.set()
             await calling
-            if not trouble:
-                trouble += [
+            if not problems:
+                problems += [
                     line for ready in monitor.addresses.values() for line in await not_idle(f"http://{ready.http}")
                 ]
-            trouble += await stop_both(monitor)
-    return report(monitor, callers, trouble, arguments.plot)
+            problems += await stop_both(monitor)
+    return report(monitor, callers, problems, arguments.plot)
 
 
 @asynccontextmanager
@@ -245,19 +245,19 @@ async def not_idle(url: str) -> list[str]:
 
 async def stop_both(monitor: Monitor) -> list[str]:
     """Stop both services, the primary first; return problems."""
-    trouble = []
+    problems = []
     for name, process in monitor.processes.items():
         below = descendants(process.pid)
         if status := await asyncio.to_thread(process.stop):
-            trouble.append(f"{name} ended with status {status}")
+            problems.append(f"{name} ended with status {status}")
         if alive := [pid for pid in below if (PROC / str(pid)).exists()]:
-            trouble.append(f"{name} left {len(alive)} processes")
+            problems.append(f"{name} left {len(alive)} processes")
         if left := files_below(monitor.folders[name]):
-            trouble.append(f"{name} left {left} temporary files")
-    return trouble
+            problems.append(f"{name} left {left} temporary files")
+    return problems
 
 
-def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path | None) -> int:
+def report(monitor: Monitor, callers: Callers, problems: list[str], picture: Path | None) -> int:
     """Print the results; return the exit status."""
     for name, samples in monitor.samples.items():
         print(f"\n{growth_table(name, samples)}\n")
@@ -266,10 +266,10 @@ def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path
         print(
             f"{name}: {rise.per_hour:+.1f} MiB an hour over the last two thirds (at least {rise.at_least:+.1f}){judged}"
         )
-        trouble += growth_problems(name, samples)
+        problems += growth_problems(name, samples)
     print(f"\n{outcome_table(callers.outcomes)}\n")
     if unexpected := sum(count for (_, _, wanted), count in callers.outcomes.items() if not wanted):
-        trouble.append(f"{unexpected} requests had unexpected outcomes")
+        problems.append(f"{unexpected} requests had unexpected outcomes")
     if third := len(monitor.latencies) // 3:
         first, last = (
             statistics.median(s for _, s in part) for part in (monitor.latencies[:third], monitor.latencies[-third:])
@@ -279,8 +279,8 @@ def report(monitor: Monitor, callers: Callers, trouble: list[str], picture: Path
         length = max(map(hours, monitor.samples.values()))
         title = f"{length:.2f} hours, {sum(callers.outcomes.values())} requests"
         plot(monitor.samples, monitor.latencies, title, picture)
-    print("\n".join(trouble) or "nothing grew, and every request had the expected outcome")
-    return int(bool(trouble))
+    print("\n".join(problems) or "nothing grew, and every request had the expected outcome")
+    return int(bool(problems))
 
 
 def outcome_table(outcomes: Counter[tuple[str, str, bool]]) -> str:

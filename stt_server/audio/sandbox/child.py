@@ -9,6 +9,7 @@ import struct
 import sys
 import traceback
 
+from stt_server.audio.channels import sink_for
 from stt_server.audio.container import decode_container
 from stt_server.audio.mono import FloatArray, MonoSink
 from stt_server.audio.sandbox import messages
@@ -30,26 +31,35 @@ def main(arguments: list[str]) -> None:
     messages.send(OUT, messages.READY)
     while True:
         try:
-            _, data = messages.receive(IN, max_bytes)
+            kind, data = messages.receive(IN, max_bytes)
         except EOFError:
             return  # the service has ended or closed this worker
         grant_cpu(cpu_seconds)
-        _decode(bytes(data), max_seconds)
+        _decode(bytes(data), max_seconds, separate_channels=kind == messages.SEPARATE)
         del data
 
 
-def _decode(data: bytes, max_seconds: float) -> None:
+def _decode(data: bytes, max_seconds: float, *, separate_channels: bool) -> None:
     try:
-        decode_container(data, MonoSink(max_seconds, _send_samples))
+        decode_container(data, sink_for(max_seconds, Sender().send, separate_channels=separate_channels))
     except SttError as error:
         messages.send(OUT, messages.REJECTED, messages.pack_error(error, _frames(error.__cause__)))
     else:
         messages.send(OUT, messages.DONE)
 
 
-def _send_samples(block: FloatArray) -> None:
-    if len(block):
-        messages.send(OUT, messages.SAMPLES, block.data)
+class Sender:
+    """Sends the samples of one file, and the channel before them where it changes."""
+
+    def __init__(self) -> None:
+        self._channel = 0
+
+    def send(self, channel: int, block: FloatArray) -> None:
+        if channel != self._channel:
+            messages.send(OUT, messages.CHANNEL, bytes([channel]))
+            self._channel = channel
+        if len(block):
+            messages.send(OUT, messages.SAMPLES, block.data)
 
 
 def _frames(cause: BaseException | None) -> list[str]:

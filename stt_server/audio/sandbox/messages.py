@@ -1,7 +1,8 @@
 """Messages between the service and its decoder child processes, over two pipes.
 
 The child sends `READY` once. For each `FILE` that the service sends, the child answers with blocks of `SAMPLES` and
-`DONE`, or with `REJECTED` at any point.
+`DONE`, or with `REJECTED` at any point. `SEPARATE` is a `FILE` whose channels are kept apart; then `CHANNEL` says whose
+the next samples are, from 0.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 
-READY, FILE, SAMPLES, DONE, REJECTED = b"RFSDE"
+READY, FILE, SEPARATE, CHANNEL, SAMPLES, DONE, REJECTED = b"RFPCSDE"
 
 OUT_OF_MEMORY = 12
 """Exit status of a child that exceeded its memory limit."""

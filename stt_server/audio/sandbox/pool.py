@@ -13,6 +13,7 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from stt_server.audio.container import undecodable
 from stt_server.audio.mono import FloatArray
@@ -34,9 +35,10 @@ _ABANDONED_S = 0.5
 @dataclass(eq=False)
 class _Task:
     data: bytes
-    result: asyncio.Future[FloatArray]
+    separate_channels: bool
+    result: asyncio.Future[list[FloatArray]]
 
-    def settle(self, outcome: FloatArray | SttError) -> None:
+    def settle(self, outcome: list[FloatArray] | SttError) -> None:
         """Set the result, unless the caller has left."""
         if self.result.done():
             return
@@ -77,14 +79,17 @@ class DecoderPool:
         await asyncio.gather(*self._starting)
         self._running = [asyncio.ensure_future(slot.run()) for slot in self._slots]
 
-    async def decode(self, data: bytes) -> FloatArray:
+    async def decode(self, data: bytes, *, separate_channels: bool = False) -> list[FloatArray]:
         """Decode a file as `audio.decode` does, once a worker is free.
+
+        Returns:
+            The samples of the mix, or of each channel.
 
         Raises:
             SttError: as `audio.decode`; also UnsupportedAudio if the file ended its child process, and Internal if no
                 child process can be started.
         """
-        task = _Task(data, asyncio.get_running_loop().create_future())
+        task = _Task(data, separate_channels, asyncio.get_running_loop().create_future())
         self._tasks.put_nowait(task)
         return await task.result
 
@@ -168,7 +173,8 @@ class _Slot:
 
     async def _decode(self, task: _Task, worker: Worker) -> bool:
         """Decode a file and settle its task. Returns whether the worker can take another file."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, worker.decode, task.data)
+        decode = partial(worker.decode, task.data, separate_channels=task.separate_channels)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, decode)
         await asyncio.wait({work, task.result}, timeout=self._limits.wall_seconds, return_when=FIRST_COMPLETED)
         if task.result.done():
             await asyncio.wait({work}, timeout=_ABANDONED_S)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, cast
 
-from stt_server.audio.formats import SAMPLE_RATE
-from stt_server.audio.mono import FloatArray, SampleBuffer, most_samples
+from stt_server.audio.channels import ChannelBuffer
+from stt_server.audio.formats import MAX_CHANNELS, SAMPLE_RATE
+from stt_server.audio.mono import FloatArray, most_samples
 from stt_server.audio.sandbox import messages
 from stt_server.errors import SttError
 
@@ -144,8 +145,8 @@ class Worker:
         """Bytes of resident memory beyond those at the start; 0 if the system doesn't report them."""
         return self._resident_memory() - self._idle_memory
 
-    def decode(self, data: bytes) -> FloatArray:
-        """Decode a file to mono float32 at 16 kHz.
+    def decode(self, data: bytes, *, separate_channels: bool = False) -> list[FloatArray]:
+        """Decode a file to float32 at 16 kHz: all channels mixed into one, or each by itself.
 
         Raises:
             FileRejected: the file can't be decoded.
@@ -153,7 +154,8 @@ class Worker:
         """
         self.files += 1
         try:
-            messages.send(self._in.fileno(), messages.FILE, memoryview(data))
+            kind = messages.SEPARATE if separate_channels else messages.FILE
+            messages.send(self._in.fileno(), kind, memoryview(data))
             return self._receive_samples()
         except (OSError, EOFError):
             raise WorkerDied(self.close()) from None
@@ -161,18 +163,23 @@ class Worker:
             self.kill("crashed")
             raise WorkerDied(self.close()) from None
 
-    def _receive_samples(self) -> FloatArray:
-        buffer = SampleBuffer()
-        left = most_samples(self._limits.max_seconds) + SAMPLE_RATE
+    def _receive_samples(self) -> list[FloatArray]:
+        buffer = ChannelBuffer()
+        left = [most_samples(self._limits.max_seconds) + SAMPLE_RATE] * MAX_CHANNELS
+        channel = 0
         while True:
             kind, content = messages.receive(self._out.fileno(), _MAX_MESSAGE)
             if kind == messages.SAMPLES:
-                left -= len(content) // 4
-                if left < 0 or len(content) % 4:
+                left[channel] -= len(content) // 4
+                if left[channel] < 0 or len(content) % 4:
                     raise ValueError("too many samples, or a part of one")
-                buffer.add_bytes(content)
+                buffer.add_bytes(channel, content)
+            elif kind == messages.CHANNEL:
+                (channel,) = content
+                if channel >= MAX_CHANNELS:
+                    raise ValueError(f"no such channel: {channel}")
             elif kind == messages.DONE:
-                return buffer.samples()
+                return buffer.channels()
             elif kind == messages.REJECTED:
                 raise FileRejected(*messages.unpack_error(content))
             else:

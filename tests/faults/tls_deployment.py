@@ -1,4 +1,4 @@
-"""A pair with TLS on every leg, as real processes, and its certificates."""
+"""A real pair with TLS on every connection, and its certificates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THEIRS = "the fallback says"
 
 
 class Mounted:
-    """Files as Kubernetes mounts a Secret: names that lead through `..data`, a link that is turned in one step."""
+    """Files as Kubernetes mounts a Secret: links through `..data`, which is replaced atomically."""
 
     def __init__(self, folder: Path, files: dict[str, Path]) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class Mounted:
         return self._folder / name
 
     def swap(self, files: dict[str, Path]) -> None:
-        """What `files` hold in place of what was there under the same names, all at once."""
+        """Replace the contents of `files` atomically."""
         self._files |= {name: path.read_bytes() for name, path in files.items()}
         self._version += 1
         version = self._folder / f"..{self._version}"
@@ -48,20 +48,20 @@ class Mounted:
 
 
 @dataclass(frozen=True)
-class House:
-    """Everybody shows a certificate, and asks for one; the fallback asks its callers for a key as well."""
+class Deployment:
+    """Mutual TLS everywhere; the fallback also requires a key."""
 
     folder: Path
     authority: Pair
-    """It signed all certificates."""
+    """Authority that signed all certificates."""
     client: Pair
-    """For callers."""
+    """Client certificate of callers."""
     primary: ServiceProcess
     primary_files: Mounted
     """Its `server.pem`, `server.key`, `callers.pem`, `to-fallback.pem` and `to-fallback.key`."""
     fallback: ServiceProcess
     gateway: int
-    """Port of a gateway apart from the primary, for callers without a certificate."""
+    """Port of a standalone gateway, for callers without a certificate."""
     gateway_files: Mounted
     """Its `server.pem`, `server.key`, `client.pem` and `client.key`."""
 
@@ -71,11 +71,11 @@ class House:
         return grpc.ssl_channel_credentials(trusted, shown.key.read_bytes(), shown.cert.read_bytes())
 
     def channel(self, client: Pair | None = None) -> grpc.aio.Channel:
-        """To the primary."""
+        """Open a channel to the primary."""
         return grpc.aio.secure_channel(self.primary.target, self.credentials(client), NO_RETRY)
 
     def context(self, client: Pair | None = None, *, bare: bool = False) -> ssl.SSLContext:
-        """For HTTPS; `bare`: without a certificate to show."""
+        """HTTPS client; `bare`: without a client certificate."""
         context = ssl.create_default_context(cafile=str(self.authority.cert))
         if not bare:
             shown = client or self.client
@@ -84,8 +84,8 @@ class House:
 
 
 @contextmanager
-def house(folder: Path) -> Iterator[House]:
-    """Started, and ready."""
+def deployment(folder: Path) -> Iterator[Deployment]:
+    """Start the pair, and wait until it is ready."""
     ca = authority(folder, "authority")
     pairs = {name: signed(folder, name, ca) for name in ("server", "client", "to-fallback", "gateway")}
     files = {"server.pem": pairs["server"].cert, "server.key": pairs["server"].key, "callers.pem": ca.cert}
@@ -116,4 +116,4 @@ def house(folder: Path) -> Iterator[House]:
             arguments = tuple(map(str, (*to_service, *to_callers)))
             gateway = GatewayProcess(folder / "gateway", f"grpcs://localhost:{primary.grpc_port}", arguments)
             with running(gateway):
-                yield House(folder, ca, pairs["client"], primary, mounted, fallback, gateway.port, shown)
+                yield Deployment(folder, ca, pairs["client"], primary, mounted, fallback, gateway.port, shown)

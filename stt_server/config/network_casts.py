@@ -1,4 +1,4 @@
-"""Casts for what names a place or a caller on the network: addresses, targets, origins, keys."""
+"""Casts for addresses, gRPC targets, origins and API keys."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from stt_server.config.values import ApiKey, FallbackTarget, Network
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"({_LABEL}\.)*{_LABEL}\.?")
 _KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+-]*)://(?P<place>[^/?#]*)(?P<rest>.*)")
-_PLACE = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]@]+):(?P<port>[0-9]{1,5})")
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)")
+_AUTHORITY = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]@]+):(?P<port>[0-9]{1,5})")
 _GRPC_TARGET = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):\S+")
 
 
 def is_host(text: str) -> bool:
-    """Whether `text` is an address or a host name (without port or brackets)."""
+    """Whether `text` is an IP address or a host name, without port or brackets."""
     try:
         ip_address(text)
     except ValueError:
-        # A name whose last label is a number is a mistyped address.
+        # A name whose last label is numeric is a mistyped address.
         last = text.rstrip(".").rpartition(".")[2]
         return len(text) <= 253 and bool(_HOST_NAME.fullmatch(text)) and not last.isdigit()
     return True
@@ -46,10 +46,10 @@ def _read_network(text: str) -> Network:
         loose = ip_network(text, strict=False)
     except ValueError:
         raise ValueError from None
-    raise ValueError(f"{text} is an address within {loose}: write one or the other")
+    raise ValueError(f"{text} has host bits set; for the network write {loose}")
 
 
-networks = comma_list(_read_network, "addresses and networks such as 10.0.0.0/8, between commas")
+networks = comma_list(_read_network, "addresses and networks such as 10.0.0.0/8, comma-separated")
 
 
 def _read_origin(text: str) -> str:
@@ -58,44 +58,40 @@ def _read_origin(text: str) -> str:
     match = _URL.fullmatch(text)
     if not match or match["scheme"] not in ("http", "https") or match["rest"] not in ("", "/"):
         raise ValueError
-    place = _PLACE.fullmatch(match["place"])
-    if not is_host((place["host"] if place else match["place"]).strip("[]")):
+    with_port = _AUTHORITY.fullmatch(match["authority"])
+    if not is_host((with_port["host"] if with_port else match["authority"]).strip("[]")):
         raise ValueError
-    return f"{match['scheme']}://{match['place'].lower()}"
+    return f"{match['scheme']}://{match['authority'].lower()}"
 
 
-origins = comma_list(_read_origin, "origins such as https://app.example.org, between commas, or *")
+origins = comma_list(_read_origin, "origins such as https://app.example.org, comma-separated, or *")
 
 
-def _host_and_port(text: str) -> str | None:
-    """`text` if it is `host:port`, else None."""
-    match = _PLACE.fullmatch(text)
-    if not match or not 0 < int(match["port"]) <= 65535 or not is_host(match["host"].strip("[]")):
-        return None
-    return text
+def _is_host_and_port(text: str) -> bool:
+    match = _AUTHORITY.fullmatch(text)
+    return match is not None and 0 < int(match["port"]) <= 65535 and is_host(match["host"].strip("[]"))
 
 
-def _http_hint(scheme: str, place: str) -> str:
-    named = _PLACE.fullmatch(place)
-    name = named["host"] if named else place
-    name = name if is_host(name.strip("[]")) else "host"
-    write = "grpcs" if scheme == "https" else "grpc"
-    return f"the fallback is called over gRPC: write {write}://{name}:50052 (its GRPC_PORT)"
+def _http_hint(scheme: str, authority: str) -> str:
+    with_port = _AUTHORITY.fullmatch(authority)
+    host = with_port["host"] if with_port else authority
+    host = host if is_host(host.strip("[]")) else "host"
+    grpc = "grpcs" if scheme == "https" else "grpc"
+    return f"the fallback speaks gRPC; write {grpc}://{host}:50052 (its GRPC_PORT)"
 
 
 def _read_target(text: str) -> FallbackTarget:
     url = _URL.fullmatch(text)
     scheme = url["scheme"].lower() if url else ""
     if url and scheme in ("http", "https"):
-        raise ValueError(_http_hint(scheme, url["place"]))
+        raise ValueError(_http_hint(scheme, url["authority"]))
     if url and scheme in ("grpc", "grpcs"):
-        place = _host_and_port(url["place"])
-        if place is None or url["rest"] not in ("", "/"):
+        if not _is_host_and_port(url["authority"]) or url["rest"] not in ("", "/"):
             raise ValueError
-        return FallbackTarget(f"dns:///{place}", tls=scheme == "grpcs")
+        return FallbackTarget(f"dns:///{url['authority']}", tls=scheme == "grpcs")
     if _GRPC_TARGET.fullmatch(text):
         return FallbackTarget(text, tls=False)
-    if _host_and_port(text) is None:
+    if not _is_host_and_port(text):
         raise ValueError
     return FallbackTarget(f"dns:///{text}", tls=False)
 
@@ -108,7 +104,7 @@ def _read_api_key(text: str) -> ApiKey:
     if not colon:
         name, key = "", text
     if colon and not _KEY_NAME.fullmatch(name):
-        raise ValueError("a name holds letters, digits, '.', '_' and '-', at most 64")
+        raise ValueError("a key name has at most 64 letters, digits, '.', '_' and '-'")
     return ApiKey(name, secret(key))
 
 
@@ -116,11 +112,11 @@ def _read_api_keys(text: str) -> tuple[ApiKey, ...]:
     read: tuple[ApiKey, ...] = _API_KEY_LIST(text)
     keys = tuple(ApiKey(key.name or f"key{n}", key.key) for n, key in enumerate(read, start=1))
     if len({key.name for key in keys}) < len(keys):
-        raise ValueError("two keys have the same name (one without a name is called key1, key2, ... by position)")
+        raise ValueError("duplicate key name (unnamed keys are named key1, key2, ... by position)")
     if len({key.key for key in keys}) < len(keys):
-        raise ValueError("the same key is there twice")
+        raise ValueError("duplicate API key")
     return keys
 
 
-_API_KEY_LIST = comma_list(_read_api_key, "keys or name:key pairs, between commas; printable ASCII without spaces")
-api_keys = Cast(_API_KEY_LIST.takes, _read_api_keys)
+_API_KEY_LIST = comma_list(_read_api_key, "keys or name:key pairs, comma-separated; printable ASCII without spaces")
+api_keys = Cast(_API_KEY_LIST.expected, _read_api_keys)
