@@ -7,6 +7,8 @@ import os
 import struct
 import threading
 import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -15,10 +17,19 @@ import numpy as np
 import pytest
 
 from stt_server.audio import SAMPLE_RATE, decode
+from stt_server.audio.codecs import DEMUXERS
 from stt_server.audio.signatures import sniff
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
-from stt_server.testing.hostile_files import mp4_that_goes_round, playlists, rebuilt, silent_film
+from stt_server.testing.hostile_files import (
+    SIGNATURES,
+    mov_alias,
+    mov_elsewhere,
+    mp4_that_goes_round,
+    playlists,
+    rebuilt,
+    silent_film,
+)
 
 SOURCE = chirp(4.0)
 RANDOM = np.random.default_rng(0)
@@ -45,7 +56,7 @@ class Canary:
         self._path = path
         self.opened = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._wait_for_reader)
+        self._thread = threading.Thread(target=self._wait_for_reader, daemon=True)
         self._thread.start()
 
     def _wait_for_reader(self) -> None:
@@ -84,6 +95,48 @@ def test_playlist_is_rejected_and_opens_nothing(data: bytes, tmp_path: Path, mon
         canary.close()
 
 
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_playlist_behind_a_signature_opens_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = Canary(tmp_path / "canary.wav")
+    try:
+        for playlist in PLAYLISTS:
+            assert sniff(SIGNATURES[name] + playlist) == name
+            with suppress(SttError):
+                decoded(SIGNATURES[name] + playlist)
+        assert not canary.opened.is_set()
+    finally:
+        canary.close()
+
+
+def test_canary_detects_a_followed_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = Canary(tmp_path / "canary.wav")
+    with suppress(av.error.FFmpegError), av.open(io.BytesIO(mov_alias("canary.wav")), options={"enable_drefs": "1"}):
+        pass
+    assert canary.opened.wait(10)
+    canary._thread.join()
+
+
+@pytest.mark.parametrize("make", [mov_alias, mov_elsewhere])
+def test_film_with_its_sound_in_another_file_opens_nothing(
+    make: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = Canary(tmp_path / "canary.wav")
+    try:
+        for name in ("canary.wav", str(tmp_path / "canary.wav")):
+            with suppress(SttError):
+                decoded(make(name))
+        assert not canary.opened.is_set()
+    finally:
+        canary.close()
+
+
+def test_every_demuxer_has_a_signature() -> None:
+    assert set(SIGNATURES) == set(DEMUXERS)
+
+
 # --- not audio, or too little of it -------------------------------------------------------------------------------
 
 
@@ -114,32 +167,17 @@ def test_other_files_never_reach_ffmpeg(data: bytes) -> None:
         decoded(data)
 
 
+# Any bytes are frames of AMR.
 @pytest.mark.parametrize(
     "magic",
     [
-        b"RIFF\0\0\0\0WAVE",
-        b"fLaC",
-        b"OggS",
-        b"\x1a\x45\xdf\xa3",
-        b"\0\0\0\x18ftypM4A ",
-        b"RIFF\0\0\0\0AVI ",
+        *(signature for name, signature in SIGNATURES.items() if name not in ("amr", "gsm")),
         b"RIFX\0\0\0\0WAVE",
-        b"FORM\0\0\0\0AIFF",
         b"FORM\0\0\0\0AIFC",
-        b".snd",
-        b"caff\0\1\0\0",
-        b"FLV\1\5\0\0\0\x09",
-        b"#!AMR\n\xff",
-        bytes.fromhex("726966662e91cf11a5d628db04c10000"),
-        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
-        b"\x0b\x77\0\0\0\x40",
-        b"\x0b\x77\0\0\0\x80",
-        (b"G" + bytes(187)) * 10,
+        b"\0\0\0\x18ftypM4A ",
         b"\0\0\0\x08wide\0\0\0\x10mdat",
         b"ID3\x04\0\0\0\0\0\0",
         b"ID3",
-        b"\xff\xfb\x90\0",
-        b"\xff\xf1\x50\x80",
     ],
 )
 @pytest.mark.parametrize("rest", [b"", bytes(2000), b"x" * 2000, RANDOM.bytes(20_000)])
