@@ -16,17 +16,10 @@ from protos.stt.v1.speech_pb2_grpc import SpeechToTextStub
 from protos.stt.v1.wire import AUTHORIZATION, X_REQ_ID
 from stt_client import health
 from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
-from stt_client.errors import DeadlineExceeded, NotReady, UpstreamUnavailable
-from stt_client.request import (
-    Audio,
-    AudioFormat,
-    CallOptions,
-    SendOptions,
-    checked_request_id,
-    prepare,
-    send_options,
-)
-from stt_client.results import Metrics, Status, TranscribeEvent, Transcript
+from stt_client.errors import DeadlineExceeded, NotReady, SttError, UpstreamUnavailable
+from stt_client.recordings.splitting import job_of, last_of, transcribe
+from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions, checked_request_id
+from stt_client.results import Limits, Metrics, Status, TranscribeEvent, Transcript
 from stt_client.rpc import (
     CHECK_ADMISSION,
     GET_METRICS,
@@ -47,6 +40,10 @@ from stt_client.telemetry import LatencyStats, Telemetry
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+LIMITS_TIMEOUT_S = 5.0
+"""Longest wait for a service's limits, before a recording is sent as it is. Seconds."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -125,8 +122,7 @@ class SttClient:
             ValueError: invalid option.
             OSError: the file can't be read.
         """
-        call, request = await self._prepared(audio, options)
-        return await self.send(request, **call)
+        return await last_of(transcribe(self, await job_of(audio, options, live=False)))
 
     async def transcribe_with_progress(
         self, audio: Audio, **options: Unpack[CallOptions]
@@ -136,8 +132,7 @@ class SttClient:
         Yields `Progress` every few seconds, `SettledSegments` as they become final, and last the `Transcript`.
         Closing the generator cancels the call. Arguments and errors are those of `transcribe`.
         """
-        call, request = await self._prepared(audio, options)
-        async with aclosing(self.send_with_progress(request, **call)) as events:
+        async with aclosing(transcribe(self, await job_of(audio, options, live=True))) as events:
             async for event in events:
                 yield event
 
@@ -160,10 +155,6 @@ class SttClient:
         except Unimplemented:
             transcript = await self._caller.call(TRANSCRIBE, self._open(), request, call["deadline"], metadata)
             yield transcript
-
-    async def _prepared(self, audio: Audio, options: CallOptions) -> tuple[SendOptions, speech_pb2.TranscribeRequest]:
-        call, rest = send_options(options, self.timeout)
-        return call, await prepare(audio, self.max_message_bytes, **rest)
 
     def _send_metadata(self, call: SendOptions) -> list[tuple[str, str]]:
         request_id = checked_request_id(call.get("request_id"))
@@ -209,6 +200,18 @@ class SttClient:
         return await self._caller.call(
             GET_STATUS, self._open(), request, deadline_in(self.timeout), self._metadata(metadata)
         )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target, as a pool has several."""
+        return (self.target,)
+
+    async def limits(self) -> Limits | None:
+        """Return the service's limits; None if it doesn't say within `LIMITS_TIMEOUT_S`."""
+        try:
+            return (await asyncio.wait_for(self.status(), LIMITS_TIMEOUT_S)).limits
+        except (SttError, asyncio.TimeoutError):
+            return None
 
     async def check_admission(self, *, metadata: Pairs = ()) -> int:
         """Check whether `transcribe` would be admitted now. Sends no audio and takes no rate-limit token.

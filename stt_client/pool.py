@@ -24,8 +24,9 @@ from protos.stt.v1 import speech_pb2
 from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.event_relay import EventRelay
-from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions, prepare, send_options
-from stt_client.results import Status, TranscribeEvent, Transcript
+from stt_client.recordings.splitting import job_of, last_of, transcribe
+from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions
+from stt_client.results import Limits, Status, TranscribeEvent, Transcript, smallest
 from stt_client.rpc import Pairs, deadline_in, seconds_left
 from stt_client.streaming.options import StreamOptions
 from stt_client.streaming.results import Flush, StreamEvent
@@ -111,16 +112,14 @@ class SttPool:
         return tuple(member.client.target for member in self._members if member.serving)
 
     async def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
-        """Transcribe one recording on one of the services; see `SttClient.transcribe`."""
-        call, request = await self._prepared(audio, options)
-        return await self.send(request, **call)
+        """Transcribe one recording; see `SttClient.transcribe`. All services share the parts of a long one."""
+        return await last_of(transcribe(self, await job_of(audio, options, live=False)))
 
     async def transcribe_with_progress(
         self, audio: Audio, **options: Unpack[CallOptions]
     ) -> AsyncGenerator[TranscribeEvent, None]:
-        """Transcribe one recording on one of the services; see `SttClient.transcribe_with_progress`."""
-        call, request = await self._prepared(audio, options)
-        async with aclosing(self.send_with_progress(request, **call)) as events:
+        """Transcribe one recording; see `SttClient.transcribe_with_progress`."""
+        async with aclosing(transcribe(self, await job_of(audio, options, live=True))) as events:
             async for event in events:
                 yield event
 
@@ -153,11 +152,6 @@ class SttPool:
                 yield event
         self.latency.add(time.monotonic() - started)
 
-    async def _prepared(self, audio: Audio, options: CallOptions) -> tuple[SendOptions, speech_pb2.TranscribeRequest]:
-        first = self._members[0].client
-        call, rest = send_options(options, first.timeout)
-        return call, await prepare(audio, first.max_message_bytes, **rest)
-
     def stream(
         self, audio: AsyncIterable[bytes | Flush], *, encoding: AudioFormat, **options: Unpack[StreamOptions]
     ) -> AsyncGenerator[StreamEvent, None]:
@@ -172,6 +166,23 @@ class SttPool:
         """Return the status of one of the services; see `SttClient.status`."""
         deadline = deadline_in(self._members[0].client.timeout)
         return await self._on_one(lambda client: client.status(metadata=metadata), deadline)
+
+    async def limits(self) -> Limits | None:
+        """Return the smallest limits of the services that answer; None if none does."""
+        self._follow_health()
+        await self._settle(None)
+        asked = [member.client.limits() for member in self._members if member.serving is not False]
+        known = [limits for limits in await asyncio.gather(*asked) if limits is not None]
+        return smallest(known) if known else None
+
+    @property
+    def timeout(self) -> float | None:
+        """Default timeout of a call, in seconds."""
+        return self._members[0].client.timeout
+
+    @property
+    def max_message_bytes(self) -> int:
+        return self._members[0].client.max_message_bytes
 
     @property
     def has_served(self) -> bool:

@@ -66,9 +66,10 @@ class SpeechOptions(TypedDict, total=False):
     """Options of speech recognition."""
 
     language: str | None
-    """ISO 639-1 code of the spoken language; None, the default: detect it."""
+    """Spoken language: an ISO 639-1 code (`en`), a locale (`en-US`) or an English name, in any case. None, the default,
+    or `auto`: detect it."""
     candidate_languages: Sequence[str]
-    """Codes to detect among; empty: all languages of the model."""
+    """Languages to detect among, named in the same way; empty: all languages of the model."""
     task: str
     """`transcribe` or `translate` (to English)."""
     prompt: str
@@ -151,7 +152,7 @@ async def prepare(
     if isinstance(audio, Samples):
         if encoding is not None:
             raise ValueError("encoding applies to headerless bytes, not to Samples; leave it out")
-        data, encoding = await asyncio.to_thread(_linear16, audio)
+        data, encoding = await asyncio.to_thread(linear16, audio)
     elif isinstance(audio, str | os.PathLike):
         data = await asyncio.to_thread(_read, Path(audio), max_bytes)
     else:
@@ -226,7 +227,8 @@ def _read(path: Path, max_bytes: int) -> bytes:
         return file.read()
 
 
-def _linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
+def linear16(samples: Samples) -> tuple[bytes, AudioFormat]:
+    """Convert samples to headerless audio. Raises ValueError: their shape or type is invalid."""
     import numpy as np
 
     array = np.asarray(samples.array)

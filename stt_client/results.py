@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -169,6 +169,20 @@ class Limits:
     """Inferences at a time."""
     max_queue: int
     """Requests that may wait for an inference slot."""
+
+
+def smallest(limits: Sequence[Limits]) -> Limits:
+    """The limits that all of several services allow; 0 is none."""
+
+    def least(values: Iterable[float]) -> float:
+        return min((value for value in values if value > 0), default=0)
+
+    return Limits(
+        max_upload_bytes=int(least(each.max_upload_bytes for each in limits)),
+        max_audio_duration=least(each.max_audio_duration for each in limits),
+        max_concurrency=int(least(each.max_concurrency for each in limits)),
+        max_queue=int(least(each.max_queue for each in limits)),
+    )
 
 
 @dataclass(frozen=True)

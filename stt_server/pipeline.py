@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.gate import Gate, Ticket
@@ -49,7 +50,7 @@ class Pipeline:
         Raises:
             SttError: of any kind; `request.trace` holds how far the request got.
         """
-        self.validate(request.options, request.policy)
+        request = replace(request, options=self.validate(request.options, request.policy))
         settlement = self.cascade.begin(request)
         try:
             own = None
@@ -61,10 +62,14 @@ class Pipeline:
         finally:
             settlement.close()
 
-    def validate(self, options: DecodeOptions, policy: Policy) -> None:
-        """Raise InvalidArgument for an option or a routing policy that this service doesn't support."""
-        validate_options(options, self._model)
+    def validate(self, options: DecodeOptions, policy: Policy) -> DecodeOptions:
+        """Check options and routing policy; return the options with Whisper's codes for the languages.
+
+        Raises:
+            InvalidArgument: this service doesn't support one of them.
+        """
         self.cascade.validate_policy(policy)
+        return validate_options(options, self._model)
 
     async def _recognize_upload(self, request: Request, settlement: Settlement) -> Recognition:
         """Admit, decode, split and recognize; on return the request holds no slot and no place in the queue.

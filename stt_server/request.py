@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.engine.language_names import AUTOMATIC, language_code
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import EngineError, InvalidArgument
 from stt_server.progress import Progress
@@ -77,21 +78,46 @@ class Request:
         return 0.0 if isinstance(self.source, Upload) else self.source.start
 
 
-def validate_options(options: DecodeOptions, model: ModelInfo) -> None:
+def validate_options(options: DecodeOptions, model: ModelInfo) -> DecodeOptions:
     """Check decode options against the model's languages and the length limits.
+
+    Returns:
+        The options with Whisper's codes in place of the names of languages; without those that name none (`auto`).
 
     Raises:
         InvalidArgument: names the option.
     """
-    known = model.languages
-    for code in filter(None, [options.language, *options.candidate_languages]):
-        if code not in known:
-            hint = f"this model knows only {known[0]}" if len(known) == 1 else "use an ISO 639-1 code such as en"
-            raise InvalidArgument(f"unknown language {code[:20]!r}: {hint}")
     if len(options.prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters")
     if len(options.hotwords) > MAX_HOTWORDS or any(len(w) > MAX_HOTWORD_CHARACTERS for w in options.hotwords):
         raise InvalidArgument(f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters")
+    candidates = (_language(name, model) for name in options.candidate_languages)
+    return replace(
+        options,
+        language=_language(options.language or "", model),
+        candidate_languages=tuple(dict.fromkeys(filter(None, candidates))),
+    )
+
+
+def _language(name: str, model: ModelInfo) -> str | None:
+    """Whisper's code of a language by any of its names; None for an empty name and `auto`.
+
+    Raises:
+        InvalidArgument: the name is unknown, or the model doesn't support the language.
+    """
+    if name.strip().casefold() in ("", AUTOMATIC):
+        return None
+    code = language_code(name)
+    known = model.languages
+    if code in known:
+        return code
+    if not model.multilingual:
+        hint = f"this model knows only {known[0]}"
+    elif code is not None:
+        hint = "this model does not support it; use another one of its languages, or leave it out to detect it"
+    else:
+        hint = "use an ISO 639-1 code such as en, a locale such as en-US, or an English name"
+    raise InvalidArgument(f"{'unknown' if code is None else 'unsupported'} language {name[:20]!r}: {hint}")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def set_error(scope: Scope, type_: str, message: str) -> None:
-    """Have the line of a WebSocket say why it failed. Responses say so by their headers."""
+    """Have the line of a WebSocket or of an event stream say why it failed. Other responses say so by their headers."""
     scope["state"]["error"] = {"error_type": type_, "error_message": message}
 
 
 def set_logged_by_service(scope: Scope, logged: bool = True) -> None:
-    """State whether the service has a log line of its own for a WebSocket."""
+    """State whether the service has a log line of its own for a WebSocket or an event stream."""
     scope["state"]["logged_by_service"] = logged
 
 
@@ -87,10 +87,10 @@ class _Exchange:
         counts = {"status": self._status, "bytes": self._received, "bytes_sent": self._sent}
         names = ("error-type", "error-message", "fallback-error")
         errors = {name.replace("-", "_"): self._headers[f"x-{name}"] for name in names if f"x-{name}" in self._headers}
-        return {**counts, **errors}
+        return {**counts, **errors, **scope["state"].get("error", {})}
 
     def logged_by_service(self, scope: Scope) -> bool:
-        return "x-total-ms" in self._headers
+        return "x-total-ms" in self._headers or bool(scope["state"].get("logged_by_service", False))
 
     def is_routine(self, scope: Scope) -> bool:
         return scope["method"] == "GET" and self._status < 400

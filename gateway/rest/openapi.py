@@ -188,13 +188,14 @@ _FORM: Json = {
         "language": {
             "type": "string",
             "format": "language",
-            "description": "ISO 639-1 code such as en, of a language that the model supports. Empty: detect.",
+            "description": "Language that the model supports: ISO 639-1 code (en), locale (en-US) or English name "
+            "(English), in any case. Empty or auto: detect.",
             "example": "en",
         },
         "candidate_languages": {
             "type": "string",
             "format": "languages",
-            "description": "Comma-separated codes; detection chooses among these only.",
+            "description": "Comma-separated languages, named as in language; detection chooses among these only.",
         },
         "task": {
             "type": "string",
@@ -231,8 +232,19 @@ _REQUEST_HEADERS = [
     ("X-Timeout-Ms", "Deadline in milliseconds, from when the recording has been received.", _AT_LEAST_1),
 ]
 
+_ABOUT_EVENTS = """\
+With `Accept: text/event-stream` the answer is sent while the recording is transcribed, as server-sent events whose
+data is JSON: `progress` (`audio_duration` and `audio_settled`, in seconds) every few seconds; `segments`, a list of
+segments that are final, in order; and last `result`, the whole transcript, whose segments are those that were sent.
+The stream begins once the recording is admitted and decoded; an error before that is an ordinary response, a later one
+the last event, `error`, with the body of an error.
+"""
+
+_EVENTS: Json = {"type": "string", "description": "Events `progress`, `segments`, `result`, `error`."}
+
 TRANSCRIBE: Json = {
     "summary": "Transcribe one recording",
+    "description": _ABOUT_EVENTS,
     "responses": {
         200: {
             "description": "Transcript in the requested format.",
@@ -242,6 +254,7 @@ TRANSCRIBE: Json = {
                 "text/plain": {"schema": _TEXT},
                 "application/x-subrip": {"schema": _TEXT},
                 "text/vtt": {"schema": _TEXT},
+                "text/event-stream": {"schema": _EVENTS},
             },
         },
         # `cancelled` is never sent: the caller has disconnected.
@@ -277,7 +290,7 @@ HEALTH: Json = {
 _UPSTREAM = ("deadline_exceeded", "internal", "upstream_unavailable")
 
 SNAPSHOT: Json = {
-    "summary": "Counters and latency quantiles as JSON",
+    "summary": "Counters, latency quantiles and the model's languages as JSON",
     "responses": {200: {"description": "The snapshot.", "headers": dict(_REQ_ID)}, **_errors(_UPSTREAM, {})},
 }
 

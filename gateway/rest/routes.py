@@ -15,10 +15,12 @@ from gateway.http.headers import request_id_of, trailer_headers
 from gateway.http.uploads import UploadBudget, read_form
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
+from gateway.rest.events import EventStream, accepts_events, first_decoded
 from gateway.rest.form import FIELDS, ResponseFormat, TranscribeForm, parse_form
 from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.errors import SttError
+from stt_client.request import CallOptions
 from stt_client.results import Transcript
 from stt_client.subtitles import to_srt, to_vtt
 
@@ -38,7 +40,10 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
         limit = await _check_admission(client, request_id_of(request.scope), metadata)
         timeout_s = timeout_of(request.headers, options.default_timeout_s)
         form = parse_form(await read_form(request, FIELDS, limit, options.body_timeout_s, uploads))
-        transcript = await _unless_disconnected(request, _transcribe(client, form, timeout_s, request, metadata))
+        call = _call_options(form, timeout_s, request, metadata)
+        if accepts_events(request.headers):
+            return await _event_stream(client, form, call, request)
+        transcript = await _unless_disconnected(request, client.transcribe(form.audio, **call))
         return _transcript_response(transcript, form.response_format)
 
     @router.get("/v1/health", **openapi.HEALTH)
@@ -68,11 +73,26 @@ async def _check_admission(client: SttClient, request_id: str, metadata: Metadat
     return limit or (await client.status()).limits.max_upload_bytes
 
 
-def _transcribe(
-    client: SttClient, form: TranscribeForm, timeout_s: float, request: Request, metadata: Metadata
-) -> Coroutine[Any, Any, Transcript]:
-    return client.transcribe(
-        form.audio,
+async def _event_stream(client: SttClient, form: TranscribeForm, call: CallOptions, request: Request) -> Response:
+    """Server-sent events, once the recording is admitted and decoded; before, errors are ordinary responses.
+
+    Raises:
+        Refusal: invalid_argument: a format of the whole transcript was asked for; cancelled.
+        SttError: the call failed.
+    """
+    if form.response_format != "json":
+        raise Refusal("invalid_argument", "Events are JSON: leave out response_format, or accept its own type.")
+    events = client.transcribe_with_progress(form.audio, **call)
+    try:
+        first = await _unless_disconnected(request, first_decoded(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    return EventStream(request, first, events)
+
+
+def _call_options(form: TranscribeForm, timeout_s: float, request: Request, metadata: Metadata) -> CallOptions:
+    return CallOptions(
         language=form.language,
         candidate_languages=form.candidate_languages,
         task=form.task,

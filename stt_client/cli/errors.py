@@ -8,7 +8,9 @@ ADVICE = {
     "unauthenticated": "Pass a valid key by --api-key or $STT_API_KEY.",
     "rate_limited": "Wait a moment, or use fewer --jobs.",
     "overloaded": "Use fewer --jobs, add a --server, or retry later.",
-    "deadline_exceeded": "Increase --timeout, or split the recording.",
+    "payload_too_large": "Convert it to WAV, so that stt can split it.",
+    "audio_too_long": "Convert it to WAV, so that stt can split it.",
+    "deadline_exceeded": "Increase --timeout.",
     "cancelled": "Retry.",
     "upstream_unavailable": "",
 }

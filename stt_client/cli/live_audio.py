@@ -7,14 +7,15 @@ import os
 import sys
 import threading
 import time
-import wave
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from stt_client.cli.errors import UsageError
+from stt_client.recordings.decoding import INSTALL, NotDecodable
+from stt_client.recordings.reading import DecoderMissing, Source
+from stt_client.recordings.wav import Int16
 from stt_client.request import AudioFormat
 from stt_client.streaming.audio_source import frame_bytes
 
@@ -22,8 +23,6 @@ RATES_HZ = (8000, 48_000)
 """Sample rates that services accept for live audio, in Hz: lowest and highest."""
 CHUNK_S = 0.1
 """Seconds of audio per chunk."""
-DECODED = AudioFormat("linear16", 16_000)
-"""Format of recordings that are decoded here."""
 _PIECE_BYTES = 64 * 1024
 
 
@@ -56,13 +55,17 @@ def of_file(path: Path, raw: AudioFormat | None) -> LiveAudio:
     if raw is not None:
         return LiveAudio(_checked(raw, path.name), _in_thread(_pieces(path.open("rb"), raw)))
     try:
-        file = wave.open(str(path), "rb")  # noqa: SIM115 - closed by _frames
-    except (wave.Error, EOFError):
-        return LiveAudio(DECODED, _in_thread(_decoded(path)))
-    if file.getsampwidth() != 2 or not RATES_HZ[0] <= file.getframerate() <= RATES_HZ[1]:
-        file.close()
-        return LiveAudio(DECODED, _in_thread(_decoded(path)))
-    return LiveAudio(AudioFormat("linear16", file.getframerate(), file.getnchannels()), _in_thread(_frames(file)))
+        reading = Source(path).read(RATES_HZ)
+    except DecoderMissing:
+        raise UsageError(
+            f"{path}: not a plain WAV file at {RATES_HZ[0]} to {RATES_HZ[1]} Hz, so it must be decoded. Install PyAV "
+            f"({INSTALL}), or use ffmpeg: ffmpeg -v error -i {path} -f s16le -ac 1 -ar 16000 - | "
+            "stt stream - --rate 16000"
+        ) from None
+    except NotDecodable as error:
+        raise UsageError(f"{path}: can't decode audio ({error})") from None
+    format_ = AudioFormat("linear16", reading.sample_rate, reading.channels)
+    return LiveAudio(format_, _in_thread(_chunks(reading.blocks, format_)))
 
 
 def of_standard_input(raw: AudioFormat) -> LiveAudio:
@@ -100,39 +103,17 @@ def _pieces(file: BinaryIO, raw: AudioFormat) -> Iterator[bytes]:
         yield from iter(lambda: file.read(size), b"")
 
 
-def _frames(file: wave.Wave_read) -> Iterator[bytes]:
-    frames = round(CHUNK_S * file.getframerate())
-    with file:
-        yield from iter(lambda: file.readframes(frames), b"")
-
-
-def _decoded(path: Path) -> Iterator[bytes]:
-    """Decode any recording with PyAV, if it is installed. Raises UsageError immediately."""
-    try:
-        import av
-    except ImportError:
-        raise UsageError(
-            f"{path}: not a 16-bit WAV file at {RATES_HZ[0]} to {RATES_HZ[1]} Hz, so it must be decoded. Install PyAV "
-            f"(pip install av), or use ffmpeg: ffmpeg -v error -i {path} -f s16le -ac 1 -ar 16000 - | "
-            "stt stream - --rate 16000"
-        ) from None
-    try:
-        container = av.open(str(path))
-        stream = container.streams.audio[0]
-    except (av.error.FFmpegError, IndexError) as error:
-        raise UsageError(f"{path}: can't decode audio ({error})") from None
-
-    def chunks() -> Iterator[bytes]:
-        resampler = av.AudioResampler("s16", "mono", DECODED.sample_rate)
-        with container:
-            try:
-                for frame in chain(container.decode(stream), (None,)):
-                    for part in resampler.resample(frame):
-                        yield part.to_ndarray().tobytes()
-            except av.error.FFmpegError as error:
-                raise OSError(f"decoding failed ({error})") from None
-
-    return chunks()
+def _chunks(blocks: Iterator[Int16], format_: AudioFormat) -> Iterator[bytes]:
+    """Cut blocks of samples into chunks of `CHUNK_S`."""
+    size = round(CHUNK_S * format_.sample_rate) * frame_bytes(format_)
+    rest = b""
+    for block in blocks:
+        rest += block.astype("<i2").tobytes()
+        whole = len(rest) - len(rest) % size
+        yield from (rest[start : start + size] for start in range(0, whole, size))
+        rest = rest[whole:]
+    if rest:
+        yield rest
 
 
 async def _in_thread(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from stt_client.cli.errors import UsageError
 from stt_client.cli.recordings import Recording
+from stt_client.recordings.merging import join_text
 from stt_client.results import Transcript
 from stt_client.subtitles import to_srt, to_vtt
 
 RENDER: Mapping[str, Callable[[Transcript], str]] = {
-    "txt": lambda transcript: f"{transcript.text}\n",
+    "txt": lambda transcript: "".join(f"{line}\n" for line in text_lines(transcript)),
     "json": lambda transcript: json.dumps(transcript.as_dict(), ensure_ascii=False, indent=2) + "\n",
     "srt": lambda transcript: to_srt(transcript.segments),
     "vtt": lambda transcript: to_vtt(transcript.segments),
@@ -23,12 +24,24 @@ RENDER: Mapping[str, Callable[[Transcript], str]] = {
 """Formats, by file suffix."""
 
 
+def text_lines(transcript: Transcript) -> list[str]:
+    """The text; with separate channels a line for each turn of a channel, such as `[1] Hello.`"""
+    turns: list[tuple[int, list[str]]] = []
+    for segment in transcript.segments:
+        if not turns or turns[-1][0] != segment.channel:
+            turns.append((segment.channel, []))
+        turns[-1][1].append(segment.text)
+    if not any(channel for channel, _ in turns):
+        return [transcript.text]
+    return [f"[{channel}] {join_text(texts)}" for channel, texts in turns]
+
+
 def for_stdout(transcript: Transcript, format_: str, name: str | None) -> str:
     """Format a transcript for standard output. `name`: of the recording, if there are several."""
     if name is None:
         return RENDER[format_](transcript)
     if format_ == "txt":
-        return f"{name}: {transcript.text}\n"
+        return "".join(f"{name}: {line}\n" for line in text_lines(transcript))
     if format_ == "json":
         # JSON Lines: one object per line.
         return json.dumps({"file": name, **transcript.as_dict()}, ensure_ascii=False) + "\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
 from stt_client.cli.errors import UsageError
+from stt_client.recordings.sniffing import is_audio_file
 
 STDIN = "-"
 AUDIO_SUFFIXES = frozenset(
@@ -29,9 +30,14 @@ AUDIO_SUFFIXES = frozenset(
         ".webm",
         ".mka",
         ".mkv",
+        ".gsm",
+        ".g722",
+        ".g726",
+        ".g723",
     )
 )
-RAW_SUFFIXES = frozenset((".raw", ".pcm", ".s16le", ".ul", ".ulaw", ".mulaw", ".al", ".alaw"))
+"""Endings of recordings. Files of other names are recordings if their first bytes say so; GSM and so on have none."""
+RAW_SUFFIXES = frozenset((".raw", ".pcm", ".s16le", ".ul", ".ulaw", ".mulaw", ".al", ".alaw", ".al", ".alaw"))
 
 _PIECE_BYTES = 64 * 1024
 
@@ -70,23 +76,31 @@ def find(names: Sequence[str], *, raw: bool) -> Found:
         UsageError: standard input is a terminal.
     """
     found = Found(labelled=len(dict.fromkeys(names)) > 1)
-    suffixes = RAW_SUFFIXES if raw else AUDIO_SUFFIXES
     for name in dict.fromkeys(names):
         path = Path(name)
         if name == STDIN:
             found.recordings.append(Recording("stdin", _standard_input(), Path("stdin")))
         elif path.is_dir():
             found.labelled = True
-            inside = list(_walk(path, suffixes, found.problems))
+            inside = list(_walk(path, lambda file: _is_recording(file, raw=raw), found.problems))
             found.recordings += [Recording(str(file), file, file.relative_to(path)) for file in inside]
             if not inside:
-                found.problems.append(f"{name}: no recordings found; searched for {' '.join(sorted(suffixes))}")
+                looked = f"searched for {' '.join(sorted(RAW_SUFFIXES))}" if raw else "looked into all files"
+                found.problems.append(f"{name}: no recordings found; {looked}")
         else:
             found.recordings.append(Recording(name, path, Path(path.name)))
     return found
 
 
-def _walk(folder: Path, suffixes: frozenset[str], problems: list[str]) -> Iterator[Path]:
+def _is_recording(file: Path, *, raw: bool) -> bool:
+    """Whether a file of a folder is to be transcribed. A damaged one, which only its name tells, is: it is reported."""
+    suffix = file.suffix.lower()
+    if raw:
+        return suffix in RAW_SUFFIXES
+    return suffix in AUDIO_SUFFIXES or (file.is_file() and is_audio_file(file))
+
+
+def _walk(folder: Path, takes: Callable[[Path], bool], problems: list[str]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         problems.append(f"{error.filename}: {error.strerror}")
 
@@ -94,7 +108,7 @@ def _walk(folder: Path, suffixes: frozenset[str], problems: list[str]) -> Iterat
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             # Hidden files such as macOS's `._x.wav` contain no audio.
-            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+            if not name.startswith(".") and takes(Path(where, name)):
                 yield Path(where, name)
 
 

@@ -13,9 +13,11 @@ RAW_RATES_HZ = (4000, 192_000)
 def add_speech(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add `--language` and so on, and return their group."""
     group = parser.add_argument_group("speech")
-    group.add_argument("--language", metavar="CODE", help="language spoken, such as en (default: detect it)")
     group.add_argument(
-        "--candidate-languages", type=comma_list, default=(), metavar="CODE,...", help="languages to detect among"
+        "--language", metavar="LANGUAGE", help="language spoken, such as en, en-US or English (default: detect it)"
+    )
+    group.add_argument(
+        "--candidate-languages", type=comma_list, default=(), metavar="LANGUAGE,...", help="languages to detect among"
     )
     group.add_argument(
         "--task",

@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from stt_client.cli.connection import add_connection, options_of, servers_of
 from stt_client.cli.errors import UsageError, explain
+from stt_client.cli.journals import Journals
 from stt_client.cli.output import for_stdout, plan, write
 from stt_client.cli.progress import Bar
 from stt_client.cli.recordings import Found, Recording, find
 from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
 from stt_client.errors import SttError
 from stt_client.pool import SttPool
+from stt_client.recordings.splitting import job_of, last_of, transcribe
 from stt_client.request import CallOptions
-from stt_client.results import Transcript
+from stt_client.results import Progress, TranscribeEvent, Transcript
 
 TIMEOUT_S = 600.0
 """Default timeout of each recording: an hour of audio takes minutes on a CPU."""
@@ -30,6 +33,7 @@ _EPILOG = """\
 examples:
   stt transcribe talk.wav
   stt transcribe recordings/ --output texts --srt --vtt
+  stt transcribe call.wav --channels
   arecord -f S16_LE -r 16000 -t raw -d 5 | stt transcribe - --raw-rate 16000
 """
 
@@ -38,9 +42,19 @@ examples:
 class _Job:
     """A recording, and where its results go."""
 
+    number: int
+    """From 0."""
     recording: Recording
     paths: Sequence[Path]
     """Output files; empty: standard output."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What all recordings of a run share."""
+
+    options: CallOptions
+    journals: Journals
 
 
 @dataclass(frozen=True)
@@ -61,14 +75,26 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE|DIR|-", help="a recording, a folder, or - for standard input")
-    add_speech(parser)
+    speech = add_speech(parser)
+    speech.add_argument(
+        "--channels", action="store_true", help="transcribe each channel by itself: [1] and [2] in text and subtitles"
+    )
     _add_output(parser)
-    add_connection(parser, timeout=TIMEOUT_S, timeout_help=f"timeout of each recording (default: {TIMEOUT_S:g})")
+    add_connection(
+        parser,
+        timeout=TIMEOUT_S,
+        timeout_help=f"timeout of each recording, or of each part of a long one (default: {TIMEOUT_S:g})",
+    )
     parser.add_argument(
         "--jobs",
         type=_count,
         metavar="N",
         help=f"recordings to transcribe in parallel (default: {JOBS_PER_SERVER} per --server)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run of the same files and options: what it transcribed is kept",
     )
     parser.set_defaults(run=run, parser=parser)
 
@@ -105,21 +131,33 @@ def run(arguments: argparse.Namespace) -> int:
     paths: Sequence[Sequence[Path]] = [()] * len(found.recordings)
     if to_files:
         paths = plan(found.recordings, arguments.output, formats)
-    jobs = [_Job(*pair) for pair in zip(found.recordings, paths, strict=True)]
-    failed = asyncio.run(_transcribe_all(arguments, servers, jobs, found, formats[0])) if jobs else 0
+    jobs = [_Job(number, *pair) for number, pair in enumerate(zip(found.recordings, paths, strict=True))]
+    journals = Journals(resume=arguments.resume)
+    try:
+        failed = asyncio.run(_transcribe_all(arguments, servers, jobs, found, formats[0], journals)) if jobs else 0
+    finally:
+        if journals.has_parts:
+            print("stt: the parts done are kept; run it again with --resume to continue", file=sys.stderr)
+    if not failed:
+        journals.delete()
     return 1 if failed or found.problems else 0
 
 
 async def _transcribe_all(
-    arguments: argparse.Namespace, servers: Sequence[str], jobs: Sequence[_Job], found: Found, format_: str
+    arguments: argparse.Namespace,
+    servers: Sequence[str],
+    jobs: Sequence[_Job],
+    found: Found,
+    format_: str,
+    journals: Journals,
 ) -> int:
     """Transcribe, write and print all. Returns the number of failures."""
     failed = 0
     gate = asyncio.Semaphore(arguments.jobs or JOBS_PER_SERVER * len(servers))
-    options = _call_options(arguments)
+    call = _Call(_call_options(arguments), journals)
     with Bar(len(jobs)) as bar:
         async with SttPool(servers, **options_of(arguments)) as pool:
-            tasks = [asyncio.create_task(_transcribe(pool, job, options, gate, bar)) for job in jobs]
+            tasks = [asyncio.create_task(_transcribe(pool, job, call, gate, bar)) for job in jobs]
             try:
                 for job, task in zip(jobs, tasks, strict=True):
                     outcome = await task
@@ -133,16 +171,30 @@ async def _transcribe_all(
     return failed
 
 
-async def _transcribe(pool: SttPool, job: _Job, options: CallOptions, gate: asyncio.Semaphore, bar: Bar) -> _Outcome:
+async def _transcribe(pool: SttPool, job: _Job, call: _Call, gate: asyncio.Semaphore, bar: Bar) -> _Outcome:
     async with gate:
         try:
-            transcript = await pool.transcribe(job.recording.audio, **options)
+            recording = await job_of(job.recording.audio, call.options, live=True)
+            journal = await asyncio.to_thread(call.journals.open, recording)
+            events = transcribe(pool, replace(recording, journal=journal))
+            transcript = await last_of(_shown(events, job.number, bar))
             write(transcript, job.paths)
         except (SttError, OSError) as error:
             return _Outcome(error=explain(error, job.recording.name))
         finally:
-            bar.advance()
+            bar.finish(job.number)
     return _Outcome(transcript)
+
+
+async def _shown(
+    events: AsyncGenerator[TranscribeEvent, None], number: int, bar: Bar
+) -> AsyncGenerator[TranscribeEvent, None]:
+    """Pass on the events of a recording, and show its progress."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Progress):
+                bar.update(number, event)
+            yield event
 
 
 def _print_outcome(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -> None:
@@ -159,7 +211,8 @@ def _print_outcome(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -
 
 
 def _call_options(arguments: argparse.Namespace) -> CallOptions:
-    return cast(CallOptions, {**speech_of(arguments), "encoding": raw_format_of(arguments)})
+    own = {"encoding": raw_format_of(arguments), "separate_channels": arguments.channels}
+    return cast(CallOptions, {**speech_of(arguments), **own})
 
 
 def _count(text: str) -> int:

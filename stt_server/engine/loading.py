@@ -69,6 +69,19 @@ def load(options: ModelOptions) -> WhisperModel:
         raise ModelLoadError(f"the model in {options.path} is damaged: {_one_line(error)}") from error
 
 
+def supported_languages(whisper: WhisperModel) -> tuple[str, ...]:
+    """Codes of the languages that the model has a token for, sorted; just `en` for an English-only model.
+
+    faster-whisper lists all of Whisper's languages, some of which only large-v3 and its descendants have.
+    """
+    if not whisper.model.is_multilingual:
+        return ("en",)
+    known = (
+        code for code in whisper.supported_languages if whisper.hf_tokenizer.token_to_id(f"<|{code}|>") is not None
+    )
+    return tuple(sorted(known))
+
+
 def _model(options: ModelOptions) -> WhisperModel:
     return WhisperModel(
         str(options.path),

@@ -18,7 +18,7 @@ from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
 from stt_server.engine.hallucination import Evidence, hallucination_reason
 from stt_server.engine.language import LanguageDetector
-from stt_server.engine.loading import ModelOptions, load
+from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.text_checks import is_looped, stops_early
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, speech_end
 from stt_server.errors import Abandoned
@@ -38,7 +38,7 @@ class WhisperRecognizer:
         """Load the model, which takes seconds. Raises ModelLoadError."""
         self.options = options
         whisper = load(options)
-        languages = tuple(sorted(whisper.supported_languages))
+        languages = supported_languages(whisper)
         self.info = ModelInfo(options.name, whisper.model.device, whisper.model.compute_type, languages)
         self._encoder = Encoder(whisper, options.encoder_window)
         self._windows = self._encoder.windows

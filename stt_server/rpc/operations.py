@@ -84,7 +84,7 @@ def status_response(
     Args:
         model: None while it is loading.
         workers: concurrent inferences; 0 while the model is loading.
-        snapshot: counters and latency quantiles, as `GET /v1/metrics` shows them.
+        snapshot: counters and latency quantiles; `GET /v1/metrics` shows them with the model's languages.
     """
     return pb.GetStatusResponse(
         service=settings.service,
@@ -99,5 +99,5 @@ def status_response(
             max_concurrency=workers,
             max_queue=settings.max_queue,
         ),
-        snapshot_json=json.dumps(snapshot),
+        snapshot_json=json.dumps({**snapshot, "languages": list(model.languages) if model else []}),
     )

@@ -158,9 +158,8 @@ class StreamRecognizer:
         Raises:
             InvalidArgument: an option or a routing policy that the service doesn't support.
         """
-        backend.pipeline.validate(options, policy)
         self._backend = backend
-        self._options = options
+        self._options = backend.pipeline.validate(options, policy)
         self._policy = policy
         self._request_id = request_id
         self._recent = RecentText()

@@ -20,7 +20,7 @@ from tests.support.contract_service import serving
 
 async def test_a_folder_without_recordings_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await stt(tmp_path) == 1
-    assert "no recordings found; searched for" in capsys.readouterr().err
+    assert "no recordings found; looked into all files" in capsys.readouterr().err
 
 
 async def test_output_writes_each_format_and_prints_the_paths(

@@ -103,7 +103,7 @@ async def test_a_message_over_the_clients_limit_is_payload_too_large() -> None:
 
 @pytest.mark.parametrize("size", [16 * MIB, 40 * MIB])
 async def test_unavailable_is_retried_once_for_any_request_size(size: int) -> None:
-    async with serving() as served, SttClient(served.target) as client:
+    async with serving(Script(max_upload_bytes=64 * MIB)) as served, SttClient(served.target) as client:
         served.script.fail(Failure("not_ready"))
         assert (await client.transcribe(bytes(size))).text == "hello world"
     assert [len(request.audio) for request in served.script.requests] == [size, size]

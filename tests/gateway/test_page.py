@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,23 @@ async def fits(page: Page) -> bool:
     """Whether nothing overflows to the right."""
     wide: bool = await page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     return wide
+
+
+async def test_the_languages_of_the_service_are_offered(gateway: GatewayServer, service: ContractService) -> None:
+    service.script.snapshot_json = json.dumps({"languages": ["de", "haw", "yue"]})
+    async with open_page(url_of(gateway)) as page:
+        offered = page.locator("#language option")
+        await expect(offered).to_have_text(["Detect", "Cantonese", "German", "Hawaiian"])
+        assert await offered.evaluate_all("found => found.map(({ value }) => value)") == ["", "yue", "de", "haw"]
+
+
+async def test_without_its_languages_those_of_every_model_are_offered(
+    gateway: GatewayServer, service: ContractService
+) -> None:
+    service.script.snapshot_json = "{}"
+    async with open_page(url_of(gateway)) as page:
+        await expect(page.locator("#language option")).to_have_count(100)  # with "Detect"
+        assert await page.locator("#language option[value=yue]").count() == 0
 
 
 async def test_final_shows_time_language_confidence_and_model(gateway: GatewayServer, service: ContractService) -> None:

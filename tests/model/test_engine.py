@@ -103,6 +103,12 @@ def test_candidate_and_given_languages_override_detection(base: WhisperRecognize
     assert (forced.language, forced.language_probability) == ("fr", None)
 
 
+def test_languages_without_a_token_are_not_supported(base: WhisperRecognizer, tiny_en: WhisperRecognizer) -> None:
+    assert "yue" not in base.info.languages
+    assert len(base.info.languages) == 99
+    assert tiny_en.info.languages == ("en",)
+
+
 def test_translation_is_into_english(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(clip("fr", "bonjour_monde")), vad_filter=True)
     found = base.recognize(chunk, DecodeOptions(language="fr", task="translate"))

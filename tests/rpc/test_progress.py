@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.errors import EngineError
-from stt_server.testing.paths import SPEECH
 from stt_server.testing.scripted_model import Script, ScriptedModel
+from tests.support.long_recordings import CHUNK_SECONDS, ONE_BY_ONE, HeldChunks, number_of, recording
 from tests.support.pair import pair
 from tests.support.services import running, stub_of, transcribe, until
-from tests.support.speech import samples_of, silence, wav_of
-
-CHUNK_SECONDS = 7.9
-"""Of a clip with its pause in `recording`."""
 
 SURE, WEAK = Script(text=" the small text is sure"), Script(text=" the small text is weak", confidence=0.2)
 MEDIUM = Script(text=" the medium text instead", confidence=0.7)
-ONE_BY_ONE: dict[str, Any] = {"MAX_CONCURRENCY": 1, "MAX_BATCH_SIZE": 1}
-
-
-def recording(chunks: int) -> bytes:
-    """So many clips, each followed by a pause too long to be part of a chunk."""
-    return wav_of(np.concatenate([samples_of(SPEECH), silence(5.0)] * chunks))
-
-
-def number_of(start: float) -> int:
-    return round(start / CHUNK_SECONDS)
-
-
-class HeldChunks:
-    """Scripts by the number of a chunk, one of which waits until it is released."""
-
-    def __init__(self, held: int, script: Callable[[int], Script] = lambda _: SURE) -> None:
-        self._held = held
-        self._script = script
-        self.released = threading.Event()
-
-    def __call__(self, start: float) -> Script:
-        if number_of(start) == self._held:
-            assert self.released.wait(20)
-        return self._script(number_of(start))
 
 
 @pytest.fixture

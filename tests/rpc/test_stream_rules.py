@@ -69,6 +69,7 @@ async def test_a_message_without_payload_is_rejected(stub: Any) -> None:
         ({"endpoint_silence": Duration(seconds=5, nanos=1_000_000)}, "endpoint_silence"),
         ({"endpoint_silence": Duration(seconds=-1)}, "endpoint_silence"),
         ({"options": pb.TranscribeOptions(language="xx")}, "xx"),
+        ({"options": pb.TranscribeOptions(language="zh-yue")}, "does not support"),
         ({"options": pb.TranscribeOptions(candidate_languages=["klingon"])}, "klingon"),
         ({"options": pb.TranscribeOptions(task=UNKNOWN)}, "task"),
         ({"options": pb.TranscribeOptions(routing=UNKNOWN)}, "routing"),

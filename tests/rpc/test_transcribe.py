@@ -101,9 +101,31 @@ async def test_concurrent_requests_get_their_own_answers(stub: Any, model: Scrip
 
 
 @pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *((name, "en") for name in ("en", "EN", "en-US", "en_GB", " English ", "eng")),
+        *((name, "de") for name in ("de-AT", "German", "de_DE.UTF-8", "ger")),
+        *((name, None) for name in ("", "auto", "AUTO")),
+    ],
+)
+async def test_languages_have_several_names(stub: Any, model: ScriptedModel, name: str, code: str | None) -> None:
+    response, _ = await transcribe(stub, language=name)
+    assert model.seen == [DecodeOptions(language=code)]
+    assert response.language == code or code is None
+
+
+async def test_candidates_have_several_names(stub: Any, model: ScriptedModel) -> None:
+    await transcribe(stub, candidate_languages=["English", "en-GB", "auto", "de_DE"])
+    assert model.seen == [DecodeOptions(candidate_languages=("en", "de"))]
+
+
+@pytest.mark.parametrize(
     ("options", "named"),
     [
         ({"language": "xx"}, "xx"),
+        ({"language": "en-"}, "en-"),
+        ({"language": "yue"}, "does not support"),
+        ({"candidate_languages": ["en", "Cantonese"]}, "Cantonese"),
         ({"candidate_languages": ["en", "klingon"]}, "klingon"),
         ({"task": 77}, "task"),
         ({"routing": 9}, "routing"),

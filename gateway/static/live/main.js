@@ -242,8 +242,15 @@ function addListeners() {
   });
 }
 
-function listLanguages() {
-  const named = LANGUAGES.map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
+/* Lists the languages of the loaded model. */
+async function listLanguages() {
+  let codes = [];
+  try {
+    codes = (await (await fetch("v1/metrics")).json()).languages || [];
+  } catch {
+    // showService tells that the service is unreachable
+  }
+  const named = (codes.length ? codes : LANGUAGES).map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
   $("language").append(...named.map(([name, code]) => new Option(name, code)));
 }
 

@@ -1,0 +1,1 @@
+"""The caller's recordings, of any length in bounded memory: recognizing, reading, cutting, encoding, merging."""
