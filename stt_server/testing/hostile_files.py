@@ -133,10 +133,10 @@ def wav_around_a_flac() -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def silent_film() -> bytes:
-    """An MP4 with video but no audio."""
+def silent_film(container: str = "mp4") -> bytes:
+    """A film with video but no audio."""
     out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as target:
+    with av.open(out, "w", format=container) as target:
         video = target.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
         target.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
         target.mux(video.encode(None))
