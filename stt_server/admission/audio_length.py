@@ -6,7 +6,8 @@ import struct
 
 from stt_server.admission.service_time import DecayingSums, Load
 from stt_server.audio import MAX_CHUNK_SECONDS, AudioFormat
-from stt_server.audio.formats import MAX_CHANNELS, sniff
+from stt_server.audio.formats import MAX_CHANNELS
+from stt_server.audio.signatures import sniff
 from stt_server.request import Upload
 
 _BYTES_PER_SECOND = {
@@ -24,9 +25,6 @@ _LOWEST_BYTES_PER_SECOND = 500
 
 _USUAL_CHANNELS = 2
 """Of a compressed recording whose channels are to be kept apart."""
-
-_SNIFFED_BYTES = 4096
-"""Enough to find the format, if not behind a long run of zeros."""
 
 _CHUNK_SECONDS = 9.0
 """Typical length of the chunks of a recording that doesn't fit into one: it is cut between sentences."""
@@ -85,7 +83,7 @@ def _seconds_of(audio: bytes, format: AudioFormat) -> tuple[str, float]:
         sample_bytes = 2 if format.encoding == "linear16" else 1
         rate = sample_bytes * format.sample_rate * format.channels
         return format.encoding, len(audio) / max(_MIN_BYTES_PER_SECOND, rate)
-    name = sniff(audio[:_SNIFFED_BYTES]) or "unknown"
+    name = sniff(audio) or "unknown"
     rate = _BYTES_PER_SECOND.get(name, _DEFAULT_BYTES_PER_SECOND)
     if name == "wav" and audio[12:16] == b"fmt " and len(audio) >= 32:
         rate = max(struct.unpack_from("<I", audio, 28)[0], _MIN_BYTES_PER_SECOND)  # the header's own byte rate
