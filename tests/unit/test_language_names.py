@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-from protos.stt.v1.languages import language_code, language_names
+from stt_server.engine.language_names import language_code, language_names
 
 
 @pytest.mark.parametrize(
