@@ -6,7 +6,7 @@ import struct
 
 from stt_server.admission.service_time import DecayingSums, Load
 from stt_server.audio import MAX_CHUNK_SECONDS, AudioFormat
-from stt_server.audio.formats import sniff
+from stt_server.audio.signatures import sniff
 from stt_server.request import Upload
 
 _BYTES_PER_SECOND = {
@@ -18,9 +18,6 @@ _DEFAULT_BYTES_PER_SECOND = 8_000
 
 _MIN_BYTES_PER_SECOND = 1_000
 """Lower bit rates in a header are not believed: such a file is refused for what it is once decoded, not as too long."""
-
-_SNIFFED_BYTES = 4096
-"""Enough to find the format, if not behind a long run of zeros."""
 
 _CHUNK_SECONDS = 9.0
 """Typical length of the chunks of a recording that doesn't fit into one: it is cut between sentences."""
@@ -62,7 +59,7 @@ def _seconds_of(audio: bytes, format: AudioFormat) -> tuple[str, float]:
         sample_bytes = 2 if format.encoding == "linear16" else 1
         rate = sample_bytes * format.sample_rate * format.channels
         return format.encoding, len(audio) / max(_MIN_BYTES_PER_SECOND, rate)
-    name = sniff(audio[:_SNIFFED_BYTES]) or "unknown"
+    name = sniff(audio) or "unknown"
     rate = _BYTES_PER_SECOND.get(name, _DEFAULT_BYTES_PER_SECOND)
     if name == "wav" and audio[12:16] == b"fmt " and len(audio) >= 32:
         rate = max(struct.unpack_from("<I", audio, 28)[0], _MIN_BYTES_PER_SECOND)  # the header's own byte rate
