@@ -110,7 +110,7 @@ def test_help_needs_no_set_up(tmp_path: Path) -> None:
     for name in ("run", "lib/run", "lib/models"):
         source, copy = ROOT / "buildscripts" / name, tmp_path / "buildscripts" / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy)
-    command = [tmp_path / "buildscripts" / "run", "--help"]
+    command = [str(tmp_path / "buildscripts" / "run"), "--help"]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=60, check=True)
     assert finished.stdout.startswith("usage: buildscripts/run ")
 

@@ -48,8 +48,8 @@ async def test_json_beside_subtitles_has_words_only_if_they_were_asked_for(
     folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: bool
 ) -> None:
     async with serving(Script(response=fairy_tale())) as served:
-        command = ["transcribe", folder / "a.wav", "--json", "--vtt", "--output", tmp_path, "--server", served.target]
-        assert await stt(*command, *arguments) == 0
+        files: list[str | Path] = ["transcribe", folder / "a.wav", "--output", tmp_path]
+        assert await stt(*files, "--json", "--vtt", "--server", served.target, *arguments) == 0
     assert served.script.requests[0].options.word_timestamps
     assert bool(json.loads((tmp_path / "a.json").read_text())["segments"][0]["words"]) == words
     assert (tmp_path / "a.vtt").read_text().count("-->") == 2
