@@ -1,36 +1,49 @@
-"""Subtitles from segments: SubRip (SRT) and WebVTT."""
+"""Transcripts as files for people: subtitles (SubRip, WebVTT), and text with channels named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+import re
+from collections.abc import Iterable
 
-from stt_client.results import Segment
+from stt_client.cues import DEFAULT_LAYOUT, SubtitleLayout, cues_of, label
+from stt_client.recordings.merging import join_text
+from stt_client.results import Segment, Transcript
+
+__all__ = ["DEFAULT_LAYOUT", "SubtitleLayout", "text_lines", "to_srt", "to_vtt"]
+
+_ARROW = re.compile("-{2,}>")
 
 
-def to_srt(segments: Iterable[Segment]) -> str:
-    """SubRip text; empty for no segments. Each cue is one line."""
+def to_srt(segments: Iterable[Segment], layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
+    """SubRip text; empty for no segments. Segments with words give the best cues."""
     cues = (
         # SubRip has no escapes: an arrow in the text is made one that can't be taken for a time line.
-        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text.replace('-->', '->')}\n"
-        for number, (start, end, text) in enumerate(_cues(segments), 1)
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_ARROW.sub('->', _joined(cue.lines))}\n"
+        for number, cue in enumerate(cues_of(segments, layout), 1)
     )
     return "\n".join(cues)
 
 
-def to_vtt(segments: Iterable[Segment]) -> str:
-    """WebVTT text (https://www.w3.org/TR/webvtt1/); only the header for no segments. Each cue is one line."""
-    cues = (f"\n{_clock(start, '.')} --> {_clock(end, '.')}\n{_escape(text)}\n" for start, end, text in _cues(segments))
+def to_vtt(segments: Iterable[Segment], layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
+    """WebVTT text (https://www.w3.org/TR/webvtt1/); only the header for no segments."""
+    cues = (
+        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_escape(_joined(cue.lines))}\n"
+        for cue in cues_of(segments, layout)
+    )
     return "WEBVTT\n" + "".join(cues)
 
 
-def _cues(segments: Iterable[Segment]) -> Iterator[tuple[int, int, str]]:
-    """Start and end in milliseconds, and the text on one line; segments without text are left out."""
-    for segment in segments:
-        text = " ".join(segment.text.split())
-        if text:
-            start = round(max(0.0, segment.start) * 1000)
-            # A cue has to end after it starts.
-            yield start, max(round(segment.end * 1000), start + 1), text
+def text_lines(transcript: Transcript) -> list[str]:
+    """The text; with separate channels a line for each turn of a channel, such as `[1] Hello.`"""
+    if not any(segment.channel for segment in transcript.segments):
+        return [transcript.text]
+    turns = itertools.groupby(transcript.segments, key=lambda segment: segment.channel)
+    return [label(channel) + join_text(segment.text for segment in turn) for channel, turn in turns]
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
 
 
 def _clock(ms: int, point: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from gateway.http.errors import Refusal
 from gateway.http.multipart import Form
+from stt_client.cues import DEFAULT_LAYOUT, LINE_COUNTS, LINE_WIDTHS, SubtitleLayout
 
 T = TypeVar("T")
 Task = Literal["transcribe", "translate"]
@@ -33,6 +35,8 @@ FIELDS = frozenset(
         "separate_channels",
         "routing",
         "response_format",
+        "max_line_width",
+        "max_line_count",
     )
 )
 
@@ -51,6 +55,13 @@ class TranscribeForm:
     separate_channels: bool = False
     routing: Routing = "auto"
     response_format: ResponseFormat = "json"
+    layout: SubtitleLayout = DEFAULT_LAYOUT
+    """Of `srt` and `vtt`."""
+
+    @property
+    def wants_subtitles(self) -> bool:
+        """Whether the response is subtitles."""
+        return self.response_format in ("srt", "vtt")
 
 
 def parse_form(form: Form) -> TranscribeForm:
@@ -75,6 +86,10 @@ def parse_form(form: Form) -> TranscribeForm:
         separate_channels=single.choice("separate_channels", FLAGS, False, str.lower),
         routing=single.choice("routing", ROUTINGS, "auto"),
         response_format=single.choice("response_format", FORMATS, "json"),
+        layout=SubtitleLayout(
+            max_line_width=single.number("max_line_width", LINE_WIDTHS, DEFAULT_LAYOUT.max_line_width),
+            max_line_count=single.number("max_line_count", LINE_COUNTS, DEFAULT_LAYOUT.max_line_count),
+        ),
     )
 
 
@@ -97,6 +112,15 @@ class _SingleFields:
         if fold(given) not in choices:
             raise Refusal("invalid_argument", f"Invalid {name} '{given[:40]}'; expected {', '.join(choices)}.")
         return choices[fold(given)]
+
+    def number(self, name: str, limits: tuple[int, int], default: int) -> int:
+        given, (low, high) = self.text(name).strip(), limits
+        if not given:
+            return default
+        # At most nine digits: Python refuses to convert very long numbers.
+        if not re.fullmatch("[0-9]{1,9}", given) or not low <= int(given) <= high:
+            raise Refusal("invalid_argument", f"Invalid {name} '{given[:40]}'; expected a number from {low} to {high}.")
+        return int(given)
 
 
 def _listed(form: Form, name: str) -> tuple[str, ...]:

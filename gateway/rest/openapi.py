@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from gateway.rest.form import FORMATS, ROUTINGS, TASKS
 from protos.stt.v1.errors import ERRORS, FALLBACK_CODES
 from protos.stt.v1.wire import REQUEST_ID_PATTERN
+from stt_client.cues import DEFAULT_LAYOUT, LINE_COUNTS, LINE_WIDTHS
 
 Json = dict[str, Any]
 
@@ -174,6 +175,12 @@ _TRANSCRIPT = _object(
     }
 )
 
+
+def _number(limits: tuple[int, int], default: int, description: str) -> Json:
+    low, high = limits
+    return {"type": "integer", "minimum": low, "maximum": high, "default": default, "description": description}
+
+
 _FORM: Json = {
     # An empty field has its default, therefore "" among the choices.
     "type": "object",
@@ -221,6 +228,10 @@ _FORM: Json = {
             "description": "auto: the service's thresholds decide which model is used.",
         },
         "response_format": {"type": "string", "enum": [*FORMATS, ""], "default": "json"},
+        "max_line_width": _number(
+            LINE_WIDTHS, DEFAULT_LAYOUT.max_line_width, "Columns of a line of subtitles; wide characters take two."
+        ),
+        "max_line_count": _number(LINE_COUNTS, DEFAULT_LAYOUT.max_line_count, "Lines of a cue of subtitles."),
     },
 }
 

@@ -16,15 +16,21 @@ from gateway.http.uploads import UploadBudget, read_form
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
 from gateway.rest.events import EventStream, accepts_events, first_decoded
-from gateway.rest.form import FIELDS, ResponseFormat, TranscribeForm, parse_form
+from gateway.rest.form import FIELDS, TranscribeForm, parse_form
 from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.errors import SttError
 from stt_client.request import CallOptions
 from stt_client.results import Transcript
-from stt_client.subtitles import to_srt, to_vtt
+from stt_client.subtitles import text_lines, to_srt, to_vtt
 
 T = TypeVar("T")
+
+SUBTITLES = {
+    "srt": (to_srt, "application/x-subrip; charset=utf-8"),
+    "vtt": (to_vtt, "text/vtt; charset=utf-8"),
+}
+"""Function and media type of each format of subtitles."""
 
 HEALTH_TIMEOUT_S = 2.0
 """Seconds until a health check fails. Supervisors usually allow 3 s."""
@@ -44,7 +50,7 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
         if accepts_events(request.headers):
             return await _event_stream(client, form, call, request)
         transcript = await _unless_disconnected(request, client.transcribe(form.audio, **call))
-        return _transcript_response(transcript, form.response_format)
+        return await _transcript_response(transcript, form)
 
     @router.get("/v1/health", **openapi.HEALTH)
     async def health() -> Response:
@@ -98,7 +104,7 @@ def _call_options(form: TranscribeForm, timeout_s: float, request: Request, meta
         task=form.task,
         prompt=form.prompt,
         hotwords=form.hotwords,
-        word_timestamps=form.word_timestamps,
+        word_timestamps=form.word_timestamps or form.wants_subtitles,
         separate_channels=form.separate_channels,
         routing=form.routing,
         timeout=timeout_s,
@@ -131,14 +137,15 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _transcript_response(transcript: Transcript, response_format: ResponseFormat) -> Response:
+async def _transcript_response(transcript: Transcript, form: TranscribeForm) -> Response:
     headers = trailer_headers(transcript.metadata)
-    if response_format == "text":
-        return PlainTextResponse(transcript.text, headers=headers)
-    if response_format == "srt":
-        return Response(to_srt(transcript.segments), 200, headers, "application/x-subrip; charset=utf-8")
-    if response_format == "vtt":
-        return Response(to_vtt(transcript.segments), 200, headers, "text/vtt; charset=utf-8")
+    if form.response_format == "text":
+        return PlainTextResponse("\n".join(text_lines(transcript)), headers=headers)
+    if form.wants_subtitles:
+        render, media_type = SUBTITLES[form.response_format]
+        # In a thread: an hour of speech takes most of a second.
+        subtitles = await asyncio.to_thread(render, transcript.segments, form.layout)
+        return Response(subtitles, 200, headers, media_type)
     return JSONResponse(transcript.as_dict(), headers=headers)
 
 

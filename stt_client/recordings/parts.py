@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -150,10 +150,13 @@ class PartsRun:
         yield transcript
 
     async def _send_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        # One thread: each has a heap of its own, which keeps the size of the largest part.
+        reader = ThreadPoolExecutor(1, thread_name_prefix="stt-reader")
         slots = asyncio.Semaphore(PARTS_PER_SERVICE * len(self._service.targets))
         pieces, tasks, frames = self._pieces(), list[asyncio.Task[None]](), 0
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            while (piece := await loop.run_in_executor(reader, next, pieces, None)) is not None:
                 frames = piece.start + piece.frames
                 await slots.acquire()
                 for task in tasks:
@@ -167,8 +170,8 @@ class PartsRun:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            with contextlib.suppress(ValueError):  # It is still running in its thread.
-                pieces.close()
+            reader.submit(pieces.close)
+            reader.shutdown(wait=False)
 
     def _pieces(self) -> Generator[_Piece, None, None]:
         journal = self._job.journal

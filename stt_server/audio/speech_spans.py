@@ -34,6 +34,9 @@ Measured: single tones have 3 windows, loud white noise 6 % of any; a whisper 43
 38 %.
 """
 
+_FEWEST_WINDOWS = 3
+"""Fewest windows, 0.1 s, of certain or possible speech in a recording of any length."""
+
 
 @dataclass(frozen=True)
 class SpeechRegion:
@@ -72,15 +75,30 @@ def find_speech_regions(probabilities: FloatArray, samples: int) -> list[SpeechR
 
 
 def is_certain(probabilities: FloatArray, span: Span) -> bool:
-    """Whether the VAD was certain of speech in `span` for long enough."""
-    return bool((_windows(probabilities, span) >= CERTAIN_PROBABILITY).sum() >= CERTAIN_WINDOWS)
+    """Whether the VAD was certain of speech in `span` for long enough.
+
+    Args:
+        probabilities: of the whole recording. Of one under 0.5 s, such as a single word cut tight, half the windows
+            suffice.
+    """
+    enough = min(CERTAIN_WINDOWS, _half(len(probabilities)))
+    return bool((_windows(probabilities, span) >= CERTAIN_PROBABILITY).sum() >= enough)
 
 
-def may_be_speech(probabilities: FloatArray) -> bool:
-    """Whether windows with these probabilities, at least one, contain possible speech."""
+def may_be_speech(probabilities: FloatArray, total: int = 2 * _FAINT_WINDOWS) -> bool:
+    """Whether windows with these probabilities, at least one, contain possible speech.
+
+    Args:
+        total: windows of the whole recording. Of one under 0.5 s, half of them suffice.
+    """
     faint = (probabilities >= FAINT_PROBABILITY).sum()
-    enough = max(_FAINT_WINDOWS, _FAINT_SHARE * len(probabilities))
+    enough = max(min(_FAINT_WINDOWS, _half(total)), _FAINT_SHARE * len(probabilities))
     return bool(faint >= enough or probabilities.max() >= CERTAIN_PROBABILITY)
+
+
+def _half(windows: int) -> int:
+    """Half of the windows, rounded up; at least `_FEWEST_WINDOWS`."""
+    return max(_FEWEST_WINDOWS, -(-windows // 2))
 
 
 def _windows(probabilities: FloatArray, span: Span) -> FloatArray:
@@ -102,7 +120,7 @@ def _faint(probabilities: FloatArray, samples: int, certain: list[SpeechRegion])
         # Pads of neighbouring regions mustn't overlap.
         for group in _joined(clip(spans, (first, end)), 2 * _FAINT_PAD):
             start, stop = group[0][0], group[-1][1]
-            if may_be_speech(_windows(probabilities, (start, stop))):
+            if may_be_speech(_windows(probabilities, (start, stop)), len(probabilities)):
                 span = max(first, start - _FAINT_PAD), min(end, stop + _FAINT_PAD)
                 found.append(SpeechRegion(span, group, _FAINT_PAD))
     return found

@@ -45,14 +45,26 @@ _STEP_WINDOWS = 16
 """Windows evaluated at a time. The state may be reset after each step. Steps are counted from the beginning, so that
 the result doesn't depend on how the audio is cut into pieces."""
 
+_LEAD_IN_SILENT, _LEAD_IN_REPEATED = 2, 8
+"""Windows of the lead-in: silence, then the first window of the audio itself, back and forth.
+
+Silero detects little in its first windows, and so misses a short word that a recording begins with. The first step is
+therefore also evaluated after a lead-in, and the higher probabilities count. After silence alone Silero would take the
+start of a tone for speech; after the repetition, that start is over.
+Measured: of 260 spoken letters, digits and words of 0.1 to 0.6 s from telephone prompts in five languages, 216 were
+detected without a lead-in, and 240 are with it (237 after 2 windows of silence alone, and some tones and a chirp).
+"""
+
 _BLOCK = 640 * WINDOW
 """Samples of a recording evaluated at a time, 20 s."""
 
 _CONTEXT_SAMPLES = 64
 """Samples before each window that Silero takes as context."""
 
-_STATE = (1, 1, 128)
-"""Shape of each of the two arrays of Silero's state."""
+_State = tuple[FloatArray, FloatArray]
+"""Silero's state, each array of shape (1, 1, 128)."""
+
+_NO_STATE: _State = (np.zeros((1, 1, 128), dtype=np.float32), np.zeros((1, 1, 128), dtype=np.float32))
 
 Detector = Callable[[FloatArray], FloatArray]
 """Samples at 16 kHz -> probability of speech in each `WINDOW` of them; the last window may be padded with silence."""
@@ -70,7 +82,7 @@ class VoiceActivity:
     def __init__(self) -> None:
         self._session = _session()
         self._context = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
-        self._h = self._c = np.zeros(_STATE, dtype=np.float32)
+        self._state = self._state_after_lead_in = _NO_STATE
         self._evaluated = 0
         """Number of windows so far."""
         self._silent = 0
@@ -95,12 +107,29 @@ class VoiceActivity:
         return np.concatenate(found)
 
     def _evaluate_step(self, extended: FloatArray) -> FloatArray:
-        windows = np.lib.stride_tricks.sliding_window_view(extended, WINDOW + _CONTEXT_SAMPLES)[::WINDOW]
-        inputs = {"input": np.ascontiguousarray(windows), "h": self._h, "c": self._c}
-        output, self._h, self._c = self._session.run(None, inputs)
-        probabilities = np.asarray(output, dtype=np.float32).ravel()
+        probabilities, self._state = self._run(extended, self._state)
+        if self._evaluated < _STEP_WINDOWS:
+            probabilities = np.maximum(probabilities, self._after_lead_in(extended))
         self._update_state(probabilities)
         return probabilities
+
+    def _after_lead_in(self, extended: FloatArray) -> FloatArray:
+        """Probabilities of windows of the first step, as if the lead-in came before the recording."""
+        if not self._evaluated:
+            first = extended[_CONTEXT_SAMPLES:][:WINDOW]
+            silence = np.zeros(_CONTEXT_SAMPLES + _LEAD_IN_SILENT * WINDOW, dtype=np.float32)
+            lead_in = np.concatenate([silence, *[first, first[::-1]] * (_LEAD_IN_REPEATED // 2)])
+            _, self._state_after_lead_in = self._run(lead_in, _NO_STATE)
+            extended = np.concatenate([lead_in[-_CONTEXT_SAMPLES:], extended[_CONTEXT_SAMPLES:]])
+        probabilities, self._state_after_lead_in = self._run(extended, self._state_after_lead_in)
+        return probabilities
+
+    def _run(self, extended: FloatArray, state: _State) -> tuple[FloatArray, _State]:
+        """Probabilities of windows that follow `_CONTEXT_SAMPLES` of context, and the state after them."""
+        windows = np.lib.stride_tricks.sliding_window_view(extended, WINDOW + _CONTEXT_SAMPLES)[::WINDOW]
+        inputs = {"input": np.ascontiguousarray(windows), "h": state[0], "c": state[1]}
+        output, h, c = self._session.run(None, inputs)
+        return np.asarray(output, dtype=np.float32).ravel(), (h, c)
 
     def _update_state(self, probabilities: FloatArray) -> None:
         (voiced,) = np.nonzero(probabilities >= FAINT_SILENCE_PROBABILITY)
@@ -108,7 +137,7 @@ class VoiceActivity:
         self._spoken = self._spoken or bool(np.any(probabilities >= SPEECH_PROBABILITY))
         self._evaluated += len(probabilities)
         if self._spoken and self._silent >= RESET_WINDOWS and self._evaluated % _STEP_WINDOWS == 0:
-            self._h = self._c = np.zeros(_STATE, dtype=np.float32)
+            self._state = _NO_STATE
             self._spoken = False
 
 

@@ -110,6 +110,10 @@ async def test_unreachable_service_is_502(free_target: str, caplog: pytest.LogCa
         ("task", "sing", "transcribe, translate"),
         ("routing", "both", "auto, primary, fallback"),
         ("response_format", "xml", "json, text, srt, vtt"),
+        ("max_line_width", "9", "a number from 10 to 200"),
+        ("max_line_width", "4" * 5000, "a number from 10 to 200"),
+        ("max_line_count", "two", "a number from 1 to 10"),
+        ("max_line_count", "-1", "a number from 1 to 10"),
         ("word_timestamps", "maybe", "true, 1, yes, on, false, 0, no, off"),
     ],
 )
@@ -117,7 +121,7 @@ async def test_invalid_value_is_named_with_the_valid_ones(
     http: httpx.AsyncClient, service: ContractService, field: str, value: str, expected: str
 ) -> None:
     message = assert_told(await http.post("/v1/transcribe", files=AUDIO, data={field: value}), "invalid_argument")
-    assert message == f"Invalid {field} '{value}'; expected {expected}."
+    assert message == f"Invalid {field} '{value[:40]}'; expected {expected}."
     assert not service.script.calls
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.async_api import Page, expect
 
 from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions
+from stt_client import Segment
 from stt_client.convert import transcript_of
 from stt_client.subtitles import to_srt, to_vtt
 from stt_server.testing.paths import SPEECH
@@ -91,6 +93,32 @@ async def test_downloads_match_the_services_own_formats(
             await (await caught.value).save_as(saved)
             assert saved.read_text(encoding="utf-8") == text
             assert saved.name == f"captions.{ {'Text': 'txt'}.get(name, name.lower()) }"
+
+
+async def test_long_captions_are_divided_as_the_services_own(gateway: GatewayServer, service: ContractService) -> None:
+    texts = (
+        "It was the best of times, it was the worst of times, it was the age of wisdom. Dr. Who (of all people) did.",
+        "今日はとても天気がいいですね。「明日」も晴れるといいのですが、どうでしょうか。",
+        "สวัสดีครับ ยินดีต้อนรับ", "한국어 텍스트", "🎉 🇩🇪 \u2014 ---> x" + "y" * 60, "No.", "No.", "  ",
+    )  # fmt: skip
+    chance, cases = random.Random(1), []
+    for round_ in range(40):
+        segments, at = [], 0.0
+        for text in chance.choices(texts, k=round_ % 7):
+            start = at + chance.choice((0, 0, 0.4, 1.5))
+            at = start + chance.random() * 12
+            segments.append(Segment(start, at, text, -0.1, 0.0, 1.0, "tiny"))
+        cases.append(segments)
+    given = [[segment.as_dict() for segment in case] for case in cases]
+    async with open_page(url_of(gateway)) as page:
+        found = await page.evaluate(
+            """async (cases) => {
+              const { srt } = await import("./live/subtitles.js");
+              return cases.map(srt);
+            }""",
+            given,
+        )
+    assert found == [to_srt(case) for case in cases]
 
 
 async def test_transcripts_are_never_parsed_as_markup(gateway: GatewayServer, service: ContractService) -> None:

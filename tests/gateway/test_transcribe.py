@@ -91,13 +91,49 @@ async def test_text_format_is_the_text_alone(http: httpx.AsyncClient, service: C
         ("vtt", "text/vtt; charset=utf-8", "00:00:00.500 --> 00:00:01.750\nGrüße, Welt.\n"),
     ],
 )
-async def test_subtitles_have_one_cue_per_segment(
+async def test_subtitles_are_cues_of_the_segments(
     http: httpx.AsyncClient, service: ContractService, name: str, content_type: str, cue: str
 ) -> None:
     response = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": name})
     assert response.headers["content-type"] == content_type
     assert cue in response.content.decode()
     assert response.content.decode().count("-->") == 2
+
+
+async def test_subtitles_follow_the_layout_and_the_words(http: httpx.AsyncClient, service: ContractService) -> None:
+    texts = ["Once", "upon", "a", "time,", "there", "was", "a", "king."]
+    scripted = service.script.response.segments[0]
+    scripted.text = " ".join(texts)
+    del scripted.words[:]
+    for number, text in enumerate(texts):
+        at = number / 2 + (3 if number > 3 else 0)  # a pause of 3 s after "time,"
+        word = scripted.words.add(text=f" {text}")
+        word.start.FromMilliseconds(round(at * 1000))
+        word.end.FromMilliseconds(round(at * 1000) + 500)
+    del service.script.response.segments[1:]
+    fields = {"response_format": "srt", "max_line_width": "17", "max_line_count": "1"}
+    response = await http.post("/v1/transcribe", files=AUDIO, data=fields)
+    assert response.text == (
+        "1\n00:00:00,000 --> 00:00:02,000\nOnce upon a time,\n\n2\n00:00:05,000 --> 00:00:07,000\nthere was a king.\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+async def test_subtitles_ask_for_word_times(http: httpx.AsyncClient, service: ContractService, name: str) -> None:
+    await http.post("/v1/transcribe", files=AUDIO, data={"response_format": name})
+    await http.post("/v1/transcribe", files=AUDIO, data={"response_format": "text"})
+    assert [call.request.options.word_timestamps for call in service.script.calls] == [True, False]
+
+
+async def test_separate_channels_are_named_in_text_and_subtitles(
+    http: httpx.AsyncClient, service: ContractService
+) -> None:
+    for number, scripted in enumerate(service.script.response.segments, 1):
+        scripted.channel = number
+    text = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": "text"})
+    assert text.text == "[1] Grüße, Welt.\n[2] 你好。"
+    subtitles = await http.post("/v1/transcribe", files=AUDIO, data={"response_format": "vtt"})
+    assert [line for line in subtitles.text.splitlines() if line.startswith("[")] == text.text.splitlines()
 
 
 async def test_every_field_reaches_the_service(http: httpx.AsyncClient, service: ContractService) -> None:

@@ -1,14 +1,6 @@
 /* Captions as files: plain text, SubRip, WebVTT, identical to the service's own formats. */
 
-function cues(segments) {
-  return segments
-    .map(({ start, end, text }) => {
-      const from = Math.round(Math.max(0, start) * 1000);
-      // A cue must end after it starts.
-      return { from, to: Math.max(Math.round(end * 1000), from + 1), text: text.split(/\s+/).filter(Boolean).join(" ") };
-    })
-    .filter(({ text }) => text);
-}
+import { cues } from "./cues.js";
 
 function clock(milliseconds, point) {
   const two = (value) => String(value).padStart(2, "0");
@@ -19,19 +11,20 @@ function clock(milliseconds, point) {
 
 export function srt(segments) {
   return cues(segments)
-    .map(({ from, to, text }, i) => {
+    .map(({ start, end, lines }, i) => {
       // SubRip has no escapes, so an arrow is shortened to one that no parser takes for a time line.
-      return `${i + 1}\n${clock(from, ",")} --> ${clock(to, ",")}\n${text.replaceAll("-->", "->")}\n`;
+      const text = lines.join("\n").replaceAll(/-{2,}>/g, "->");
+      return `${i + 1}\n${clock(start, ",")} --> ${clock(end, ",")}\n${text}\n`;
     })
     .join("\n");
 }
 
 export function vtt(segments) {
   const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  const lines = cues(segments).map(({ from, to, text }) => {
-    return `\n${clock(from, ".")} --> ${clock(to, ".")}\n${escape(text)}\n`;
+  const found = cues(segments).map(({ start, end, lines }) => {
+    return `\n${clock(start, ".")} --> ${clock(end, ".")}\n${escape(lines.join("\n"))}\n`;
   });
-  return `WEBVTT\n${lines.join("")}`;
+  return `WEBVTT\n${found.join("")}`;
 }
 
 /** One line per utterance. */
