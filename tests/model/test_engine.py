@@ -114,7 +114,7 @@ def test_two_languages_in_one_chunk_are_both_recognized(base: WhisperRecognizer)
     (chunk,) = split(np.concatenate(parts), vad_filter=True)
     (found,) = base.recognize_batch([ChunkJob(chunk, DecodeOptions(), may_change_language=True)])
     assert words(found.text).startswith(SENTENCE)
-    assert "trois" in words(found.text)
+    assert words(found.text).endswith(" 10")
     assert {segment.language for segment in found.segments} == {"en", "fr"}
     (alone,) = split(samples_of(clip("fr", "comptage")), vad_filter=True)
     (other,) = base.recognize_batch([ChunkJob(alone, DecodeOptions(), expected_language="en")])
