@@ -172,6 +172,9 @@ def _character_times(segment: Segment, characters: str) -> list[tuple[int, int]]
         span = max(0, milliseconds(end_s) - start)
         count = len(text)
         times += [(start + span * k // count, start + span * (k + 1) // count) for k in range(count)]
+    end = milliseconds(segment.end)
+    if times and 0 < end - times[-1][1] < _LONG_PAUSE_MS:
+        times[-1] = (times[-1][0], end)  # The sound of the last word fades until there.
     return times
 
 

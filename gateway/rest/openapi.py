@@ -190,7 +190,8 @@ _FORM: Json = {
         "audio": {
             "type": "string",
             "format": "binary",
-            "description": "The recording: WAV, FLAC, MP3, Ogg/Opus, M4A or WebM.",
+            "description": "The recording: WAV, FLAC, MP3, Ogg/Opus, M4A, WebM, or what phones, cameras, telephone "
+            "systems and studios record (AMR, 3GP, AIFF, AU, CAF, W64, WMA, GSM, AC-3, MPEG-TS, FLV, AVI).",
         },
         "language": {
             "type": "string",

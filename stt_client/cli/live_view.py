@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from stt_client.results import Segment, Transcript
 from stt_client.streaming.results import Final, Interim, SpeechEvent, StreamEvent
-from stt_client.subtitles import to_srt, to_vtt
+from stt_client.subtitles import DEFAULT_LAYOUT, SubtitleLayout, to_srt, to_vtt
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-SUBTITLES: Mapping[str, Callable[[list[Segment]], str]] = {"srt": to_srt, "vtt": to_vtt}
+SUBTITLES: Mapping[str, Callable[[list[Segment], SubtitleLayout], str]] = {"srt": to_srt, "vtt": to_vtt}
 _LIVE_LINES = 4
 """Lines of an interim that are shown; of a longer one, the end."""
 
@@ -26,10 +26,12 @@ class View:
 
     Args:
         format_: `txt`: one line per final; `json`: one line per event; `srt`, `vtt`: subtitles at the end.
+        layout: of subtitles.
     """
 
-    def __init__(self, format_: str) -> None:
+    def __init__(self, format_: str, layout: SubtitleLayout = DEFAULT_LAYOUT) -> None:
         self._format = format_
+        self._layout = layout
         self._segments: list[Segment] = []
         self._on_terminal = sys.stdout.isatty()
         self._screen: Screen | None = None
@@ -49,7 +51,7 @@ class View:
         if self._screen:
             self._screen.stop()
         if self._format in SUBTITLES and kind is None:
-            sys.stdout.write(SUBTITLES[self._format](self._segments))
+            sys.stdout.write(SUBTITLES[self._format](self._segments, self._layout))
 
     def show(self, event: StreamEvent) -> None:
         """Show an event of the stream."""

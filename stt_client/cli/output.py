@@ -7,45 +7,51 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stt_client.cli.errors import UsageError
 from stt_client.cli.recordings import Recording
-from stt_client.recordings.merging import join_text
 from stt_client.results import Transcript
-from stt_client.subtitles import to_srt, to_vtt
+from stt_client.subtitles import DEFAULT_LAYOUT, SubtitleLayout, text_lines, to_srt, to_vtt
 
-RENDER: Mapping[str, Callable[[Transcript], str]] = {
-    "txt": lambda transcript: "".join(f"{line}\n" for line in text_lines(transcript)),
-    "json": lambda transcript: json.dumps(transcript.as_dict(), ensure_ascii=False, indent=2) + "\n",
-    "srt": lambda transcript: to_srt(transcript.segments),
-    "vtt": lambda transcript: to_vtt(transcript.segments),
+
+@dataclass(frozen=True)
+class Style:
+    """How transcripts are shown."""
+
+    layout: SubtitleLayout = DEFAULT_LAYOUT
+    words: bool = False
+    """Include words in JSON. Subtitles use them in any case."""
+
+    def fields_of(self, transcript: Transcript) -> dict[str, Any]:
+        """Return the transcript as JSON-serializable values."""
+        if not self.words:
+            segments = tuple(replace(segment, words=()) for segment in transcript.segments)
+            transcript = replace(transcript, segments=segments)
+        return transcript.as_dict()
+
+
+RENDER: Mapping[str, Callable[[Transcript, Style], str]] = {
+    "txt": lambda transcript, _: "".join(f"{line}\n" for line in text_lines(transcript)),
+    "json": lambda transcript, style: json.dumps(style.fields_of(transcript), ensure_ascii=False, indent=2) + "\n",
+    "srt": lambda transcript, style: to_srt(transcript.segments, style.layout),
+    "vtt": lambda transcript, style: to_vtt(transcript.segments, style.layout),
 }
 """Formats, by file suffix."""
 
 
-def text_lines(transcript: Transcript) -> list[str]:
-    """The text; with separate channels a line for each turn of a channel, such as `[1] Hello.`"""
-    turns: list[tuple[int, list[str]]] = []
-    for segment in transcript.segments:
-        if not turns or turns[-1][0] != segment.channel:
-            turns.append((segment.channel, []))
-        turns[-1][1].append(segment.text)
-    if not any(channel for channel, _ in turns):
-        return [transcript.text]
-    return [f"[{channel}] {join_text(texts)}" for channel, texts in turns]
-
-
-def for_stdout(transcript: Transcript, format_: str, name: str | None) -> str:
+def for_stdout(transcript: Transcript, format_: str, name: str | None, style: Style) -> str:
     """Format a transcript for standard output. `name`: of the recording, if there are several."""
     if name is None:
-        return RENDER[format_](transcript)
+        return RENDER[format_](transcript, style)
     if format_ == "txt":
         return "".join(f"{name}: {line}\n" for line in text_lines(transcript))
     if format_ == "json":
         # JSON Lines: one object per line.
-        return json.dumps({"file": name, **transcript.as_dict()}, ensure_ascii=False) + "\n"
-    return f"==> {name} <==\n{RENDER[format_](transcript)}\n"
+        return json.dumps({"file": name, **style.fields_of(transcript)}, ensure_ascii=False) + "\n"
+    return f"==> {name} <==\n{RENDER[format_](transcript, style)}\n"
 
 
 def plan(recordings: Sequence[Recording], folder: Path | None, formats: Sequence[str]) -> list[list[Path]]:
@@ -77,11 +83,11 @@ def plan(recordings: Sequence[Recording], folder: Path | None, formats: Sequence
     return planned
 
 
-def write(transcript: Transcript, paths: Sequence[Path]) -> None:
+def write(transcript: Transcript, paths: Sequence[Path], style: Style) -> None:
     """Write each path in the format of its suffix. Raises OSError."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, RENDER[path.suffix[1:]](transcript))
+        _write_atomically(path, RENDER[path.suffix[1:]](transcript, style))
 
 
 def _output_folder(recording: Recording, folder: Path | None) -> Path:

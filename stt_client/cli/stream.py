@@ -16,10 +16,11 @@ from typing import cast
 from stt_client.cli.connection import add_connection, options_of, positive, servers_of
 from stt_client.cli.errors import UsageError, explain
 from stt_client.cli.live_audio import Clock, LiveAudio, of_file, of_standard_input, paced
-from stt_client.cli.live_view import View
+from stt_client.cli.live_view import SUBTITLES, View
 from stt_client.cli.microphone import of_microphone
 from stt_client.cli.recordings import STDIN
 from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
+from stt_client.cli.subtitle_options import add_subtitles, layout_of
 from stt_client.errors import ELSEWHERE, SttError
 from stt_client.pool import SttPool
 from stt_client.streaming.options import StreamOptions
@@ -66,6 +67,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         ("vtt", "WebVTT subtitles, at the end of the stream"),
     ):
         output.add_argument(f"--{format_}", action="store_const", const=format_, dest="format", help=what)
+    add_subtitles(parser)
     add_connection(parser, timeout=None, timeout_help="timeout of the whole stream (default: none)")
     parser.set_defaults(run=run, parser=parser, format="txt")
 
@@ -93,7 +95,7 @@ async def run_stream(arguments: argparse.Namespace, servers: list[str], clock: C
         print(f"stt: {name}: {explain(error, name)}", file=sys.stderr)
         return 1
     chunks = paced(audio, clock or Clock()) if arguments.realtime else audio.chunks
-    view = View(arguments.format)
+    view = View(arguments.format, layout_of(arguments))
 
     def note_lost_connection(record: CallRecord) -> None:
         if record.error_type in _LOST:
@@ -142,6 +144,8 @@ def _options(arguments: argparse.Namespace) -> StreamOptions:
         timeout=arguments.timeout,
         resume=True,
     )
+    if arguments.format in SUBTITLES:
+        options["word_timestamps"] = True
     return cast(StreamOptions, {**speech_of(arguments), **options})
 
 

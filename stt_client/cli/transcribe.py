@@ -14,10 +14,11 @@ from typing import cast
 from stt_client.cli.connection import add_connection, options_of, servers_of
 from stt_client.cli.errors import UsageError, explain
 from stt_client.cli.journals import Journals
-from stt_client.cli.output import for_stdout, plan, write
+from stt_client.cli.output import Style, for_stdout, plan, write
 from stt_client.cli.progress import Bar
 from stt_client.cli.recordings import Found, Recording, find
 from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
+from stt_client.cli.subtitle_options import add_subtitles, layout_of
 from stt_client.errors import SttError
 from stt_client.pool import SttPool
 from stt_client.recordings.splitting import job_of, last_of, transcribe
@@ -55,6 +56,7 @@ class _Call:
 
     options: CallOptions
     journals: Journals
+    style: Style
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--channels", action="store_true", help="transcribe each channel by itself: [1] and [2] in text and subtitles"
     )
     _add_output(parser)
+    add_subtitles(parser)
     add_connection(
         parser,
         timeout=TIMEOUT_S,
@@ -154,7 +157,7 @@ async def _transcribe_all(
     """Transcribe, write and print all. Returns the number of failures."""
     failed = 0
     gate = asyncio.Semaphore(arguments.jobs or JOBS_PER_SERVER * len(servers))
-    call = _Call(_call_options(arguments), journals)
+    call = _Call(_call_options(arguments), journals, Style(layout_of(arguments), arguments.words))
     with Bar(len(jobs)) as bar:
         async with SttPool(servers, **options_of(arguments)) as pool:
             tasks = [asyncio.create_task(_transcribe(pool, job, call, gate, bar)) for job in jobs]
@@ -163,7 +166,7 @@ async def _transcribe_all(
                     outcome = await task
                     failed += bool(outcome.error)
                     with bar.hidden():
-                        _print_outcome(job, outcome, format_, found.labelled)
+                        _print_outcome(job, outcome, format_, found.labelled, call.style)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -178,7 +181,7 @@ async def _transcribe(pool: SttPool, job: _Job, call: _Call, gate: asyncio.Semap
             journal = await asyncio.to_thread(call.journals.open, recording)
             events = transcribe(pool, replace(recording, journal=journal))
             transcript = await last_of(_shown(events, job.number, bar))
-            write(transcript, job.paths)
+            write(transcript, job.paths, call.style)
         except (SttError, OSError) as error:
             return _Outcome(error=explain(error, job.recording.name))
         finally:
@@ -197,7 +200,7 @@ async def _shown(
             yield event
 
 
-def _print_outcome(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -> None:
+def _print_outcome(job: _Job, outcome: _Outcome, format_: str, labelled: bool, style: Style) -> None:
     if outcome.transcript is None:
         print(f"stt: {job.recording.name}: {outcome.error}", file=sys.stderr)
     elif job.paths:
@@ -205,13 +208,15 @@ def _print_outcome(job: _Job, outcome: _Outcome, format_: str, labelled: bool) -
             print(path)
     else:
         name = job.recording.name if labelled else None
-        sys.stdout.write(for_stdout(outcome.transcript, format_, name))
+        sys.stdout.write(for_stdout(outcome.transcript, format_, name, style))
     # A reader of a pipe gets each result as soon as it is complete.
     sys.stdout.flush()
 
 
 def _call_options(arguments: argparse.Namespace) -> CallOptions:
     own = {"encoding": raw_format_of(arguments), "separate_channels": arguments.channels}
+    if not {"srt", "vtt"}.isdisjoint(arguments.formats or ()):
+        own["word_timestamps"] = True
     return cast(CallOptions, {**speech_of(arguments), **own})
 
 

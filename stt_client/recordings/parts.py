@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from protos.stt.v1 import speech_pb2
-from stt_client.errors import ELSEWHERE, RateLimited, SttError
+from stt_client.errors import ELSEWHERE, EmptyAudio, RateLimited, SttError
 from stt_client.recordings.cutting import cut
 from stt_client.recordings.encoding import OVERHEAD_BYTES, encode
 from stt_client.recordings.journal import Journal
@@ -143,6 +143,8 @@ class PartsRun:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if not self._done:
+            raise EmptyAudio("the recording contains no samples")
         parts = [self._done[index] for index in sorted(self._done)]
         transcript = merge(parts, request_id=self._request_id, total_s=time.monotonic() - self._began)
         if self._job.journal is not None:

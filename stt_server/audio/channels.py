@@ -18,6 +18,9 @@ Give = Callable[[int, FloatArray], None]
 class Sink(Protocol):
     """Takes the decoded samples of a recording."""
 
+    max_seconds: float
+    """Longest recording that it takes."""
+
     @property
     def samples(self) -> int:
         """Samples given so far, at 16 kHz, of one channel."""
@@ -45,14 +48,14 @@ class ChannelSink:
             max_seconds: of one channel.
             give: called with each block. Blocks of one channel come in order.
         """
-        self._max_seconds = max_seconds
+        self.max_seconds = max_seconds
         self._give = give
         self._channels = [self._sink(0)]
         self._added: list[tuple[int, int]] = []
         """Samples that every channel has been given, with their rates, for a channel that begins late."""
 
     def _sink(self, channel: int) -> MonoSink:
-        return MonoSink(self._max_seconds, partial(self._give, channel))
+        return MonoSink(self.max_seconds, partial(self._give, channel))
 
     @property
     def samples(self) -> int:

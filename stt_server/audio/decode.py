@@ -13,7 +13,7 @@ from stt_server.audio.wav import read_wav
 def decode(data: bytes, format: AudioFormat, *, max_seconds: float) -> FloatArray:
     """Decode to mono samples at 16 kHz, full scale at 1 (lossy codecs may exceed it slightly).
 
-    Channels are averaged; NaN and infinite samples become 0.
+    Channels are averaged, or the loudest is taken where they cancel each other out. NaN and infinite samples become 0.
 
     For trusted files only: untrusted ones are decoded in a child process, by `sandbox.pool.DecoderPool`.
 
@@ -55,7 +55,7 @@ def decode_plain(
     if format.encoding != "container":
         decode_headerless(data, format, sink, max_seconds=max_seconds)
     else:
-        wav = read_wav(data) if check_known(data) == "wav" else None
+        wav = read_wav(data) if check_known(data).demuxer == "wav" else None
         if wav is None:
             return None
         wav.feed(sink)

@@ -1,4 +1,4 @@
-"""Supported audio formats, their detection, and the limits on sample rates and channels."""
+"""Formats of recordings, and the limits on sample rates and channels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ MIN_RATE, MAX_RATE = 4_000, 192_000
 """Hertz. With lower rates a few kilobytes could claim to be hours; higher ones aren't used for recording."""
 
 MAX_CHANNELS = 8
-
-_ID3_HEADER_BYTES = 10
 
 
 Encoding = Literal["container", "linear16", "mulaw", "alaw"]
@@ -51,49 +49,3 @@ def check_stated(rate: int, channels: int) -> None:
         raise InvalidArgument(f"the file's sample rate is {rate} Hz; it must be {MIN_RATE} to {MAX_RATE} Hz")
     if not 1 <= channels <= MAX_CHANNELS:
         raise InvalidArgument(f"the file has {channels} channels; it must have 1 to {MAX_CHANNELS}")
-
-
-def sniff(data: bytes) -> str | None:
-    """The name of the FFmpeg demuxer for `data`, by its first bytes; None if the format isn't supported.
-
-    FFmpeg uses this demuxer and probes nothing itself, so that playlists (ffconcat, m3u8, MPD, SDP) never reach a
-    demuxer that would open the files and addresses in them.
-    """
-    if data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE":
-        return "wav"
-    if data[4:8] == b"ftyp":
-        return "mov"
-    for magic, demuxer in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"\x1a\x45\xdf\xa3", "matroska")):
-        if data.startswith(magic):
-            return demuxer
-    if data.startswith(b"ID3"):
-        return _sniff_after_id3(data)
-    return _sniff_frame_sync(data)
-
-
-def _sniff_after_id3(data: bytes) -> str | None:
-    """The demuxer for a file that starts with an ID3 tag: usually MP3, but FLAC and AAC may have one too."""
-    if len(data) < _ID3_HEADER_BYTES:
-        return None
-    size = 0
-    for seven_bits in data[6:_ID3_HEADER_BYTES]:
-        size = size << 7 | seven_bits & 0x7F
-    audio = data[_ID3_HEADER_BYTES + size :][:4]
-    return "flac" if audio == b"fLaC" else _sniff_frame_sync(audio) or "mp3"
-
-
-def _sniff_frame_sync(data: bytes) -> str | None:
-    """The demuxer for MPEG audio or ADTS, by the first frame's header without its reserved values.
-
-    The eleven sync bits alone would match UTF-16 text, whose byte order mark is FF FE.
-    """
-    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
-        return None
-    layer = data[1] >> 1 & 3
-    if data[1] & 0xF0 == 0xF0 and layer == 0:  # ADTS: twelve sync bits, and the layer always 0
-        rate_index = data[2] >> 2 & 0xF
-        return "aac" if rate_index <= 12 else None
-    version = data[1] >> 3 & 3
-    bitrate_index, rate_index = data[2] >> 4, data[2] >> 2 & 3
-    is_layer_2_or_3 = layer in (1, 2)
-    return "mp3" if is_layer_2_or_3 and version != 1 and bitrate_index != 0xF and rate_index != 3 else None

@@ -46,7 +46,7 @@ class MonoSink:
         Args:
             give: called with each block, in order. Blocks are at most a few seconds long and not reused.
         """
-        self._max_seconds = max_seconds
+        self.max_seconds = max_seconds
         self._max_samples = most_samples(max_seconds)
         self._give = give
         self.samples = 0
@@ -64,7 +64,7 @@ class MonoSink:
     def expect(self, frames: int, rate: int) -> None:
         """Raise AudioTooLong if `frames` more samples per channel, at `rate` hertz, would exceed the limit."""
         if frames * SAMPLE_RATE > (self._max_samples - self.samples) * rate:
-            raise too_long(self._max_seconds)
+            raise too_long(self.max_seconds)
 
     def add(self, samples: npt.NDArray[Any], rate: int) -> None:
         """Add `samples` of shape (channels, n), of any integer or float type, at `rate` hertz.
@@ -74,7 +74,7 @@ class MonoSink:
         if rate != self._rate:
             self.finish()
             self._rate = rate
-        planar = _to_float(samples)
+        planar = to_float(samples)
         if self._planar and len(planar) != len(self._planar[0]):
             self._mix_planar()
         self._planar.append(planar)
@@ -116,7 +116,7 @@ class MonoSink:
     def _keep(self, block: FloatArray) -> None:
         self.samples += len(block)
         if self.samples > self._max_samples:
-            raise too_long(self._max_seconds)
+            raise too_long(self.max_seconds)
         self._give(np.ascontiguousarray(block, dtype=np.float32))
 
 
@@ -140,7 +140,7 @@ class SampleBuffer:
         return np.frombuffer(self._bytes, dtype=np.float32)
 
 
-def _to_float(samples: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+def to_float(samples: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
     """Convert samples of any type to floats with full scale at 1; NaN and infinities become 0."""
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128.0) / 128.0

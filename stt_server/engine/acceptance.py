@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stt_server.engine.generation import Decoded
 from stt_server.engine.hallucination import Evidence, hallucination_reason
-from stt_server.engine.text_checks import is_looped, is_too_fast, stops_early
+from stt_server.engine.text_checks import is_looped, is_spoken_repetition, is_too_fast, stops_early
 from stt_server.engine.types import Chunk, speech_end, speech_seconds
 
 RESAMPLE_LOGPROB = -1.0
@@ -12,14 +14,45 @@ RESAMPLE_LOGPROB = -1.0
 `logprob_threshold`."""
 
 
-def needs_resampling(decoded: Decoded) -> bool:
+REDECODED_SECONDS_PER_SECOND = 20.0
+"""Most seconds of decoder windows that all repeated decodings of a chunk take, for each second of its audio. For 3 s of
+audio these are two full windows; one window of the first decoding's size is always allowed."""
+
+
+class RedecodingBudget:
+    """What decoding a chunk again may cost: the one limit for wider windows, samples and the rest of a chunk."""
+
+    def __init__(self, seconds: float, window: float) -> None:
+        """
+        Args:
+            seconds: of the chunk's audio.
+            window: of the first decoding, in seconds.
+        """
+        self._left = max(window, REDECODED_SECONDS_PER_SECOND * seconds)
+
+    def take(self, window: float) -> bool:
+        """Whether a window of this many seconds may be decoded; it is then paid for."""
+        if window > self._left:
+            return False
+        self._left -= window
+        return True
+
+
+def is_loop(text: str, chunk: Chunk) -> bool:
+    """Whether a text is a repetition loop, and not a repetition that the speech can hold."""
+    if not is_looped(text):
+        return False
+    return not (chunk.speech_certain and is_spoken_repetition(text, chunk.speech))
+
+
+def needs_resampling(decoded: Decoded, chunk: Chunk) -> bool:
     """Whether a text loops or is too improbable."""
-    return bool(decoded.text.strip()) and (is_looped(decoded.text) or decoded.mean_logprob < RESAMPLE_LOGPROB)
+    return bool(decoded.text.strip()) and (is_loop(decoded.text, chunk) or decoded.mean_logprob < RESAMPLE_LOGPROB)
 
 
-def plausibility(decoded: Decoded) -> tuple[bool, float]:
+def plausibility(decoded: Decoded, chunk: Chunk) -> tuple[bool, float]:
     """Sort key: texts without a loop rank above looping ones, then by mean log-probability."""
-    return not is_looped(decoded.text), decoded.mean_logprob
+    return not is_loop(decoded.text, chunk), decoded.mean_logprob
 
 
 def rejection_reason(decoded: Decoded, chunk: Chunk) -> str | None:
@@ -27,12 +60,22 @@ def rejection_reason(decoded: Decoded, chunk: Chunk) -> str | None:
     speech = speech_seconds(chunk)
     if not decoded.text.strip():
         return "empty" if speech > 0 else None
-    if is_looped(decoded.text):
+    if is_loop(decoded.text, chunk):
         return "loop"
     if stops_early(decoded.end, speech_end(chunk)):
         return "early_stop"
     if is_too_fast(decoded.text, speech):
         return "too_fast"
     # Models overestimate the probability of silence on a short window: only the full one may drop a text.
-    evidence = Evidence.of(chunk, decoded.text, decoded.no_speech_prob, decoded.token_logprobs)
+    evidence = evidence_of(chunk, decoded.text, decoded.no_speech_prob, decoded.token_logprobs)
     return "hallucination" if hallucination_reason(evidence) else None
+
+
+def evidence_of(chunk: Chunk, text: str, no_speech_prob: float, logprobs: Sequence[float]) -> Evidence:
+    """What speaks for and against a chunk's text.
+
+    Args:
+        logprobs: natural log-probabilities of the text tokens.
+    """
+    mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
+    return Evidence(text, no_speech_prob, mean, speech_seconds(chunk), chunk.speech_certain, is_loop(text, chunk))

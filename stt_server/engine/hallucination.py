@@ -7,12 +7,10 @@ of its text, and whether the text loops. Where the VAD was certain, only clear c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from stt_server.engine.text_checks import is_looped, is_too_fast
-from stt_server.engine.types import Chunk, speech_seconds
+from stt_server.engine.text_checks import is_too_fast
 
 Reason = Literal["no_speech", "low_logprob", "loop", "too_fast"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -50,15 +48,8 @@ class Evidence:
     """Seconds in which the VAD detected speech or possible speech."""
     speech_certain: bool
     """Whether the VAD was certain of speech."""
-
-    @classmethod
-    def of(cls, chunk: Chunk, text: str, no_speech_prob: float, logprobs: Sequence[float]) -> Evidence:
-        """
-        Args:
-            logprobs: natural log-probabilities of the text tokens.
-        """
-        mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
-        return cls(text, no_speech_prob, mean, speech_seconds(chunk), chunk.speech_certain)
+    looped: bool
+    """Whether the text is a repetition loop, judged against the speech."""
 
 
 def implausibility(no_speech_prob: float, mean_logprob: float) -> float:
@@ -74,13 +65,12 @@ def hallucination_reason(evidence: Evidence) -> Reason | None:
     """Why a text should be dropped; None to keep it. An empty text is always kept."""
     if not evidence.text.strip():
         return None
-    looped = is_looped(evidence.text)
     if evidence.speech_certain:
-        if looped and evidence.no_speech_prob > LOOP_NO_SPEECH_PROBABILITY:
+        if evidence.looped and evidence.no_speech_prob > LOOP_NO_SPEECH_PROBABILITY:
             return "loop"
         silent = evidence.no_speech_prob > NO_SPEECH_PROBABILITY and evidence.mean_logprob < NO_SPEECH_LOGPROB
         return "no_speech" if silent else None
-    if looped:
+    if evidence.looped:
         return "loop"
     if implausibility(evidence.no_speech_prob, evidence.mean_logprob) > MAX_IMPLAUSIBILITY:
         return "no_speech" if evidence.no_speech_prob >= 0.5 else "low_logprob"

@@ -11,6 +11,8 @@ MAX_COMPRESSION_RATIO = 2.4
 MAX_WORDS_PER_SECOND = 6.0
 MAX_CHARACTERS_PER_SECOND = 12.0
 """For scripts written without spaces, where each character counts as a word."""
+MIN_WORDS_PER_SECOND, MAX_REPEATED_PER_SECOND = 0.6, 5.0
+"""Words per second of speech, without the pauses, between which a repetition can be spoken."""
 EARLY_STOP_SECONDS = 0.8
 """Seconds that a text may end before the last detected speech does."""
 
@@ -64,6 +66,23 @@ def is_looped(text: str) -> bool:
     shortest = 2 * _LOOP_RUN if unspaced else _LOOP_RUN
     runs_of_words = any(_repeats(words, length, 2) for length in range(shortest, len(words) // 2 + 1))
     return runs_of_words or any(_repeats(words, length, _SHORT_RUN_REPEATS) for length in range(1, shortest))
+
+
+def is_spoken_repetition(text: str, speech: Sequence[tuple[float, float]]) -> bool:
+    """Whether the speech can hold all of a repetitive text, so that the speaker may have repeated it.
+
+    A model in a loop writes faster than anybody speaks, or repeats a phrase over speech without a pause. A speaker
+    pauses between phrases, and takes `1 / MAX_REPEATED_PER_SECOND` for each word.
+
+    Args:
+        speech: what the VAD detected, (start, end) in seconds, in order.
+    """
+    words = words_of(text)
+    seconds = sum(end - start for start, end in speech)
+    if not MIN_WORDS_PER_SECOND * seconds <= len(words) <= MAX_REPEATED_PER_SECOND * (seconds + 0.5):
+        return False
+    phrases = range(_LOOP_RUN, len(words) // 2 + 1)
+    return not any(_repeats(words, length, len(speech) + 1) for length in phrases)
 
 
 def _repeats(words: Sequence[str], length: int, times: int) -> bool:

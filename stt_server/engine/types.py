@@ -98,9 +98,10 @@ class Hypothesis:
     token_logprobs: tuple[float, ...]
     """Of the text tokens, in order, without timestamps."""
     looped: bool
-    """Whether the text is a repetition loop, even on the full window."""
+    """Whether the text is a repetition loop, even after decoding again. What the speaker may have repeated is none."""
     suppressed: str | None = None
-    """Why the text was dropped as a hallucination, one of `hallucination.REASONS`; there are no segments then."""
+    """Why a text over uncertain speech was dropped as a hallucination, one of `hallucination.REASONS`; there are no
+    segments then. Over certain speech, a dropped text is just empty: a doubt, for the fallback to settle."""
 
     @property
     def text(self) -> str:

@@ -13,14 +13,21 @@ from dataclasses import replace
 import numpy as np
 
 from stt_server.engine import windows
-from stt_server.engine.acceptance import needs_resampling, plausibility, rejection_reason
+from stt_server.engine.acceptance import (
+    RedecodingBudget,
+    evidence_of,
+    is_loop,
+    needs_resampling,
+    plausibility,
+    rejection_reason,
+)
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
-from stt_server.engine.hallucination import Evidence, hallucination_reason
+from stt_server.engine.hallucination import hallucination_reason
 from stt_server.engine.language import LanguageDetector
 from stt_server.engine.language_changes import ChunkPart, joined
 from stt_server.engine.loading import ModelOptions, load, supported_languages
-from stt_server.engine.text_checks import is_looped, stops_early
+from stt_server.engine.text_checks import stops_early
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, speech_end
 from stt_server.errors import Abandoned
 
@@ -115,11 +122,14 @@ class WhisperRecognizer:
         Args:
             decoded: the first decoding, on a shortened `window`.
         """
-        decoded = self._decoded_on_wider_windows(job, decoded, window)
-        decoded = self._resampled(job, decoded)
-        return [decoded, *self._remainders(job, decoded)]
+        budget = RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window)
+        decoded = self._decoded_on_wider_windows(job, decoded, window, budget)
+        decoded = self._resampled(job, decoded, budget)
+        return [decoded, *self._remainders(job, decoded, budget)]
 
-    def _decoded_on_wider_windows(self, job: ChunkJob, decoded: Decoded, window: int) -> Decoded:
+    def _decoded_on_wider_windows(
+        self, job: ChunkJob, decoded: Decoded, window: int, budget: RedecodingBudget
+    ) -> Decoded:
         """Decode a rejected text again with more encoded silence: the decoder's window first, then the full one.
 
         The full window costs several times as much.
@@ -128,13 +138,13 @@ class WhisperRecognizer:
             return decoded
         for wider in sorted({window, windows.FULL_WINDOW}):
             reason = rejection_reason(decoded, job.chunk)
-            if reason is None:
+            if reason is None or not budget.take(wider):
                 break
             log.debug("decoding again on a wider window", extra={"doubt": reason, "window_s": wider})
             decoded = self._decode_one(job.chunk.samples, wider, job.options)
         return decoded
 
-    def _resampled(self, job: ChunkJob, decoded: Decoded) -> Decoded:
+    def _resampled(self, job: ChunkJob, decoded: Decoded, budget: RedecodingBudget) -> Decoded:
         """Sample a looping or improbable text again at rising temperatures until one is neither.
 
         This is openai/whisper's temperature fallback with one sample for each temperature instead of the best of five,
@@ -142,20 +152,24 @@ class WhisperRecognizer:
         """
         tried = [decoded]
         for temperature in self.options.temperatures:
-            if not needs_resampling(tried[-1]):
+            if not needs_resampling(tried[-1], job.chunk) or not budget.take(windows.FULL_WINDOW):
                 break
             tried.append(self._decode_one(job.chunk.samples, windows.FULL_WINDOW, job.options, temperature))
-        return max(tried, key=plausibility) if needs_resampling(tried[-1]) else tried[-1]
+        if needs_resampling(tried[-1], job.chunk):
+            return max(tried, key=lambda each: plausibility(each, job.chunk))
+        return tried[-1]
 
-    def _remainders(self, job: ChunkJob, decoded: Decoded) -> list[Decoded]:
+    def _remainders(self, job: ChunkJob, decoded: Decoded, budget: RedecodingBudget) -> list[Decoded]:
         """Decode the rest of a chunk when the text stops early, so that no speech is lost."""
         parts: list[Decoded] = []
         offset = decoded.end
         while decoded.text and len(parts) < MAX_REMAINDERS and stops_early(offset, speech_end(job.chunk)):
             samples = job.chunk.samples[int(offset * windows.SAMPLE_RATE) :]
             window = self._windows.decoded(len(samples) / windows.SAMPLE_RATE)
+            if not budget.take(window):
+                break
             decoded = self._decode_one(samples, window, job.options, shortcut=True)
-            if not decoded.text or decoded.end <= 0 or is_looped(decoded.text):
+            if not decoded.text or decoded.end <= 0 or is_loop(decoded.text, job.chunk):
                 break
             log.debug("decoded the rest of a chunk", extra={"offset_s": offset})
             parts.append(replace(decoded, offset=offset))
@@ -172,17 +186,19 @@ class WhisperRecognizer:
         """Join the decoded parts of a chunk; empty if the text is a hallucination."""
         text = "".join(part.text for part in parts)
         logprobs = [logprob for part in parts for logprob in part.token_logprobs]
-        reason = hallucination_reason(Evidence.of(job.chunk, text, parts[0].no_speech_prob, logprobs))
+        looped = is_loop(text, job.chunk)
+        reason = hallucination_reason(evidence_of(job.chunk, text, parts[0].no_speech_prob, logprobs))
         if reason is not None:
             log.debug("hallucinated text dropped", extra={"reason": reason, "start_s": job.chunk.start})
-            parts, logprobs, text = [], [], ""
+            parts, logprobs = [], []
         return Hypothesis(
             segments=tuple(s for part in parts for s in self._decoder.segments(part, job.chunk.start)),
             language=job.options.language or "",
             language_probability=language_probability,
             token_logprobs=tuple(logprobs),
-            looped=is_looped(text),
-            suppressed=reason,
+            looped=looped,
+            # Where speech is certain, an empty text is a doubt, which the fallback settles.
+            suppressed=None if job.chunk.speech_certain else reason,
         )
 
 

@@ -33,11 +33,13 @@ def encode(
     *,
     layout: str = "mono",
     title: str | None = None,
+    bit_rate: int | None = None,
     muxer: dict[str, str] | None = None,
 ) -> bytes:
     """Encode `samples`, of shape (n,) or (channels, n), as a file.
 
     Args:
+        bit_rate: bits per second; None: the encoder's default.
         muxer: FFmpeg's options for `container`.
     """
     planar = np.atleast_2d(samples).astype(np.float32)
@@ -48,6 +50,8 @@ def encode(
         # FFmpeg's own Vorbis encoder calls itself experimental.
         stream = target.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
         assert isinstance(stream, av.AudioStream)  # noqa: S101
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
         # Packed: PyAV miscounts the planes of 8 channels.
         frame = av.AudioFrame.from_ndarray(planar.T.reshape(1, -1), format="flt", layout=layout)
         frame.sample_rate, frame.pts = rate, 0

@@ -37,12 +37,12 @@ def _crc(data: bytes, bits: int, polynomial: int) -> int:
 
 
 def rebuilt(boxes: bytes, new: dict[bytes, bytes]) -> bytes:
-    """Replace the contents of MP4 boxes, at any depth down to the sample table."""
+    """Replace the contents of MP4 boxes, at any depth down to the sample table and data references."""
     out = b""
     while boxes:
         size, kind = struct.unpack(">I4s", boxes[:8])
         content, boxes = boxes[8:size], boxes[size:]
-        if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"stbl"):
             content = rebuilt(content, new)
         content = new.get(kind, content)
         out += struct.pack(">I4s", len(content) + 8, kind) + content
@@ -133,10 +133,10 @@ def wav_around_a_flac() -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def silent_film() -> bytes:
-    """An MP4 with video but no audio."""
+def silent_film(container: str = "mp4") -> bytes:
+    """A film with video but no audio."""
     out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as target:
+    with av.open(out, "w", format=container) as target:
         video = target.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
         target.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
         target.mux(video.encode(None))
@@ -163,3 +163,27 @@ def mov_elsewhere(name: str) -> bytes:
     url = struct.pack(">I4sI", 13 + len(name), b"url ", 0) + name.encode() + b"\0"
     honest = encode(chirp(0.5), 16_000, "mov", "pcm_s16le")
     return rebuilt(honest, {b"dref": struct.pack(">II", 0, 1) + url})
+
+
+def mov_alias(name: str) -> bytes:
+    """A MOV that refers to a file in the same folder by a Macintosh alias, which FFmpeg would follow if enabled to."""
+    record = bytes(10) + b"\x06volume".ljust(28, b"\0") + bytes(12)
+    record += bytes([len(name)]) + name.encode().ljust(63, b"\0") + bytes(16) + struct.pack(">HH", 1, 1) + bytes(16)
+    path = b"volume:" + name.encode()
+    path += b"\0" * (len(path) % 2)
+    record += struct.pack(">HH", 2, len(path)) + path + struct.pack(">HH", 0xFFFF, 0)
+    alias = struct.pack(">I4sI", 12 + len(record), b"alis", 0) + record
+    honest = encode(chirp(0.5), 16_000, "mov", "pcm_s16le")
+    return rebuilt(honest, {b"dref": struct.pack(">II", 0, 1) + alias})
+
+
+SIGNATURES = {
+    **{"wav": b"RIFF\0\0\0\0WAVE", "avi": b"RIFF\0\0\0\0AVI ", "aiff": b"FORM\0\0\0\0AIFF", "au": b".snd\0\0\0\x18"},
+    **{"caf": b"caff\0\1\0\0", "flv": b"FLV\1\5\0\0\0\x09", "amr": b"#!AMR\n", "flac": b"fLaC", "ogg": b"OggS"},
+    "w64": bytes.fromhex("726966662e91cf11a5d628db04c10000"),
+    "asf": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
+    **{"ac3": b"\x0b\x77\0\0\0\x40", "eac3": b"\x0b\x77\0\0\0\x80", "matroska": b"\x1a\x45\xdf\xa3"},
+    **{"mov": b"\0\0\0\x08skip", "mpegts": (b"G" + bytes(187)) * 8, "gsm": (b"\xd2" + bytes(32)) * 80},
+    **{"mp3": b"\xff\xfb\x90\0", "aac": b"\xff\xf1\x50\x80"},
+}
+"""First bytes by which a file of each format is recognized, by FFmpeg's name for the format."""

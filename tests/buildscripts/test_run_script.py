@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from buildscripts.lib.models.pins import ROOT
 from buildscripts.lib.run.demo import RunError
-from buildscripts.lib.run.pair import arguments as parse
+from buildscripts.lib.run.options import arguments as parse
 from buildscripts.lib.run.pair import choose_port, claimed, configs, get_models
 from stt_server.testing.processes import HOST, ProcessError
 from stt_server.testing.services import installed_service
@@ -102,6 +103,16 @@ def test_get_models_downloads_nothing_if_a_real_one_is_missing(monkeypatch: pyte
     with pytest.raises(RunError, match="the model small is missing"):
         get_models(("small", "base"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_no_set_up(tmp_path: Path) -> None:
+    (tmp_path / "buildscripts").mkdir()
+    for name in ("run", "lib/run", "lib/models"):
+        source, copy = ROOT / "buildscripts" / name, tmp_path / "buildscripts" / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy)
+    command = [str(tmp_path / "buildscripts" / "run"), "--help"]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=60, check=True)
+    assert finished.stdout.startswith("usage: buildscripts/run ")
 
 
 def test_fallback_accepts_only_the_primarys_key() -> None:

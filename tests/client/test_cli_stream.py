@@ -65,8 +65,8 @@ async def test_subtitles_are_printed_at_the_end(file: Path, capsys: pytest.Captu
         srt = capsys.readouterr().out
         assert await stt(file, "--vtt", "--server", served.target) == 0
         vtt = capsys.readouterr().out
-    assert srt == "1\n00:00:00,100 --> 00:00:00,400\nabc\n\n2\n00:00:01,100 --> 00:00:01,500\ndefg\n"
-    assert vtt.startswith("WEBVTT\n\n00:00:00.100 --> 00:00:00.400\nabc\n")
+    assert srt == "1\n00:00:00,100 --> 00:00:01,100\nabc\n\n2\n00:00:01,100 --> 00:00:02,100\ndefg\n"
+    assert vtt.startswith("WEBVTT\n\n00:00:00.100 --> 00:00:01.100\nabc\n")
 
 
 async def test_options_reach_the_service(file: Path) -> None:

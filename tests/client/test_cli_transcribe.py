@@ -155,7 +155,7 @@ async def test_a_file_that_fails_does_not_stop_the_others(folder: Path, capsys: 
     assert out == f"{folder}/a.wav: said a\n"
     assert err.splitlines() == [
         f"stt: {missing}: No such file or directory",
-        f"stt: {bad}: this is no audio. Send WAV, FLAC, MP3, Ogg/Opus, M4A or WebM.",
+        f"stt: {bad}: this is no audio. {ERRORS['unsupported_audio'].advice}",
     ]
 
 

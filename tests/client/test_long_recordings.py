@@ -14,7 +14,7 @@ import pytest
 
 from protos.stt.v1 import speech_pb2
 from stt_client import AudioFormat, Progress, Samples, SettledSegments, SttClient, SttPool, Transcript
-from stt_client.errors import AudioTooLong, InvalidArgument, PayloadTooLarge
+from stt_client.errors import AudioTooLong, EmptyAudio, InvalidArgument, PayloadTooLarge
 from stt_client.recordings import parts
 from stt_client.recordings.cutting import cut
 from stt_client.recordings.encoding import encode
@@ -114,6 +114,15 @@ async def test_a_file_that_is_no_recording_keeps_the_error_of_the_service() -> N
     async with serving(Script(failure=Failure("audio_too_long", "no"))) as served, SttClient(served.target) as client:
         with pytest.raises(AudioTooLong, match="no"):
             await client.transcribe(b"no recording")
+
+
+async def test_a_large_file_without_samples_is_empty(tmp_path: Path) -> None:
+    file = wav(tmp_path / "empty.wav", replace(TALK, samples=TALK.samples[:0]))
+    header = file.read_bytes()[:-4] + (1).to_bytes(4, "little")
+    file.write_bytes(header + bytes(2) + b"LIST" + (2 * MIB).to_bytes(4, "little") + bytes(2 * MIB))
+    async with serving(limited(max_upload_bytes=MIB)) as served, SttClient(served.target) as client:
+        with pytest.raises(EmptyAudio):
+            await client.transcribe(file)
 
 
 async def test_all_services_of_a_pool_share_the_parts(tmp_path: Path) -> None:

@@ -161,6 +161,11 @@ def test_word_times_decide_where_cues_begin() -> None:
     assert [cue[:2] for cue in shown(spoken(*words))] == [(0, 1000), (6000, 8000)]
 
 
+@pytest.mark.parametrize(("end", "cue_end"), [(2.4, 2400), (9.0, 1500)])
+def test_a_cue_lasts_to_the_end_of_its_segment_if_that_is_near(end: float, cue_end: int) -> None:
+    assert shown(segment(0, end, "Hi.", words=[Word(0, 1.5, " Hi.", 0.9)])) == [(0, cue_end, "Hi.")]
+
+
 def test_words_that_are_not_the_text_are_ignored() -> None:
     without = segment(0, 9, LONG)
     assert shown(segment(0, 9, LONG, words=[Word(0, 1, "It", 0.9)])) == shown(without)

@@ -187,6 +187,7 @@ async def test_a_film_that_refers_to_another_file_opens_nothing(service: Service
     async with untouched(service) as names:
         for name in names:
             assert await both_ways(service, hostile.mov_elsewhere(name)) == {("", 0.5)}, "its own bytes are decoded"
+            assert await both_ways(service, hostile.mov_alias(name[-60:])) == {("unsupported_audio", 0.0)}
 
 
 async def test_a_bomb_does_not_delay_other_callers(service: ServiceProcess) -> None:

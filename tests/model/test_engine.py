@@ -180,6 +180,39 @@ def test_only_the_full_window_drops_a_hallucination(base: WhisperRecognizer, mon
     assert (words(found.text), found.suppressed) == (SENTENCE, None)
 
 
+@pytest.mark.parametrize(("certain", "suppressed"), [(True, None), (False, "no_speech")])
+def test_text_dropped_over_certain_speech_is_a_doubt(
+    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch, certain: bool, suppressed: str | None
+) -> None:
+    """An empty text that isn't suppressed is escalated to the fallback."""
+    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    decode = base._decoder.decode
+
+    def doubtful(batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
+        (found,) = decode(batch, temperature)
+        return [dataclasses.replace(found, no_speech_prob=0.99, logprobs=[[-3.0] * len(p) for p in found.logprobs])]
+
+    monkeypatch.setattr(base._decoder, "decode", doubtful)
+    found = base.recognize(dataclasses.replace(chunk, speech_certain=certain), DecodeOptions(language="en"))
+    assert (found.text, found.token_logprobs, found.suppressed) == ("", (), suppressed)
+
+
+def test_spoken_repetition_is_kept_and_decoded_once(base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = np.concatenate([samples_of(clip("en", "hello_world")), silence(0.3)])
+    (chunk,) = split(np.concatenate([part] * 3), vad_filter=True)
+    decode = base._decoder.decode
+    decoded: list[float] = []
+
+    def counted(batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
+        decoded.append(temperature)
+        return decode(batch, temperature)
+
+    monkeypatch.setattr(base._decoder, "decode", counted)
+    found = base.recognize(chunk, DecodeOptions(language="en"))
+    assert words(found.text) == "hello world hello world hello world"
+    assert (found.looped, found.suppressed, decoded) == (False, None, [0.0])
+
+
 def test_prompt_and_hotwords_are_accepted(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))

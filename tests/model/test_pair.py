@@ -66,6 +66,27 @@ async def test_a_clean_clip_stays_on_the_primary_and_every_telling_agrees(
     assert 'stt_requests_total{endpoint="/v1/transcribe"} 2.0' in exposition
 
 
+async def test_subtitles_of_speech_can_be_read(
+    tmp_path: Path, base: WhisperRecognizer, base_with_beams: WhisperRecognizer
+) -> None:
+    names = ("quick_brown_fox", "counting", "hello_world")
+    speech = np.concatenate([np.concatenate([samples_of(clip("en", name)), silence(0.5)]) for name in names])
+    async with pair(tmp_path, base, base_with_beams) as (_, primary, __):
+        text = (await post(primary, wav_of(speech), response_format="text")).text
+        srt = (await post(primary, wav_of(speech), response_format="srt")).text
+    cues = [cue.splitlines() for cue in srt.split("\n\n")]
+    assert words(" ".join(line for cue in cues for line in cue[2:])) == words(text)
+    assert len(cues) >= len(names)
+    assert all(len(cue) <= 4 and len(line) <= 42 for cue in cues for line in cue[2:])
+    times = [tuple(map(seconds_of, cue[1].split(" --> "))) for cue in cues]
+    assert all(1 <= end - start <= 7 for start, end in times)
+
+
+def seconds_of(clock: str) -> float:
+    hours, minutes, seconds = clock.replace(",", ".").split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
 async def test_a_threshold_of_one_sends_the_clip_to_the_fallback(
     tmp_path: Path, base: WhisperRecognizer, base_with_beams: WhisperRecognizer
 ) -> None:

@@ -7,6 +7,8 @@ import os
 import struct
 import threading
 import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -15,10 +17,19 @@ import numpy as np
 import pytest
 
 from stt_server.audio import SAMPLE_RATE, decode
-from stt_server.audio.formats import sniff
+from stt_server.audio.codecs import DEMUXERS
+from stt_server.audio.signatures import sniff
 from stt_server.errors import AudioTooLong, EmptyAudio, InvalidArgument, SttError, UnsupportedAudio
 from stt_server.testing.audio_samples import CONTAINER, FloatArray, chirp, encode, likeness, silence, wav, wav_header
-from stt_server.testing.hostile_files import mp4_that_goes_round, playlists, rebuilt, silent_film
+from stt_server.testing.hostile_files import (
+    SIGNATURES,
+    mov_alias,
+    mov_elsewhere,
+    mp4_that_goes_round,
+    playlists,
+    rebuilt,
+    silent_film,
+)
 
 SOURCE = chirp(4.0)
 RANDOM = np.random.default_rng(0)
@@ -45,7 +56,7 @@ class Canary:
         self._path = path
         self.opened = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._wait_for_reader)
+        self._thread = threading.Thread(target=self._wait_for_reader, daemon=True)
         self._thread.start()
 
     def _wait_for_reader(self) -> None:
@@ -84,6 +95,48 @@ def test_playlist_is_rejected_and_opens_nothing(data: bytes, tmp_path: Path, mon
         canary.close()
 
 
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_playlist_behind_a_signature_opens_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = Canary(tmp_path / "canary.wav")
+    try:
+        for playlist in PLAYLISTS:
+            assert sniff(SIGNATURES[name] + playlist) == name
+            with suppress(SttError):
+                decoded(SIGNATURES[name] + playlist)
+        assert not canary.opened.is_set()
+    finally:
+        canary.close()
+
+
+def test_canary_detects_a_followed_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = Canary(tmp_path / "canary.wav")
+    with suppress(av.error.FFmpegError), av.open(io.BytesIO(mov_alias("canary.wav")), options={"enable_drefs": "1"}):
+        pass
+    assert canary.opened.wait(10)
+    canary._thread.join()
+
+
+@pytest.mark.parametrize("make", [mov_alias, mov_elsewhere])
+def test_film_with_its_sound_in_another_file_opens_nothing(
+    make: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    canary = Canary(tmp_path / "canary.wav")
+    try:
+        for name in ("canary.wav", str(tmp_path / "canary.wav")):
+            with suppress(SttError):
+                decoded(make(name))
+        assert not canary.opened.is_set()
+    finally:
+        canary.close()
+
+
+def test_every_demuxer_has_a_signature() -> None:
+    assert set(SIGNATURES) == set(DEMUXERS)
+
+
 # --- not audio, or too little of it -------------------------------------------------------------------------------
 
 
@@ -98,7 +151,14 @@ def test_playlist_is_rejected_and_opens_nothing(data: bytes, tmp_path: Path, mon
         "text with a byte order mark".encode("utf-16"),
         b"\xff",
         bytes(1000),
-        b"RIFF\0\0\0\0AVI " + bytes(200),
+        b"RIFF\0\0\0\0WEBP" + bytes(200),
+        b"FORM\0\0\0\0ILBM" + bytes(200),
+        b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02" + bytes(2000),  # MXF
+        b"\0\0\1\xba" + bytes(2000),  # MPEG program stream
+        b"I am free to skip it. " * 100,
+        "\u041c\u044b \u0433\u043e\u0432\u043e\u0440\u0438\u043c. ".encode() * 100,  # many bytes with 1101 first
+        bytes(100_000) + b"x" * 20_000,
+        RANDOM.bytes(100_000),
     ],
 )
 def test_other_files_never_reach_ffmpeg(data: bytes) -> None:
@@ -107,18 +167,17 @@ def test_other_files_never_reach_ffmpeg(data: bytes) -> None:
         decoded(data)
 
 
+# Any bytes are frames of AMR.
 @pytest.mark.parametrize(
     "magic",
     [
-        b"RIFF\0\0\0\0WAVE",
-        b"fLaC",
-        b"OggS",
-        b"\x1a\x45\xdf\xa3",
+        *(signature for name, signature in SIGNATURES.items() if name not in ("amr", "gsm")),
+        b"RIFX\0\0\0\0WAVE",
+        b"FORM\0\0\0\0AIFC",
         b"\0\0\0\x18ftypM4A ",
+        b"\0\0\0\x08wide\0\0\0\x10mdat",
         b"ID3\x04\0\0\0\0\0\0",
         b"ID3",
-        b"\xff\xfb\x90\0",
-        b"\xff\xf1\x50\x80",
     ],
 )
 @pytest.mark.parametrize("rest", [b"", bytes(2000), b"x" * 2000, RANDOM.bytes(20_000)])
@@ -129,9 +188,12 @@ def test_garbage_after_a_valid_magic_is_rejected_without_internals(magic: bytes,
     assert "Invalid data" not in rejected.value.message
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_damaged_file_gives_audio_or_a_domain_error(seed: int) -> None:
-    kinds = [("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"), ("ipod", "aac"), ("webm", "libopus")]
+    kinds = [
+        *(("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"), ("ipod", "aac"), ("webm", "libopus")),
+        *(("aiff", "pcm_s16be"), ("caf", "alac"), ("mpegts", "aac"), ("avi", "libmp3lame"), ("eac3", "eac3")),
+    ]
     container, codec = kinds[seed % len(kinds)]
     rng = np.random.default_rng(seed)
     data = bytearray(encode(chirp(0.5, 48_000), 48_000, container, codec))
@@ -157,7 +219,7 @@ def test_file_without_an_audio_stream_is_rejected() -> None:
 
 def test_codec_not_on_the_list_is_rejected() -> None:
     with pytest.raises(UnsupportedAudio, match="codec"):
-        decoded(encode(chirp(1.0, 48_000), 48_000, "matroska", "ac3"))
+        decoded(encode(chirp(1.0, 48_000), 48_000, "matroska", "tta"))
 
 
 @pytest.mark.parametrize("rate", [0, 1, 8, 3_999, 192_001, 2**31, 2**32 - 1])

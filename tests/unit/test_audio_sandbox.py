@@ -51,7 +51,12 @@ async def busy_worker(decoders: DecoderPool) -> int:
 
 
 @pytest.mark.parametrize(
-    ("container", "codec"), [("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "libopus"), ("ipod", "aac")]
+    ("container", "codec"),
+    [
+        *(("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "libopus"), ("ipod", "aac")),
+        *(("aiff", "adpcm_ima_qt"), ("caf", "alac"), ("w64", "pcm_s16le"), ("au", "pcm_mulaw"), ("wav", "g722")),
+        *(("mpegts", "aac"), ("flv", "adpcm_swf"), ("avi", "ac3"), ("eac3", "eac3"), ("ac3", "ac3")),
+    ],
 )
 async def test_result_equals_decoding_in_process(container: str, codec: str) -> None:
     data = encode(chirp(5.0, 48_000), 48_000, container, codec)
@@ -63,7 +68,7 @@ async def test_result_equals_decoding_in_process(container: str, codec: str) -> 
     ("data", "error"),
     [
         (b"OggS" + bytes(400), UnsupportedAudio),
-        (encode(silence(0.5), 48_000, "matroska", "ac3"), UnsupportedAudio),
+        (encode(silence(0.5), 48_000, "matroska", "tta"), UnsupportedAudio),
         (encode(silence(90), SAMPLE_RATE, "flac", "flac"), AudioTooLong),
         (wav_header(8_000, 1, 0, bits=8, tag=7)[:44], EmptyAudio),
         (wav_header(8, 1, 400, bits=8, tag=7) + bytes(400), InvalidArgument),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from stt_server.engine.hallucination import REASONS, Evidence, hallucination_reason, implausibility
+from stt_server.engine.text_checks import is_looped
 
 
 def evidence(
     text: str = "you", no_speech: float = 0.0, logprob: float = -0.2, seconds: float = 2.0, speech_certain: bool = False
 ) -> Evidence:
-    return Evidence(text, no_speech, logprob, seconds, speech_certain)
+    return Evidence(text, no_speech, logprob, seconds, speech_certain, is_looped(text))
 
 
 def test_implausibility_grows_with_no_speech_and_low_logprobs() -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from stt_server.engine.text_checks import compression_ratio, is_looped, is_too_fast, stops_early, words_of
+from stt_server.engine.text_checks import (
+    compression_ratio,
+    is_looped,
+    is_spoken_repetition,
+    is_too_fast,
+    stops_early,
+    words_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +83,34 @@ def test_too_many_words_for_the_time_are_too_fast() -> None:
 def test_early_stop_is_relative_to_the_end_of_speech() -> None:
     assert stops_early(2.0, 3.0)
     assert not stops_early(2.5, 3.0)
+
+
+def bursts(count: int, seconds: float) -> list[tuple[float, float]]:
+    """Speech in `count` bursts of this many seconds, with pauses of 0.3 s."""
+    return [(index * (seconds + 0.3), index * (seconds + 0.3) + seconds) for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("text", "speech"),
+    [
+        ("Nine, nine, nine, nine, nine.", bursts(5, 0.58)),
+        ("No, no, no, no, no, no, no, I said no.", bursts(7, 0.5)),
+        ("Stop it, stop it, stop it, stop it, stop it!", bursts(5, 0.6)),
+        ("Whoever lived on the ranch did that. Whoever lived on the ranch did that.", bursts(2, 1.95)),
+    ],
+)
+def test_repetition_that_the_speech_holds_is_spoken(text: str, speech: list[tuple[float, float]]) -> None:
+    assert is_spoken_repetition(text, speech)
+
+
+@pytest.mark.parametrize(
+    ("text", "speech"),
+    [
+        ("Nine. " * 70, bursts(5, 0.58)),  # faster than anybody speaks
+        ("thank you very much thank you very much", bursts(2, 10.0)),  # far slower
+        ("I'm going to go to the next one. " * 4, bursts(3, 3.0)),  # more phrases than bursts
+        ("I am here I am here", []),
+    ],
+)
+def test_repetition_that_the_speech_cannot_hold_is_not_spoken(text: str, speech: list[tuple[float, float]]) -> None:
+    assert not is_spoken_repetition(text, speech)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,21 @@ _ENCODED = (
     ("webm-opus", "webm", "libopus", 48_000, "mono"),
     ("mkv-flac", "matroska", "flac", 16_000, "mono"),
     ("mkv-aac", "matroska", "aac", 16_000, "5.1"),
+    *((f"wav-{codec}", "wav", codec, 8_000, "mono") for codec in ("g722", "g726", "g723_1", "adpcm_yamaha")),
+    *((f"aiff-{codec}", "aiff", codec, 8_000, "mono") for codec in ("pcm_s16be", "pcm_s24be", "adpcm_ima_qt")),
+    *((f"au-{codec}", "au", codec, 8_000, "mono") for codec in ("pcm_s16be", "pcm_mulaw", "g726le")),
+    *((f"caf-{codec}", "caf", codec, 8_000, "stereo") for codec in ("pcm_s16le", "alac", "adpcm_ima_qt")),
+    ("w64", "w64", "pcm_s16le", 8_000, "mono"),
+    *((f"asf-{codec}", "asf", codec, 22_050, "mono") for codec in ("wmav1", "wmav2")),
+    *((name, name, "libopencore_amrnb", 8_000, "mono") for name in ("amr", "3gp")),
+    *((name, name, name, 48_000, "mono") for name in ("ac3", "eac3")),
+    *((f"ts-{codec}", "mpegts", codec, 48_000, "mono") for codec in ("aac", "mp2", "ac3")),
+    *((f"flv-{codec}", "flv", codec, 22_050, "mono") for codec in ("aac", "adpcm_swf", "nellymoser")),
+    *((f"avi-{codec}", "avi", codec, 22_050, "mono") for codec in ("pcm_s16le", "libmp3lame", "adpcm_ms")),
 )
+
+_BIT_RATES = {"libopencore_amrnb": 12_200, "g723_1": 6_300, "wmav1": 32_000, "wmav2": 32_000}
+"""Bits per second, for encoders that refuse the default."""
 
 
 def decoder() -> dict[str, bytes]:
@@ -38,7 +53,8 @@ def decoder() -> dict[str, bytes]:
     for name, container, codec, rate, layout in _ENCODED:
         samples = chirp(0.2, rate)
         channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]
-        files[name] = encode(np.tile(samples, (channels, 1)), rate, container, codec, layout=layout)
+        bits = _BIT_RATES.get(codec)
+        files[name] = encode(np.tile(samples, (channels, 1)), rate, container, codec, layout=layout, bit_rate=bits)
     pcm = (chirp(0.05) * 32767).astype("<i2").tobytes()
     files |= {
         "wav-rf64": encode(chirp(0.05), SAMPLE_RATE, "wav", "pcm_s16le", muxer={"rf64": "always"}),
@@ -47,6 +63,17 @@ def decoder() -> dict[str, bytes]:
         "wav-flac": hostile.wav_around_a_flac()[:4000],
         "mp4-fragmented": encode(chirp(0.2), SAMPLE_RATE, "mp4", "aac", muxer={"movflags": "frag_keyframe+empty_moov"}),
         "mp3-tagged": encode(chirp(0.1), SAMPLE_RATE, "mp3", "libmp3lame", title="title " * 20),
+        "mp3-cut": files["mp3"][301:],
+        "aac-behind-zeros": bytes(100) + files["adts"],
+        "mov-without-ftyp": files["mov-pcm"][:4] + b"skip" + files["mov-pcm"][8:],
+        "mov-alias": hostile.mov_alias("canary.wav"),
+        "wav-rifx": b"RIFX\0\0\0\x44WAVEfmt \0\0\0\x10"
+        + struct.pack(">HHIIHH", 1, 1, 8000, 16000, 2, 16)
+        + b"data\0\0\0\x20"
+        + pcm[:32],
+        "amr-wide": b"#!AMR-WB\n" + b"\x7c" * 20,
+        "gsm": hostile.SIGNATURES["gsm"],
+        "avi-film": hostile.silent_film("avi"),
         "flac-silence": hostile.flac_of_silence(30),
         "mp4-film": hostile.silent_film(),
         "mp4-huge-index": hostile.mp4_with_a_huge_index(),

@@ -1,8 +1,4 @@
-"""Run the pair on this machine, transcribe a sample, and serve until Ctrl-C.
-
-By default the multilingual model base is the primary, and the same weights with 5 beams in float32 are its fallback:
-that shows the routing, not a gain. --english uses tiny.en with base behind it, a real cascade.
-"""
+"""Life of the pair that `buildscripts/run` starts: models, ports, configurations, services, demonstration."""
 
 from __future__ import annotations
 
@@ -21,13 +17,13 @@ from pathlib import Path
 from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, mismatch
 from buildscripts.lib.models.starter import STARTER_MODELS, fetch_samples, fetch_starter
 from buildscripts.lib.run.demo import RunError, describe, transcribe
+from buildscripts.lib.run.options import arguments
 from protos.stt.v1.wire import ReadyLine
 from stt_server.config import Role
 from stt_server.testing.processes import HOST, ChildProcess, ProcessError
 from stt_server.testing.services import installed_service, write_config
 
 SAMPLE = ROOT / "samples" / "en" / "quick_brown_fox.wav"
-MODEL_NAMES = ("base", "tiny.en", "small", "medium")
 COMPUTE_TYPE = "int8"
 """On a CPU it is faster than float32, to which CTranslate2 converts float16 weights there; GPUs support it too."""
 
@@ -35,32 +31,6 @@ STOP_TIMEOUT_S = 20.0
 """Longer than DRAIN_TIMEOUT_S of both services."""
 
 DEFAULT_PORTS = {"primary": (50051, 8081), "fallback": (50052, 8082)}
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="buildscripts/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--models",
-        nargs=2,
-        choices=MODEL_NAMES,
-        default=("base", "base"),
-        metavar=("PRIMARY", "FALLBACK"),
-        help="two of" + ", ".join(MODEL_NAMES) + "; small and medium come with: buildscripts/models small medium",
-    )
-    which.add_argument(
-        "--english",
-        action="store_const",
-        dest="models",
-        const=("tiny.en", "base"),
-        help="same as --models tiny.en base",
-    )
-    parser.add_argument("--ports", choices=("default", "free"), default="default", help="free: any free ports")
-    parser.add_argument("--once", action="store_true", help="stop after the demonstration")
-    parser.add_argument("--run-dir", type=Path, default=ROOT / ".cache" / "run", help="for configurations and logs")
-    return parser.parse_args(argv)
 
 
 def say(line: str) -> None:

@@ -85,14 +85,15 @@ class Callers:
     """Latencies of answered short recordings in seconds; the reader empties the list."""
     unexpected: list[Outcome] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Make the clients, which connect on their first calls."""
+        self._client = SttClient(self.grpc, api_key=self.key, timeout=TIMEOUT_S)
+        self._stranger = SttClient(self.grpc, api_key="not-a-key", timeout=TIMEOUT_S)
+        self._browser = httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=None))
+
     async def run(self, count: int, stop: asyncio.Event) -> None:
         """Run `count` callers, each with one request at a time, until `stop`."""
-        limits = httpx.Limits(max_connections=4 * count)
-        async with (
-            SttClient(self.grpc, api_key=self.key, timeout=TIMEOUT_S) as self._client,
-            SttClient(self.grpc, api_key="not-a-key", timeout=TIMEOUT_S) as self._stranger,
-            httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits) as self._browser,
-        ):
+        async with self._client, self._stranger, self._browser:
             await asyncio.gather(*(self._call_repeatedly(stop) for _ in range(count)))
 
     async def _call_repeatedly(self, stop: asyncio.Event) -> None:

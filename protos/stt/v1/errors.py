@@ -91,7 +91,7 @@ _ROWS = (
         type="unsupported_audio",
         status="INVALID_ARGUMENT",
         http=415,
-        advice="Send WAV, FLAC, MP3, Ogg/Opus, M4A or WebM.",
+        advice="Send WAV, FLAC, MP3, Ogg/Opus, M4A, WebM, AMR, AIFF, WMA or another common format.",
         operator="Nothing. Many from one key: that caller sends another container, or probes the service.",
     ),
     ErrorKind(
