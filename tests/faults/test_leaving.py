@@ -194,12 +194,12 @@ async def dropping_a_socket(pair: Pair, routing: str) -> AsyncIterator[None]:
         socket.transport.abort()
 
 
-Way = Callable[[Pair, str], AbstractAsyncContextManager[None]]
-"""Ways to disconnect: entering the context makes the call, leaving it disconnects."""
+Disconnect = Callable[[Pair, str], AbstractAsyncContextManager[None]]
+"""A kind of disconnection: entering the context makes the call, leaving it disconnects."""
 
 
 @pytest.mark.parametrize(
-    ("way", "routing"),
+    ("disconnect", "routing"),
     [
         (cancelling, "primary"),
         (cancelling, "fallback"),
@@ -209,8 +209,8 @@ Way = Callable[[Pair, str], AbstractAsyncContextManager[None]]
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-async def test_disconnecting_stops_the_work(pair: Pair, way: Way, routing: str) -> None:
-    async with way(pair, routing):
+async def test_disconnecting_stops_the_work(pair: Pair, disconnect: Disconnect, routing: str) -> None:
+    async with disconnect(pair, routing):
         await pair.at_it(pair.fallback if routing == "fallback" else pair.primary)
         at_leaving = pair.cpu()
     await pair.check_left(at_leaving)
@@ -228,14 +228,14 @@ async def exceeded(pair: Pair, timeout_s: float) -> dict[str, str]:
 async def test_deadline_stops_the_work_and_is_reported(pair: Pair) -> None:
     for _ in range(10):  # a busy machine may miss the 50 ms that the service keeps for its report
         began = asyncio.get_running_loop().time()
-        told = await exceeded(pair, timeout_s=2.0)
+        trailers = await exceeded(pair, timeout_s=2.0)
         at_leaving = pair.cpu()
         assert asyncio.get_running_loop().time() - began < 2.0 + PATIENCE_S / 2
         await pair.check_left(at_leaving)
-        if told:
+        if trailers:
             break
-    assert told["x-error-type"] == "deadline_exceeded"
-    assert 1000 < float(told["x-total-ms"]) <= 2000
+    assert trailers["x-error-type"] == "deadline_exceeded"
+    assert 1000 < float(trailers["x-total-ms"]) <= 2000
 
 
 async def test_disconnecting_stops_voice_activity_detection(pair: Pair) -> None:
