@@ -39,7 +39,7 @@ def confinement(folder: Path, *, writable_tmp: bool = True) -> tuple[str, ...]:
     """Command prefix that confines a command to its own root, read-only except for /tmp (if `writable_tmp`).
 
     Args:
-        folder: of the service's files; it sees this folder, the code, the models, the interpreter and the system.
+        folder: the service's files. The root holds them, the code, the models, the interpreter and the system.
     """
     if os.geteuid() != 0 or _unable():
         lacking("mount namespaces can't be made here: run as root, outside of a container without CAP_SYS_ADMIN")

@@ -89,7 +89,7 @@ class Wire:
         """Receive until the other end closes, or until those bytes arrived.
 
         Raises:
-            TimeoutError: it does neither.
+            TimeoutError: neither happened in time.
         """
         received = b""
         try:

@@ -31,16 +31,16 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))
 
 
-def test_http_1_on_the_grpc_port_is_refused(besieged: ServiceProcess) -> None:
-    with Wire(besieged.grpc_port) as wire:
+def test_http_1_on_the_grpc_port_is_refused(attacked: ServiceProcess) -> None:
+    with Wire(attacked.grpc_port) as wire:
         wire.send(b"GET /v1/health HTTP/1.1\r\nHost: stranger\r\n\r\n")
         answer = wire.read()
     assert b"200 OK" not in answer
-    alive(besieged)
+    alive(attacked)
 
 
-def test_grpc_on_the_http_port_is_refused(besieged: ServiceProcess) -> None:
-    with Wire(besieged.http_port) as wire:
+def test_grpc_on_the_http_port_is_refused(attacked: ServiceProcess) -> None:
+    with Wire(attacked.http_port) as wire:
         wire.send(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER))))
         answer = wire.read()
     assert status_of(answer) == 505
@@ -56,21 +56,21 @@ def test_grpc_on_the_http_port_is_refused(besieged: ServiceProcess) -> None:
     ],
     ids=["not HTTP/2", "data without headers", "invalid HPACK"],
 )
-def test_malformed_http_2_closes_its_own_connection_only(besieged: ServiceProcess, sent: bytes) -> None:
-    before = peak_mib(besieged)
-    with Wire(besieged.grpc_port) as wire:
+def test_malformed_http_2_closes_its_own_connection_only(attacked: ServiceProcess, sent: bytes) -> None:
+    before = peak_mib(attacked)
+    with Wire(attacked.grpc_port) as wire:
         wire.send(sent)
-        alive(besieged)
-    assert peak_mib(besieged) - before < 25
+        alive(attacked)
+    assert peak_mib(attacked) - before < 25
 
 
-def test_reset_streams_cancel_no_other_callers_calls(besieged: ServiceProcess) -> None:
+def test_reset_streams_cancel_no_other_callers_calls(attacked: ServiceProcess) -> None:
     """Rapid reset (CVE-2023-44487) without a key, against `MAX_PENDING_CALLS`."""
-    alive(besieged)
-    before = peak_mib(besieged)
+    alive(attacked)
+    before = peak_mib(attacked)
     opening = hpack(call())
     for _ in range(5):
-        with Http2(besieged.grpc_port) as wire:
+        with Http2(attacked.grpc_port) as wire:
             for first in range(1, 4001, 200):
                 wire.send(
                     b"".join(
@@ -78,8 +78,8 @@ def test_reset_streams_cancel_no_other_callers_calls(besieged: ServiceProcess) -
                         for stream in range(first, first + 200, 2)
                     )
                 )
-            alive(besieged)
-    assert peak_mib(besieged) - before < 60
+            alive(attacked)
+    assert peak_mib(attacked) - before < 60
 
 
 def test_grpc_has_its_fixes_for_frame_floods() -> None:
@@ -87,12 +87,12 @@ def test_grpc_has_its_fixes_for_frame_floods() -> None:
     assert tuple(map(int, version("grpcio").split(".")[:2])) >= (1, 85)
 
 
-def test_silent_connections_delay_no_one(besieged: ServiceProcess) -> None:
-    before = besieged.resident_mib()
+def test_silent_connections_delay_no_one(attacked: ServiceProcess) -> None:
+    before = attacked.resident_mib()
     with ExitStack() as stack:
         for number in range(600):
-            wire = stack.enter_context(Wire(besieged.grpc_port))
+            wire = stack.enter_context(Wire(attacked.grpc_port))
             wire.send((b"", PREFACE[:5], PREFACE, PREFACE + frame(SETTINGS, 0, 0) + OPEN)[number % 4])
-        alive(besieged)
-        assert besieged.resident_mib() - before < 100
-    alive(besieged)
+        alive(attacked)
+        assert attacked.resident_mib() - before < 100
+    alive(attacked)
