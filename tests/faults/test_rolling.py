@@ -80,30 +80,33 @@ class Load:
         self._over = True
 
 
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "stt.v1.SpeechToText"},
+    "methodConfig": [
+        {
+            "name": [{"service": "stt.v1.SpeechToText"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+"""gRPC service config of a plain channel: round robin over healthy services, with retries."""
+
+
 @asynccontextmanager
 async def loaded(deployment: Deployment) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]:
     """Loads from the SDK's pool, a plain channel over both addresses, and REST through a gateway."""
     audio = speech()
     loads = {"pool": Load(), "channel": Load(), "REST": Load()}
-    config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": "stt.v1.SpeechToText"},
-        "methodConfig": [
-            {
-                "name": [{"service": "stt.v1.SpeechToText"}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
     options = [
         *UNLIMITED,
-        ("grpc.service_config", json.dumps(config)),
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         ("grpc.max_reconnect_backoff_ms", 2000),
     ]
     async with (
