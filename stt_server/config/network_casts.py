@@ -69,7 +69,7 @@ origins = comma_list(_read_origin, "origins such as https://app.example.org, com
 
 def _is_host_and_port(text: str) -> bool:
     match = _AUTHORITY.fullmatch(text)
-    return bool(match) and 0 < int(match["port"]) <= 65535 and is_host(match["host"].strip("[]"))
+    return match is not None and 0 < int(match["port"]) <= 65535 and is_host(match["host"].strip("[]"))
 
 
 def _http_hint(scheme: str, authority: str) -> str:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from stt_server.testing.paths import MODELS, ROOT
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import ServiceProcess
 from tests.support.needs import lacking
 
 USER = 10001
@@ -35,11 +37,18 @@ exec chroot "$root" setpriv --reuid=$USER --regid=$USER --clear-groups --no-new-
 """
 
 
-def confinement(folder: Path, *, writable_tmp: bool = True) -> tuple[str, ...]:
+def confined_primary(folder: Path, script: Script | None = None, *, writable_tmp: bool = True) -> ServiceProcess:
+    """A primary, not started yet, that will run confined and owns its configuration file."""
+    process = ServiceProcess("primary", folder, {}, script, prefix=_confinement(folder, writable_tmp=writable_tmp))
+    os.chown(process.config, USER, USER)
+    return process
+
+
+def _confinement(folder: Path, *, writable_tmp: bool) -> tuple[str, ...]:
     """Command prefix that confines a command to its own root, read-only except for /tmp (if `writable_tmp`).
 
     Args:
-        folder: of the service's files; it sees this folder, the code, the models, the interpreter and the system.
+        folder: the service's files. The root holds them, the code, the models, the interpreter and the system.
     """
     if os.geteuid() != 0 or _unable():
         lacking("mount namespaces can't be made here: run as root, outside of a container without CAP_SYS_ADMIN")

@@ -12,10 +12,10 @@ from tests.faults.hostile import KEY
 
 
 @pytest.fixture(scope="session")
-def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A primary with a key. Afterwards it must exit cleanly, without unexpected lines in its log."""
     keys: dict[str, object] = {"API_KEYS": f"web:{KEY}", "MAX_UPLOAD_MB": 1, "MAX_AUDIO_SECONDS": 60}
-    service = ServiceProcess("primary", tmp_path_factory.mktemp("besieged"), keys, Script())
+    service = ServiceProcess("primary", tmp_path_factory.mktemp("attacked"), keys, Script())
     with running(service):
         yield service
         assert service.stop() == 0

@@ -38,9 +38,9 @@ _LEAKS = re.compile(
 )
 
 
-def clean(*said: object) -> None:
+def clean(*pieces: object) -> None:
     """Assert that parts of an answer (body, headers, details, trailers) hold no path, traceback or key."""
-    for piece in said:
+    for piece in pieces:
         raw = piece if isinstance(piece, bytes) else str(piece).encode()
         assert KEY.encode() not in raw, raw
         assert str(ROOT).encode() not in raw, raw
@@ -89,7 +89,7 @@ class Wire:
         """Receive until the other end closes, or until those bytes arrived.
 
         Raises:
-            TimeoutError: it does neither.
+            TimeoutError: neither happened in time.
         """
         received = b""
         try:

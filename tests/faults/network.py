@@ -27,7 +27,7 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def why_not() -> str:
+def namespaces_unavailable() -> str:
     """Why namespaces can't be created here; empty if they can."""
     if shutil.which("ip") is None:
         return "the command `ip` is missing (Debian has it in iproute2)"
@@ -40,7 +40,7 @@ def why_not() -> str:
 
 
 @dataclass(frozen=True)
-class Cable:
+class NamespaceLink:
     """The network connection of a namespace."""
 
     namespace: str
@@ -49,13 +49,13 @@ class Cable:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """Run a command in the namespace."""
+        """Command prefix that runs a command in the namespace."""
         return ("ip", "netns", "exec", self.namespace)
 
     def cut(self) -> None:
         """Drop all packets from the namespace silently: no connection is reset or refused.
 
-        What is lost is lost on their side. On ours the kernel would tell that there is no way.
+        They are dropped inside the namespace: on this side the kernel would report that there is no route.
         """
         _run("ip", "-n", self.namespace, "route", "add", "blackhole", f"{OURS}/32")
 
@@ -64,7 +64,7 @@ class Cable:
 
 
 @contextmanager
-def cable() -> Iterator[Cable]:
+def namespace_link() -> Iterator[NamespaceLink]:
     """Create a namespace and its veth pair for the duration of the context. Needs root."""
     number = os.getpid() % 100000
     namespace, near, far = f"stt-{number}", f"stta{number}", f"sttb{number}"
@@ -76,6 +76,6 @@ def cable() -> Iterator[Cable]:
         _run("ip", "-n", namespace, "addr", "add", f"{THEIRS}/30", "dev", far)
         _run("ip", "-n", namespace, "link", "set", far, "up")
         _run("ip", "-n", namespace, "link", "set", "lo", "up")
-        yield Cable(namespace)
+        yield NamespaceLink(namespace)
     finally:
         _run("ip", "netns", "del", namespace)

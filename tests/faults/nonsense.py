@@ -1,6 +1,6 @@
 """A process that is no fallback at the fallback's address: `python -m tests.faults.nonsense KIND HOST PORT`.
 
-Says `ready` on standard output and serves until it is killed.
+Prints `ready` to standard output and serves until it is killed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 
 from stt_server.testing.scripted_model import Script
 from tests.faults.steady import PATIENCE_S, Steady, by_grpc, by_rest
-from tests.faults.tls_house import THEIRS, House, house
+from tests.faults.tls_deployment import THEIRS, Deployment, deployment
 from tests.support.certificates import Pair, authority, signed
 from tests.support.observing import eventually
 
@@ -21,8 +21,8 @@ OWN = "the quick brown fox"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with house(tmp_path_factory.mktemp("certificates")) as running:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployment(tmp_path_factory.mktemp("certificates")) as running:
         yield running
 
 
@@ -30,7 +30,7 @@ class Callers:
     """Callers over gRPC, REST and the standalone gateway. Some keep their connections, others open one per request with
     the current certificate."""
 
-    def __init__(self, home: House) -> None:
+    def __init__(self, home: Deployment) -> None:
         self.home = home
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ class Callers:
             return await by_rest(http)()
 
 
-async def served(home: House, port: int, client: Pair | None = None) -> bytes:
+async def served(home: Deployment, port: int, client: Pair | None = None) -> bytes:
     """Server certificate of a new connection (DER); empty if it is refused."""
     context = home.context(client)
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -90,7 +90,7 @@ def der(pair: Pair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.cert.read_text())
 
 
-async def refusals(home: House) -> float:
+async def refusals(home: Deployment) -> float:
     """Refused reads of the primary's files."""
     async with httpx.AsyncClient(verify=home.context(bare=True)) as http:
         text = (await http.get(f"https://localhost:{home.gateway}/metrics")).text
@@ -98,7 +98,7 @@ async def refusals(home: House) -> float:
     return float(line.rpartition(" ")[2])
 
 
-async def test_rotating_the_server_certificate_fails_no_request(home: House) -> None:
+async def test_rotating_the_server_certificate_fails_no_request(home: Deployment) -> None:
     fresh = signed(home.folder, "fresh", home.authority)
     ports = (home.primary.grpc_port, home.primary.http_port)
     before = [await served(home, port) for port in ports]
@@ -123,7 +123,7 @@ async def test_rotating_the_server_certificate_fails_no_request(home: House) -> 
     assert "is not the private key of TLS_CERT" in lines[0]["message"]
 
 
-async def test_rotating_the_client_authority_fails_no_request(home: House) -> None:
+async def test_rotating_the_client_authority_fails_no_request(home: Deployment) -> None:
     ca = authority(home.folder, "new-authority")
     client = signed(home.folder, "new-client", ca)
     both = home.folder / "both.pem"
@@ -150,15 +150,15 @@ async def test_rotating_the_client_authority_fails_no_request(home: House) -> No
     await eventually(lambda: _lets_in(home, home.primary.grpc_port, home.client), True)
 
 
-async def _lets_in(home: House, port: int, client: Pair) -> bool:
+async def _lets_in(home: Deployment, port: int, client: Pair) -> bool:
     return await served(home, port, client) != b""
 
 
-async def _gateway_renewed(home: House) -> bool:
+async def _gateway_renewed(home: Deployment) -> bool:
     return (home.folder / "gateway" / "stderr.log").read_text().count("TLS files reloaded") >= 2
 
 
-async def test_rotating_the_primarys_client_certificate(home: House) -> None:
+async def test_rotating_the_primarys_client_certificate(home: Deployment) -> None:
     fresh = signed(home.folder, "fresh-to-fallback", home.authority)
     home.primary.act(Script(confidence=0.1))
     async with home.channel() as channel, Steady([by_grpc(channel)], rate=30) as load:
@@ -171,5 +171,5 @@ async def test_rotating_the_primarys_client_certificate(home: House) -> None:
     assert set(load.answers) == {THEIRS}
 
 
-async def _said(home: House, text: str) -> bool:
+async def _said(home: Deployment, text: str) -> bool:
     return text in home.primary.log_text()

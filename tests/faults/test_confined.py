@@ -11,9 +11,9 @@ from stt_client import SttClient
 from stt_server.testing.audio_samples import encode
 from stt_server.testing.paths import SPEECH
 from stt_server.testing.scripted_model import Script
-from stt_server.testing.services import ServiceProcess, running
+from stt_server.testing.services import running
 from tests.faults.callers import http, post
-from tests.faults.confined import USER, confinement
+from tests.faults.confined import USER, confined_primary
 from tests.faults.test_starting import refused
 from tests.support.speech import RATE, samples_of, words
 
@@ -22,8 +22,7 @@ FOX = "the quick brown fox jumps over the lazy dog"
 
 @pytest.mark.model
 async def test_user_10001_on_a_read_only_root_decodes_and_transcribes(tmp_path: Path) -> None:
-    folder = tmp_path / "service"
-    process = ServiceProcess("primary", folder, {}, prefix=confinement(folder))
+    process = confined_primary(tmp_path / "service")
     with running(process):
         status = Path(f"/proc/{process.pid}/status").read_text()
         assert re.search(rf"^Uid:\s+{USER}\s+{USER}\s+{USER}\s+{USER}$", status, re.MULTILINE)
@@ -43,6 +42,5 @@ async def test_user_10001_on_a_read_only_root_decodes_and_transcribes(tmp_path: 
 
 
 def test_without_a_temporary_folder_the_start_fails_clearly(tmp_path: Path) -> None:
-    folder = tmp_path / "service"
-    process = ServiceProcess("primary", folder, {}, Script(), prefix=confinement(folder, writable_tmp=False))
+    process = confined_primary(tmp_path / "service", Script(), writable_tmp=False)
     refused(process, 1, "temporary folder", "/tmp", "TMPDIR")

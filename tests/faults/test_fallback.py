@@ -18,7 +18,7 @@ from protos.stt.v1 import speech_pb2_grpc
 from stt_server.testing.paths import ROOT, SPEECH
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
-from tests.faults.network import Cable, cable, why_not
+from tests.faults.network import NamespaceLink, namespace_link, namespaces_unavailable
 from tests.faults.replies import WAYS, Reply, until_circuit, until_fallback_error, until_used
 from tests.support.needs import lacking
 from tests.support.speech import samples_of
@@ -38,7 +38,7 @@ class Trio:
     fallback: ServiceProcess
     fail: ServiceProcess
     degrade: ServiceProcess
-    cable: Cable | None
+    namespace_link: NamespaceLink | None
 
     @property
     def primaries(self) -> tuple[ServiceProcess, ServiceProcess]:
@@ -83,7 +83,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     """A trio whose fallback has its own network namespace, if one can be created."""
     folder = tmp_path_factory.mktemp("pair")
     with contextlib.ExitStack() as stack:
-        way = None if why_not() else stack.enter_context(cable())
+        way = None if namespaces_unavailable() else stack.enter_context(namespace_link())
         keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}", "HOST": way.host if way else "127.0.0.1"}
         fallback = ServiceProcess(
             "fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=way.prefix if way else ()
@@ -146,14 +146,14 @@ async def final_of(primary: ServiceProcess) -> pb.TranscribeResponse:
 
 
 async def test_with_a_cut_network_no_request_waits_for_timeout(pair: Trio) -> None:
-    if pair.cable is None:
-        lacking(why_not())
-    pair.cable.cut()
+    if pair.namespace_link is None:
+        lacking(namespaces_unavailable())
+    pair.namespace_link.cut()
     try:
         await pair.trouble("unavailable", "circuit_open", "deadline_exceeded")
         await pair.refused_at_once()
     finally:
-        pair.cable.mend()
+        pair.namespace_link.mend()
     await pair.recovered()
 
 

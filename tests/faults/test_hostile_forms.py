@@ -44,17 +44,17 @@ WAV = part("audio", speech(), '; filename="a.wav"')
     ids=range(23),
 )
 def test_malformed_forms_are_rejected(
-    besieged: ServiceProcess, content_type: str | None, body: bytes, type_: str
+    attacked: ServiceProcess, content_type: str | None, body: bytes, type_: str
 ) -> None:
     named = f"Content-Type: {content_type}" if content_type else FORM
-    answer = post(besieged, body, named)
+    answer = post(attacked, body, named)
     assert_error(answer, type_)
     assert not header_of(answer, "X-Injected")
 
 
-def test_boundary_of_70_kb_exceeds_the_head_limit(besieged: ServiceProcess) -> None:
+def test_boundary_of_70_kb_exceeds_the_head_limit(attacked: ServiceProcess) -> None:
     named = f"Content-Type: multipart/form-data; boundary={'b' * 70_000}"
-    answer = post(besieged, BODY, named)
+    answer = post(attacked, BODY, named)
     assert_error(answer, "invalid_argument", status_of(answer))
     assert status_of(answer) in (400, 431)
 
@@ -62,9 +62,9 @@ def test_boundary_of_70_kb_exceeds_the_head_limit(besieged: ServiceProcess) -> N
 @pytest.mark.parametrize(
     "name", ["a\0b.wav", "naïve \U0001f600 \u202e.wav", "../../etc/passwd", "a" * 3000, "", "%0d%0aX-Injected: 1"]
 )
-def test_file_name_may_be_anything(besieged: ServiceProcess, name: str) -> None:
+def test_file_name_may_be_anything(attacked: ServiceProcess, name: str) -> None:
     body = form(part("audio", speech(), f'; filename="{name}"'))
-    answer = post(besieged, body)
+    answer = post(attacked, body)
     assert status_of(answer) in (200, 400)
     assert not header_of(answer, "X-Injected")
     if "\0" not in name:
@@ -74,9 +74,9 @@ def test_file_name_may_be_anything(besieged: ServiceProcess, name: str) -> None:
 @pytest.mark.parametrize(
     "prompt", ["line\r\nX-Injected: 1", "nul\0", "naïve 你好 \U0001f600 \u202e", "\x1b[31m", "\x7f\x80"]
 )
-def test_prompt_text_appears_only_in_the_body(besieged: ServiceProcess, prompt: str) -> None:
+def test_prompt_text_appears_only_in_the_body(attacked: ServiceProcess, prompt: str) -> None:
     body = form(WAV, part("prompt", prompt.encode()))
-    answer = post(besieged, body)
+    answer = post(attacked, body)
     assert status_of(answer) == 200
     headers, _, text = answer.partition(b"\r\n\r\n")
     assert prompt.strip() in json.loads(text)["text"] or " ".join(prompt.split()) in json.loads(text)["text"]

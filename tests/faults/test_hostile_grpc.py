@@ -40,8 +40,8 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 
 
 @pytest.fixture
-def channel(besieged: ServiceProcess) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(besieged.target, options=UNLIMITED) as found:
+def channel(attacked: ServiceProcess) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(attacked.target, options=UNLIMITED) as found:
         yield found
 
 
@@ -134,27 +134,27 @@ def test_a_valid_key_waits_for_the_message(channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("value", [b"Bearer cl\xc3\xa9", b"Bearer \xff\xfe", b"Bearer \xd0\xba", b"Bearer a\x01b"])
-def test_a_key_of_other_bytes_is_refused(besieged: ServiceProcess, value: bytes) -> None:
-    with Http2(besieged.grpc_port) as wire:
+def test_a_key_of_other_bytes_is_refused(attacked: ServiceProcess, value: bytes) -> None:
+    with Http2(attacked.grpc_port) as wire:
         wire.headers(1, call((b"authorization", value)))
         frames = wire.frames_until(HEADERS, RST_STREAM, GOAWAY)
     assert frames[-1][0] in (HEADERS, RST_STREAM, GOAWAY)
     assert frames[-1][0] != HEADERS or frames[-1][1] & END_STREAM
-    alive(besieged)
+    alive(attacked)
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 @pytest.mark.parametrize("mib", [30, 150])
 def test_a_compressed_message_that_inflates_over_the_limit_is_refused(
-    besieged: ServiceProcess, stub: Any, compression: grpc.Compression, mib: int
+    attacked: ServiceProcess, stub: Any, compression: grpc.Compression, mib: int
 ) -> None:
-    before = peak_mib(besieged)
+    before = peak_mib(attacked)
     request = pb.TranscribeRequest(audio=bytes(mib * 2**20))
     error: Any = failure(
         lambda: stub.Transcribe(request, metadata=LET_IN, compression=compression, timeout=4 * PATIENCE_S)
     )
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert peak_mib(besieged) - before < 25
+    assert peak_mib(attacked) - before < 25
 
 
 def test_a_compressed_message_within_the_limit_is_accepted(stub: Any) -> None:
@@ -178,15 +178,15 @@ def test_a_compressed_message_within_the_limit_is_accepted(stub: Any) -> None:
     ],
     ids=range(10),
 )
-def test_a_malformed_message_is_refused(besieged: ServiceProcess, encoding: bytes, message: bytes) -> None:
-    before = peak_mib(besieged)
-    with Http2(besieged.grpc_port) as wire:
+def test_a_malformed_message_is_refused(attacked: ServiceProcess, encoding: bytes, message: bytes) -> None:
+    before = peak_mib(attacked)
+    with Http2(attacked.grpc_port) as wire:
         wire.headers(1, call(BEARER, (b"grpc-encoding", encoding)))
         wire.send(frame(DATA, END_STREAM, 1, message))
         frames = wire.frames_until(HEADERS, RST_STREAM, GOAWAY)
     assert frames[-1][0] in (HEADERS, RST_STREAM, GOAWAY)
-    assert peak_mib(besieged) - before < 25
-    alive(besieged)
+    assert peak_mib(attacked) - before < 25
+    alive(attacked)
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 100, b"\x1a\xff\xff\xff\xff\x0f", b"\x0a" * 5000], ids=range(3))
@@ -212,16 +212,16 @@ def test_metadata_over_its_limit_is_refused(stub: Any) -> None:
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_recording_over_the_limit_is_refused(besieged: ServiceProcess, stub: Any) -> None:
+def test_a_recording_over_the_limit_is_refused(attacked: ServiceProcess, stub: Any) -> None:
     def send(size: int) -> Any:
         return failure(
             lambda: stub.Transcribe(pb.TranscribeRequest(audio=bytes(size)), metadata=LET_IN, timeout=PATIENCE_S)
         )
 
     assert_error(send(2**20 + 1), "payload_too_large")
-    before = peak_mib(besieged)
+    before = peak_mib(attacked)
     assert send(200 * 2**20).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert peak_mib(besieged) - before < 25
+    assert peak_mib(attacked) - before < 25
 
 
 def config(**fields: Any) -> pb.StreamTranscribeRequest:

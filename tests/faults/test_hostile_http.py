@@ -68,8 +68,8 @@ def alive(service: ServiceProcess) -> None:
         (f"X-Api-Key: {KEY}", f"Cookie: key={KEY}"),
     ],
 )
-def test_a_bad_key_is_refused_before_the_body_is_read(besieged: ServiceProcess, lines: tuple[str, ...]) -> None:
-    with Wire(besieged.http_port) as wire:
+def test_a_bad_key_is_refused_before_the_body_is_read(attacked: ServiceProcess, lines: tuple[str, ...]) -> None:
+    with Wire(attacked.http_port) as wire:
         wire.send(head(*lines, FORM, "Content-Length: 1000000"))
         answer = wire.read(until=b"}}")
     assert_error(answer, "unauthenticated")
@@ -77,9 +77,9 @@ def test_a_bad_key_is_refused_before_the_body_is_read(besieged: ServiceProcess, 
     assert header_of(answer, "Connection") == "close"
 
 
-def test_a_key_in_the_url_does_not_count(besieged: ServiceProcess) -> None:
+def test_a_key_in_the_url_does_not_count(attacked: ServiceProcess) -> None:
     start = f"POST /v1/transcribe?key={KEY}&authorization=Bearer%20{KEY} HTTP/1.1"
-    assert_error(http(besieged.http_port, head(FORM, CLOSE, length(BODY), start=start) + BODY), "unauthenticated")
+    assert_error(http(attacked.http_port, head(FORM, CLOSE, length(BODY), start=start) + BODY), "unauthenticated")
 
 
 SMUGGLED = head(start="GET /v1/health HTTP/1.1")
@@ -111,9 +111,9 @@ SMUGGLED = head(start="GET /v1/health HTTP/1.1")
     ],
 )
 def test_ambiguous_lengths_are_refused_and_smuggle_nothing(
-    besieged: ServiceProcess, lines: tuple[str, ...], status: int
+    attacked: ServiceProcess, lines: tuple[str, ...], status: int
 ) -> None:
-    answer = http(besieged.http_port, head(BEARER, FORM, *lines) + chunked(BODY) + SMUGGLED)
+    answer = http(attacked.http_port, head(BEARER, FORM, *lines) + chunked(BODY) + SMUGGLED)
     if lines == ():
         # Without a length the body is empty (RFC 9112, 6.3): the rest is a new request, and a chunk is not a valid one.
         assert [status_of(b"HTTP/1.1 " + it) for it in answer.split(b"HTTP/1.1 ")[1:]] == [400, 400]
@@ -121,14 +121,14 @@ def test_ambiguous_lengths_are_refused_and_smuggle_nothing(
         assert_error(answer, "payload_too_large" if status == 413 else "invalid_argument", status)
 
 
-def test_a_body_shorter_or_longer_than_declared(besieged: ServiceProcess) -> None:
-    assert_error(http(besieged.http_port, head(BEARER, FORM, CLOSE, "Content-Length: 20") + BODY), "invalid_argument")
+def test_a_body_shorter_or_longer_than_declared(attacked: ServiceProcess) -> None:
+    assert_error(http(attacked.http_port, head(BEARER, FORM, CLOSE, "Content-Length: 20") + BODY), "invalid_argument")
     assert_error(
-        http(besieged.http_port, head(BEARER, FORM, CLOSE, length(BODY)) + BODY + SMUGGLED), "unsupported_audio"
+        http(attacked.http_port, head(BEARER, FORM, CLOSE, length(BODY)) + BODY + SMUGGLED), "unsupported_audio"
     )
-    with Wire(besieged.http_port) as wire:
+    with Wire(attacked.http_port) as wire:
         wire.send(head(BEARER, FORM, "Content-Length: 1000") + BODY)
-    alive(besieged)
+    alive(attacked)
 
 
 @pytest.mark.parametrize(
@@ -147,18 +147,18 @@ def test_a_body_shorter_or_longer_than_declared(besieged: ServiceProcess) -> Non
     ],
     ids=lambda chunks: repr(chunks[:12]),
 )
-def test_broken_chunks_and_huge_extensions_are_refused(besieged: ServiceProcess, chunks: bytes) -> None:
-    answer = http(besieged.http_port, head(BEARER, FORM, CLOSE, "Transfer-Encoding: chunked") + chunks)
+def test_broken_chunks_and_huge_extensions_are_refused(attacked: ServiceProcess, chunks: bytes) -> None:
+    answer = http(attacked.http_port, head(BEARER, FORM, CLOSE, "Transfer-Encoding: chunked") + chunks)
     assert_error(answer, "invalid_argument")
 
 
-def test_chunks_count_towards_the_limit(besieged: ServiceProcess) -> None:
+def test_chunks_count_towards_the_limit(attacked: ServiceProcess) -> None:
     body = form(part("audio", bytes(2**20 + 1)))
     pieces = b"".join(
         b"%x\r\n%s\r\n" % (len(body[i : i + 9999]), body[i : i + 9999]) for i in range(0, len(body), 9999)
     )
     raw = head(BEARER, FORM, CLOSE, "Transfer-Encoding: chunked") + pieces + b"0\r\n\r\n"
-    assert_error(http(besieged.http_port, raw), "payload_too_large")
+    assert_error(http(attacked.http_port, raw), "payload_too_large")
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_chunks_count_towards_the_limit(besieged: ServiceProcess) -> None:
     ],
     ids=range(16),
 )
-def test_malformed_heads_are_refused(besieged: ServiceProcess, raw: bytes, type_: str, status: tuple[int, ...]) -> None:
-    answer = http(besieged.http_port, raw).replace(b"HTTP/1.1 400 Bad Request\r\n", b"", 0)
+def test_malformed_heads_are_refused(attacked: ServiceProcess, raw: bytes, type_: str, status: tuple[int, ...]) -> None:
+    answer = http(attacked.http_port, raw).replace(b"HTTP/1.1 400 Bad Request\r\n", b"", 0)
     first = answer[: answer.index(b"}}") + 2] if b"}}" in answer else answer
     assert status_of(first) in status
     if first:
@@ -204,60 +204,60 @@ def deflated() -> bytes:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "x-gzip", "identity, gzip", "gzip;q=1"])
-def test_a_compressed_body_is_refused_and_never_inflated(besieged: ServiceProcess, coding: str) -> None:
+def test_a_compressed_body_is_refused_and_never_inflated(attacked: ServiceProcess, coding: str) -> None:
     bomb = deflated() if coding == "deflate" else gzipped()
-    before = peak_mib(besieged)
+    before = peak_mib(attacked)
     raw = head(BEARER, FORM, CLOSE, length(bomb), f"Content-Encoding: {coding}") + bomb
-    assert "Content-Encoding" in assert_error(http(besieged.http_port, raw), "invalid_argument")
-    assert peak_mib(besieged) - before < 100
+    assert "Content-Encoding" in assert_error(http(attacked.http_port, raw), "invalid_argument")
+    assert peak_mib(attacked) - before < 100
 
 
-def test_a_compressed_part_is_not_inflated(besieged: ServiceProcess) -> None:
+def test_a_compressed_part_is_not_inflated(attacked: ServiceProcess) -> None:
     bomb = gzipped()
-    before = peak_mib(besieged)
+    before = peak_mib(attacked)
     for more in ("", "\r\nContent-Encoding: gzip", "\r\nContent-Type: application/gzip"):
         body = form(part("audio", bomb, f'; filename="a.wav.gz"{more}'))
-        assert_error(post(besieged, body), "unsupported_audio")
-    assert peak_mib(besieged) - before < 100
+        assert_error(post(attacked, body), "unsupported_audio")
+    assert peak_mib(attacked) - before < 100
 
 
 @pytest.mark.parametrize("given", ["a b", "\xe9", "x" * 65, "a;b", "../..", "a\x7f", "\x1b[31m", "a\tb"])
-def test_an_invalid_request_id_is_replaced(besieged: ServiceProcess, given: str) -> None:
+def test_an_invalid_request_id_is_replaced(attacked: ServiceProcess, given: str) -> None:
     for lines in ((f"X-Req-Id: {given}",), ("X-Req-Id: one", "X-Req-Id: two")):
-        answer = http(besieged.http_port, head(BEARER, FORM, CLOSE, length(BODY), *lines) + BODY)
+        answer = http(attacked.http_port, head(BEARER, FORM, CLOSE, length(BODY), *lines) + BODY)
         assert_error(answer, "unsupported_audio" if status_of(answer) == 415 else "invalid_argument", status_of(answer))
         assert header_of(answer, "X-Req-Id").isalnum()
         assert header_of(answer, "X-Req-Id") not in (given, "one", "two")
 
 
 @pytest.mark.parametrize("given", ["nan", "inf", "-1", "0", "1e999", "five", "", "9" * 5000, "1\x0b", "\xb2"])
-def test_an_invalid_timeout_is_refused(besieged: ServiceProcess, given: str) -> None:
-    answer = http(besieged.http_port, head(BEARER, FORM, CLOSE, length(BODY), f"X-Timeout-Ms: {given}") + BODY)
+def test_an_invalid_timeout_is_refused(attacked: ServiceProcess, given: str) -> None:
+    answer = http(attacked.http_port, head(BEARER, FORM, CLOSE, length(BODY), f"X-Timeout-Ms: {given}") + BODY)
     assert_error(answer, "invalid_argument")
 
 
-def test_hundreds_of_slow_heads_and_bodies_delay_no_one(besieged: ServiceProcess) -> None:
-    before = besieged.resident_mib()
+def test_hundreds_of_slow_heads_and_bodies_delay_no_one(attacked: ServiceProcess) -> None:
+    before = attacked.resident_mib()
     with ExitStack() as stack:
         for number in range(700):
-            wire = stack.enter_context(Wire(besieged.http_port))
+            wire = stack.enter_context(Wire(attacked.http_port))
             body = part("audio", bytes(500_000))[:-2]
             slow_body = head(BEARER, FORM, "Content-Length: 900000") + body
             wire.send(slow_body if number % 10 == 0 else b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nX-Slow")
         began = time.monotonic()
-        alive(besieged)
-        with SyncSttClient(besieged.target, api_key=KEY) as client:
+        alive(attacked)
+        with SyncSttClient(attacked.target, api_key=KEY) as client:
             assert client.transcribe(SPEECH).text
         assert time.monotonic() - began < PATIENCE_S
-        assert besieged.descriptors() < 700
-        assert besieged.resident_mib() - before < 200
-    alive(besieged)
+        assert attacked.descriptors() < 700
+        assert attacked.resident_mib() - before < 200
+    alive(attacked)
 
 
-def test_the_key_is_in_no_metric_and_no_page(besieged: ServiceProcess) -> None:
+def test_the_key_is_in_no_metric_and_no_page(attacked: ServiceProcess) -> None:
     for path in ("/metrics", "/v1/metrics", "/v1/health", "/openapi.json", "/docs", "/live/"):
         # Checked by `clean`, which `http` does not do for pages that show paths on purpose.
-        answer = http(besieged.http_port, head(CLOSE, start=f"GET {path} HTTP/1.1"))
+        answer = http(attacked.http_port, head(CLOSE, start=f"GET {path} HTTP/1.1"))
         assert hashlib.sha256(KEY.encode()).hexdigest().encode() not in answer
         assert status_of(answer) in (200, 307, 308, 404)
-    alive(besieged)
+    alive(attacked)

@@ -37,16 +37,16 @@ BEARER = (b"authorization", b"Bearer " + KEY.encode())
 OPEN = frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER)))
 
 
-def test_http_1_on_the_grpc_port_is_refused(besieged: ServiceProcess) -> None:
-    with Wire(besieged.grpc_port) as wire:
+def test_http_1_on_the_grpc_port_is_refused(attacked: ServiceProcess) -> None:
+    with Wire(attacked.grpc_port) as wire:
         wire.send(b"GET /v1/health HTTP/1.1\r\nHost: stranger\r\n\r\n")
         answer = wire.read()
     assert b"200 OK" not in answer
-    alive(besieged)
+    alive(attacked)
 
 
-def test_grpc_on_the_http_port_is_refused(besieged: ServiceProcess) -> None:
-    with Wire(besieged.http_port) as wire:
+def test_grpc_on_the_http_port_is_refused(attacked: ServiceProcess) -> None:
+    with Wire(attacked.http_port) as wire:
         wire.send(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, hpack(call(BEARER))))
         answer = wire.read()
     assert status_of(answer) == 505
@@ -75,33 +75,33 @@ def test_grpc_on_the_http_port_is_refused(besieged: ServiceProcess) -> None:
     ],
     ids=range(16),
 )
-def test_malformed_http_2_closes_its_own_connection_only(besieged: ServiceProcess, sent: bytes) -> None:
-    before = peak_mib(besieged)
-    with Wire(besieged.grpc_port) as wire:
+def test_malformed_http_2_closes_its_own_connection_only(attacked: ServiceProcess, sent: bytes) -> None:
+    before = peak_mib(attacked)
+    with Wire(attacked.grpc_port) as wire:
         wire.send(sent)
-        alive(besieged)
-    assert peak_mib(besieged) - before < 25
+        alive(attacked)
+    assert peak_mib(attacked) - before < 25
 
 
-def test_endless_headers_are_not_buffered(besieged: ServiceProcess) -> None:
+def test_endless_headers_are_not_buffered(attacked: ServiceProcess) -> None:
     """CVE-2024-27316 and similar: endless CONTINUATION frames."""
-    before = peak_mib(besieged)
+    before = peak_mib(attacked)
     piece = frame(CONTINUATION, 0, 1, hpack([(b"x-a", b"a" * 16_000)]))
-    with Http2(besieged.grpc_port) as wire:
+    with Http2(attacked.grpc_port) as wire:
         wire.headers(1, call(BEARER), flags=0)
         for _ in range(100):
             wire.send(piece * 100)  # 160 MB in all
-        alive(besieged)
-    assert peak_mib(besieged) - before < 110, "only read-ahead may be buffered"
+        alive(attacked)
+    assert peak_mib(attacked) - before < 110, "only read-ahead may be buffered"
 
 
-def test_a_thousand_reset_streams_leak_nothing(besieged: ServiceProcess) -> None:
+def test_a_thousand_reset_streams_leak_nothing(attacked: ServiceProcess) -> None:
     """CVE-2023-44487 (rapid reset), without a key: only the protocol limits it."""
-    alive(besieged)
-    before, began = peak_mib(besieged), time.monotonic()
+    alive(attacked)
+    before, began = peak_mib(attacked), time.monotonic()
     opening = hpack(call())
     for _ in range(5):
-        with Http2(besieged.grpc_port) as wire:
+        with Http2(attacked.grpc_port) as wire:
             for first in range(1, 4001, 200):
                 wire.send(
                     b"".join(
@@ -109,27 +109,27 @@ def test_a_thousand_reset_streams_leak_nothing(besieged: ServiceProcess) -> None
                         for stream in range(first, first + 200, 2)
                     )
                 )
-            alive(besieged)
+            alive(attacked)
     assert time.monotonic() - began < 5 * PATIENCE_S
-    assert peak_mib(besieged) - before < 60
+    assert peak_mib(attacked) - before < 60
 
 
-def test_a_thousand_pings_and_settings_end_the_connection(besieged: ServiceProcess) -> None:
-    before = peak_mib(besieged)
+def test_floods_of_pings_and_settings_delay_no_one(attacked: ServiceProcess) -> None:
+    before = peak_mib(attacked)
     for flood in (frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 0, 0)):
-        with Http2(besieged.grpc_port) as wire:
+        with Http2(attacked.grpc_port) as wire:
             for _ in range(200):
                 wire.send(flood * 100)
-            alive(besieged)
-    assert peak_mib(besieged) - before < 60
+            alive(attacked)
+    assert peak_mib(attacked) - before < 60
 
 
-def test_silent_connections_delay_no_one(besieged: ServiceProcess) -> None:
-    before = besieged.resident_mib()
+def test_silent_connections_delay_no_one(attacked: ServiceProcess) -> None:
+    before = attacked.resident_mib()
     with ExitStack() as stack:
         for number in range(600):
-            wire = stack.enter_context(Wire(besieged.grpc_port))
+            wire = stack.enter_context(Wire(attacked.grpc_port))
             wire.send((b"", PREFACE[:5], PREFACE, PREFACE + frame(SETTINGS, 0, 0) + OPEN)[number % 4])
-        alive(besieged)
-        assert besieged.resident_mib() - before < 100
-    alive(besieged)
+        alive(attacked)
+        assert attacked.resident_mib() - before < 100
+    alive(attacked)

@@ -32,8 +32,8 @@ CONFIG = json.dumps({"encoding": "linear16", "sample_rate_hertz": 16000}).encode
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "file://", "https://\xe9"])
-def test_foreign_origin_cannot_open_a_stream(besieged: ServiceProcess, origin: str) -> None:
-    answer = http(besieged.http_port, handshake(f"Origin: {origin}", BEARER))
+def test_foreign_origin_cannot_open_a_stream(attacked: ServiceProcess, origin: str) -> None:
+    answer = http(attacked.http_port, handshake(f"Origin: {origin}", BEARER))
     assert_error(answer[: answer.index(b"}}") + 2], "invalid_argument", 403)
 
 
@@ -64,8 +64,8 @@ def test_foreign_origin_cannot_open_a_stream(besieged: ServiceProcess, origin: s
     ],
     ids=range(21),
 )
-def test_protocol_violation_closes_with_its_code(besieged: ServiceProcess, sent: bytes, code: int) -> None:
-    with Wire(besieged.http_port) as wire:
+def test_protocol_violation_closes_with_its_code(attacked: ServiceProcess, sent: bytes, code: int) -> None:
+    with Wire(attacked.http_port) as wire:
         wire.send(handshake(BEARER))
         assert status_of(wire.read(until=b"\r\n\r\n")) == 101
         wire.send(sent)
@@ -73,9 +73,9 @@ def test_protocol_violation_closes_with_its_code(besieged: ServiceProcess, sent:
     assert struct.pack(">H", code) in answer, answer
 
 
-def test_stream_with_a_wrong_key_is_unauthenticated(besieged: ServiceProcess) -> None:
+def test_stream_with_a_wrong_key_is_unauthenticated(attacked: ServiceProcess) -> None:
     for key in ("wrong", f"{KEY}x", "schl\u00fcssel", "a\r\nb", "x" * 5000):
-        with Wire(besieged.http_port) as wire:
+        with Wire(attacked.http_port) as wire:
             wire.send(handshake())
             assert status_of(wire.read(until=b"\r\n\r\n")) == 101
             wire.send(masked(TEXT, json.dumps({**json.loads(CONFIG), "api_key": key}).encode()))

@@ -31,14 +31,14 @@ LENGTH_S = 6 * 60
 """Length of the long recording: many times what may still be processed after its caller left."""
 CHUNK_S = 9.0
 """Length of a chunk of long recordings of these clips."""
-STILL_S = 0.8
+IDLE_S = 0.8
 """Seconds almost without processor time after which a service is considered idle."""
 IDLE_CPU_S = 0.4
 """Processor time of idle services during a check, and the resolution of the processor's clock."""
 MOST_CHUNKS = 3 * SLOTS
 """Chunks' worth of processor time, of about 40, that may be spent after the caller left: those that were running,
 and what contention for the processor adds."""
-AT_IT_CPU_S = 0.6
+BUSY_CPU_S = 0.6
 """Seconds of processor time after which a service is recognizing the long recording: voice activity detection is over,
 and tens of chunks wait."""
 PATIENCE_S = 60.0
@@ -56,27 +56,27 @@ class Pair:
     def cpu(self) -> float:
         return self.primary.cpu_seconds() + self.fallback.cpu_seconds()
 
-    async def still(self) -> float:
+    async def until_idle(self) -> float:
         """Wait until both services are idle; processor time until then."""
         last, since = self.cpu(), asyncio.get_running_loop().time()
         until = since + PATIENCE_S
-        while (now := asyncio.get_running_loop().time()) < since + STILL_S:
+        while (now := asyncio.get_running_loop().time()) < since + IDLE_S:
             assert now < until, "the services did not become idle"
             await asyncio.sleep(0.05)
             if self.cpu() - last > 0.04:
                 last, since = self.cpu(), now
         return last
 
-    async def at_it(self, service: ServiceProcess, cpu_s: float = AT_IT_CPU_S) -> None:
+    async def until_busy(self, service: ServiceProcess, cpu_s: float = BUSY_CPU_S) -> None:
         """Wait until a service, idle before, has used that much processor time."""
         before, until = service.cpu_seconds(), asyncio.get_running_loop().time() + PATIENCE_S
         while service.cpu_seconds() < before + cpu_s:
             assert asyncio.get_running_loop().time() < until, "no work began"
             await asyncio.sleep(0.02)
 
-    async def check_left(self, at_leaving: float) -> None:
+    async def check_dropped(self, at_leaving: float) -> None:
         """Assert that both services only finished work in progress and dropped the call."""
-        spent = await self.still() - at_leaving
+        spent = await self.until_idle() - at_leaving
         for service in (self.primary, self.fallback):
             async with SttClient(service.target) as client:
                 until = asyncio.get_running_loop().time() + PATIENCE_S
@@ -85,7 +85,7 @@ class Pair:
                     await asyncio.sleep(0.2)
                 assert await client.health()
         assert spent <= MOST_CHUNKS * self.chunk_cpu_s + IDLE_CPU_S
-        assert await self.still() - at_leaving <= MOST_CHUNKS * self.chunk_cpu_s + 2 * IDLE_CPU_S
+        assert await self.until_idle() - at_leaving <= MOST_CHUNKS * self.chunk_cpu_s + 2 * IDLE_CPU_S
 
 
 def spoken(seconds: float) -> bytes:
@@ -119,11 +119,11 @@ _chunk_cpu: list[float] = []
 @pytest.fixture
 async def pair(services: tuple[ServiceProcess, ServiceProcess], recordings: tuple[bytes, bytes]) -> Pair:
     pair = Pair(*services, recordings[0], 0.0)
-    before = await pair.still()
+    before = await pair.until_idle()
     if not _chunk_cpu:
         async with SttClient(pair.primary.target) as client:
             await client.transcribe(recordings[1], routing="primary")
-        _chunk_cpu.append(await pair.still() - before)
+        _chunk_cpu.append(await pair.until_idle() - before)
     return Pair(*services, recordings[0], _chunk_cpu[0])
 
 
@@ -211,9 +211,9 @@ Way = Callable[[Pair, str], AbstractAsyncContextManager[None]]
 )
 async def test_disconnecting_stops_the_work(pair: Pair, way: Way, routing: str) -> None:
     async with way(pair, routing):
-        await pair.at_it(pair.fallback if routing == "fallback" else pair.primary)
+        await pair.until_busy(pair.fallback if routing == "fallback" else pair.primary)
         at_leaving = pair.cpu()
-    await pair.check_left(at_leaving)
+    await pair.check_dropped(at_leaving)
 
 
 async def exceeded(pair: Pair, timeout_s: float) -> dict[str, str]:
@@ -228,14 +228,14 @@ async def exceeded(pair: Pair, timeout_s: float) -> dict[str, str]:
 async def test_deadline_stops_the_work_and_is_reported(pair: Pair) -> None:
     for _ in range(10):  # a busy machine may miss the 50 ms that the service keeps for its report
         began = asyncio.get_running_loop().time()
-        told = await exceeded(pair, timeout_s=2.0)
+        trailers = await exceeded(pair, timeout_s=2.0)
         at_leaving = pair.cpu()
         assert asyncio.get_running_loop().time() - began < 2.0 + PATIENCE_S / 2
-        await pair.check_left(at_leaving)
-        if told:
+        await pair.check_dropped(at_leaving)
+        if trailers:
             break
-    assert told["x-error-type"] == "deadline_exceeded"
-    assert 1000 < float(told["x-total-ms"]) <= 2000
+    assert trailers["x-error-type"] == "deadline_exceeded"
+    assert 1000 < float(trailers["x-total-ms"]) <= 2000
 
 
 async def test_disconnecting_stops_voice_activity_detection(pair: Pair) -> None:
@@ -243,7 +243,7 @@ async def test_disconnecting_stops_voice_activity_detection(pair: Pair) -> None:
     half_an_hour = np.frombuffer(pair.recording[44:], "<i2")[::4].tobytes() * 5
     async with pair.primary.channel() as channel:
         call = SpeechToTextStub(channel).Transcribe(pb.TranscribeRequest(audio=half_an_hour, format=slow))
-        await pair.at_it(pair.primary, cpu_s=0.8)
+        await pair.until_busy(pair.primary, cpu_s=0.8)
         at_leaving = pair.cpu()
         call.cancel()
-    await pair.check_left(at_leaving)
+    await pair.check_dropped(at_leaving)

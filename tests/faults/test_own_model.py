@@ -76,10 +76,10 @@ async def test_without_a_fallback_errors_hide_device_messages(alone: ServiceProc
         "out_of_memory": (503, "out_of_memory"),
         "bug": (500, "internal"),
     }
-    for error, told in expected.items():
+    for error, outcome in expected.items():
         alone.act(Script(error=error))
         replies = await asked(alone)
-        assert {(reply.http, reply.error_type) for reply in replies} == {told}
+        assert {(reply.http, reply.error_type) for reply in replies} == {outcome}
         assert not any("/some/path" in reply.said for reply in replies)
         alone.act(Script(text=SMALL))
         assert {reply.text for reply in await asked(alone)} == {SMALL}

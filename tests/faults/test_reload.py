@@ -179,7 +179,7 @@ async def test_a_bad_file_changes_nothing_and_is_logged_once(
     primary: ServiceProcess, broken: bytes | None, said: str
 ) -> None:
     refused, applied = await reloads(primary, "refused"), await reloads(primary, "applied")
-    told = len(lines(primary, "configuration not applied"))
+    logged = len(lines(primary, "configuration not applied"))
     text = primary.config.read_bytes()
     changed = text + b"RATE_LIMIT_BURST=1\n"
     if broken is None:
@@ -192,7 +192,7 @@ async def test_a_bad_file_changes_nothing_and_is_logged_once(
     assert await reloads(primary, "refused") == refused + 1
     assert await reloads(primary, "applied") == applied
     assert await metric(primary, "stt_config_last_reload_successful") == 0
-    new = lines(primary, "configuration not applied")[told:]
+    new = lines(primary, "configuration not applied")[logged:]
     assert [line["level"] for line in new] == ["ERROR"]
     assert said in new[0]["message"]
     assert str(primary.config) in new[0]["message"]

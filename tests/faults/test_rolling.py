@@ -30,7 +30,7 @@ NOTICED_S = 40.0
 
 
 @dataclass
-class House:
+class Deployment:
     """Two primaries, two fallbacks, and a gateway in front of both primaries."""
 
     primaries: tuple[ServiceProcess, ...]
@@ -43,8 +43,8 @@ def several(processes: tuple[ServiceProcess, ...]) -> str:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("deployment")
     script = Script(text=LARGER)
     fallbacks = tuple(ServiceProcess("fallback", folder / f"fallback{n}", {}, script) for n in (1, 2))
     with running(*fallbacks):
@@ -54,7 +54,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         with running(*primaries):
             gateway = GatewayProcess(folder / "gateway", several(primaries))
             with running(gateway):
-                yield House(primaries, fallbacks, gateway)
+                yield Deployment(primaries, fallbacks, gateway)
 
 
 class Load:
@@ -81,7 +81,7 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(house: House) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]:
+async def loaded(deployment: Deployment) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]:
     """Loads from the SDK's pool, a plain channel over both addresses, and REST through a gateway."""
     audio = speech()
     loads = {"pool": Load(), "channel": Load(), "REST": Load()}
@@ -107,9 +107,9 @@ async def loaded(house: House) -> AsyncIterator[tuple[SttPool, dict[str, Load]]]
         ("grpc.max_reconnect_backoff_ms", 2000),
     ]
     async with (
-        SttPool([process.target for process in house.primaries]) as pool,
-        grpc.aio.insecure_channel(several(house.primaries), options=options) as channel,
-        httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest,
+        SttPool([process.target for process in deployment.primaries]) as pool,
+        grpc.aio.insecure_channel(several(deployment.primaries), options=options) as channel,
+        httpx.AsyncClient(base_url=deployment.gateway.url, timeout=PATIENCE_S) as rest,
     ):
         stub = speech_pb2_grpc.SpeechToTextStub(channel)
 
@@ -141,12 +141,12 @@ async def restart(process: ServiceProcess) -> None:
     await asyncio.to_thread(process.restart)
 
 
-async def found_again(house: House, primary: ServiceProcess, fallback: ServiceProcess) -> bool:
+async def found_again(deployment: Deployment, primary: ServiceProcess, fallback: ServiceProcess) -> bool:
     """Whether all clients of restarted services are connected to them."""
     return (
         connections(os.getpid(), primary.grpc_port) >= 1  # of the pool and the channel, which may share it
-        and connections(house.gateway.pid, primary.grpc_port) >= 1
-        and all(connections(each.pid, fallback.grpc_port) >= 1 for each in house.primaries)
+        and connections(deployment.gateway.pid, primary.grpc_port) >= 1
+        and all(connections(each.pid, fallback.grpc_port) >= 1 for each in deployment.primaries)
     )
 
 
@@ -161,20 +161,20 @@ async def more_answers(load: Load, count: int = 25) -> None:
     await asyncio.wait_for(reached(), PATIENCE_S)
 
 
-async def test_a_rolling_restart_under_load_fails_no_call(house: House) -> None:
-    async with loaded(house) as (pool, loads):
-        for primary, fallback in zip(house.primaries, house.fallbacks, strict=True):
+async def test_a_rolling_restart_under_load_fails_no_call(deployment: Deployment) -> None:
+    async with loaded(deployment) as (pool, loads):
+        for primary, fallback in zip(deployment.primaries, deployment.fallbacks, strict=True):
             await asyncio.gather(restart(fallback), restart(primary))
             await pool.wait_ready(NOTICED_S, at_least=2)
-            await eventually(lambda p=primary, f=fallback: found_again(house, p, f), True, NOTICED_S)  # type: ignore[misc]
+            await eventually(lambda p=primary, f=fallback: found_again(deployment, p, f), True, NOTICED_S)  # type: ignore[misc]
             for load in loads.values():
                 await more_answers(load)
     assert {name: load.failures[:3] for name, load in loads.items()} == {"pool": [], "channel": [], "REST": []}
 
 
-async def test_killing_one_primary_fails_no_call_of_a_pool(house: House) -> None:
-    async with loaded(house) as (pool, loads):
-        victim = house.primaries[0]
+async def test_killing_one_primary_fails_no_call_of_a_pool(deployment: Deployment) -> None:
+    async with loaded(deployment) as (pool, loads):
+        victim = deployment.primaries[0]
         victim.kill()
         await more_answers(loads["pool"])
         await asyncio.to_thread(victim.restart)
@@ -196,9 +196,9 @@ async def until_it_answers(process: ServiceProcess) -> None:
     await asyncio.wait_for(reached(), NOTICED_S)
 
 
-async def test_killing_one_of_two_fallbacks_fails_no_call(house: House) -> None:
-    async with loaded(house) as (_, loads):
-        victim = house.fallbacks[1]
+async def test_killing_one_of_two_fallbacks_fails_no_call(deployment: Deployment) -> None:
+    async with loaded(deployment) as (_, loads):
+        victim = deployment.fallbacks[1]
         victim.kill()
         await more_answers(loads["pool"])
         await asyncio.to_thread(victim.restart)
@@ -206,21 +206,21 @@ async def test_killing_one_of_two_fallbacks_fails_no_call(house: House) -> None:
     assert {name: load.failures[:3] for name, load in loads.items()} == {"pool": [], "channel": [], "REST": []}
 
 
-async def test_a_gateway_answers_502_while_its_services_are_down(house: House) -> None:
-    async with httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest:
-        for primary in house.primaries:
+async def test_a_gateway_answers_502_while_its_services_are_down(deployment: Deployment) -> None:
+    async with httpx.AsyncClient(base_url=deployment.gateway.url, timeout=PATIENCE_S) as rest:
+        for primary in deployment.primaries:
             primary.kill()
         began = time.monotonic()
         answer = await post(rest)
         assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream_unavailable")
         assert (await rest.get("/v1/health")).status_code == 503
         assert time.monotonic() - began < NOTICED_S
-        await asyncio.to_thread(house.primaries[0].restart)
+        await asyncio.to_thread(deployment.primaries[0].restart)
         began = time.monotonic()
         while (await post(rest)).status_code != 200:
             assert time.monotonic() - began < NOTICED_S
-        house.gateway.kill()
-        house.gateway.start()
-    async with httpx.AsyncClient(base_url=house.gateway.url, timeout=PATIENCE_S) as rest:
+        deployment.gateway.kill()
+        deployment.gateway.start()
+    async with httpx.AsyncClient(base_url=deployment.gateway.url, timeout=PATIENCE_S) as rest:
         assert (await post(rest)).status_code == 200
-    await asyncio.to_thread(house.primaries[1].restart)
+    await asyncio.to_thread(deployment.primaries[1].restart)

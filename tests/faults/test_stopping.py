@@ -64,10 +64,10 @@ async def test_drain_answers_accepted_requests_and_finishes_streams(tmp_path: Pa
                 began = time.monotonic()
                 process.send(signal.SIGTERM)  # a repeated SIGTERM, as supervisors send, does not shorten the drain
                 assert {answer.text for answer in await asyncio.gather(*calls)} == {TEXT}
-                told = {
+                answers = {
                     (answer.status_code, answer.headers.get("connection")) for answer in await asyncio.gather(*posts)
                 }
-                assert told == {(200, "close")}, "a connection that is kept would be cut while it is used"
+                assert answers == {(200, "close")}, "a connection that is kept would be cut while it is used"
                 with pytest.raises(grpc.aio.AioRpcError) as ended:
                     await one.rest()
                 assert [final.result.text for final in finals(one.responses)] == [TEXT]

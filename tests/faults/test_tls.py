@@ -18,7 +18,7 @@ from stt_server import healthcheck
 from stt_server.testing.paths import SPEECH
 from stt_server.testing.scripted_model import Script
 from tests.faults.steady import WAV
-from tests.faults.tls_house import KEY, THEIRS, House, house
+from tests.faults.tls_deployment import KEY, THEIRS, Deployment, deployment
 from tests.support.certificates import Pair, authority, signed
 from tests.support.observing import eventually
 
@@ -27,27 +27,27 @@ WITHOUT_A_CERTIFICATE = (httpx.ReadError, httpx.ConnectError, httpx.RemoteProtoc
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with house(tmp_path_factory.mktemp("tls")) as running:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployment(tmp_path_factory.mktemp("tls")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def stranger(home: House) -> Pair:
+def stranger(home: Deployment) -> Pair:
     """A certificate of an unknown authority, next to the authority's own certificate."""
     return signed(home.folder, "stranger", authority(home.folder, "unknown"))
 
 
-def tls(home: House, client: Pair | None = None, ca: Path | None = None) -> Tls:
+def tls(home: Deployment, client: Pair | None = None, ca: Path | None = None) -> Tls:
     pair = client or home.client
     return Tls((ca or home.authority.cert).read_bytes(), pair.cert.read_bytes(), pair.key.read_bytes())
 
 
-def server(home: House, host: str = "127.0.0.1") -> str:
+def server(home: Deployment, host: str = "127.0.0.1") -> str:
     return f"grpcs://{host}:{home.primary.grpc_port}"
 
 
-async def test_the_primary_calls_its_fallback_with_certificate_and_key(home: House) -> None:
+async def test_the_primary_calls_its_fallback_with_certificate_and_key(home: Deployment) -> None:
     home.primary.act(Script(confidence=0.1))
     async with SttClient(server(home), tls=tls(home)) as client:
         answer = await client.transcribe(WAV)
@@ -55,7 +55,7 @@ async def test_the_primary_calls_its_fallback_with_certificate_and_key(home: Hou
     assert (answer.text, answer.routing.fallback_used, answer.routing.fallback_error) == (THEIRS, True, "")
 
 
-async def test_a_key_is_required_beside_a_certificate(home: House) -> None:
+async def test_a_key_is_required_beside_a_certificate(home: Deployment) -> None:
     target = f"grpcs://localhost:{home.fallback.grpc_port}"
     async with SttClient(target, tls=tls(home)) as client:
         with pytest.raises(Unauthenticated):
@@ -70,7 +70,7 @@ async def test_a_key_is_required_beside_a_certificate(home: House) -> None:
             assert response.status_code == status
 
 
-async def test_unknown_clients_are_refused_over_grpc_with_advice(home: House, stranger: Pair) -> None:
+async def test_unknown_clients_are_refused_over_grpc_with_advice(home: Deployment, stranger: Pair) -> None:
     unknown = home.folder / "unknown.pem"
     for target, shown, said in (
         (f"grpc://127.0.0.1:{home.primary.grpc_port}", None, "agree on TLS: grpcs://"),
@@ -85,7 +85,7 @@ async def test_unknown_clients_are_refused_over_grpc_with_advice(home: House, st
             assert said in str(caught.value)
 
 
-async def test_unknown_clients_are_refused_over_https(home: House, stranger: Pair) -> None:
+async def test_unknown_clients_are_refused_over_https(home: Deployment, stranger: Pair) -> None:
     url = f"https://localhost:{home.primary.http_port}"
     async with httpx.AsyncClient(base_url=url, verify=home.context()) as http:
         assert (await http.post("/v1/transcribe", files={"audio": ("a.wav", WAV)})).json()["text"] == OWN
@@ -102,7 +102,7 @@ async def test_unknown_clients_are_refused_over_https(home: House, stranger: Pai
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-async def test_old_versions_of_tls_are_refused(home: House) -> None:
+async def test_old_versions_of_tls_are_refused(home: Deployment) -> None:
     for port in (home.primary.grpc_port, home.primary.http_port):
         context = home.context()
         context.set_alpn_protocols(["h2"])
@@ -113,7 +113,7 @@ async def test_old_versions_of_tls_are_refused(home: House) -> None:
             await asyncio.to_thread(context.wrap_socket, plain, server_hostname="localhost")
 
 
-async def test_expired_and_foreign_certificates_are_refused(home: House) -> None:
+async def test_expired_and_foreign_certificates_are_refused(home: Deployment) -> None:
     original = {name: home.folder / name for name in ("server.pem", "server.key")}
     for name, names, expired, said in (
         ("elsewhere", "DNS:elsewhere.example.com", False, "connect to a name that it lists"),
@@ -129,7 +129,7 @@ async def test_expired_and_foreign_certificates_are_refused(home: House) -> None
     await eventually(lambda: _refusal(home), "")
 
 
-async def _refusal(home: House) -> str:
+async def _refusal(home: Deployment) -> str:
     """Second sentence of the error for a new caller; empty if there is no error."""
     async with SttClient(server(home), tls=tls(home)) as client:
         try:
@@ -140,7 +140,7 @@ async def _refusal(home: House) -> str:
     return ""
 
 
-async def test_the_command_line_client_uses_certificates(home: House, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_command_line_client_uses_certificates(home: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(SPEECH)
     options = ["--server", server(home), "--ca", str(home.authority.cert)]
     shown = ["--cert", str(home.client.cert), "--key", str(home.client.key)]
@@ -153,7 +153,7 @@ async def test_the_command_line_client_uses_certificates(home: House, capsys: py
         assert "--cert and --key" in said, command
 
 
-async def test_a_standalone_gateway_serves_https_before_mutual_tls(home: House) -> None:
+async def test_a_standalone_gateway_serves_https_before_mutual_tls(home: Deployment) -> None:
     url = f"https://localhost:{home.gateway}"
     async with httpx.AsyncClient(base_url=url, verify=home.context(bare=True)) as http:
         assert (await http.get("/v1/health")).status_code == 200
@@ -165,7 +165,7 @@ async def test_a_standalone_gateway_serves_https_before_mutual_tls(home: House) 
 
 @pytest.mark.parametrize("service", ["primary", "fallback"])
 def test_the_health_check_uses_mutual_tls(
-    home: House, service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Deployment, service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = home.primary if service == "primary" else home.fallback
     config = tmp_path / process.config.name

@@ -15,14 +15,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
 from buildscripts.lib.bench.report import console, heading
+from buildscripts.lib.chaos.context import RELOAD_S
 from buildscripts.lib.chaos.deployment import UNSURE, Deployment, deployment
 from buildscripts.lib.models.pins import ROOT
 from stt_client import SttClient
@@ -155,20 +156,28 @@ async def outage(name: str, deployment: Deployment, callers: Callers, seconds: f
     )
 
 
-async def measure(seconds: float, faults: Sequence[str]) -> list[Outage]:
-    found = []
+@asynccontextmanager
+async def served() -> AsyncIterator[tuple[Deployment, SttClient]]:
+    """Run a deployment whose primary waits for its fallback for up to 60 s, and a client of it."""
     with tempfile.TemporaryDirectory(prefix="outage-") as folder:
         async with deployment(Path(folder), scripted=True) as built:
             built.a.write_config(FALLBACK_TIMEOUT_S=60)
-            await asyncio.sleep(2.5)  # until the changed file is reloaded
+            await asyncio.sleep(RELOAD_S)
             async with SttClient(built.a.grpc, api_key=built.key) as client:
-                callers = Callers(client)
-                try:
-                    for name in faults:
-                        print(f"{name} ...", file=sys.stderr)
-                        found.append(await outage(name, built, callers, seconds))
-                finally:
-                    await callers.stop()
+                yield built, client
+
+
+async def measure(seconds: float, faults: Sequence[str]) -> list[Outage]:
+    """Cause each fault for `seconds`, and measure it."""
+    found = []
+    async with served() as (built, client):
+        callers = Callers(client)
+        try:
+            for name in faults:
+                print(f"{name} ...", file=sys.stderr)
+                found.append(await outage(name, built, callers, seconds))
+        finally:
+            await callers.stop()
     return found
 
 

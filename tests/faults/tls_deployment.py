@@ -48,7 +48,7 @@ class Mounted:
 
 
 @dataclass(frozen=True)
-class House:
+class Deployment:
     """Mutual TLS everywhere; the fallback also requires a key."""
 
     folder: Path
@@ -84,7 +84,7 @@ class House:
 
 
 @contextmanager
-def house(folder: Path) -> Iterator[House]:
+def deployment(folder: Path) -> Iterator[Deployment]:
     """Start the pair, and wait until it is ready."""
     ca = authority(folder, "authority")
     pairs = {name: signed(folder, name, ca) for name in ("server", "client", "to-fallback", "gateway")}
@@ -116,4 +116,4 @@ def house(folder: Path) -> Iterator[House]:
             arguments = tuple(map(str, (*to_service, *to_callers)))
             gateway = GatewayProcess(folder / "gateway", f"grpcs://localhost:{primary.grpc_port}", arguments)
             with running(gateway):
-                yield House(folder, ca, pairs["client"], primary, mounted, fallback, gateway.port, shown)
+                yield Deployment(folder, ca, pairs["client"], primary, mounted, fallback, gateway.port, shown)
