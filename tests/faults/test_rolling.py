@@ -68,13 +68,13 @@ class Load:
     async def run(self, call: Callable[[], Awaitable[str]]) -> None:
         while not self._over:
             try:
-                said = await call()
+                text = await call()
             except Exception as error:
                 self.failures.append(f"{type(error).__name__}: {error}"[:300])
             else:
                 self.answered += 1
-                if said != LARGER:
-                    self.failures.append(said)
+                if text != LARGER:
+                    self.failures.append(text)
 
     def end(self) -> None:
         self._over = True
@@ -124,8 +124,8 @@ async def loaded(deployment: Deployment) -> AsyncIterator[tuple[SttPool, dict[st
             answer = await post(rest, audio)
             return str(answer.json().get("text") or answer.text)
 
-        ways: dict[str, Callable[[], Awaitable[str]]] = {"pool": by_pool, "channel": by_channel, "REST": by_rest}
-        tasks = [asyncio.ensure_future(loads[name].run(way)) for name, way in ways.items() for _ in range(2)]
+        calls: dict[str, Callable[[], Awaitable[str]]] = {"pool": by_pool, "channel": by_channel, "REST": by_rest}
+        tasks = [asyncio.ensure_future(loads[name].run(call)) for name, call in calls.items() for _ in range(2)]
         await pool.wait_ready(at_least=2)
         try:
             yield pool, loads
