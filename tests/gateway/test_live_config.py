@@ -69,7 +69,7 @@ async def test_config_reaches_the_service(gateway: GatewayServer, service: Contr
 
 
 @pytest.mark.parametrize(
-    ("first", "says"),
+    ("first", "message"),
     [
         (SECOND, "Audio before config"),
         ("no JSON", "is not valid JSON"),
@@ -94,13 +94,13 @@ async def test_config_reaches_the_service(gateway: GatewayServer, service: Contr
     ],
 )
 async def test_invalid_config_is_rejected(
-    gateway: GatewayServer, service: ContractService, first: Any, says: str
+    gateway: GatewayServer, service: ContractService, first: Any, message: str
 ) -> None:
     async with calling(gateway) as socket:
         await socket.send(json.dumps({**CONFIG, **first}) if isinstance(first, dict) else first)
         error, code = await failure(socket)
     assert (error["type"], code) == ("invalid_argument", 1007)
-    assert says in error["message"]
+    assert message in error["message"]
     assert not service.script.streams
 
 
