@@ -235,7 +235,7 @@ async def test_deadline_stops_the_work_and_is_reported(pair: Pair) -> None:
         if trailers:
             break
     assert trailers["x-error-type"] == "deadline_exceeded"
-    assert 1000 < float(trailers["x-total-ms"]) <= 2000
+    assert 0 < float(trailers["x-total-ms"]) <= 2000
 
 
 async def test_disconnecting_stops_voice_activity_detection(pair: Pair) -> None:
