@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stt_server.admission.audio_budget import AudioBudget
 from stt_server.admission.audio_length import AudioLengthForecast
 from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load, ServiceTime
@@ -96,6 +97,7 @@ class Backend:
         self._audio_threads = ThreadPoolExecutor(cores, thread_name_prefix="audio")
         self._decode_file = decode_file
         self._lengths = AudioLengthForecast()
+        self._budget = AudioBudget(settings.max_audio_seconds)
         self._on_circuit_change = on_circuit_change
         self._fallback = HotSwap()
         self._route: FallbackRoute | None = None
@@ -118,7 +120,7 @@ class Backend:
             max_seconds=settings.max_audio_seconds,
             vad_filter=settings.vad_filter,
         )
-        parts = (self.info, self.batcher, self.gate, self._lengths, audio)
+        parts = (self.info, self.batcher, self.gate, self._lengths, audio, self._budget)
         return Pipeline(*parts, uploads), Pipeline(*parts, streams)
 
     def _cascades(self, settings: Settings) -> tuple[Cascade, Cascade]:

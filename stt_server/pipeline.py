@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
-from stt_server.admission.audio_length import AudioLengthForecast
+from stt_server.admission.audio_budget import AudioBudget, Holding
+from stt_server.admission.audio_length import AudioLengthForecast, most_audio
 from stt_server.admission.gate import Gate, Ticket
 from stt_server.admission.service_time import Load
 from stt_server.audio import SAMPLE_RATE, Chunk
-from stt_server.audio.reader import AudioReader
+from stt_server.audio.reader import AudioReader, is_sparse
 from stt_server.cascade.cascade import Cascade
 from stt_server.cascade.settlement import Settlement
 from stt_server.engine.batcher import Batcher
@@ -31,11 +33,13 @@ class Pipeline:
         gate: Gate,
         lengths: AudioLengthForecast,
         audio: AudioReader,
+        budget: AudioBudget,
         cascade: Cascade,
     ) -> None:
         """
         Args:
             model: the model behind the batcher.
+            budget: limits the decoded audio of all requests.
         """
         self.cascade = cascade
         self._model = model
@@ -43,6 +47,7 @@ class Pipeline:
         self._gate = gate
         self._lengths = lengths
         self._audio = audio
+        self._budget = budget
 
     async def transcribe(self, request: Request) -> Transcript:
         """Transcribe an upload.
@@ -51,16 +56,13 @@ class Pipeline:
             SttError: of any kind; `request.trace` holds how far the request got.
         """
         request = replace(request, options=self.validate(request.options, request.policy))
-        settlement = self.cascade.begin(request)
-        try:
+        with self._budget.holding() as held, closing(self.cascade.begin(request)) as settlement:
             own = None
             if self.cascade.skips_own_model(request.policy):
-                await self._decode_only(request)
+                await self._decode_only(request, held)
             else:
-                own = await self._recognize_upload(request, settlement)
-            return await settlement.finish(own, lambda: self._recognize_upload(request, settlement))
-        finally:
-            settlement.close()
+                own = await self._recognize_upload(request, settlement, held)
+            return await settlement.finish(own, lambda: self._recognize_upload(request, settlement, held))
 
     def validate(self, options: DecodeOptions, policy: Policy) -> DecodeOptions:
         """Check options and routing policy; return the options with Whisper's codes for the languages.
@@ -71,30 +73,41 @@ class Pipeline:
         self.cascade.validate_policy(policy)
         return validate_options(options, self._model)
 
-    async def _recognize_upload(self, request: Request, settlement: Settlement) -> Recognition:
+    async def _recognize_upload(self, request: Request, settlement: Settlement, held: Holding) -> Recognition:
         """Admit, decode, split and recognize; on return the request holds no slot and no place in the queue.
 
         Chunks are settled as they are recognized.
         """
         upload = request.upload
         with self._gate.admit(self._lengths.estimate(upload), request.deadline) as ticket:
-            channels = await self._decode(request)
-            chunks = await self._audio.split(channels, separate_channels=upload.separate_channels)
+            chunks = await self._split(request, held)
             load = Load.of(chunks)
             self._lengths.learn(upload, load)
             self._gate.reassess(ticket, load)
             settlement.expect(chunks)
             return await self.recognize(chunks, request, ticket, on_hypothesis=settlement.recognized)
 
-    async def _decode_only(self, request: Request) -> None:
+    async def _split(self, request: Request, held: Holding) -> list[Chunk]:
+        """Decode an upload and cut it into chunks, which are all that is kept of it."""
+        channels = await self._decode(request, held)
+        chunks = await self._audio.split(channels, separate_channels=request.upload.separate_channels)
+        if is_sparse(chunks, sum(map(len, channels))):
+            held.settle(Load.of(chunks).seconds)
+        return chunks
+
+    async def _decode_only(self, request: Request, held: Holding) -> None:
         """Check an upload and measure its length, where the fallback is to answer."""
         with self._gate.admit(Load(), request.deadline):
-            await self._decode(request)
+            await self._decode(request, held)
+        held.settle(0.0)
 
-    async def _decode(self, request: Request) -> list[Samples]:
+    async def _decode(self, request: Request, held: Holding) -> list[Samples]:
+        """Decode an upload once there is room for it."""
         upload = request.upload
+        await held.expect(most_audio(upload, self._audio.max_seconds))
         channels = await self._audio.decode(upload.data, upload.format, separate_channels=upload.separate_channels)
         request.trace.audio_seconds = max(map(len, channels)) / SAMPLE_RATE
+        held.settle(sum(map(len, channels)) / SAMPLE_RATE)
         request.progress.decoded(request.trace.audio_seconds)
         return channels
 

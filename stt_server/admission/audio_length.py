@@ -6,6 +6,7 @@ import struct
 
 from stt_server.admission.service_time import DecayingSums, Load
 from stt_server.audio import MAX_CHUNK_SECONDS, AudioFormat
+from stt_server.audio.formats import MAX_CHANNELS
 from stt_server.audio.signatures import sniff
 from stt_server.request import Upload
 
@@ -18,6 +19,12 @@ _DEFAULT_BYTES_PER_SECOND = 8_000
 
 _MIN_BYTES_PER_SECOND = 1_000
 """Lower bit rates in a header are not believed: such a file is refused for what it is once decoded, not as too long."""
+
+_LOWEST_BYTES_PER_SECOND = 500
+"""Of compressed speech, such as AMR at 4.75 kbit/s."""
+
+_USUAL_CHANNELS = 2
+"""Of a compressed recording whose channels are to be kept apart."""
 
 _CHUNK_SECONDS = 9.0
 """Typical length of the chunks of a recording that doesn't fit into one: it is cut between sentences."""
@@ -45,6 +52,23 @@ class AudioLengthForecast:
         format, by_size = _seconds_by_size(upload)
         if by_size:
             self._seen.setdefault(format, DecayingSums(2)).add(load.seconds, by_size)
+
+
+def most_audio(upload: Upload, max_seconds: float) -> float:
+    """Seconds of decoded audio that an upload can be expected to be at most, all channels together.
+
+    Exact for headerless audio and for WAV; by the lowest bit rate of speech codecs for others, which may exceed it.
+
+    Args:
+        max_seconds: longest recording that is accepted, of one channel.
+    """
+    data, format = upload.data, upload.format
+    seconds, channels = len(data) / _LOWEST_BYTES_PER_SECOND, _USUAL_CHANNELS
+    if format.encoding != "container":
+        seconds, channels = _seconds_of(data, format)[1], format.channels
+    elif data[8:16] == b"WAVEfmt " and len(data) >= 32:
+        seconds, channels = _seconds_of(data, format)[1], struct.unpack_from("<H", data, 22)[0]
+    return min(seconds, max_seconds) * (min(channels, MAX_CHANNELS) if upload.separate_channels else 1)
 
 
 def _seconds_by_size(upload: Upload) -> tuple[str, float]:

@@ -13,7 +13,7 @@ from stt_server.audio.formats import AudioFormat
 from stt_server.audio.mono import too_long
 from stt_server.errors import EmptyAudio, InvalidArgument
 
-_BLOCK_SAMPLES = 1 << 20
+_BLOCK_SAMPLES = 1 << 17
 """Samples of each channel converted at a time, which bounds the copies."""
 
 

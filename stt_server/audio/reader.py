@@ -16,6 +16,9 @@ from stt_server.audio.formats import AudioFormat
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.vad import detect_speech
 
+SPARSE_SHARE = 0.5
+"""Chunks of less than this share of a recording are copied out of it, so that the rest is freed."""
+
 
 class DecodeFile(Protocol):
     """Decodes a container file in a sandbox."""
@@ -43,7 +46,7 @@ class AudioReader:
         """
         self._threads = threads
         self._decode_file = decode_file
-        self._max_seconds = max_seconds
+        self.max_seconds = max_seconds
         self._vad_filter = vad_filter
 
     async def decode(self, data: bytes, format: AudioFormat, *, separate_channels: bool = False) -> list[FloatArray]:
@@ -54,7 +57,7 @@ class AudioReader:
         """
         loop = asyncio.get_running_loop()
         separate = {"separate_channels": separate_channels}
-        plain = partial(decode_plain, data, format, max_seconds=self._max_seconds, **separate)
+        plain = partial(decode_plain, data, format, max_seconds=self.max_seconds, **separate)
         audio = await loop.run_in_executor(self._threads, plain)
         return audio if audio is not None else await self._decode_file(data, **separate)
 
@@ -68,6 +71,8 @@ class AudioReader:
         for number, audio in enumerate(channels, 1):
             chunks = await self._split(audio)
             found += [replace(chunk, channel=number) for chunk in chunks] if separate_channels else chunks
+        if is_sparse(found, sum(map(len, channels))):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _copied, found)
         return found
 
     async def _split(self, audio: FloatArray) -> list[Chunk]:
@@ -78,3 +83,12 @@ class AudioReader:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             cancelled.set()
+
+
+def is_sparse(chunks: Sequence[Chunk], samples: int) -> bool:
+    """Whether chunks hold little of a recording of so many samples, all channels together."""
+    return sum(len(chunk.samples) for chunk in chunks) < SPARSE_SHARE * samples
+
+
+def _copied(chunks: Sequence[Chunk]) -> list[Chunk]:
+    return [replace(chunk, samples=chunk.samples.copy()) for chunk in chunks]
