@@ -20,7 +20,7 @@ from gateway.rest.form import FIELDS, TranscribeForm, parse_form
 from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.errors import SttError
-from stt_client.request import CallOptions
+from stt_client.request import CallOptions, prepare, send_options
 from stt_client.results import Transcript
 from stt_client.subtitles import text_lines, to_srt, to_vtt
 
@@ -49,7 +49,11 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
         call = _call_options(form, timeout_s, request, metadata)
         if accepts_events(request.headers):
             return await _event_stream(client, form, call, request)
-        transcript = await _unless_disconnected(request, client.transcribe(form.audio, **call))
+        # Not `client.transcribe`: it splits what the service refuses as too long, by decoding it in this process, which
+        # is not confined as the service's decoders are.
+        send, prepared = send_options(call, timeout_s)
+        message = await prepare(form.audio, client.max_message_bytes, **prepared)
+        transcript = await _unless_disconnected(request, client.send(message, **send))
         return await _transcript_response(transcript, form)
 
     @router.get("/v1/health", **openapi.HEALTH)
@@ -88,7 +92,9 @@ async def _event_stream(client: SttClient, form: TranscribeForm, call: CallOptio
     """
     if form.response_format != "json":
         raise Refusal("invalid_argument", "Events are JSON: leave out response_format, or accept its own type.")
-    events = client.transcribe_with_progress(form.audio, **call)
+    send, prepared = send_options(call, None)
+    message = await prepare(form.audio, client.max_message_bytes, **prepared)
+    events = client.send_with_progress(message, **send)
     try:
         first = await _unless_disconnected(request, first_decoded(events))
     except BaseException:

@@ -32,7 +32,7 @@ def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
         speech=bool(hypotheses),
         words=sum(len(words_of(hypothesis.text)) for hypothesis in hypotheses),
         confidence=confidence_of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs),
-        language_probability=next((h.language_probability for h in hypotheses if h.language_probability), None),
+        language_probability=min((h.language_probability for h in hypotheses if h.language_probability), default=None),
         looped=any(hypothesis.looped for hypothesis in hypotheses),
         chunks=len(hypotheses),
     )

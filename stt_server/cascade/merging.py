@@ -41,6 +41,24 @@ def in_channel(part: Answer, channel: int, *, detected: bool) -> Answer:
     return replace(part, segments=tuple(segments))
 
 
+def in_recording(part: Answer, language: str) -> Answer:
+    """The answer of a chunk of a recording in `language`; its segments name the chunk's language if it is another."""
+    if part.language == language:
+        return part
+    return replace(part, segments=tuple(replace(s, language=s.language or part.language) for s in part.segments))
+
+
+def naming_languages(answer: Answer, language: str) -> Answer:
+    """An answer whose segments name their language where it isn't the answer's.
+
+    Args:
+        language: of the segments that name none.
+    """
+    if answer.language == language:
+        return answer
+    return replace(answer, segments=tuple(replace(s, language=s.language or language) for s in answer.segments))
+
+
 def chosen_part(own: Answer, hypothesis: Hypothesis, fallback: Answer, settings: CascadeSettings) -> Answer:
     """Which of both models' answers to a chunk is returned."""
     reasons = [Reason.REPETITION] if hypothesis.looped else []

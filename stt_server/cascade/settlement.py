@@ -15,7 +15,16 @@ from dataclasses import replace
 from stt_server.audio import Chunk
 from stt_server.cascade.escalation import Escalation, chunk_doubts, judge, whole_doubts
 from stt_server.cascade.fallback import FallbackError
-from stt_server.cascade.merging import chosen_part, in_channel, join, keeps_primary, part_from, weighted_mean
+from stt_server.cascade.merging import (
+    chosen_part,
+    in_channel,
+    in_recording,
+    join,
+    keeps_primary,
+    naming_languages,
+    part_from,
+    weighted_mean,
+)
 from stt_server.cascade.segment_order import SegmentOrder
 from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.types import Hypothesis, ModelInfo, confidence_of
@@ -64,6 +73,8 @@ class Settlement:
         """The fallback's answers, also those that are not returned."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CHUNKS)
+        self._language = ""
+        """Of the part that was settled first, if it was detected; other parts name theirs in their segments."""
         self._failure: EngineError | None = None
         self._fallback_error = ""
         self._escalated_at: float | None = None
@@ -170,20 +181,25 @@ class Settlement:
     def _route(self, index: int, *, doubts: bool = False) -> None:
         """Settle a recognized chunk, or escalate it: if it is weak, not recognized, or in doubt with its whole channel.
 
-        Without a hypothesis, or in doubt about its language, the fallback detects the language itself.
+        Without a hypothesis, in doubt about its language, or in several languages, the fallback detects the language.
         """
         hypothesis = self._hypotheses.get(index)
         escalation = self._escalation if self._escalates else None
         if escalation is not None and (hypothesis is None or (doubts and hypothesis.suppressed is None)):
             self._escalate(escalation, index, None)
         elif hypothesis is not None and escalation and chunk_doubts(hypothesis, self._settings.thresholds):
-            self._escalate(escalation, index, hypothesis.language)
+            several = any(segment.language for segment in hypothesis.segments)
+            self._escalate(escalation, index, None if several else hypothesis.language)
         elif hypothesis is not None:
             self._settle(index, part_from(self._model.name, hypothesis))
 
     def _settle(self, index: int, part: Answer) -> None:
         detected = self._request.options.language is None and self._model.multilingual
-        part = self._parts[index] = in_channel(part, self._chunks[index].channel, detected=detected)
+        part = in_channel(part, self._chunks[index].channel, detected=detected)
+        if detected and part.segments:
+            self._language = self._language or part.language
+            part = in_recording(part, self._language)
+        self._parts[index] = part
         ready = self._order.add(index, part)
         self._request.progress.settle(ready, self._order.settled)
 
@@ -270,9 +286,9 @@ class Settlement:
 
     def _transcript(self, decision: Decision) -> Transcript:
         """The transcript of all chunks, each settled."""
-        segments = self._order.segments
         options = self._request.options
-        answer = join(self._parts, self._chunks, segments, self._model.name, options.language)
+        answer = join(self._parts, self._chunks, self._order.segments, self._model.name, options.language)
+        answer = naming_languages(answer, self._language or answer.language)
         probabilities = (h.language_probability for _, h in sorted(self._hypotheses.items(), key=lambda item: item[0]))
         answer = replace(answer, language_probability=next(filter(None, probabilities), None))
         self._request.progress.settle((), self._request.trace.audio_seconds or 0.0)

@@ -14,9 +14,9 @@ RESAMPLE_LOGPROB = -1.0
 `logprob_threshold`."""
 
 
-REDECODED_SECONDS_PER_SECOND = 20.0
+REDECODED_SECONDS_PER_SECOND = 24.0
 """Most seconds of decoder windows that all repeated decodings of a chunk take, for each second of its audio. For 3 s of
-audio these are two full windows; one window of the first decoding's size is always allowed."""
+audio these are two full windows and a short one; one window of the first decoding's size is always allowed."""
 
 
 class RedecodingBudget:

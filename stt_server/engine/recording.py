@@ -1,10 +1,9 @@
-"""Recognize all chunks of a recording in one language."""
+"""Recognize all chunks of a recording, in the language of most of them unless they surely have another one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from stt_server.engine.batcher import Batcher
@@ -28,7 +27,7 @@ async def recognize_chunks(
     """Recognize chunks concurrently; the hypotheses are in the order of the chunks.
 
     Args:
-        detect_language: if none was requested, detect it on one chunk first and force it on the others.
+        detect_language: if none was requested, detect it on one chunk first and expect it of the others.
         on_hypothesis: called with the index of each chunk, once it is recognized. What it raises ends the recognition.
 
     Raises:
@@ -36,16 +35,19 @@ async def recognize_chunks(
         DeadlineExceeded: no time was left for an inference.
     """
     found: dict[int, Hypothesis] = {}
+    detects = detect_language and options.language is None
+    expected = ""
 
     async def recognize(index: int) -> None:
-        found[index] = await batcher.recognize(ChunkJob(chunks[index], options), owner, priority)
+        job = ChunkJob(chunks[index], options, expected_language=expected, may_change_language=detects)
+        found[index] = await batcher.recognize(job, owner, priority)
         on_hypothesis(index, found[index])
 
-    if chunks and detect_language and options.language is None:
+    if chunks and detects:
         early = range(min(LANGUAGE_CHUNKS, len(chunks)))
         first = max(early, key=lambda index: (chunks[index].speech_certain, speech_seconds(chunks[index])))
         await recognize(first)
-        options = replace(options, language=found[first].language)
+        expected = found[first].language
     await run_all(recognize(index) for index in range(len(chunks)) if index not in found)
     return [found[index] for index in range(len(chunks))]
 

@@ -140,6 +140,10 @@ class ChunkJob:
     options: DecodeOptions
     draft: bool = False
     """A draft of an unfinished utterance: decoded only once, however good the result."""
+    expected_language: str = ""
+    """Of the recording: the chunk's own language is another one only if that is detected surely. Empty: unknown."""
+    may_change_language: bool = False
+    """Whether the chunk is cut where its language changes. Never if the language is given."""
     wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
     """Whether a caller is still waiting for the result. May be called in any thread."""
 

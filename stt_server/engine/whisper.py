@@ -25,6 +25,7 @@ from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
 from stt_server.engine.hallucination import hallucination_reason
 from stt_server.engine.language import LanguageDetector
+from stt_server.engine.language_changes import ChunkPart, joined
 from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.text_checks import stops_early
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, speech_end
@@ -80,14 +81,25 @@ class WhisperRecognizer:
         longest = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
         window = self._windows.decoded(longest)
         encoded: list[Encoded] = []
-        joined, jobs = jobs, list(jobs)
-        while joined:
-            for step in self._encoder.steps(joined):
+        added, jobs = jobs, list(jobs)
+        while added:
+            for step in self._encoder.steps(added):
                 _check_wanted(jobs)
                 encoded += self._encoder.encode([job.chunk.samples for job in step], window, shortcut=True)
-            joined = more()
-            jobs += joined
+            added = more()
+            jobs += added
         _check_wanted(jobs)
+        cut = self._detector.parts(jobs, encoded)
+        whole = [index for index in range(len(jobs)) if index not in cut]
+        found = dict(zip(whole, self._in_one_language([jobs[i] for i in whole], [encoded[i] for i in whole], window)))
+        for index, parts in cut.items():
+            found[index] = self._in_several_languages(jobs[index], parts)
+        return [found[index] for index in range(len(jobs))]
+
+    def _in_one_language(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded], window: int) -> list[Hypothesis]:
+        """Recognize encoded chunks, each in the language that is given or detected."""
+        if not jobs:
+            return []
         languages = self._detector.languages(jobs, encoded)
         jobs = [replace(job, options=replace(job.options, language=code)) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decoder.decode([self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)])
@@ -97,6 +109,12 @@ class WhisperRecognizer:
             parts = [first] if job.draft else self._accepted(job, first, window)
             hypotheses.append(self._hypothesis(job, parts, probability))
         return hypotheses
+
+    def _in_several_languages(self, job: ChunkJob, parts: Sequence[ChunkPart]) -> Hypothesis:
+        """Recognize the parts of a chunk between which its language changes."""
+        options = replace(job.options, context="")
+        found = [self.recognize_batch([ChunkJob(part, options)])[0] for part in parts]
+        return joined(list(zip(parts, found)))
 
     def _accepted(self, job: ChunkJob, decoded: Decoded, window: int) -> list[Decoded]:
         """The best decoding of a chunk, and those of its parts that the text doesn't reach.

@@ -148,6 +148,7 @@ class ScriptedModel:
         unsure = bool(script.unsure_of) and script.unsure_of in options.prompt
         logprob = math.log(UNSURE_CONFIDENCE if unsure else script.confidence)
         forced = options.language is not None or not self.info.multilingual
+        forced = forced or job.expected_language == script.language
         segment = Segment(chunk.start, chunk.start + len(chunk.samples) / 16000, f" {text}", logprob, 0.01, 1.1)
         return Hypothesis(
             segments=(segment,) if text and not script.suppressed else (),

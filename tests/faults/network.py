@@ -32,11 +32,11 @@ def namespaces_unavailable() -> str:
     if shutil.which("ip") is None:
         return "the command `ip` is missing (Debian has it in iproute2)"
     if os.geteuid() != 0:
-        return "network namespaces take root"
+        return "network namespaces need root"
     name = f"stt-try-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
-    return "" if made.returncode == 0 else f"network namespaces can't be made here: {made.stderr.strip()}"
+    return "" if made.returncode == 0 else f"can't create network namespaces: {made.stderr.strip()}"
 
 
 @dataclass(frozen=True)

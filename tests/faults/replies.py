@@ -25,11 +25,11 @@ class Reply:
     fallback_error: str = ""
     text: str = ""
     fallback_used: bool = False
-    said: str = ""
+    shown: str = ""
     """Everything that the caller received."""
 
 
-Way = Callable[..., Awaitable[Reply]]
+Transport = Callable[..., Awaitable[Reply]]
 
 
 async def over_grpc(primary: ServiceProcess, timeout: float = 60, **options: str) -> Reply:
@@ -39,8 +39,8 @@ async def over_grpc(primary: ServiceProcess, timeout: float = 60, **options: str
         try:
             found = await client.transcribe(SPEECH, timeout=timeout, routing=options.get("routing", "auto"))
         except SttError as error:
-            said = f"{error} {dict(error.metadata)}"
-            return Reply(time.monotonic() - began, error.kind.http, error.type, error.fallback_error, said=said)
+            shown = f"{error} {dict(error.metadata)}"
+            return Reply(time.monotonic() - began, error.kind.http, error.type, error.fallback_error, shown=shown)
     routing = found.routing
     seconds = time.monotonic() - began
     return Reply(seconds, 200, "", routing.fallback_error, found.text, routing.fallback_used, repr(found))
@@ -57,15 +57,15 @@ async def over_rest(primary: ServiceProcess, timeout: float = 60, **options: str
             headers={"X-Timeout-Ms": str(round(timeout * 1000))},
         )
     seconds = time.monotonic() - began
-    headers, said = response.headers, f"{dict(response.headers)} {response.text}"
+    headers, shown = response.headers, f"{dict(response.headers)} {response.text}"
     fallback_error = headers.get("x-fallback-error", "")
     if response.status_code != 200:
-        return Reply(seconds, response.status_code, headers["x-error-type"], fallback_error, said=said)
+        return Reply(seconds, response.status_code, headers["x-error-type"], fallback_error, shown=shown)
     used = headers["x-fallback-used"] == "true"
-    return Reply(seconds, 200, "", fallback_error, response.json()["text"], used, said)
+    return Reply(seconds, 200, "", fallback_error, response.json()["text"], used, shown)
 
 
-WAYS: tuple[Way, ...] = (over_grpc, over_rest)
+TRANSPORTS: tuple[Transport, ...] = (over_grpc, over_rest)
 
 
 async def until_circuit(primary: ServiceProcess, state: str, seconds: float = 60) -> None:

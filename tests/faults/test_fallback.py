@@ -19,7 +19,7 @@ from stt_server.testing.paths import ROOT, SPEECH
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
 from tests.faults.network import NamespaceLink, namespace_link, namespaces_unavailable
-from tests.faults.replies import WAYS, Reply, until_circuit, until_fallback_error, until_used
+from tests.faults.replies import TRANSPORTS, Reply, until_circuit, until_fallback_error, until_used
 from tests.support.needs import lacking
 from tests.support.speech import samples_of
 from tests.support.streams import FLUSH, Caller, config
@@ -50,8 +50,11 @@ class Trio:
 
     async def trouble(self, *codes: str) -> list[Reply]:
         """Assert that concurrent callers of each kind get the configured answer in time, for one of these reasons."""
-        failing = [way(self.fail) for way in WAYS * 2]
-        hurried = [way(self.degrade, DEADLINE_S, routing=routing) for way, routing in itertools.product(WAYS, ROUTINGS)]
+        failing = [transcribe(self.fail) for transcribe in TRANSPORTS * 2]
+        hurried = [
+            transcribe(self.degrade, DEADLINE_S, routing=routing)
+            for transcribe, routing in itertools.product(TRANSPORTS, ROUTINGS)
+        ]
         failed = await asyncio.gather(*failing)
         degraded = await asyncio.gather(*hurried)
         for reply in failed:
@@ -61,7 +64,7 @@ class Trio:
             assert (reply.http, reply.text, reply.fallback_used) == (200, SMALL, False), reply
         for reply in (*failed, *degraded):
             assert reply.fallback_error in codes, reply
-            assert "secret" not in reply.said
+            assert "secret" not in reply.shown
         return [*failed, *degraded]
 
     async def circuits(self, state: str) -> None:
@@ -83,10 +86,10 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     """A trio whose fallback has its own network namespace, if one can be created."""
     folder = tmp_path_factory.mktemp("pair")
     with contextlib.ExitStack() as stack:
-        way = None if namespaces_unavailable() else stack.enter_context(namespace_link())
-        keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}", "HOST": way.host if way else "127.0.0.1"}
+        link = None if namespaces_unavailable() else stack.enter_context(namespace_link())
+        keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}", "HOST": link.host if link else "127.0.0.1"}
         fallback = ServiceProcess(
-            "fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=way.prefix if way else ()
+            "fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=link.prefix if link else ()
         )
         stack.enter_context(running(fallback))
         hop: dict[str, object] = {
@@ -101,7 +104,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
             for policy in ("fail", "degrade")
         )
         stack.enter_context(running(fail, degrade))
-        yield Trio(fallback, fail, degrade, way)
+        yield Trio(fallback, fail, degrade, link)
 
 
 @pytest.fixture
@@ -162,8 +165,8 @@ async def test_a_fallback_restart_under_load_degrades_or_fails_as_set(pair: Trio
     over = asyncio.Event()
 
     async def callers(primary: ServiceProcess, found: list[Reply]) -> None:
-        for way in itertools.cycle(WAYS):
-            found.append(await way(primary, DEADLINE_S))
+        for transcribe in itertools.cycle(TRANSPORTS):
+            found.append(await transcribe(primary, DEADLINE_S))
             if over.is_set():
                 return
 
@@ -209,8 +212,10 @@ async def test_refusals_of_the_fallback_are_reported(
 
 async def test_a_slow_fallback_is_awaited_until_the_deadline(pair: Trio) -> None:
     pair.fallback.act(Script(text=MEDIUM, seconds=60))
-    waiting = [asyncio.ensure_future(way(pair.fail)) for way in WAYS]
-    hurried = await asyncio.gather(*(way(pair.degrade, DEADLINE_S, routing=r) for way in WAYS for r in ROUTINGS))
+    waiting = [asyncio.ensure_future(transcribe(pair.fail)) for transcribe in TRANSPORTS]
+    hurried = await asyncio.gather(
+        *(transcribe(pair.degrade, DEADLINE_S, routing=r) for transcribe in TRANSPORTS for r in ROUTINGS)
+    )
     assert {(reply.http, reply.text, reply.fallback_error) for reply in hurried} == {(200, SMALL, "deadline_exceeded")}
     for reply in await asyncio.gather(*waiting):
         assert (reply.http, reply.error_type, reply.fallback_error) == (502, "fallback_failed", "deadline_exceeded")

@@ -21,10 +21,10 @@ def masked(opcode: int, payload: bytes, size: int | None = None) -> bytes:
     key = b"abcd"
     size = len(payload) if size is None else size
     if size < 126:
-        said = bytes((0x80 | size,))
+        header = bytes((0x80 | size,))
     else:
-        said = b"\xfe" + struct.pack(">H", size) if size < 2**16 else b"\xff" + struct.pack(">Q", size)
-    return bytes((opcode,)) + said + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+        header = b"\xfe" + struct.pack(">H", size) if size < 2**16 else b"\xff" + struct.pack(">Q", size)
+    return bytes((opcode,)) + header + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
 
 
 TEXT, BINARY = 0x81, 0x82

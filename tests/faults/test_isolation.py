@@ -172,8 +172,8 @@ async def test_libraries_of_the_real_model_log_no_transcript(tmp_path: Path) -> 
     process = ServiceProcess("primary", tmp_path, {"LOG_LEVEL": "debug"})
     with running(process):
         async with SttClient(process.target) as client:
-            said = await client.transcribe(SPEECH, prompt=PROMPT, hotwords=[HOTWORD], word_timestamps=True)
-        assert "fox" in said.text
+            transcript = await client.transcribe(SPEECH, prompt=PROMPT, hotwords=[HOTWORD], word_timestamps=True)
+        assert "fox" in transcript.text
         assert process.stop() == 0
     words = ("brown", "fox", "lazy", *PROMPT.split(), HOTWORD)
     assert [word for word in words if word in process.log_text().lower()] == []

@@ -16,7 +16,7 @@ from stt_server.engine.health.model_health import FAILURES_BEFORE_PROBE
 from stt_server.testing.scripted_model import Failure, Script
 from stt_server.testing.services import ServiceProcess, running
 from tests.faults.callers import NOT_SERVING, SERVING, http, until_in_flight, watched
-from tests.faults.replies import WAYS, Reply
+from tests.faults.replies import TRANSPORTS, Reply
 
 SMALL, MEDIUM = "the small text is here", "the medium text is here"
 
@@ -46,9 +46,9 @@ def alone(tmp_path: Path) -> Iterator[ServiceProcess]:
         yield process
 
 
-async def asked(process: ServiceProcess, times: int = 1) -> list[Reply]:
+async def transcribe_over_both(process: ServiceProcess, times: int = 1) -> list[Reply]:
     """Replies over gRPC and REST, in turn."""
-    return [await way(process) for _ in range(times) for way in WAYS]
+    return [await transcribe(process) for _ in range(times) for transcribe in TRANSPORTS]
 
 
 async def failures(process: ServiceProcess) -> dict[str, int]:
@@ -63,9 +63,9 @@ async def test_the_fallback_answers_for_a_failing_model(primary: ServiceProcess)
     errors: tuple[Failure, ...] = ("engine", "out_of_memory", "bug")
     for error in errors:
         primary.act(Script(error=error))
-        assert {(reply.http, reply.text) for reply in await asked(primary)} == {(200, MEDIUM)}
+        assert {(reply.http, reply.text) for reply in await transcribe_over_both(primary)} == {(200, MEDIUM)}
         primary.act(Script(text=SMALL))
-        assert {(reply.http, reply.text) for reply in await asked(primary)} == {(200, SMALL)}
+        assert {(reply.http, reply.text) for reply in await transcribe_over_both(primary)} == {(200, SMALL)}
     assert await failures(primary) == {"engine": 2, "out_of_memory": 2, "unexpected": 2}
     assert primary.stop() == 0
 
@@ -76,22 +76,22 @@ async def test_without_a_fallback_errors_hide_device_messages(alone: ServiceProc
         "out_of_memory": (503, "out_of_memory"),
         "bug": (500, "internal"),
     }
-    for error, outcome in expected.items():
+    for error, failure in expected.items():
         alone.act(Script(error=error))
-        replies = await asked(alone)
-        assert {(reply.http, reply.error_type) for reply in replies} == {outcome}
-        assert not any("/some/path" in reply.said for reply in replies)
+        replies = await transcribe_over_both(alone)
+        assert {(reply.http, reply.error_type) for reply in replies} == {failure}
+        assert not any("/some/path" in reply.shown for reply in replies)
         alone.act(Script(text=SMALL))
-        assert {reply.text for reply in await asked(alone)} == {SMALL}
+        assert {reply.text for reply in await transcribe_over_both(alone)} == {SMALL}
     assert alone.stop() == 0
 
 
 async def test_a_recording_that_breaks_models_stops_no_service(alone: ServiceProcess) -> None:
     """Repeated failures; a second of silence shows that the model still works."""
     alone.act(Script(error="engine", spares_silence=True))
-    assert {reply.http for reply in await asked(alone, 2 * FAILURES_BEFORE_PROBE)} == {500}
+    assert {reply.http for reply in await transcribe_over_both(alone, 2 * FAILURES_BEFORE_PROBE)} == {500}
     alone.act(Script(text=SMALL))
-    assert {reply.text for reply in await asked(alone)} == {SMALL}
+    assert {reply.text for reply in await transcribe_over_both(alone)} == {SMALL}
     assert alone.stop() == 0
 
 
@@ -102,7 +102,7 @@ async def test_a_lost_device_ends_the_service_and_loses_no_request(
     primary.act(Script(seconds=2))
     async with watched(primary) as states:
         assert await anext(states) == SERVING
-        calls = [asyncio.ensure_future(way(primary)) for way in WAYS * 4]
+        calls = [asyncio.ensure_future(transcribe(primary)) for transcribe in TRANSPORTS * 4]
         async with http(primary) as client:
             await until_in_flight(client, len(calls))
         primary.act(Script(error=error))
@@ -115,13 +115,13 @@ async def test_a_lost_device_ends_the_service_and_loses_no_request(
     assert last.startswith("stt-primary: the model is lost; restart the service: ")
     assert "Traceback" not in primary.log_text()
     primary.restart()
-    assert {reply.http for reply in await asked(primary)} == {200}
+    assert {reply.http for reply in await transcribe_over_both(primary)} == {200}
 
 
 async def test_a_model_that_fails_on_silence_is_lost(alone: ServiceProcess) -> None:
     alone.act(Script(error="out_of_memory"))
     for _ in range(FAILURES_BEFORE_PROBE):
-        reply = await WAYS[0](alone)
+        reply = await TRANSPORTS[0](alone)
         assert (reply.http, reply.error_type) in {(503, "out_of_memory"), (503, "not_ready")}
     assert await asyncio.to_thread(alone.wait) == 1
     assert alone.log_text().splitlines()[-1].startswith("stt-primary: the model is lost")

@@ -98,8 +98,8 @@ async def test_keys_limits_and_thresholds_are_reloaded(primary: ServiceProcess) 
     assert await error_type(primary, OLD_KEY) == ""
     primary.write_config(RATE_LIMIT_RPS=0.001, RATE_LIMIT_BURST=1, MIN_WORDS_FOR_CONF=4, LOG_LEVEL="info")
     await eventually(lambda: error_type(primary, OLD_KEY), "rate_limited")
-    said = lines(primary, "configuration applied")[-1]["message"]
-    assert said.partition(": ")[2] == "MIN_WORDS_FOR_CONF, RATE_LIMIT_RPS, RATE_LIMIT_BURST, LOG_LEVEL"
+    message = lines(primary, "configuration applied")[-1]["message"]
+    assert message.partition(": ")[2] == "MIN_WORDS_FOR_CONF, RATE_LIMIT_RPS, RATE_LIMIT_BURST, LOG_LEVEL"
     assert OLD_KEY not in primary.log_text()
     async with stub(primary) as calls:
         primary.write_config(RATE_LIMIT_RPS=0, CONF_LOGPROB_THRESHOLD=0.95)
@@ -166,7 +166,7 @@ async def test_a_config_map_that_swaps_a_link_is_reloaded(primary: ServiceProces
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("content", "problem"),
     [
         (b"", "CT2_SMALL_PATH: required key is missing"),
         (None, "can't read the configuration: No such file or directory"),
@@ -176,17 +176,17 @@ async def test_a_config_map_that_swaps_a_link_is_reloaded(primary: ServiceProces
     ids=["empty", "missing", "wrong", "half"],
 )
 async def test_a_bad_file_changes_nothing_and_is_logged_once(
-    primary: ServiceProcess, broken: bytes | None, said: str
+    primary: ServiceProcess, content: bytes | None, problem: str
 ) -> None:
     refused, applied = await reloads(primary, "refused"), await reloads(primary, "applied")
     logged = len(lines(primary, "configuration not applied"))
     text = primary.config.read_bytes()
     changed = text + b"RATE_LIMIT_BURST=1\n"
-    if broken is None:
+    if content is None:
         primary.config.unlink()
     else:
         half = changed[: changed.index(b"RATE_LIMIT_RPS=0") - 20]
-        primary.config.write_bytes(broken.replace(b"%(text)s", changed).replace(b"%(half)s", half))
+        primary.config.write_bytes(content.replace(b"%(text)s", changed).replace(b"%(half)s", half))
     await eventually(lambda: reloads(primary, "refused"), refused + 1)
     await asyncio.sleep(1)  # read repeatedly, logged and counted once
     assert await reloads(primary, "refused") == refused + 1
@@ -194,7 +194,7 @@ async def test_a_bad_file_changes_nothing_and_is_logged_once(
     assert await metric(primary, "stt_config_last_reload_successful") == 0
     new = lines(primary, "configuration not applied")[logged:]
     assert [line["level"] for line in new] == ["ERROR"]
-    assert said in new[0]["message"]
+    assert problem in new[0]["message"]
     assert str(primary.config) in new[0]["message"]
     assert "ours" not in primary.log_text()
     primary.config.write_bytes(text)

@@ -35,7 +35,7 @@ def redirected(redirection: str) -> tuple[str, ...]:
     return ("sh", "-c", f'exec "$@" {redirection}', "sh")
 
 
-def refused(process: ServiceProcess, status: int, *said: str) -> None:
+def refused(process: ServiceProcess, status: int, *expected: str) -> None:
     """Assert that the service exits with that status and one line with that text, without a ready line."""
     process.spawn()
     try:
@@ -43,7 +43,7 @@ def refused(process: ServiceProcess, status: int, *said: str) -> None:
         assert process.output == []
         (line,) = process.log_text().splitlines()
         assert line.startswith(f"stt-{process.service}: ")
-        assert [text for text in said if text not in line] == [], line
+        assert [text for text in expected if text not in line] == [], line
     finally:
         process.kill()
 
@@ -66,18 +66,18 @@ def test_an_address_of_another_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: path.write_bytes(b"LOG_LEVEL=info\n\xff\xfe"), ":2: not UTF-8 text"),
     ],
     ids=["a folder", "not UTF-8"],
 )
-def test_a_configuration_that_is_not_text(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+def test_a_configuration_that_is_not_text(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
     process = scripted(tmp_path)
     process.config.unlink()
     make(process.config)
-    refused(process, 2, str(process.config), said)
+    refused(process, 2, str(process.config), message)
 
 
 def test_an_unreadable_configuration(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def vocabulary(model: Path) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda model: os.truncate(model / "model.bin", 1_000_000), "can't be loaded"),
         (lambda model: os.truncate(model / "model.bin", 0), "can't be loaded"),
@@ -138,7 +138,7 @@ def vocabulary(model: Path) -> None:
     ],
     ids=["torn model", "empty model", "torn config", "empty tokenizer", "torn tokenizer", "no tokenizer", "vocabulary"],
 )
-def test_a_damaged_model(tmp_path: Path, damage: Callable[[Path], object], said: str) -> None:
+def test_a_damaged_model(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     model = tmp_path / "damaged"
     shutil.copytree(TINY, model, copy_function=shutil.copyfile)
     damage(model)
@@ -146,7 +146,7 @@ def test_a_damaged_model(tmp_path: Path, damage: Callable[[Path], object], said:
     with pytest.raises(ModelLoadError) as caught:
         load_whisper(settings)
     assert str(model) in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -207,7 +207,7 @@ async def test_running_out_of_descriptors_is_temporary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "said"),
+    ("command", "status", "message"),
     [
         (
             ("gateway", "--target", "127.0.0.1:1", "--host", "127.0.0.1", "--port", "0"),
@@ -218,7 +218,7 @@ async def test_running_out_of_descriptors_is_temporary(tmp_path: Path) -> None:
     ],
     ids=["stt-gateway", "stt"],
 )
-def test_output_that_cannot_be_written_is_one_line(command: tuple[str, ...], status: int, said: str) -> None:
+def test_output_that_cannot_be_written_is_one_line(command: tuple[str, ...], status: int, message: str) -> None:
     environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
@@ -233,5 +233,5 @@ def test_output_that_cannot_be_written_is_one_line(command: tuple[str, ...], sta
     line = ended.stderr.splitlines()[-1]  # `stt` has printed its results before
     assert "Traceback" not in ended.stderr
     assert ended.returncode == status
-    assert line.startswith(said)
+    assert line.startswith(message)
     assert line.endswith("No space left on device")

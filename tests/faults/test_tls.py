@@ -72,7 +72,7 @@ async def test_a_key_is_required_beside_a_certificate(home: Deployment) -> None:
 
 async def test_unknown_clients_are_refused_over_grpc_with_advice(home: Deployment, stranger: Pair) -> None:
     unknown = home.folder / "unknown.pem"
-    for target, shown, said in (
+    for target, shown, message in (
         (f"grpc://127.0.0.1:{home.primary.grpc_port}", None, "agree on TLS: grpcs://"),
         (server(home), tls(home, ca=unknown), "pass the authority's certificate (--ca FILE"),
         (server(home), None, "pass the authority's certificate (--ca FILE"),
@@ -82,7 +82,7 @@ async def test_unknown_clients_are_refused_over_grpc_with_advice(home: Deploymen
         async with SttClient(target, tls=shown) as client:
             with pytest.raises(UpstreamUnavailable) as caught:
                 await client.transcribe(WAV)
-            assert said in str(caught.value)
+            assert message in str(caught.value)
 
 
 async def test_unknown_clients_are_refused_over_https(home: Deployment, stranger: Pair) -> None:
@@ -115,13 +115,13 @@ async def test_old_versions_of_tls_are_refused(home: Deployment) -> None:
 
 async def test_expired_and_foreign_certificates_are_refused(home: Deployment) -> None:
     original = {name: home.folder / name for name in ("server.pem", "server.key")}
-    for name, names, expired, said in (
+    for name, names, expired, message in (
         ("elsewhere", "DNS:elsewhere.example.com", False, "connect to a name that it lists"),
         ("old", "DNS:localhost,IP:127.0.0.1", True, "has expired: renew it"),
     ):
         pair = signed(home.folder, name, home.authority, names=names, expired=expired)
         home.primary_files.swap({"server.pem": pair.cert, "server.key": pair.key})
-        await eventually(lambda: _refusal(home), said)
+        await eventually(lambda: _refusal(home), message)
         async with httpx.AsyncClient(verify=home.context()) as http:
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
                 await http.get(f"https://localhost:{home.primary.http_port}/v1/health")
@@ -136,7 +136,7 @@ async def _refusal(home: Deployment) -> str:
             await client.status()
         except UpstreamUnavailable as error:
             known = ("connect to a name that it lists", "has expired: renew it")
-            return next((said for said in known if said in str(error)), str(error))
+            return next((message for message in known if message in str(error)), str(error))
     return ""
 
 
@@ -149,8 +149,8 @@ async def test_the_command_line_client_uses_certificates(home: Deployment, capsy
         out = capsys.readouterr().out
         assert "health: serving" in out if command == ["status"] else OWN in out
         assert await asyncio.to_thread(main, [*command, *options]) == 1, command
-        said = "".join(capsys.readouterr())
-        assert "--cert and --key" in said, command
+        message = "".join(capsys.readouterr())
+        assert "--cert and --key" in message, command
 
 
 async def test_a_standalone_gateway_serves_https_before_mutual_tls(home: Deployment) -> None:

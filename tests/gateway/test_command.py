@@ -64,7 +64,7 @@ async def test_port_in_use_prints_one_line_and_exits_1(gateway: GatewayServer, s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "--target"),
         (("--target", "x:1", "--port", "70000"), "0 to 65535"),
@@ -74,10 +74,10 @@ async def test_port_in_use_prints_one_line_and_exits_1(gateway: GatewayServer, s
         (("--target", "x:1", "--log-level", "loud"), "loud"),
     ],
 )
-async def test_invalid_option_is_named_and_exits_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+async def test_invalid_option_is_named_and_exits_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     process = await run(*arguments)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (2, b"")
     last = err.decode().strip().splitlines()[-1]
-    assert said in last
+    assert message in last
     assert "Traceback" not in err.decode()

@@ -36,7 +36,7 @@ SLOW_BODY = head("Content-Length: 100000") + b"--front"
 class SmallGateway:
     port: int
     uploads: UploadBudget
-    heard: set[object] = field(default_factory=set)
+    heard_from: set[object] = field(default_factory=set)
     """Connections that have sent something."""
 
 
@@ -55,7 +55,7 @@ async def small(service: ContractService, monkeypatch: pytest.MonkeyPatch) -> As
 
     def noted(self: GatewayProtocol, data: bytes) -> None:
         data_received(self, data)
-        gateway.heard.add(self)
+        gateway.heard_from.add(self)
 
     monkeypatch.setattr(GatewayProtocol, "data_received", noted)
     server = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=0, body_timeout_s=3600))
@@ -81,7 +81,7 @@ async def connections(small: SmallGateway, count: int, sent: bytes) -> AsyncIter
 
 
 def _have_arrived(small: SmallGateway, callers: int, uploading: int) -> bool:
-    return len(small.heard) == callers and len(small.uploads) == uploading
+    return len(small.heard_from) == callers and len(small.uploads) == uploading
 
 
 async def get(small: SmallGateway, path: str) -> httpx.Response:
@@ -111,8 +111,8 @@ async def test_slowest_upload_is_cancelled_over_the_limit(small: SmallGateway, m
     monkeypatch.setattr(uploads, "MIN_UPLOAD_AGE_S", 0.0)
     async with connections(small, 3, SLOW_BODY) as slow:
         assert (await post(small)).status_code == 200
-        told = await answer_of(slow[0])
-    assert (told.status, told.headers["x-error-type"], told.headers["retry-after"]) == (503, "overloaded", "1")
+        answer = await answer_of(slow[0])
+    assert (answer.status, answer.headers["x-error-type"], answer.headers["retry-after"]) == (503, "overloaded", "1")
 
 
 async def test_new_connection_is_rejected_if_no_upload_is_slow(small: SmallGateway) -> None:

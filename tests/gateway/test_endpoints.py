@@ -78,7 +78,7 @@ async def test_openapi_has_every_field_header_and_status(http: httpx.AsyncClient
 async def test_openapi_schema_matches_an_actual_response(http: httpx.AsyncClient, service: ContractService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     schema = paths["/v1/transcribe"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    told = (await http.post("/v1/transcribe", files=AUDIO)).json()
+    body = (await http.post("/v1/transcribe", files=AUDIO)).json()
 
     def compare(schema: dict[str, dict[str, object]], value: object) -> None:
         if isinstance(value, dict):
@@ -90,7 +90,7 @@ async def test_openapi_schema_matches_an_actual_response(http: httpx.AsyncClient
             for inner in value:
                 compare(schema["items"], inner)  # type: ignore[arg-type]
 
-    compare(schema, told)
+    compare(schema, body)
 
 
 async def test_docs_page_loads_nothing_from_other_hosts(http: httpx.AsyncClient, service: ContractService) -> None:
@@ -128,9 +128,9 @@ async def test_listed_origin_may_call_and_read_headers(service: ContractService)
     await server.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
-            asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-            asked["Access-Control-Request-Headers"] = "authorization,x-timeout-ms"
-            preflight = await http.options("/v1/transcribe", headers=asked)
+            request_headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+            request_headers["Access-Control-Request-Headers"] = "authorization,x-timeout-ms"
+            preflight = await http.options("/v1/transcribe", headers=request_headers)
             assert preflight.status_code == 200
             assert preflight.headers["access-control-allow-origin"] == "https://app.example"
             response = await http.post("/v1/transcribe", files=AUDIO, headers={"Origin": "https://app.example"})
@@ -151,8 +151,8 @@ async def test_access_log_line_has_no_key_or_transcript(
         await http.post("/v1/transcribe?key=s3cret", files=AUDIO, headers=headers, data={"prompt": "Zoë"})
     (record,) = [record for record in caplog.records if record.name == "gateway.access"]
     line = record.__dict__
-    told = {name: line[name] for name in ("request_id", "method", "path", "status")}
-    assert told == {"request_id": "r1", "method": "POST", "path": "/v1/transcribe", "status": 200}
+    logged = {name: line[name] for name in ("request_id", "method", "path", "status")}
+    assert logged == {"request_id": "r1", "method": "POST", "path": "/v1/transcribe", "status": 200}
     assert line["seconds"] > 0 and line["bytes"] > 8 and line["bytes_sent"] > 100
     assert not re.search("s3cret|Zoë|Welt", repr(line))
 

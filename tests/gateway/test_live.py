@@ -137,9 +137,9 @@ async def test_stream_has_one_access_log_line(
                 await socket.send(END)
             await rest(socket)
         line = await asyncio.wait_for(lines.get(), PATIENCE_S)
-    told = {name: line[name] for name in ("request_id", "method", "path", "status", "close_code")}
+    logged = {name: line[name] for name in ("request_id", "method", "path", "status", "close_code")}
     code = 1000 if config_key else 1007
-    assert told == {"request_id": "one", "method": "GET", "path": "/v1/stream", "status": 101, "close_code": code}
+    assert logged == {"request_id": "one", "method": "GET", "path": "/v1/stream", "status": 101, "close_code": code}
     assert line.get("error_type") == (None if config_key else "invalid_argument")
     assert line["seconds"] > 0 and line["bytes_sent"] > 50
     assert line["bytes"] > len(SECOND) if config_key else line["bytes"] > 0

@@ -78,7 +78,7 @@ async def test_whole_numbers_may_have_a_decimal_point(gateway: GatewayServer, se
 
 
 @pytest.mark.parametrize(
-    ("first", "says"),
+    ("first", "message"),
     [
         (SECOND, "Audio before config"),
         ("no JSON", "is not valid JSON"),
@@ -105,13 +105,13 @@ async def test_whole_numbers_may_have_a_decimal_point(gateway: GatewayServer, se
     ],
 )
 async def test_invalid_config_is_rejected(
-    gateway: GatewayServer, service: ContractService, first: Any, says: str
+    gateway: GatewayServer, service: ContractService, first: Any, message: str
 ) -> None:
     async with calling(gateway) as socket:
         await socket.send(json.dumps({**CONFIG, **first}) if isinstance(first, dict) else first)
         error, code = await failure(socket)
     assert (error["type"], code) == ("invalid_argument", 1007)
-    assert says in error["message"]
+    assert message in error["message"]
     assert not service.script.streams
 
 

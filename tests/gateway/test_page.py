@@ -26,15 +26,6 @@ from tests.support.speech import samples_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
-SPY_ON_THE_MICROPHONE = """() => {
-  const devices = navigator.mediaDevices, real = devices.getUserMedia.bind(devices);
-  window.asked = []; window.heard = [];
-  devices.getUserMedia = async (wanted) => {
-    asked.push(wanted.audio);
-    heard.push(await real(wanted));
-    return heard.at(-1);
-  };
-}"""
 HOSTILE = "<img src=x onerror=alert(1)> & 00:01 --> 00:02"
 
 

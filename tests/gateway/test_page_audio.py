@@ -19,16 +19,15 @@ from tests.support.speech import samples_of, wav_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
-SPY_ON_THE_MICROPHONE = """() => {
+RECORD_MICROPHONE_REQUESTS = """() => {
   const devices = navigator.mediaDevices, real = devices.getUserMedia.bind(devices);
-  window.asked = []; window.heard = [];
+  window.requested = []; window.opened = [];
   devices.getUserMedia = async (wanted) => {
-    asked.push(wanted.audio);
-    heard.push(await real(wanted));
-    return heard.at(-1);
+    requested.push(wanted.audio);
+    opened.push(await real(wanted));
+    return opened.at(-1);
   };
 }"""
-HOSTILE = "<img src=x onerror=alert(1)> & 00:01 --> 00:02"
 
 
 async def test_file_is_sent_unchanged(gateway: GatewayServer, service: ContractService) -> None:
@@ -58,8 +57,8 @@ async def test_microphone_is_resampled_to_16_khz(
         await expect(page.locator("#finals li")).to_have_count(1)
         await expect(page.locator("#interim")).to_be_hidden()
     assert service.script.streams[0].half_closed
-    heard = np.frombuffer(service.script.streams[0].audio, "<i2")[16000:48000]
-    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))) ** 2
+    received = np.frombuffer(service.script.streams[0].audio, "<i2")[16000:48000]
+    spectrum = np.abs(np.fft.rfft(received * np.hanning(len(received)))) ** 2
     around = slice(1000 * 2 - 20, 1000 * 2 + 20)  # two bins a hertz
     assert spectrum[around].sum() > 0.95 * spectrum.sum()
 
@@ -70,12 +69,12 @@ async def test_microphone_can_be_chosen_after_permission(
     quiet = tmp_path / "quiet.wav"
     quiet.write_bytes(wav_of(np.zeros(16000 * 5, dtype=np.float32)))
     async with open_page(url_of(gateway), microphone=quiet) as page:
-        await page.evaluate(SPY_ON_THE_MICROPHONE)
+        await page.evaluate(RECORD_MICROPHONE_REQUESTS)
         await page.click("#start")
         await until(lambda: service.script.streams and service.script.streams[0].audio)
         await page.click("#start")
         await expect(page.locator("#start")).to_have_attribute("data-state", "idle")
-        assert await page.evaluate("asked.at(-1).deviceId ?? null") is None
+        assert await page.evaluate("requested.at(-1).deviceId ?? null") is None
 
         await page.click("#open-settings")
         options = page.get_by_label("Microphone").locator("option")
@@ -85,8 +84,8 @@ async def test_microphone_can_be_chosen_after_permission(
         await page.click("#close-settings")
         await page.click("#start")
         await until(lambda: len(service.script.streams) == 2 and service.script.streams[1].audio)
-        assert await page.evaluate("asked.at(-1).deviceId.exact") == chosen
-        assert await page.evaluate("heard.at(-1).getAudioTracks()[0].getSettings().deviceId") == chosen
+        assert await page.evaluate("requested.at(-1).deviceId.exact") == chosen
+        assert await page.evaluate("opened.at(-1).getAudioTracks()[0].getSettings().deviceId") == chosen
         await page.click("#start")
         await expect(page.locator("#start")).to_have_attribute("data-state", "idle")
 
@@ -121,7 +120,7 @@ async def test_denied_microphone_shows_an_error(gateway: GatewayServer, service:
 
 async def test_page_without_https_still_accepts_files(gateway: GatewayServer, service: ContractService) -> None:
     flags = ["--host-resolver-rules=MAP captions.example 127.0.0.1"]
-    # Chromium says that it ignores a header which only https pages may use.
+    # Chromium logs that it ignores a header reserved to https pages.
     async with open_page(url_of(gateway, "captions.example"), more_flags=flags, expected="Opener-Policy") as page:
         await page.click("#start")
         await expect(page.locator("#trouble-advice")).to_contain_text("over https or from localhost")
@@ -142,8 +141,8 @@ async def test_cancelled_start_ignores_a_late_permission(gateway: GatewayServer,
         await page.evaluate(
             """() => {
                 const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-                const asked = new Promise((resolve) => { window.allow = resolve; });
-                navigator.mediaDevices.getUserMedia = async (wish) => { await asked; return ask(wish); };
+                const permission = new Promise((resolve) => { window.allow = resolve; });
+                navigator.mediaDevices.getUserMedia = async (wish) => { await permission; return ask(wish); };
             }"""
         )
         await page.click("#start")

@@ -22,9 +22,9 @@ async def test_json_has_every_field_of_the_response(http: httpx.AsyncClient, ser
     response = await http.post("/v1/transcribe", files=AUDIO, headers={"X-Req-Id": "abc-1"})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
-    told = response.json()
+    body = response.json()
     word = {"start": 0.5, "end": 0.9, "text": " Grüße", "probability": 0.9}
-    assert told.pop("segments")[0] == {
+    assert body.pop("segments")[0] == {
         "start": 0.5,
         "end": 1.75,
         "text": "Grüße, Welt.",
@@ -36,7 +36,7 @@ async def test_json_has_every_field_of_the_response(http: httpx.AsyncClient, ser
         "channel": 0,
         "language": "",
     }
-    assert told == {
+    assert body == {
         "request_id": "abc-1",
         "text": "Grüße, Welt. 你好。",
         "language": "de",

@@ -109,6 +109,20 @@ def test_languages_without_a_token_are_not_supported(base: WhisperRecognizer, ti
     assert tiny_en.info.languages == ("en",)
 
 
+def test_two_languages_in_one_chunk_are_both_recognized(base: WhisperRecognizer) -> None:
+    parts = [samples_of(ENGLISH), silence(1.0), samples_of(clip("fr", "comptage"))]
+    (chunk,) = split(np.concatenate(parts), vad_filter=True)
+    (found,) = base.recognize_batch([ChunkJob(chunk, DecodeOptions(), may_change_language=True)])
+    assert words(found.text).startswith(SENTENCE)
+    assert words(found.text).endswith(" 10")
+    assert {segment.language for segment in found.segments} == {"en", "fr"}
+    (alone,) = split(samples_of(clip("fr", "comptage")), vad_filter=True)
+    (other,) = base.recognize_batch([ChunkJob(alone, DecodeOptions(), expected_language="en")])
+    assert other.language == "fr"
+    (same,) = base.recognize_batch([ChunkJob(alone, DecodeOptions(), expected_language="fr")])
+    assert (same.language, same.language_probability) == ("fr", None)
+
+
 def test_translation_is_into_english(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(clip("fr", "bonjour_monde")), vad_filter=True)
     found = base.recognize(chunk, DecodeOptions(language="fr", task="translate"))

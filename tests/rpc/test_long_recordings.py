@@ -53,6 +53,38 @@ async def test_only_the_weak_chunk_is_escalated(tmp_path: Path, small: ScriptedM
     assert counts == {"used": 1, "skipped": 0, "failed": 0}
 
 
+async def test_a_chunk_in_another_language_is_escalated_in_it(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
+) -> None:
+    german = Script(text=" der Text ist unsicher", language="de", confidence=0.3)
+    small.by_start = lambda start: german if 5 < start < 10 else CONFIDENT
+    async with pair(tmp_path, small, medium) as (stub, _, __):
+        response, _trailers = await transcribe(stub, recording(3))
+    assert [options.language for options in medium.seen] == ["de"]
+    assert [segment.language for segment in response.segments] == ["", "de", ""]
+    assert response.language == "en", "most of the speech is English"
+    assert {job.expected_language for job in small.jobs} == {"", "en"}
+
+
+async def test_a_recording_that_begins_in_another_language_names_both(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
+) -> None:
+    german = Script(text=" der deutsche Text ist sicher", language="de")
+    small.by_start = lambda start: CONFIDENT if start < 5 else german
+    async with pair(tmp_path, small, medium) as (stub, _, __):
+        response, _trailers = await transcribe(stub, recording(3))
+    assert response.language == "de"
+    assert [segment.language for segment in response.segments] == ["en", "de", "de"]
+
+
+async def test_a_given_language_is_not_detected_in_any_chunk(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
+) -> None:
+    async with pair(tmp_path, small, medium) as (stub, _, __):
+        await transcribe(stub, recording(2), language="de")
+    assert [(job.options.language, job.may_change_language) for job in small.jobs] == [("de", False)] * 2
+
+
 async def test_final_model_is_that_of_most_of_the_audio(
     tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:

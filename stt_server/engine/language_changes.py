@@ -1,0 +1,139 @@
+"""Finds where the language changes within a chunk, on slices of the encoder's output.
+
+A slice is the output for some seconds of speech, followed by the output for silence as in `windows.lengthened`. It
+costs a small part of a detection on the whole chunk, and nothing is encoded for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+
+import numpy as np
+
+from stt_server.engine import windows
+from stt_server.engine.encoding import Encoded
+from stt_server.engine.types import Chunk, Hypothesis, Samples, speech_seconds
+
+CHANGE_PAUSE_S = 0.5
+"""Least pause between speech in different languages, in seconds."""
+LEAST_SPEECH_S = 1.0
+"""Shorter speech is too often detected as another language, in seconds."""
+SURE_CHANGE = 0.8
+"""Probabilities of both languages from which a chunk is cut between them."""
+SLICE_S, TAIL_S = 4.5, 1.5
+"""Most seconds of speech in a slice, and of silence after it."""
+SHORT_SLICE_S, SHORT_TAIL_S = 2.5, 1.0
+"""The same for a slice that only shows whether a chunk is in the expected language: most are."""
+_PAD_S = 0.4
+"""Kept around the speech of a part, as `stt_server.audio.split` does, in seconds."""
+_EDGE_S = 0.1
+"""Kept around the speech in a slice, in seconds."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkPart:
+    """A part of a chunk; implements `Chunk`."""
+
+    samples: Samples
+    start: float
+    speech: tuple[Span, ...]
+    speech_certain: bool
+
+
+def speech_regions(chunk: Chunk) -> list[Span]:
+    """Speech of a chunk between pauses of `CHANGE_PAUSE_S`: (start, end) in seconds from the start of the chunk."""
+    regions: list[Span] = []
+    for start, end in chunk.speech:
+        if regions and start - regions[-1][1] < CHANGE_PAUSE_S:
+            regions[-1] = (regions[-1][0], end)
+        else:
+            regions.append((start, end))
+    return regions
+
+
+def long_regions(chunk: Chunk) -> list[Span]:
+    """The regions that are long enough for their language to be detected."""
+    return [(start, end) for start, end in speech_regions(chunk) if end - start >= LEAST_SPEECH_S]
+
+
+def can_slice(encoded: Encoded) -> bool:
+    """Whether the output ends with enough silence for slices."""
+    return len(encoded.output) / windows.POSITIONS_PER_SECOND - encoded.seconds >= TAIL_S
+
+
+def slice_of(encoded: Encoded, region: Span, seconds: float = SLICE_S, tail_s: float = TAIL_S) -> Encoded:
+    """The output for a region, at most `seconds` of it, followed by at least `tail_s` of silence."""
+    rate = windows.POSITIONS_PER_SECOND
+    first = round(max(0.0, region[0] - _EDGE_S) * rate)
+    last = min(round((region[1] + _EDGE_S) * rate), first + round(seconds * rate))
+    part = Encoded(encoded.output[first:last], 0.0)
+    silence = encoded.output[-round(TAIL_S * rate) :]
+    missing = round((seconds + tail_s) * rate) - len(part.output)
+    tail = silence[np.arange(missing) % (len(silence) - 2)]
+    return Encoded(np.concatenate([part.output, tail]), (last - first) / rate)
+
+
+def parts_of(chunk: Chunk, regions: Sequence[Span], found: Sequence[tuple[str, float]]) -> list[ChunkPart]:
+    """Cut a chunk where its language changes; empty if it doesn't, or not surely.
+
+    Args:
+        regions: of speech, in order.
+        found: language and probability of each.
+    """
+    sure = {language for language, probability in found if probability >= SURE_CHANGE}
+    if len(sure) < 2:
+        return []
+    groups = [[region for region, _ in group] for _, group in groupby(zip(regions, found), lambda item: item[1][0])]
+    starts = [group[0][0] for group in groups]
+    ends = [group[-1][1] for group in groups]
+    edges = [(0.0, starts[0]), *zip(ends, starts[1:]), (ends[-1], len(chunk.samples) / windows.SAMPLE_RATE)]
+    pauses = [_last_pause(chunk, edge) for edge in edges]
+    cuts = [0.0, *((a + b) / 2 for a, b in pauses[1:-1]), edges[-1][1]]
+    return [_part(chunk, span) for span in pairwise(cuts)]
+
+
+def _last_pause(chunk: Chunk, edge: Span) -> Span:
+    """The last pause between two regions, which shorter speech may divide."""
+    inside = [end for start, end in chunk.speech if edge[0] < end < edge[1]]
+    return max(inside, default=edge[0]), edge[1]
+
+
+def _part(chunk: Chunk, span: Span) -> ChunkPart:
+    """The speech of a chunk within `span`, with little silence around it."""
+    speech = [(max(a, span[0]), min(b, span[1])) for a, b in chunk.speech if b > span[0] and a < span[1]]
+    first = round(max(span[0], speech[0][0] - _PAD_S) * windows.SAMPLE_RATE)
+    last = round(min(span[1], speech[-1][1] + _PAD_S) * windows.SAMPLE_RATE)
+    start = first / windows.SAMPLE_RATE
+    return ChunkPart(
+        chunk.samples[first:last],
+        chunk.start + start,
+        tuple((a - start, b - start) for a, b in speech),
+        chunk.speech_certain,
+    )
+
+
+def joined(parts: Sequence[tuple[Chunk, Hypothesis]]) -> Hypothesis:
+    """The hypothesis of a chunk from those of its parts; each segment names its language."""
+    hypotheses = [hypothesis for _, hypothesis in parts]
+    seconds: dict[str, float] = {}
+    for part, hypothesis in parts:
+        seconds[hypothesis.language] = seconds.get(hypothesis.language, 0.0) + speech_seconds(part)
+    several = len({hypothesis.language for hypothesis in hypotheses}) > 1
+    probabilities = [h.language_probability for h in hypotheses if h.language_probability is not None]
+    texts = [hypothesis for hypothesis in hypotheses if hypothesis.suppressed is None]
+    return Hypothesis(
+        segments=tuple(
+            replace(segment, language=hypothesis.language if several else "")
+            for hypothesis in hypotheses
+            for segment in hypothesis.segments
+        ),
+        language=max(seconds, key=lambda code: seconds[code]),
+        language_probability=min(probabilities, default=None),
+        token_logprobs=tuple(logprob for hypothesis in hypotheses for logprob in hypothesis.token_logprobs),
+        looped=any(hypothesis.looped for hypothesis in hypotheses),
+        suppressed=None if texts else hypotheses[0].suppressed,
+    )
