@@ -17,7 +17,6 @@ from protos.stt.v1.wire import AUTHORIZATION, X_REQ_ID
 from stt_client import health
 from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
 from stt_client.errors import DeadlineExceeded, NotReady, SttError, UpstreamUnavailable
-from stt_client.recordings.splitting import job_of, last_of, transcribe
 from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions, checked_request_id
 from stt_client.results import Limits, Metrics, Status, TranscribeEvent, Transcript
 from stt_client.rpc import (
@@ -122,6 +121,9 @@ class SttClient:
             ValueError: invalid option.
             OSError: the file can't be read.
         """
+        # Imported here: it takes numpy, which other uses of the client do without.
+        from stt_client.recordings.splitting import job_of, last_of, transcribe
+
         return await last_of(transcribe(self, await job_of(audio, options, live=False)))
 
     async def transcribe_with_progress(
@@ -132,6 +134,8 @@ class SttClient:
         Yields `Progress` every few seconds, `SettledSegments` as they become final, and last the `Transcript`.
         Closing the generator cancels the call. Arguments and errors are those of `transcribe`.
         """
+        from stt_client.recordings.splitting import job_of, transcribe
+
         async with aclosing(transcribe(self, await job_of(audio, options, live=True))) as events:
             async for event in events:
                 yield event

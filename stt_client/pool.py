@@ -24,7 +24,6 @@ from protos.stt.v1 import speech_pb2
 from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.event_relay import EventRelay
-from stt_client.recordings.splitting import job_of, last_of, transcribe
 from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions
 from stt_client.results import Limits, Status, TranscribeEvent, Transcript, smallest
 from stt_client.rpc import Pairs, deadline_in, seconds_left
@@ -113,12 +112,17 @@ class SttPool:
 
     async def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
         """Transcribe one recording; see `SttClient.transcribe`. All services share the parts of a long one."""
+        # Imported here: it takes numpy, which other uses of the client do without.
+        from stt_client.recordings.splitting import job_of, last_of, transcribe
+
         return await last_of(transcribe(self, await job_of(audio, options, live=False)))
 
     async def transcribe_with_progress(
         self, audio: Audio, **options: Unpack[CallOptions]
     ) -> AsyncGenerator[TranscribeEvent, None]:
         """Transcribe one recording; see `SttClient.transcribe_with_progress`."""
+        from stt_client.recordings.splitting import job_of, transcribe
+
         async with aclosing(transcribe(self, await job_of(audio, options, live=True))) as events:
             async for event in events:
                 yield event

@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from stt_client.cli.errors import UsageError
-from stt_client.recordings.decoding import INSTALL, NotDecodable
-from stt_client.recordings.reading import DecoderMissing, Source
-from stt_client.recordings.wav import Int16
 from stt_client.request import AudioFormat
 from stt_client.streaming.audio_source import frame_bytes
+
+if TYPE_CHECKING:
+    from stt_client.recordings.wav import Int16
 
 RATES_HZ = (8000, 48_000)
 """Sample rates that services accept for live audio, in Hz: lowest and highest."""
@@ -52,6 +52,10 @@ def of_file(path: Path, raw: AudioFormat | None) -> LiveAudio:
         UsageError: the sample rate is unsupported, the file isn't audio, or a decoder is required but not installed.
         OSError: the file can't be read.
     """
+    # Imported here: it takes numpy, which the rest of the command does without.
+    from stt_client.recordings.decoding import INSTALL, NotDecodable
+    from stt_client.recordings.reading import DecoderMissing, Source
+
     if raw is not None:
         return LiveAudio(_checked(raw, path.name), _in_thread(_pieces(path.open("rb"), raw)))
     try:

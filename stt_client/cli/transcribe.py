@@ -9,11 +9,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from stt_client.cli.connection import add_connection, options_of, servers_of
 from stt_client.cli.errors import UsageError, explain
-from stt_client.cli.journals import Journals
 from stt_client.cli.output import Style, for_stdout, plan, write
 from stt_client.cli.progress import Bar
 from stt_client.cli.recordings import Found, Recording, find
@@ -21,9 +20,11 @@ from stt_client.cli.speech_options import add_speech, raw_format_of, speech_of
 from stt_client.cli.subtitle_options import add_subtitles, layout_of
 from stt_client.errors import SttError
 from stt_client.pool import SttPool
-from stt_client.recordings.splitting import job_of, last_of, transcribe
 from stt_client.request import CallOptions
 from stt_client.results import Progress, TranscribeEvent, Transcript
+
+if TYPE_CHECKING:
+    from stt_client.cli.journals import Journals
 
 TIMEOUT_S = 600.0
 """Default timeout of each recording: an hour of audio takes minutes on a CPU."""
@@ -135,6 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
     if to_files:
         paths = plan(found.recordings, arguments.output, formats)
     jobs = [_Job(number, *pair) for number, pair in enumerate(zip(found.recordings, paths, strict=True))]
+    # Imported here: it takes numpy, which the rest of the command does without.
+    from stt_client.cli.journals import Journals
+
     journals = Journals(resume=arguments.resume)
     try:
         failed = asyncio.run(_transcribe_all(arguments, servers, jobs, found, formats[0], journals)) if jobs else 0
@@ -175,6 +179,8 @@ async def _transcribe_all(
 
 
 async def _transcribe(pool: SttPool, job: _Job, call: _Call, gate: asyncio.Semaphore, bar: Bar) -> _Outcome:
+    from stt_client.recordings.splitting import job_of, last_of, transcribe
+
     async with gate:
         try:
             recording = await job_of(job.recording.audio, call.options, live=True)

@@ -158,6 +158,8 @@ def test_as_dict_is_the_rest_json() -> None:
                 "no_speech_prob": 0.01,
                 "compression_ratio": 1.1,
                 "model": "tiny",
+                "channel": 0,
+                "language": "",
                 "words": [
                     {"start": 0.0, "end": 0.4, "text": "hello", "probability": 0.9},
                     {"start": 0.4, "end": 1.0, "text": "world", "probability": 0.8},
