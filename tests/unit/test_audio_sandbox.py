@@ -55,7 +55,7 @@ async def busy_worker(decoders: DecoderPool) -> int:
     [
         *(("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "libopus"), ("ipod", "aac")),
         *(("aiff", "adpcm_ima_qt"), ("caf", "alac"), ("w64", "pcm_s16le"), ("au", "pcm_mulaw"), ("wav", "g722")),
-        *(("mpegts", "aac"), ("flv", "adpcm_swf"), ("avi", "ac3"), ("eac3", "eac3"), ("ac3", "ac3")),
+        *(("mpegts", "aac"), ("flv", "aac"), ("avi", "ac3"), ("eac3", "eac3"), ("ac3", "ac3")),
     ],
 )
 async def test_result_equals_decoding_in_process(container: str, codec: str) -> None:
