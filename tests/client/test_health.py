@@ -28,9 +28,10 @@ class EndingHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.times.append(time.monotonic())
-        yield health_pb2.HealthCheckResponse(status=health.SERVING)
         if len(self.times) >= self._count:
-            self.enough.set()
+            self.enough.set()  # before the last update, which the caller waits for
+        yield health_pb2.HealthCheckResponse(status=health.SERVING)
+        if self.enough.is_set():
             await asyncio.Event().wait()
 
 

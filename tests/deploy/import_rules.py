@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,13 +121,27 @@ def sources(root: Path) -> dict[str, tuple[str, bool]]:
 
 def violations(texts: Mapping[str, tuple[str, bool]]) -> list[str]:
     """One line for each broken rule, sorted."""
-    modules = {name: Module(name, ast.parse(text), package) for name, (text, package) in texts.items()}
+    modules = {name: Module(name, parse(text), package) for name, (text, package) in texts.items()}
     imports = {name: _imports(module, modules) for name, module in modules.items()}
     found = [line for name in modules for line in _direction(name, imports[name])]
     found += [line for name in modules if _within(name, TRANSPORT_FREE) for line in _transport(name, imports)]
     found += _circles(imports)
     found += [line for name, module in modules.items() if _within(name, SERVICES) for line in _effects(module)]
     return sorted(set(found))
+
+
+def parse(text: str) -> ast.Module:
+    """`ast.parse` without garbage collection, during which a finalizer may run.
+
+    Python before 3.11.8 and 3.12.1 then raises SystemError (https://github.com/python/cpython/issues/106905).
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(text)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _within(name: str, roots: tuple[str, ...]) -> bool:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from stt_server.testing.paths import ROOT
+from tests.deploy.import_rules import parse
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 ROWS = re.findall(
@@ -20,7 +21,7 @@ def defined(place: str) -> set[str]:
     path = ROOT / "stt_server" / place
     names = set()
     for file in [path] if path.is_file() else path.glob("*.py"):
-        for node in ast.parse(file.read_text()).body:
+        for node in parse(file.read_text()).body:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 names.add(node.name)
             if isinstance(node, ast.ClassDef):
