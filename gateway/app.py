@@ -16,6 +16,7 @@ from gateway.http.head_check import HeadCheck
 from gateway.http.headers import EXPOSED_HEADERS, RequestIds
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
+from gateway.openai.paths import OpenAiPaths
 from gateway.options import GatewayOptions
 from gateway.pages import pages_router
 from gateway.rest import openapi
@@ -54,14 +55,20 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
 def _middleware(options: GatewayOptions, uploads: UploadBudget) -> list[Middleware]:
     """Middleware, outermost first."""
     log = Middleware(AccessLog, service_logs_here=options.service_logs_here)
-    chain = [Middleware(RequestIds), log, Middleware(DrainBody), Middleware(HeadCheck, uploads=uploads)]
+    chain = [
+        Middleware(RequestIds),
+        Middleware(OpenAiPaths),
+        log,
+        Middleware(DrainBody),
+        Middleware(HeadCheck, uploads=uploads),
+    ]
     if options.cors_origins:
         chain.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=options.cors_origins,
                 allow_methods=("GET", "POST"),
-                allow_headers=("Authorization", "Content-Type", "X-Req-Id", "X-Timeout-Ms"),
+                allow_headers=("*",),  # clients send their own, such as `x-stainless-os`
                 expose_headers=EXPOSED_HEADERS,
             )
         )
