@@ -85,10 +85,8 @@ async def run_until_first(
     ]
     try:
         await asyncio.wait(tasks[:-1], return_when=asyncio.FIRST_COMPLETED)
-        for task in deciding:
-            if task.done():
-                task.result()
-                return
+        if ended := next((task for task in deciding if task.done()), None):
+            return ended.result()
         raise WebSocketDisconnect(1006)
     finally:
         for task in tasks:
