@@ -60,7 +60,7 @@ async def test_port_in_use_prints_one_line_and_exits_1(gateway: GatewayServer, s
     process = await run("--target", service.target, "--host", "127.0.0.1", "--port", port)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (1, b"")
-    assert err.decode() == f"stt-gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert err.decode() == f"stt-gateway: HTTP can't listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
