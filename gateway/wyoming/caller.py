@@ -57,9 +57,15 @@ class Caller:
                 return
             bytes_left -= len(dropped)
 
-    def close(self) -> None:
-        """Close the connection."""
+    async def close(self) -> None:
+        """Close the connection, once what was sent has been delivered or the caller has not read it for too long."""
         self._writer.close()
+        try:
+            await asyncio.wait_for(self._writer.wait_closed(), WRITE_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            self._writer.transport.abort()
+        except ConnectionError:
+            pass
 
 
 class TranscriptEvents:

@@ -102,7 +102,7 @@ class Connection:
             except Exception:
                 logger.exception("unexpected error")
                 await self._fail("internal", "Internal error.")
-        self._caller.close()
+        await self._caller.close()
 
     async def refuse(self, type_: str, message: str) -> None:
         """Send an error instead of answers, and close the connection.
@@ -112,7 +112,7 @@ class Connection:
         """
         with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
             await self._fail(type_, message)
-        self._caller.close()
+        await self._caller.close()
 
     async def _fail(self, type_: str, message: str, *, logged_by_service: bool = False) -> None:
         self._log.failed(self._failed, type_, message, logged_by_service=logged_by_service)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.event import async_write_event
 from wyoming.ping import Ping
 
 from gateway.http.server import GatewayServer
 from gateway.listening import PortError
 from gateway.options import GatewayOptions, WyomingOptions
-from gateway.wyoming import connection, server
+from gateway.wyoming import caller, connection, server
 from tests.support.contract_service import ContractService
 from tests.support.wyoming_caller import PATIENCE_S, calling, error, speak, transcript
 
@@ -73,6 +75,21 @@ async def test_idle_connection_is_closed(
     monkeypatch.setattr(connection, "IDLE_TIMEOUT_S", 0.01)
     async with calling(own.wyoming_port) as client:
         assert await client.read_event() is None
+
+
+async def test_caller_that_does_not_read_is_disconnected(
+    own: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "WRITE_TIMEOUT_S", 0.05)
+
+    async def send_until_disconnected() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", own.wyoming_port)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await async_write_event(Ping("x" * 60_000).event(), writer)
+        writer.close()
+
+    await asyncio.wait_for(send_until_disconnected(), PATIENCE_S)
 
 
 async def test_over_the_connection_limit_the_longest_idle_one_is_closed(
