@@ -18,6 +18,7 @@ from gateway.http.sockets import unknown_sockets_router
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
 from gateway.openai.paths import OpenAiPaths
+from gateway.openai.realtime.endpoint import realtime_router
 from gateway.options import GatewayOptions
 from gateway.pages import pages_router
 from gateway.rest import openapi
@@ -49,6 +50,7 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     )
     app.include_router(rest_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
+    app.include_router(realtime_router(client, options, stopping))
     app.include_router(pages_router())
     app.include_router(unknown_sockets_router())
     return app

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from gateway.http.admission import upload_limit
 from gateway.http.caller import Metadata, call_metadata, timeout_of
 from gateway.http.errors import Refusal
 from gateway.http.headers import request_id_of, trailer_headers
@@ -17,7 +18,6 @@ from gateway.options import GatewayOptions
 from gateway.rest import openapi
 from gateway.rest.events import EventStream, accepts_events, first_decoded
 from gateway.rest.form import FIELDS, TranscribeForm, parse_form
-from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.errors import SttError
 from stt_client.request import CallOptions, prepare, send_options
@@ -43,7 +43,7 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
     @router.post("/v1/transcribe", **openapi.TRANSCRIBE)
     async def transcribe(request: Request) -> Response:
         metadata = call_metadata(request)
-        limit = await _check_admission(client, request_id_of(request.scope), metadata)
+        limit = await upload_limit(client, request_id_of(request.scope), metadata)
         timeout_s = timeout_of(request.headers, options.default_timeout_s)
         form = parse_form(await read_form(request, FIELDS, limit, options.body_timeout_s, uploads))
         call = _call_options(form, timeout_s, request, metadata)
@@ -71,16 +71,6 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
         return Response(found.exposition, headers={"Content-Type": found.content_type})
 
     return router
-
-
-async def _check_admission(client: SttClient, request_id: str, metadata: Metadata) -> int:
-    """Checks, before the body is received, that the service would admit it. Returns the upload limit in bytes.
-
-    Raises:
-        SttError: unauthenticated, rate_limited, not_ready, overloaded, upstream_unavailable.
-    """
-    limit = await client.check_admission(metadata=[*metadata, (X_REQ_ID, request_id)])
-    return limit or (await client.status()).limits.max_upload_bytes
 
 
 async def _event_stream(client: SttClient, form: TranscribeForm, call: CallOptions, request: Request) -> Response:
