@@ -10,7 +10,8 @@ from typing import Any, Literal, cast
 
 from gateway.http.caller import MAX_KEY_CHARS
 from gateway.http.errors import Refusal
-from gateway.rest.form import ROUTINGS, TASKS
+from gateway.http.fields import ROUTINGS
+from gateway.rest.form import TASKS
 from stt_client import AudioFormat
 
 MAX_TEXT_CHARS = 64 * 1024
