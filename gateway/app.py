@@ -14,6 +14,7 @@ from gateway.http.drain import DrainBody
 from gateway.http.errors import CatchAll, Refusal, handle_http_exception, handle_refusal, handle_stt_error
 from gateway.http.head_check import HeadCheck
 from gateway.http.headers import EXPOSED_HEADERS, RequestIds
+from gateway.http.sockets import unknown_sockets_router
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
 from gateway.openai.paths import OpenAiPaths
@@ -51,6 +52,7 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     app.include_router(openai_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
     app.include_router(pages_router())
+    app.include_router(unknown_sockets_router())
     return app
 
 

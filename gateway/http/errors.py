@@ -34,6 +34,9 @@ _PUBLIC_MESSAGES = {
 """Messages for errors raised by a library, whose own text may reveal sockets, addresses or code."""
 
 
+UNKNOWN_PATH = "Unknown path; GET /docs lists the endpoints."
+
+
 class Refusal(Exception):
     """The gateway itself rejects a request.
 
@@ -156,7 +159,7 @@ def public_error(error: SttError) -> tuple[str, str]:
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:
     """Exception handler for unknown paths and methods."""
     message = {
-        404: "Unknown path; GET /docs lists the endpoints.",
+        404: UNKNOWN_PATH,
         405: "Method not allowed; GET /docs lists the endpoints.",
     }.get(error.status_code, error.detail)
     return error_response(

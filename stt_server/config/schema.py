@@ -134,6 +134,13 @@ KEYS: tuple[Key, ...] = (
         "adaptive",
         "window of the encoder; adaptive: as long as the audio; full: always the model's 30 s",
     ),
+    Key(
+        "ENCODER_TAIL_S",
+        optional(number(2, 10)),
+        "",
+        "seconds of silence after the audio in an adaptive window; measure with `buildscripts/models check`",
+        default_means="2 for tiny and base, 4 for other models",
+    ),
     # Routing
     Key(
         "CONF_LOGPROB_THRESHOLD",

@@ -43,6 +43,8 @@ class Settings:
     """Hypotheses kept by decoding; 1: greedy."""
     vad_filter: bool
     encoder_window: Literal["adaptive", "full"]
+    encoder_tail_s: float | None
+    """Seconds of silence after the audio in a shortened window; None: as measured for the model's width."""
 
     conf_logprob_threshold: float
     """0 to 1, compared with exp(mean token log-probability)."""

@@ -94,7 +94,7 @@ def test_an_import_of_the_transport_is_reported(layer: str, text: str) -> None:
 
 
 def test_the_engine_may_import_the_languages_unless_they_know_the_transport() -> None:
-    engine = ("stt_server.engine.language_names", "from protos.stt.v1.languages import NAMES")
+    engine = ("stt_server.engine.language", "from protos.stt.v1.languages import NAMES")
     assert broken(engine, ("protos.stt.v1.languages", "")) == []
     assert len(broken(engine, ("protos.stt.v1.languages", "from protos.stt.v1 import speech_pb2"))) == 1
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-from protos.stt.v1.languages import NAMES, english_name
-from stt_server.engine.language_names import language_code
+from protos.stt.v1.languages import NAMES, english_name, language_code
 
 
 @pytest.mark.parametrize(
