@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.http.admission import upload_limit
 from gateway.http.caller import call_metadata
 from gateway.http.errors import Refusal
 from gateway.http.event_stream import EventFormat, EventStream, first_decoded
@@ -17,7 +18,6 @@ from gateway.http.headers import request_id_of, trailer_headers
 from gateway.http.multipart import Form, FormRules
 from gateway.http.uploads import UploadBudget, read_form
 from gateway.options import GatewayOptions
-from protos.stt.v1.wire import X_REQ_ID
 from stt_client import SttClient
 from stt_client.request import CallOptions, PrepareOptions, prepare, send_options
 from stt_client.results import Transcript
@@ -60,8 +60,7 @@ class Transcriptions:
             SttError: unauthenticated, rate_limited, not_ready, overloaded, upstream_unavailable.
         """
         metadata, request_id = call_metadata(request), request_id_of(request.scope)
-        limit = await self._client.check_admission(metadata=[*metadata, (X_REQ_ID, request_id)])
-        limit = limit or (await self._client.status()).limits.max_upload_bytes
+        limit = await upload_limit(self._client, request_id, metadata)
         form = await read_form(request, rules, limit, self._options.body_timeout_s, self._uploads)
         return Upload(form, CallOptions(timeout=timeout_s, request_id=request_id, metadata=metadata))
 

@@ -304,6 +304,20 @@ KEYS: tuple[Key, ...] = (
         "port of the HTTP gateway; 0: any free port, shown in the ready line; off: no gateway",
         fallback_default="8082",
     ),
+    Key(
+        "WYOMING_PORT",
+        optional(_port, word="off"),
+        "off",
+        "TCP port of the Wyoming protocol of Home Assistant, usually 10300; 0: any free port, shown in the ready line",
+    ),
+    Key(
+        "WYOMING_API_KEY",
+        optional(casts.secret, ""),
+        "",
+        "key of the calls that come through WYOMING_PORT: one of API_KEYS, without the name",
+        secret=True,
+        default_means="no key is sent",
+    ),
     Key("TLS_CERT", _file, "", "server certificate with its chain", default_means="no TLS"),
     Key("TLS_KEY", _file, "", "private key of TLS_CERT", default_means="no TLS"),
     Key(

@@ -89,6 +89,10 @@ class Settings:
     """0: any free port."""
     http_port: int | None
     """0: any free port; None (`off`): no gateway."""
+    wyoming_port: int | None
+    """0: any free port; None (`off`): without the Wyoming protocol. Requires `http_port`."""
+    wyoming_api_key: str
+    """Key of the calls that it makes; set if there are `api_keys`."""
     tls_cert: Path | None
     """PEM file; set if and only if `tls_key` is."""
     tls_key: Path | None
