@@ -18,6 +18,7 @@ from gateway.http.sockets import unknown_sockets_router
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
 from gateway.openai.paths import OpenAiPaths
+from gateway.openai.realtime.endpoint import realtime_router
 from gateway.openai.routes import openai_router
 from gateway.openapi import DESCRIPTION, VERSION
 from gateway.options import GatewayOptions
@@ -51,6 +52,7 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     app.include_router(rest_router(client, options, uploads))
     app.include_router(openai_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
+    app.include_router(realtime_router(client, options, stopping))
     app.include_router(pages_router())
     app.include_router(unknown_sockets_router())
     return app
