@@ -14,6 +14,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.keda.v1alpha1 import ScaledObject
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor
 
 from stt_server.config import Role, Settings, parse
 from stt_server.testing.paths import ROOT
@@ -156,6 +158,14 @@ def test_documents_are_valid(values: tuple[str, ...]) -> None:
     for (kind, _), document in documents.items():
         if kind not in ("PodMonitor", "ScaledObject", "GRPCRoute"):
             kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+def test_custom_resources_follow_their_schemas(service: Role) -> None:
+    documents = rendered(*OPTIONS, "--set", f"{service}.autoscaling.kind=keda", *TLS)
+    for kind, schema in (("PodMonitor", PodMonitor), ("ScaledObject", ScaledObject)):
+        document = documents[kind, f"stt-{service}"]
+        # A field that the schema doesn't know is lost on the way.
+        assert schema.model_validate(document).model_dump(by_alias=True, exclude_unset=True, mode="json") == document
 
 
 def test_names_follow_the_release(tmp_path: Path) -> None:
