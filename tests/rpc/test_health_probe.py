@@ -79,7 +79,7 @@ class Probe:
             return grpc.aio.insecure_channel(self.addr, options)
         if self.tls_server_name:
             options.append(("grpc.ssl_target_name_override", self.tls_server_name))
-        shown = (None, None)
+        shown: tuple[bytes | None, bytes | None] = (None, None)
         if self.tls_client is not None:
             shown = (self.tls_client.key.read_bytes(), self.tls_client.cert.read_bytes())
         credentials = grpc.ssl_channel_credentials(self.tls_ca_cert.read_bytes(), *shown)
@@ -203,7 +203,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
 async def secure(tmp_path: Path, certificates: dict[str, Pair]) -> AsyncIterator[Service]:
     """A service that requires client certificates."""
     server = certificates["server"]
-    files = {"TLS_CERT": server.cert, "TLS_KEY": server.key, "TLS_CLIENT_CA": certificates["ca"].cert}
+    files: dict[str, Any] = {"TLS_CERT": server.cert, "TLS_KEY": server.key, "TLS_CLIENT_CA": certificates["ca"].cert}
     async with running(tmp_path, **files) as service:
         yield service
 
