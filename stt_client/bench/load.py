@@ -154,7 +154,9 @@ async def run_level(
         began, cpu = time.perf_counter(), time.process_time()
         try:
             await asyncio.sleep(seconds)
-            await _until(window, window.ended - len(window.outcomes) + callers, calling)
+            # Both ends of the window are ends of requests: another moment would cut one in favour of the latencies.
+            before = window.ended - len(window.outcomes)
+            await _until(window, max(window.ended + 1, before + callers), calling)
         finally:
             area, took, used = window.close(), time.perf_counter() - began, time.process_time() - cpu
             reading.cancel()

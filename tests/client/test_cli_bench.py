@@ -131,7 +131,7 @@ def test_png_without_matplotlib_names_the_extra(
 
 
 async def test_knee_of_a_service_is_at_its_slots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = ScriptedModel(ModelScript(seconds=0.1))
+    model = ScriptedModel(ModelScript(seconds=0.25))
     async with running(tmp_path, model=model, MAX_CONCURRENCY=2, MAX_BATCH_SIZE=1) as service:
         server, picture = f"127.0.0.1:{service.grpc_port}", tmp_path / "curve.png"
         arguments = ["bench", "--server", server, "--callers", "1,2,12", "--seconds", "1", "--json", str(SPEECH)]
@@ -142,7 +142,7 @@ async def test_knee_of_a_service_is_at_its_slots(tmp_path: Path, capsys: pytest.
     for level in report["levels"]:
         law = level["little"]
         assert law["callers"] == pytest.approx(level["callers"], rel=0.05)
-        assert law["product"] == pytest.approx(law["callers"], rel=0.2), report
+        assert law["product"] == pytest.approx(law["callers"], rel=0.25), report
     waits = [level["latency_ms"]["queue_wait"]["p50"] for level in report["levels"]]
     assert waits[2] > 3 * report["levels"][2]["latency_ms"]["primary"]["p50"]
     assert picture.read_bytes().startswith(b"\x89PNG")
