@@ -78,6 +78,8 @@ async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tu
             "primary",
             CT2_SMALL_PATH=str(primary),
             API_KEYS=f"callers:{key}",
+            WYOMING_PORT=0,
+            WYOMING_API_KEY=key,
             FALLBACK_URL=f"grpc://{behind.grpc}",
             FALLBACK_API_KEY=between,
         )

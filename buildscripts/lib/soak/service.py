@@ -113,7 +113,8 @@ async def soak_pair(arguments: argparse.Namespace, traffic: Traffic, stop: async
         async with pair(Path(scratch), arguments.primary, arguments.fallback) as (monitor, key):
             ready = monitor.addresses["primary"]
             options: ClientOptions = {"api_key": key, "timeout": TIMEOUT_S}
-            callers = Callers(str(ready.grpc), f"http://{ready.http}", traffic, options, UPLOAD_MIB << 20)
+            addresses = (str(ready.grpc), f"http://{ready.http}")
+            callers = Callers(*addresses, traffic, options, UPLOAD_MIB << 20, wyoming=str(ready.wyoming))
             problems = await load([callers], monitor, traffic.tally, arguments, stop)
             if not problems:
                 problems += await busy_without_callers(monitor)

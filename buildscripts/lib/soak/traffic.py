@@ -16,7 +16,16 @@ from typing import cast
 import httpx
 
 from buildscripts.lib.load.corpus import Clip, joined
-from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, bearer, paced_chunks, rest, websocket
+from buildscripts.lib.load.plain_clients import (
+    RATE,
+    ApiError,
+    NoResponse,
+    bearer,
+    paced_chunks,
+    rest,
+    websocket,
+    wyoming,
+)
 from buildscripts.lib.load.recordings import EncodedClip, encode_clip, long_clip, matches, sample_clips
 from stt_client import AudioFormat, Final, SttClient, SttError
 from stt_client.client import ClientOptions
@@ -104,6 +113,8 @@ class Callers:
     """Kinds of requests that this service can't answer as expected."""
     verify: ssl.SSLContext | bool = True
     """Of the gateway's certificate."""
+    wyoming: str = ""
+    """`host:port` of its Wyoming port; empty: that protocol is left out."""
 
     def __post_init__(self) -> None:
         """Make the clients, which connect on their first calls."""
@@ -113,8 +124,10 @@ class Callers:
         self.audio, self.chance, self.tally = self.traffic.audio, self.traffic.chance, self.traffic.tally
         limits = httpx.Limits(max_connections=None)
         self._browser = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, verify=self.verify)
-        left_out = {*self.without, *(what for what in MIX if not self.http and what.startswith(OVER_HTTP))}
-        self._mix = {what: kind for what, kind in MIX.items() if what not in left_out}
+        closed = (*(() if self.http else OVER_HTTP), *(() if self.wyoming else ("Wyoming",)))
+        self._mix = {
+            what: kind for what, kind in MIX.items() if what not in self.without and not what.startswith(closed)
+        }
 
     async def run(self, count: int, stop: asyncio.Event) -> None:
         """Run `count` callers, each with one request at a time, until `stop`."""
@@ -174,6 +187,10 @@ class Callers:
     async def by_websocket(self) -> str:
         said = self.chance.choice(self.audio.short)
         return self.verdict_on(await websocket(self.http, paced_chunks(said.pcm), self.key, {}), said)
+
+    async def by_wyoming(self) -> str:
+        said = self.chance.choice(self.audio.short)
+        return self.verdict_on(await wyoming(self.wyoming, paced_chunks(said.pcm)), said)
 
     async def leave(self, way: Callable[[], Awaitable[str]], within: float) -> str:
         """Make a call and cancel it within `within` seconds."""
@@ -245,10 +262,12 @@ MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "REST, another language": (3, lambda c: c.by_rest(c.chance.choice(c.audio.foreign), "fallback")),
     "gRPC stream": (5, lambda c: c.by_stream()),
     "WebSocket": (5, lambda c: c.by_websocket()),
+    "Wyoming": (3, lambda c: c.by_wyoming()),
     "gRPC, caller leaves": (3, lambda c: c.leave(lambda: c.by_grpc(_short(c)), 0.3)),
     "REST, caller leaves": (3, lambda c: c.leave(lambda: c.by_rest(_short(c)), 0.3)),
     "gRPC stream, caller leaves": (1, lambda c: c.leave(c.by_stream, 2)),
     "WebSocket, caller leaves": (1, lambda c: c.leave(c.by_websocket, 2)),
+    "Wyoming, caller leaves": (1, lambda c: c.leave(c.by_wyoming, 2)),
     "a wrong key": (2, lambda c: c.with_wrong_key()),
     "no audio": (2, lambda c: c.bytes_by_either(c.chance.randbytes(20000))),
     "a damaged file": (2, lambda c: c.damaged()),
