@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import filecmp
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,17 @@ import pytest
 from tests.support.contract_messages import transcript
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
-from tests.support.needs import lacking
-
-NODE = Path(__file__).resolve().parent.parent / "node"
-NOT_INSTALLED = (
-    "tests/node/node_modules is missing: run `npm install --no-save --prefix tests/node` first (buildscripts/test does)"
-)
+from tests.support.node import NODE, need_node, run_node
 
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
-    if shutil.which("node") is None:
-        lacking("`node` is not on the PATH: install Node 18 or newer")
-    if not (NODE / "node_modules" / "@grpc" / "grpc-js").is_dir():
-        lacking(NOT_INSTALLED)
+    need_node()
 
 
 async def run_client(*args: str) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of `node transcribe.js ARGS`."""
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        str(NODE / "transcribe.js"),
-        *args,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, out.decode(), err.decode()
+    return await run_node(NODE / "transcribe.js", *args)
 
 
 def recording(folder: Path, size: int) -> Path:
