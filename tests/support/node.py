@@ -17,7 +17,7 @@ TIMEOUT_S = 60
 """Of a client that normally takes a few seconds."""
 
 
-def need_node(package: str = "@grpc/grpc-js") -> None:
+def need_node(package: str) -> None:
     """Skip the test, or fail it where nothing may be lacking, unless Node and the package are installed."""
     if shutil.which("node") is None:
         lacking("`node` is not on the PATH: install Node 18 or newer")

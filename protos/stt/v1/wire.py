@@ -26,7 +26,8 @@ X_ERROR_TYPE = "x-error-type"
 X_ERROR_MESSAGE = "x-error-message"
 RETRY_AFTER_MS = "retry-after-ms"
 GRPC_STATUS_DETAILS = "grpc-status-details-bin"
-"""A serialized `google.rpc.Status` with `ErrorInfo` and, where retrying helps, `RetryInfo`."""
+"""A serialized `google.rpc.Status` with `ErrorInfo`; `RetryInfo` where retrying helps; `BadRequest` where a field of
+the request is invalid."""
 GRPC_RETRY_PUSHBACK = "grpc-retry-pushback-ms"
 """-1 keeps the caller's gRPC library from retrying by itself."""
 
