@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types.realtime import RealtimeServerEvent
+from openai.types.realtime import ConversationItemInputAudioTranscriptionCompletedEvent, RealtimeServerEvent
 from pydantic import TypeAdapter
 
 from stt_server.app import Service
@@ -134,7 +134,7 @@ async def test_sync_python_client_commits_telephone_audio(
 
 
 def _at_8_khz(samples: Samples) -> Samples:
-    return np.frombuffer(linear16(samples, 8000), "<i2").astype(np.float32) / 32768
+    return np.frombuffer(linear16(samples, 8000), "<i2").astype(np.float32) / np.float32(32768)
 
 
 def _commit(url: str, raw: bytes, format_: str) -> str:
@@ -146,7 +146,7 @@ def _commit(url: str, raw: bytes, format_: str) -> str:
         connection.input_audio_buffer.commit()
         for event in connection:
             assert event.type != "error", event
-            if event.type == f"{TRANSCRIPTION}.completed":
+            if isinstance(event, ConversationItemInputAudioTranscriptionCompletedEvent):
                 return event.transcript
     raise AssertionError("the session ended without a transcript")
 
