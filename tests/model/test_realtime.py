@@ -134,7 +134,8 @@ async def test_sync_python_client_commits_telephone_audio(
 
 
 def _at_8_khz(samples: Samples) -> Samples:
-    return np.frombuffer(linear16(samples, 8000), "<i2").astype(np.float32) / np.float32(32768)
+    found: Samples = np.frombuffer(linear16(samples, 8000), "<i2").astype(np.float32) / np.float32(32768)
+    return found
 
 
 def _commit(url: str, raw: bytes, format_: str) -> str:
