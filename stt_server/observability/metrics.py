@@ -37,6 +37,9 @@ precise; 1.0 is included because the objective is p95 < 1 s."""
 FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Upper bounds of the real-time factor; above 1.0, inference is slower than speech."""
 
+CLIP_SECONDS = 10.0
+"""Longest audio of a clip, for which the latency objective holds (docs/slo.md)."""
+
 ENDPOINTS = (TRANSCRIBE, STREAM)
 FALLBACK_RESULTS = ("used", "skipped", "failed")
 REFUSALS = get_args(Refused)
@@ -128,6 +131,12 @@ class Metrics:
             registry=registry,
             buckets=SECONDS_BUCKETS,
         )
+        self._clip_total = Histogram(
+            "stt_clip_total_seconds",
+            f"Arrival to answer of an answered Transcribe of at most {CLIP_SECONDS:g} s of audio.",
+            registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
         self._factor = Histogram(
             "stt_real_time_factor", "Inference time over audio length.", registry=registry, buckets=FACTOR_BUCKETS
         )
@@ -172,6 +181,8 @@ class Metrics:
             self.models.observe_audio(call.audio_seconds)
         if call.latency is not None:
             self._total.observe(call.latency)
+            if call.failure is None and call.audio_seconds is not None and call.audio_seconds <= CLIP_SECONDS:
+                self._clip_total.observe(call.latency)
         if call.real_time_factor is not None:
             self._factor.observe(call.real_time_factor)
 
