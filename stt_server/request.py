@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.engine import types as engine
 from stt_server.engine.language_names import AUTOMATIC, language_code
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import EngineError, InvalidArgument
@@ -53,7 +54,7 @@ class Upload:
 class Request:
     """What a caller wants transcribed: an upload, an utterance of a live stream, or a chunk of either."""
 
-    source: Upload | Chunk
+    source: Upload | engine.Chunk
     options: DecodeOptions
     request_id: str
     policy: Policy = "auto"

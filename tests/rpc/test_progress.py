@@ -135,6 +135,18 @@ async def test_nothing_is_settled_while_the_whole_recording_may_be_escalated(
     assert [len(m.segments.segments) for m in watched.messages if m.HasField("segments")] == [3]
 
 
+async def test_segments_keep_the_language_that_they_were_sent_with(tmp_path: Path, medium: ScriptedModel) -> None:
+    """The first chunk is sent before most of the speech turns out to be in another language."""
+    german = Script(text=" der deutsche Text ist sicher", language="de")
+    small = ScriptedModel(by_start=lambda start: german if number_of(start) else SURE)
+    async with pair(tmp_path, small, medium) as (stub, _, __):
+        watched = Watched(stub, recording(4))
+        result = await watched.read_all()
+    assert result.language == "de"
+    assert list(result.segments) == watched.segments
+    assert [segment.language for segment in watched.segments] == ["en", "de", "de", "de"]
+
+
 async def test_long_recording_of_weak_chunks_is_escalated_chunk_by_chunk(tmp_path: Path, medium: ScriptedModel) -> None:
     small = ScriptedModel(WEAK)
     async with pair(tmp_path, small, medium) as (stub, _, __):
