@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from protos.stt.v1.languages import AUTOMATIC, language_code
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine import types as engine
-from stt_server.engine.language_names import AUTOMATIC, language_code
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import EngineError, InvalidArgument
 from stt_server.progress import Progress
