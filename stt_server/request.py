@@ -64,6 +64,8 @@ class Request:
     """Shared by the requests that `dataclasses.replace` derives from this one."""
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)
     """Shared in the same way."""
+    settles_early: bool = False
+    """Whether the fallback's segments are settled as they arrive, before its answer is complete."""
 
     @property
     def upload(self) -> Upload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from stt_server.cascade.escalation import Escalation
 from stt_server.cascade.fallback import FallbackError
@@ -71,8 +72,11 @@ class FallbackCalls:
             unrecognized: the primary's model has not run, and will if the fallback fails.
         """
         self.begin()
+        # Settled text never changes: not where the primary's may stand after all.
+        certain = self._settings.fallback_on_error == "fail" and (unrecognized or self._settings.final_choice != "best")
+        request = replace(self._request, settles_early=certain and self._request.progress.watched)
         try:
-            answer = await self._escalation.whole(self._request, unrecognized=unrecognized)
+            answer = await self._escalation.whole(request, unrecognized=unrecognized)
         except FallbackError as error:
             self._failed(error)
             return None

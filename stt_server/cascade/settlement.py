@@ -226,7 +226,8 @@ class Settlement:
         else:
             transcript = self._with_routing(answer, decision)
             segments = list(zip(answer.segments, answer.segment_models))
-            self._request.progress.settle(segments, transcript.audio_seconds)
+            # Those of a long recording have arrived and been settled before its answer was complete.
+            self._request.progress.settle(segments[len(self._request.progress.segments) :], transcript.audio_seconds)
         return replace(transcript, fallback_used=True, fallback_confidence=answer.confidence)
 
     def _own_transcript(self, decision: Decision) -> Transcript:
