@@ -21,11 +21,12 @@ from stt_server.engine.acceptance import (
     plausibility,
     rejection_reason,
 )
+from stt_server.engine.chunk_parts import ChunkPart
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
 from stt_server.engine.hallucination import hallucination_reason
 from stt_server.engine.language import LanguageDetector
-from stt_server.engine.language_changes import ChunkPart, joined
+from stt_server.engine.language_changes import joined
 from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.text_checks import stops_early
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, speech_end
@@ -89,10 +90,12 @@ class WhisperRecognizer:
             added = more()
             jobs += added
         _check_wanted(jobs)
-        cut = self._detector.parts(jobs, encoded)
-        whole = [index for index in range(len(jobs)) if index not in cut]
+        survey = self._detector.survey(jobs, encoded)
+        for index, code in survey.expected.items():
+            jobs[index] = replace(jobs[index], options=replace(jobs[index].options, language=code))
+        whole = [index for index in range(len(jobs)) if index not in survey.parts]
         found = dict(zip(whole, self._in_one_language([jobs[i] for i in whole], [encoded[i] for i in whole], window)))
-        for index, parts in cut.items():
+        for index, parts in survey.parts.items():
             found[index] = self._in_several_languages(jobs[index], parts)
         return [found[index] for index in range(len(jobs))]
 
