@@ -18,9 +18,11 @@ from gateway.http.sockets import unknown_sockets_router
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
 from gateway.openai.paths import OpenAiPaths
+from gateway.openai.realtime.endpoint import realtime_router
+from gateway.openai.routes import openai_router
+from gateway.openapi import DESCRIPTION, VERSION
 from gateway.options import GatewayOptions
 from gateway.pages import pages_router
-from gateway.rest import openapi
 from gateway.rest.routes import rest_router
 from stt_client import SttClient
 from stt_client.errors import SttError
@@ -35,8 +37,8 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     uploads = UploadBudget()
     app = FastAPI(
         title="Speech to text",
-        description=openapi.DESCRIPTION,
-        version=openapi.VERSION,
+        description=DESCRIPTION,
+        version=VERSION,
         docs_url=None,  # FastAPI's page loads its scripts from another host
         redoc_url=None,
         redirect_slashes=False,
@@ -48,7 +50,9 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
         },
     )
     app.include_router(rest_router(client, options, uploads))
+    app.include_router(openai_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
+    app.include_router(realtime_router(client, options, stopping))
     app.include_router(pages_router())
     app.include_router(unknown_sockets_router())
     return app

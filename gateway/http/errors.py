@@ -134,11 +134,16 @@ async def handle_refusal(request: Request, error: Refusal) -> Response:
     return error_response(request, error.type, error.message, field=error.field)
 
 
-async def handle_stt_error(request: Request, error: SttError) -> Response:
-    """Exception handler for failed calls to the service."""
+async def handle_stt_error(request: Request, error: SttError, *, field: str | None = None) -> Response:
+    """Exception handler for failed calls to the service.
+
+    Args:
+        field: field of the form that is invalid.
+    """
     type_, message = public_error(error)
     headers = trailer_headers(error.metadata)
-    return error_response(request, type_, message, retry_after_s=error.retry_after_s, headers=headers)
+    wait_s = error.retry_after_s
+    return error_response(request, type_, message, field=field, retry_after_s=wait_s, headers=headers)
 
 
 def public_error(error: SttError) -> tuple[str, str]:

@@ -8,8 +8,9 @@ from typing import Any, Literal, cast
 
 from gateway.http.caller import MAX_KEY_CHARS
 from gateway.http.errors import Refusal
+from gateway.http.fields import ROUTINGS
 from gateway.http.json_values import is_finite, is_text, is_whole, json_object
-from gateway.rest.form import ROUTINGS, TASKS
+from gateway.rest.form import TASKS
 from stt_client import AudioFormat
 
 MAX_TEXT_CHARS = 64 * 1024

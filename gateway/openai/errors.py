@@ -92,7 +92,8 @@ class OpenAiErrorFormat:
 
     def body(self, type_: str, message: str, request_id: str, *, status: int, field: str | None) -> dict[str, Any]:
         """JSON body of an error."""
-        return error_body(type_, message, request_id, param=field, code=_CODES_BY_STATUS.get((status, field)))
+        param = field.removesuffix("[]") if field else None
+        return error_body(type_, message, request_id, param=param, code=_CODES_BY_STATUS.get((status, field)))
 
     def headers(self, type_: str, retry_after_s: float) -> Mapping[str, str]:
         """Headers besides those of every error.

@@ -44,7 +44,7 @@ NOT_IN_TRANSPORT_FREE = (
     "prometheus_client",
 )
 """Unknown to `TRANSPORT_FREE`, directly or through other modules."""
-FACTS = ("protos.stt.v1.languages",)
+FACTS = ("protos.stt.v1.languages", "protos.stt.v1.limits")
 """Modules of `protos` that any module may import: data alone, without gRPC and protobuf."""
 
 FLOW = "rpc -> streaming -> pipeline -> cascade, admission, audio, engine, routing"
