@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
+from wyoming.asr import Transcribe
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.event import Event
 
 from buildscripts.lib.fuzz.targets import BOUNDARY, MODEL
 from stt_server.audio import SAMPLE_RATE
@@ -131,10 +135,39 @@ def config() -> dict[str, bytes]:
     }
 
 
+def wyoming() -> dict[str, bytes]:
+    return {
+        "utterance": b"".join(
+            _event(event)
+            for event in (
+                Transcribe(language="de", transcript_names=["Küche", "Anna"]).event(),
+                AudioStart(16_000, 2, 1).event(),
+                AudioChunk(16_000, 2, 1, bytes(64)).event(),
+                AudioStop().event(),
+            )
+        ),
+        "describe": _event(Event("describe")),
+        "ping": b'{"type": "ping", "data": {"text": "\\u00e4"}}\n',
+        "both": b'{"type": "x", "data": {"a": 1}, "data_length": 8}\n{"b": 2}',
+    }
+
+
+def _event(event: Event) -> bytes:
+    data, payload = json.dumps(event.data).encode(), event.payload or b""
+    header = {"type": event.type, "data_length": len(data), "payload_length": len(payload)}
+    return json.dumps(header).encode() + b"\n" + data + payload
+
+
 def write(folder: Path) -> int:
     """Write all seeds below `folder`, keeping other files; return the number of bytes written."""
     total = 0
-    for name, make in (("decoder", decoder), ("form", form), ("content_type", content_type), ("config", config)):
+    for name, make in (
+        ("decoder", decoder),
+        ("form", form),
+        ("content_type", content_type),
+        ("config", config),
+        ("wyoming", wyoming),
+    ):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file, data in make().items():
             (folder / name / file).write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from wyoming.asr import Transcribe
+from wyoming.audio import AudioChunk, AudioStart
 
 from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
 from gateway.rest.form import RULES, parse_form
+from gateway.wyoming.framing import MAX_HEADER_BYTES, read_event
+from gateway.wyoming.messages import audio_format, speech_request
 from stt_server.audio import AudioFormat, decode_plain
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
@@ -107,7 +112,29 @@ def config(data: bytes) -> str:
     return "taken"
 
 
-TARGETS = ("decoder", "form", "content_type", "config")
+def wyoming(data: bytes) -> str:
+    """The events of one Wyoming connection, up to the first that is refused."""
+
+    async def read() -> str:
+        reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+        reader.feed_data(data)
+        reader.feed_eof()
+        count = 0
+        while (event := await read_event(reader)) is not None:
+            count += 1
+            if Transcribe.is_type(event.type):
+                speech_request(event)
+            elif AudioStart.is_type(event.type) or AudioChunk.is_type(event.type):
+                audio_format(event)
+        return f"{min(count, 3)} events"
+
+    try:
+        return asyncio.run(read())
+    except Refusal as refusal:
+        return str(refusal.type)
+
+
+TARGETS = ("decoder", "form", "content_type", "config", "wyoming")
 
 
 @contextmanager
@@ -123,7 +150,7 @@ def target(name: str) -> Iterator[Target]:
             (Path(folder) / "model.bin").touch()
             yield lambda data: config(data.replace(MODEL, folder.encode()))
     else:
-        yield {"form": form, "content_type": content_type}[name]
+        yield {"form": form, "content_type": content_type, "wyoming": wyoming}[name]
 
 
 def corpus(name: str) -> dict[str, bytes]:
