@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import filecmp
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,33 +13,12 @@ import pytest
 from tests.support.contract_messages import transcript
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
-from tests.support.needs import lacking
-
-NODE = Path(__file__).resolve().parent.parent / "node"
-NOT_INSTALLED = (
-    "tests/node/node_modules is missing: run `npm install --no-save --prefix tests/node` first (buildscripts/test does)"
-)
+from tests.support.node import NODE, require_node, run_node
 
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
-    if shutil.which("node") is None:
-        lacking("`node` is not on the PATH: install Node 18 or newer")
-    if not (NODE / "node_modules" / "@grpc" / "grpc-js").is_dir():
-        lacking(NOT_INSTALLED)
-
-
-async def run_client(*args: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `node transcribe.js ARGS`."""
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        str(NODE / "transcribe.js"),
-        *args,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, out.decode(), err.decode()
+    require_node("@grpc/grpc-js")
 
 
 def recording(folder: Path, size: int) -> Path:
@@ -54,7 +31,7 @@ async def test_node_reads_response_and_trailing_metadata(tmp_path: Path) -> None
     script = Script(response=transcript("hello there", model="whisper-medium-ct2"), keys={"secret-key"})
     clip = recording(tmp_path, 5 * 1024 * 1024)  # over gRPC's 4 MiB default
     async with serving(script) as service:
-        status, out, err = await run_client(service.target, str(clip), "secret-key")
+        status, out, err = await run_node("transcribe.js", service.target, str(clip), "secret-key")
     assert (status, err) == (0, "")
     printed: dict[str, Any] = json.loads(out)
     assert printed == {
@@ -72,7 +49,7 @@ async def test_node_reads_response_and_trailing_metadata(tmp_path: Path) -> None
 async def test_node_reads_the_error_type(tmp_path: Path) -> None:
     script = Script(response=transcript("hello there", model="whisper-medium-ct2"), keys={"secret-key"})
     async with serving(script) as service:
-        status, out, err = await run_client(service.target, str(recording(tmp_path, 256)), "wrong")
+        status, out, err = await run_node("transcribe.js", service.target, str(recording(tmp_path, 256)), "wrong")
     assert (status, out) == (1, "")
     assert json.loads(err)["error"] == {
         "code": "UNAUTHENTICATED",
