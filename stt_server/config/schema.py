@@ -317,6 +317,7 @@ KEYS: tuple[Key, ...] = (
         "key of the calls that come through WYOMING_PORT: one of API_KEYS, without the name",
         secret=True,
         default_means="no key is sent",
+        live=True,
     ),
     Key("TLS_CERT", _file, "", "server certificate with its chain", default_means="no TLS"),
     Key("TLS_KEY", _file, "", "private key of TLS_CERT", default_means="no TLS"),

@@ -142,7 +142,14 @@ async def soak(arguments: argparse.Namespace) -> int:
             ready = monitor.addresses["primary"]
             chance = random.Random(arguments.seed)  # noqa: S311, reproducible, not for security
             callers = Callers(
-                str(ready.grpc), f"http://{ready.http}", key, audio, UPLOAD_MIB << 20, chance, arguments.share
+                str(ready.grpc),
+                f"http://{ready.http}",
+                str(ready.wyoming),
+                key,
+                audio,
+                UPLOAD_MIB << 20,
+                chance,
+                arguments.share,
             )
             calling = asyncio.create_task(callers.run(arguments.callers, stop))
             problems = await watch_processes(monitor, callers, arguments, calling, stop)
@@ -182,6 +189,8 @@ async def pair(scratch: Path, primary: Path, fallback: Path) -> AsyncIterator[tu
             "primary",
             CT2_SMALL_PATH=str(primary),
             API_KEYS=f"callers:{key}",
+            WYOMING_PORT=0,
+            WYOMING_API_KEY=key,
             FALLBACK_URL=f"grpc://{behind.grpc}",
             FALLBACK_API_KEY=between,
         )

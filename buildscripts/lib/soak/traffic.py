@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 import httpx
 
 from buildscripts.lib.load.corpus import Clip, joined
-from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, bearer, paced_chunks, rest, websocket
+from buildscripts.lib.load.plain_clients import (
+    RATE,
+    ApiError,
+    NoResponse,
+    bearer,
+    paced_chunks,
+    rest,
+    websocket,
+    wyoming,
+)
 from buildscripts.lib.load.recordings import EncodedClip, encode_clip, long_clip, matches, sample_clips
 from stt_client import AudioFormat, Final, SttClient, SttError
 
@@ -74,6 +83,8 @@ class Callers:
 
     grpc: str
     http: str
+    wyoming: str
+    """`host:port`."""
     key: str
     audio: TestAudio
     max_upload_bytes: int
@@ -150,6 +161,10 @@ class Callers:
         said = self.chance.choice(self.audio.short)
         return self.verdict_on(await websocket(self.http, paced_chunks(said.pcm), self.key, {}), said)
 
+    async def by_wyoming(self) -> str:
+        said = self.chance.choice(self.audio.short)
+        return self.verdict_on(await wyoming(self.wyoming, paced_chunks(said.pcm)), said)
+
     async def leave(self, way: Callable[[], Awaitable[str]], within: float) -> str:
         """Make a call and cancel it within `within` seconds."""
         call = asyncio.ensure_future(way())
@@ -209,10 +224,12 @@ MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "REST, another language": (3, lambda c: c.by_rest(c.chance.choice(c.audio.foreign), "fallback")),
     "gRPC stream": (5, lambda c: c.by_stream()),
     "WebSocket": (5, lambda c: c.by_websocket()),
+    "Wyoming": (3, lambda c: c.by_wyoming()),
     "gRPC, caller leaves": (3, lambda c: c.leave(lambda: c.by_grpc(_short(c)), 0.3)),
     "REST, caller leaves": (3, lambda c: c.leave(lambda: c.by_rest(_short(c)), 0.3)),
     "gRPC stream, caller leaves": (1, lambda c: c.leave(c.by_stream, 2)),
     "WebSocket, caller leaves": (1, lambda c: c.leave(c.by_websocket, 2)),
+    "Wyoming, caller leaves": (1, lambda c: c.leave(c.by_wyoming, 2)),
     "a wrong key": (2, lambda c: c.with_wrong_key()),
     "no audio": (2, lambda c: c.bytes_by_either(c.chance.randbytes(20000))),
     "a damaged file": (2, lambda c: c.damaged()),
