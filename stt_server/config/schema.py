@@ -347,7 +347,12 @@ KEYS: tuple[Key, ...] = (
         "seconds that a stopping service waits for requests in flight",
         live=True,
     ),
-    Key("SERVER_COMMIT", casts.label(128), "unknown", "deployed version (git SHA or date), shown in /v1/metrics"),
+    Key(
+        "SERVER_COMMIT",
+        casts.label(128),
+        "unknown",
+        "deployed version (git SHA or date), shown in /v1/metrics and stt_build_info; unknown: what the build recorded",
+    ),
     Key("LOG_FORMAT", choice("json", "text"), "json", "format of log lines"),
     Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lowest level that is logged", live=True),
 )
