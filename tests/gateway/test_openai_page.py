@@ -13,7 +13,7 @@ import pytest
 from gateway.openai.errors import OPENAI_ERRORS
 from gateway.openai.form import TRANSCRIPTION_RULES
 from stt_server.testing.paths import ROOT
-from tests.support.node import NODE, require_node
+from tests.support.node import NODE, need_node
 from tests.support.services import running
 
 PAGE = (ROOT / "docs" / "openai.md").read_text()
@@ -24,7 +24,7 @@ COMMANDS = {"python": (sys.executable, "-c"), "js": ("node", "-e"), "bash": ("ba
 @pytest.mark.parametrize("language", COMMANDS)
 async def test_an_example_prints_the_transcript(tmp_path: Path, language: str) -> None:
     if language == "js":
-        require_node("openai")
+        need_node("openai")
     async with running(tmp_path, HTTP_PORT=0) as service:
         code = EXAMPLES[language].replace("localhost:8081", f"127.0.0.1:{service.http_port}")
         env = {"NODE_PATH": str(NODE / "node_modules"), "PATH": "/usr/local/bin:/usr/bin:/bin"}

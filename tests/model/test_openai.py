@@ -15,7 +15,7 @@ import pytest
 
 from stt_server.app import Service
 from stt_server.engine.whisper import WhisperRecognizer
-from tests.support.node import require_node, run_node
+from tests.support.node import NODE, need_node, run_node
 from tests.support.services import running
 from tests.support.speech import clip, samples_of, silence, wav_of, words
 
@@ -99,12 +99,12 @@ async def test_python_client_gets_what_rest_gives(
 async def test_node_client_gets_what_rest_gives(
     tmp_path: Path, base: WhisperRecognizer, base_with_beams: WhisperRecognizer
 ) -> None:
-    require_node("openai")
+    need_node("openai")
     speech = clip("en", "quick_brown_fox")
     audio = speech.read_bytes()
     async with pair(tmp_path, base, base_with_beams) as (service, rest):
         url = f"http://127.0.0.1:{service.http_port}/v1"
-        status, out, err = await run_node("openai_audio.js", url, KEY, str(speech))
+        status, out, err = await run_node(NODE / "openai_audio.js", url, KEY, str(speech))
         assert (status, err) == (0, "")
         found = json.loads(out)
         ours = await rest_json(rest, audio, word_timestamps="true")
