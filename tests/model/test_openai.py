@@ -83,7 +83,7 @@ async def test_python_client_gets_what_rest_gives(
             expected = [(word["text"], word["start"], word["end"]) for s in ours["segments"] for word in s["words"]]
             assert [(word.word, word.start, word.end) for word in verbose.words] == expected
             for name in ("text", "srt", "vtt"):
-                text = await create(file=audio, model="whisper-1", response_format=name)  # type: ignore[call-overload]
+                text = await create(file=audio, model="whisper-1", response_format=name)
                 assert text == await rest_text(rest, audio, name)
             events = [event async for event in await create(file=audio, model="whisper-1", stream=True)]
             deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
