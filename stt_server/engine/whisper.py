@@ -22,11 +22,13 @@ from stt_server.engine.acceptance import (
     plausibility,
     rejection_reason,
 )
+from stt_server.engine.chunk_parts import ChunkPart, Span, part_of
+from stt_server.engine.coverage import adds_text, extent_of, inserted, is_slow, uncovered
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
 from stt_server.engine.hallucination import hallucination_reason
 from stt_server.engine.language import LanguageDetector
-from stt_server.engine.language_changes import ChunkPart, joined
+from stt_server.engine.language_changes import joined
 from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.text_checks import stops_early
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, speech_end
@@ -90,10 +92,12 @@ class WhisperRecognizer:
             added = more()
             jobs += added
         _check_wanted(jobs)
-        cut = self._detector.parts(jobs, encoded)
-        whole = [index for index in range(len(jobs)) if index not in cut]
+        survey = self._detector.survey(jobs, encoded)
+        for index, code in survey.expected.items():
+            jobs[index] = replace(jobs[index], options=replace(jobs[index].options, language=code))
+        whole = [index for index in range(len(jobs)) if index not in survey.parts]
         found = dict(zip(whole, self._in_one_language([jobs[i] for i in whole], [encoded[i] for i in whole], window)))
-        for index, parts in cut.items():
+        for index, parts in survey.parts.items():
             found[index] = self._in_several_languages(jobs[index], parts)
         return [found[index] for index in range(len(jobs))]
 
@@ -105,10 +109,15 @@ class WhisperRecognizer:
         jobs = [replace(job, options=replace(job.options, language=code)) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decoder.decode([self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)])
         hypotheses = []
-        for job, first, (_, probability) in zip(jobs, decoded, languages):
+        for job, item, first, (_, probability) in zip(jobs, encoded, decoded, languages):
             _check_wanted(jobs)  # decoding again may take long
-            parts = [first] if job.draft else self._accepted(job, first, window)
-            hypotheses.append(self._hypothesis(job, parts, probability))
+            if job.draft:
+                hypotheses.append(self._hypothesis(job, [first], probability))
+                continue
+            budget = RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window)
+            parts = self._accepted(job, first, window, budget)
+            found = self._hypothesis(job, parts, probability)
+            hypotheses.append(self._filled(job, found, self._covered(job, item, parts, found), budget))
         return hypotheses
 
     def _in_several_languages(self, job: ChunkJob, parts: Sequence[ChunkPart]) -> Hypothesis:
@@ -117,13 +126,12 @@ class WhisperRecognizer:
         found = [self.recognize_batch([ChunkJob(part, options)])[0] for part in parts]
         return joined(list(zip(parts, found)))
 
-    def _accepted(self, job: ChunkJob, decoded: Decoded, window: int) -> list[Decoded]:
+    def _accepted(self, job: ChunkJob, decoded: Decoded, window: int, budget: RedecodingBudget) -> list[Decoded]:
         """The best decoding of a chunk, and those of its parts that the text doesn't reach.
 
         Args:
             decoded: the first decoding, on a shortened `window`.
         """
-        budget = RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window)
         decoded = self._decoded_on_wider_windows(job, decoded, window, budget)
         decoded = self._resampled(job, decoded, budget)
         return [decoded, *self._remainders(job, decoded, budget)]
@@ -176,6 +184,48 @@ class WhisperRecognizer:
             parts.append(replace(decoded, offset=offset))
             offset += decoded.end
         return parts
+
+    def _covered(self, job: ChunkJob, encoded: Encoded, parts: Sequence[Decoded], found: Hypothesis) -> list[Span]:
+        """What the segments of a chunk cover, by their times, and by those of their words where the text is short."""
+        spans = [(part.offset + s.start, part.offset + s.end) for part in parts for s in part.segments]
+        if not any(is_slow(segment.text, job.chunk, span) for segment, span in zip(found.segments, spans)):
+            return spans
+        first = parts[0].segments
+        words = self._decoder.words(self._decoder.input(encoded, job.options), first)
+        return [*(extent_of(span, own) for span, own in zip(spans, words)), *spans[len(first) :]]
+
+    def _filled(
+        self, job: ChunkJob, found: Hypothesis, covered: Sequence[Span], budget: RedecodingBudget
+    ) -> Hypothesis:
+        """Add the text of certain speech that no segment covers."""
+        if not found.segments or not job.chunk.speech_certain:
+            return found
+        for index, gap in sorted(uncovered(job.chunk, covered).items(), reverse=True):
+            # Strict with it: music between sentences can pass for a voice.
+            part = replace(part_of(job.chunk, gap), speech_certain=False)
+            window = self._windows.decoded(len(part.samples) / windows.SAMPLE_RATE)
+            if not budget.take(window):
+                break
+            added = self._gap(job, part, window, budget)
+            log.debug("decoded a gap of a chunk", extra={"gap_s": gap, "added": adds_text(added, found, index)})
+            if adds_text(added, found, index):
+                found = inserted(added, found, index)
+        return found
+
+    def _gap(self, job: ChunkJob, part: ChunkPart, window: int, budget: RedecodingBudget) -> Hypothesis:
+        """Recognize a part of a chunk that its text left out, maybe since it is in another language."""
+        given = None if job.may_change_language else job.options.language
+        own = ChunkJob(
+            part,
+            replace(job.options, language=given, context=""),
+            expected_language=job.options.language or "",
+            wanted=job.wanted,
+        )
+        encoded = self._encoder.encode([part.samples], window, shortcut=True)
+        ((code, probability),) = self._detector.languages([own], encoded)
+        own = replace(own, options=replace(own.options, language=code))
+        (first,) = self._decoder.decode([self._decoder.input(encoded[0], own.options)])
+        return self._hypothesis(own, self._accepted(own, first, window, budget), probability)
 
     def _decode_one(
         self, samples: Samples, window: int, options: DecodeOptions, temperature: float = 0.0, shortcut: bool = False

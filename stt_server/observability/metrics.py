@@ -41,6 +41,8 @@ CLIP_SECONDS = 10.0
 """Longest audio of a clip, for which the latency objective holds (docs/slo.md)."""
 
 ENDPOINTS = (TRANSCRIBE, STREAM)
+OTHER = "other"
+"""Endpoint of requests that the gateway refused at any other path. Its series appear with the first of them."""
 FALLBACK_RESULTS = ("used", "skipped", "failed")
 REFUSALS = get_args(Refused)
 ROUTE_REASONS = tuple(name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0)
@@ -148,9 +150,8 @@ class Metrics:
         """Create all series: one that appears with its first event hides that event from rate()."""
         for endpoint in ENDPOINTS:
             self._requests.labels(endpoint)
-            for error in ERRORS.values():
-                if error.status:  # errors without a gRPC status are the gateway's own
-                    self._exceptions.labels(endpoint, error.type)
+            for type_ in ERRORS:
+                self._exceptions.labels(endpoint, type_)
         for counter, values in (
             (self._refusals, REFUSALS),
             (self._fallback, FALLBACK_RESULTS),
@@ -185,6 +186,16 @@ class Metrics:
                 self._clip_total.observe(call.latency)
         if call.real_time_factor is not None:
             self._factor.observe(call.real_time_factor)
+
+    def observe_refusals(self, endpoint: str, type_: str, count: int) -> None:
+        """Count requests that the gateway refused by itself. Of such a request nothing else is known.
+
+        Args:
+            endpoint: one of `ENDPOINTS`, or `OTHER`.
+            type_: key of `ERRORS`.
+        """
+        self._requests.labels(endpoint).inc(count)
+        self._exceptions.labels(endpoint, type_).inc(count)
 
     def observe_death(self, death: ExitReason) -> None:
         """Count a decoder process that died."""

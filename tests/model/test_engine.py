@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +161,60 @@ def test_rest_of_a_chunk_is_decoded_after_an_early_stop(base: WhisperRecognizer)
     audio = np.concatenate([samples_of(ENGLISH), silence(1.0), samples_of(clip("en", "hello_world"))])
     found = base.recognize(Clip(audio, speech=((0.1, 2.6), (3.9, 5.0))), DecodeOptions(language="en"))
     assert words(found.text) == f"{SENTENCE} hello world"
+
+
+@pytest.mark.parametrize(
+    ("quiet", "gain", "last", "given"),
+    [(clip("en", "counting"), 0.063, ENGLISH, "en"), (clip("fr", "pangrama"), 0.025, clip("en", "counting"), None)],
+)
+def test_a_quiet_sentence_between_two_others_is_decoded(
+    base: WhisperRecognizer, quiet: Path, gain: float, last: Path, given: str | None
+) -> None:
+    """The second one in another language, without a pause of half a second. The model alone leaves both out."""
+    middle = samples_of(quiet) * np.float32(gain)
+    audio = np.concatenate([samples_of(ENGLISH), silence(0.25), middle, silence(0.25), samples_of(last)])
+    (chunk,) = split(audio, vad_filter=True)
+    job = ChunkJob(chunk, DecodeOptions(language=given, word_timestamps=True), may_change_language=given is None)
+    (found,) = base.recognize_batch([job])
+    assert len(found.segments) == 3
+    assert words(found.segments[0].text) == SENTENCE
+    assert found.segments[1].language in ("", "fr")
+    times = [time for segment in found.segments for word in segment.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+
+
+def test_a_text_that_leaves_out_speech_in_the_middle_is_completed(
+    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the gap shows between the segments, or only by the words of a segment that extends over it."""
+    parts = [samples_of(ENGLISH), silence(0.4), samples_of(clip("en", "counting")), silence(0.4), samples_of(ENGLISH)]
+    (chunk,) = split(np.concatenate(parts), vad_filter=True)
+    decode = base._decoder.decode
+
+    def leaving_out(stretched: bool, batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
+        (found,) = decode(batch, temperature)
+        if len(found.segments) < 3:
+            return [found]
+        first, last = found.segments[0], found.segments[-1]
+        first = dataclasses.replace(first, end=last.start if stretched else first.end)
+        return [
+            dataclasses.replace(
+                found,
+                segments=[first, last],
+                logprobs=[found.logprobs[0], found.logprobs[-1]],
+                words=[found.words[0], found.words[-1]],
+            )
+        ]
+
+    whole = base.recognize(chunk, DecodeOptions(language="en"))
+    assert len(whole.segments) == 3
+    for stretched in (False, True):
+        monkeypatch.setattr(base._decoder, "decode", functools.partial(leaving_out, stretched))
+        found = base.recognize(chunk, DecodeOptions(language="en"))
+        assert words(found.text).startswith(SENTENCE)
+        assert words(found.text).endswith(SENTENCE)
+        assert len(found.segments) == 3
+        assert re.findall(r"\d+", found.segments[1].text) or "two" in words(found.segments[1].text)
 
 
 def test_only_the_full_window_drops_a_hallucination(base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
