@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from gateway.http.access_log import set_logged_by_service
+from gateway.http.access_log import set_called, set_logged_by_service
 from gateway.http.caller import Metadata
 from gateway.http.errors import public_error
 from gateway.http.headers import request_id_of
@@ -183,6 +183,7 @@ class Stretch:
             metadata=self._maker.metadata,
             **self._settings.stream_options(),
         )
+        set_called(self._maker.scope)
         async with aclosing(events):
             async for event in events:
                 set_logged_by_service(self._maker.scope)
