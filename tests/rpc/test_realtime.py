@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ async def test_server_vad_and_manual_commits_find_the_speech(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("settings", [{}, MANUAL])
 async def test_streams_are_counted_only_while_there_is_audio(tmp_path: Path, settings: Event) -> None:
-    keys = {"MAX_STREAMS": 1, "STREAM_IDLE_TIMEOUT_S": 1, "HTTP_PORT": 0}
+    keys: dict[str, Any] = {"MAX_STREAMS": 1, "STREAM_IDLE_TIMEOUT_S": 1, "HTTP_PORT": 0}
     async with (
         running(tmp_path, model=ScriptedModel(), **keys) as service,
         realtime(service.http_port, format_=None) as first,
