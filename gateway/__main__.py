@@ -16,7 +16,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from gateway.http.server import GatewayServer
 from gateway.http.tls import ServerCertificate, TlsFiles, TlsReloader
-from gateway.options import GatewayOptions, HttpTls
+from gateway.options import GatewayOptions, HttpTls, WyomingOptions
 from protos.stt.v1.wire import ReadyLine
 
 GRACE_S = 30.0
@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="gRPC address of the service")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=_port, default=8081, help="port to listen on; 0: any free port (%(default)s)")
+    wyoming = parser.add_argument_group("Wyoming protocol, for Home Assistant", "plain TCP, without TLS")
+    wyoming.add_argument("--wyoming-port", type=_port, help="port to listen on; 0: any free port (default: off)")
+    wyoming.add_argument("--wyoming-api-key-file", type=Path, help="file with the API key of the calls that it makes")
     to_service = parser.add_argument_group("TLS to the service", "PEM files; any of them enables TLS")
     to_service.add_argument("--ca", type=Path, help="CA of the service's certificate")
     to_service.add_argument("--cert", type=Path, help="client certificate to present to the service")
@@ -95,8 +98,21 @@ def _options(arguments: argparse.Namespace, files: TlsFiles) -> GatewayOptions:
         port=arguments.port,
         tls=files.to_service(),
         http_tls=files.http,
+        wyoming=_wyoming(arguments.wyoming_port, arguments.wyoming_api_key_file),
         cors_origins=tuple(origin for origin in origins if origin),
     )
+
+
+def _wyoming(port: int | None, key_file: Path | None) -> WyomingOptions | None:
+    """Raises OSError or ValueError with a message for the operator."""
+    if port is None:
+        if key_file is not None:
+            raise ValueError("--wyoming-api-key-file requires --wyoming-port")
+        return None
+    key = "" if key_file is None else key_file.read_text("utf-8").strip()
+    if key_file is not None and not (key and key.isascii() and key.isprintable()):
+        raise ValueError(f"--wyoming-api-key-file: {key_file} does not hold a key; expected printable ASCII")
+    return WyomingOptions(port, key)
 
 
 def _log_json(level: str) -> None:
@@ -131,10 +147,9 @@ async def _serve(options: GatewayOptions, files: TlsFiles) -> int:
     try:
         await server.start()
     except OSError as error:
-        where = f"{options.host}:{options.port}"
-        return _report(OSError(f"cannot listen on {where}: {error.strerror or error}"), EXIT_FAILED)
+        return _report(error, EXIT_FAILED)
     try:
-        print(ReadyLine("gateway", http=f"{options.host}:{server.port}", target=options.target), flush=True)
+        print(_ready_line(options, server), flush=True)
     except OSError as error:
         await server.stop(0)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again as it flushes at exit
@@ -145,6 +160,11 @@ async def _serve(options: GatewayOptions, files: TlsFiles) -> int:
         reloading.cancel()
     await server.stop(GRACE_S)
     return 0
+
+
+def _ready_line(options: GatewayOptions, server: GatewayServer) -> ReadyLine:
+    wyoming = None if server.wyoming_port is None else f"{options.host}:{server.wyoming_port}"
+    return ReadyLine("gateway", http=f"{options.host}:{server.port}", target=options.target, wyoming=wyoming)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,15 @@ from gateway.http.drain import DrainBody
 from gateway.http.errors import CatchAll, Refusal, handle_http_exception, handle_refusal, handle_stt_error
 from gateway.http.head_check import HeadCheck
 from gateway.http.headers import EXPOSED_HEADERS, RequestIds
+from gateway.http.sockets import unknown_sockets_router
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
+from gateway.openai.paths import OpenAiPaths
+from gateway.openai.realtime.endpoint import realtime_router
+from gateway.openai.routes import openai_router
+from gateway.openapi import DESCRIPTION, VERSION
 from gateway.options import GatewayOptions
 from gateway.pages import pages_router
-from gateway.rest import openapi
 from gateway.rest.routes import rest_router
 from stt_client import SttClient
 from stt_client.errors import SttError
@@ -33,8 +37,8 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     uploads = UploadBudget()
     app = FastAPI(
         title="Speech to text",
-        description=openapi.DESCRIPTION,
-        version=openapi.VERSION,
+        description=DESCRIPTION,
+        version=VERSION,
         docs_url=None,  # FastAPI's page loads its scripts from another host
         redoc_url=None,
         redirect_slashes=False,
@@ -46,22 +50,31 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
         },
     )
     app.include_router(rest_router(client, options, uploads))
+    app.include_router(openai_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
+    app.include_router(realtime_router(client, options, stopping))
     app.include_router(pages_router())
+    app.include_router(unknown_sockets_router())
     return app
 
 
 def _middleware(options: GatewayOptions, uploads: UploadBudget) -> list[Middleware]:
     """Middleware, outermost first."""
     log = Middleware(AccessLog, service_logs_here=options.service_logs_here)
-    chain = [Middleware(RequestIds), log, Middleware(DrainBody), Middleware(HeadCheck, uploads=uploads)]
+    chain = [
+        Middleware(RequestIds),
+        Middleware(OpenAiPaths),
+        log,
+        Middleware(DrainBody),
+        Middleware(HeadCheck, uploads=uploads),
+    ]
     if options.cors_origins:
         chain.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=options.cors_origins,
                 allow_methods=("GET", "POST"),
-                allow_headers=("Authorization", "Content-Type", "X-Req-Id", "X-Timeout-Ms"),
+                allow_headers=("*",),  # clients send their own, such as `x-stainless-os`
                 expose_headers=EXPOSED_HEADERS,
             )
         )

@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.http.server import GatewayServer
-from gateway.options import GatewayOptions, HttpTls
+from gateway.options import GatewayOptions, HttpTls, WyomingOptions
 
 
-class HttpSettings(Protocol):
-    """Settings of a service that concern HTTP; docs/configuration.md has the keys of the same names."""
+class GatewaySettings(Protocol):
+    """Settings of a service that concern its gateway; docs/configuration.md has the keys of the same names."""
 
     @property
     def host(self) -> str: ...
 
     @property
     def http_port(self) -> int | None: ...
+
+    @property
+    def wyoming_port(self) -> int | None: ...
+
+    @property
+    def wyoming_api_key(self) -> str: ...
 
     @property
     def cors_origins(self) -> tuple[str, ...]: ...
@@ -31,7 +37,7 @@ class HttpSettings(Protocol):
     def tls_client_ca(self) -> Path | None: ...
 
 
-def make_gateway(target: str, settings: HttpSettings) -> GatewayServer:
+def make_gateway(target: str, settings: GatewaySettings) -> GatewayServer:
     """Build the gateway of the service at `target`, with the host and port of its settings."""
     return GatewayServer(
         GatewayOptions(
@@ -39,13 +45,20 @@ def make_gateway(target: str, settings: HttpSettings) -> GatewayServer:
             host=settings.host,
             port=settings.http_port or 0,
             http_tls=_http_tls(settings),
+            wyoming=_wyoming(settings),
             cors_origins=settings.cors_origins,
             service_logs_here=True,
         )
     )
 
 
-def _http_tls(settings: HttpSettings) -> HttpTls | None:
+def _wyoming(settings: GatewaySettings) -> WyomingOptions | None:
+    if settings.wyoming_port is None:
+        return None
+    return WyomingOptions(settings.wyoming_port, settings.wyoming_api_key)
+
+
+def _http_tls(settings: GatewaySettings) -> HttpTls | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return HttpTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)

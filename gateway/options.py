@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stt_client import Tls
@@ -19,6 +19,16 @@ class HttpTls:
 
 
 @dataclass(frozen=True)
+class WyomingOptions:
+    """The TCP port of the Wyoming protocol, which has neither TLS nor keys of its own."""
+
+    port: int
+    """0: a free port."""
+    api_key: str = field(default="", repr=False)
+    """Key of the calls that it makes; empty: none."""
+
+
+@dataclass(frozen=True)
 class GatewayOptions:
     target: str
     """gRPC target of the service: `host:port`, `unix:/path`, `dns:///name:port`, ..."""
@@ -29,6 +39,8 @@ class GatewayOptions:
     """TLS to the service; None: plain text."""
     http_tls: HttpTls | None = None
     """TLS for callers; None: plain HTTP."""
+    wyoming: WyomingOptions | None = None
+    """None: the protocol is off."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call. Empty: only pages of the same origin."""
     body_timeout_s: float = 30.0

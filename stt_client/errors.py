@@ -15,9 +15,13 @@ class SttError(Exception):
     type = "internal"
     """Error type, as in the trailer `x-error-type`."""
 
-    def __init__(self, message: str, *, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, message: str, *, metadata: Mapping[str, str] = MappingProxyType({}), invalid_field: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.invalid_field = invalid_field
+        """Path of the invalid field in the request message, such as `options.language`; empty: no single one."""
         self.metadata = metadata
         """Trailing metadata of the call: lower-case names, such as `x-queue-wait-ms`."""
 
@@ -141,6 +145,6 @@ ELSEWHERE = tuple(cls for cls in SttError.__subclasses__() if ERRORS[cls.type].r
 """Errors of a service rather than of the request: another service may succeed, or the same one later."""
 
 
-def error_of(type_: str, message: str, metadata: Mapping[str, str]) -> SttError:
+def error_of(type_: str, message: str, metadata: Mapping[str, str], invalid_field: str = "") -> SttError:
     """Exception for an error type; `Internal` if this version doesn't know it."""
-    return _BY_TYPE.get(type_, Internal)(message, metadata=metadata)
+    return _BY_TYPE.get(type_, Internal)(message, metadata=metadata, invalid_field=invalid_field)

@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
 from protos.stt.v1 import speech_pb2, speech_pb2_grpc
 from protos.stt.v1.errors import type_of_bare_status
-from protos.stt.v1.wire import X_ERROR_MESSAGE, X_ERROR_TYPE, X_REQ_ID
+from protos.stt.v1.wire import GRPC_STATUS_DETAILS, X_ERROR_MESSAGE, X_ERROR_TYPE, X_REQ_ID
 from stt_client.convert import progress_of, settled_of, status_of, transcript_of
 from stt_client.errors import Cancelled, Internal, SttError, error_of
 from stt_client.results import Metrics, Status, TranscribeEvent, Transcript
@@ -208,8 +210,22 @@ def error_of_rpc(error: grpc.aio.AioRpcError, target: str) -> SttError:
     details = error.details() or ""
     type_ = metadata.get(X_ERROR_TYPE)
     if type_:
-        return error_of(type_, metadata.get(X_ERROR_MESSAGE) or details or type_, metadata)
+        message = metadata.get(X_ERROR_MESSAGE) or details or type_
+        return error_of(type_, message, metadata, _invalid_field(error.trailing_metadata()))
     return _bare_error(error.code(), details, target, metadata)
+
+
+def _invalid_field(trailers: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Path of the invalid field that a `google.rpc.BadRequest` names; empty if there is none."""
+    serialized = next((value for name, value in trailers or () if name == GRPC_STATUS_DETAILS), b"")
+    bad_request = error_details_pb2.BadRequest()
+    try:
+        details = status_pb2.Status.FromString(serialized).details
+        found = next((detail for detail in details if detail.Unpack(bad_request)), None)
+    except (DecodeError, TypeError):
+        return ""
+    violations = bad_request.field_violations
+    return str(violations[0].field) if found is not None and violations else ""
 
 
 def _bare_error(code: grpc.StatusCode, details: str, target: str, metadata: Mapping[str, str]) -> SttError:

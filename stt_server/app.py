@@ -24,7 +24,7 @@ from stt_server.engine.health.model_health import ModelHealth
 from stt_server.engine.types import Recognizer
 from stt_server.errors import EngineLost, NotReady
 from stt_server.lifecycle.gateway import Gateway, MakeGateway
-from stt_server.lifecycle.listening import listen, listen_for_gateway, start_gateway
+from stt_server.lifecycle.listening import listen, listen_for_gateway
 from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.lifecycle.readiness import Readiness
 from stt_server.observability.instruments import Instruments
@@ -129,6 +129,11 @@ class Service:
         return self._gateway.port if self._gateway else None
 
     @property
+    def wyoming_port(self) -> int | None:
+        """None: without the Wyoming protocol, or not started."""
+        return self._gateway.wyoming_port if self._gateway else None
+
+    @property
     def queue_depth(self) -> int:
         """Requests waiting for an inference slot."""
         return self._backend.gate.depth if self._backend else 0
@@ -158,7 +163,9 @@ class Service:
             folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="stt-"))
             target = listen_for_gateway(self._server, Path(folder))
             await self._server.start()
-            self._gateway = await start_gateway(self._make_gateway(target, self.settings), self.settings)
+            gateway = self._make_gateway(target, self.settings)
+            await gateway.start()
+            self._gateway = gateway
         self._backend = await self._load_backend()
         self._resources.push_async_callback(self._backend.close)
         self.readiness.state = "ready"

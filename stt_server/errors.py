@@ -16,6 +16,8 @@ class SttError(Exception):
 
     type: ClassVar[str]
     """Key of the row of `protos.stt.v1.errors.ERRORS`."""
+    field = ""
+    """Path of the invalid field in the request message, such as `options.language`; empty: no single one."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -49,6 +51,10 @@ class UnsupportedAudio(SttError):
 
 class InvalidArgument(SttError):
     type = "invalid_argument"
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Overloaded(SttError):

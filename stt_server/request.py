@@ -7,16 +7,15 @@ from typing import Literal
 
 import numpy as np
 
+from protos.stt.v1.languages import AUTOMATIC, language_code
+from protos.stt.v1.limits import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
-from stt_server.engine.language_names import AUTOMATIC, language_code
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import EngineError, InvalidArgument
 from stt_server.progress import Progress
 from stt_server.routing import Decision, Policy, Reason
 
 MAX_PROMPT_CHARACTERS = 4000
-MAX_HOTWORDS = 200
-MAX_HOTWORD_CHARACTERS = 100
 
 
 @dataclass
@@ -88,19 +87,23 @@ def validate_options(options: DecodeOptions, model: ModelInfo) -> DecodeOptions:
         InvalidArgument: names the option.
     """
     if len(options.prompt) > MAX_PROMPT_CHARACTERS:
-        raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters")
+        raise InvalidArgument(f"prompt: at most {MAX_PROMPT_CHARACTERS} characters", field="options.prompt")
     if len(options.hotwords) > MAX_HOTWORDS or any(len(w) > MAX_HOTWORD_CHARACTERS for w in options.hotwords):
-        raise InvalidArgument(f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters")
-    candidates = (_language(name, model) for name in options.candidate_languages)
+        limits = f"hotwords: at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters"
+        raise InvalidArgument(limits, field="options.hotwords")
+    candidates = (_language(name, model, "options.candidate_languages") for name in options.candidate_languages)
     return replace(
         options,
-        language=_language(options.language or "", model),
+        language=_language(options.language or "", model, "options.language"),
         candidate_languages=tuple(dict.fromkeys(filter(None, candidates))),
     )
 
 
-def _language(name: str, model: ModelInfo) -> str | None:
+def _language(name: str, model: ModelInfo, field: str) -> str | None:
     """Whisper's code of a language by any of its names; None for an empty name and `auto`.
+
+    Args:
+        field: of the request message, for the error.
 
     Raises:
         InvalidArgument: the name is unknown, or the model doesn't support the language.
@@ -117,7 +120,8 @@ def _language(name: str, model: ModelInfo) -> str | None:
         hint = "this model does not support it; use another one of its languages, or leave it out to detect it"
     else:
         hint = "use an ISO 639-1 code such as en, a locale such as en-US, or an English name"
-    raise InvalidArgument(f"{'unknown' if code is None else 'unsupported'} language {name[:20]!r}: {hint}")
+    problem = "unknown" if code is None else "unsupported"
+    raise InvalidArgument(f"{problem} language {name[:20]!r}: {hint}", field=field)
 
 
 @dataclass(frozen=True)

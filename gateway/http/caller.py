@@ -41,6 +41,14 @@ def call_metadata(connection: HTTPConnection) -> Metadata:
     return [*metadata, (AUTHORIZATION, given[0])]
 
 
+def with_key(metadata: Metadata, key: str | None) -> Metadata:
+    """`metadata` with the key that the caller sent elsewhere than in a header; None: as it is."""
+    if key is None:
+        return metadata
+    others = [pair for pair in metadata if pair[0] != AUTHORIZATION]
+    return [*others, (AUTHORIZATION, f"Bearer {key}")]
+
+
 def forwarded_for(connection: HTTPConnection) -> str:
     """`X-Forwarded-For` with the peer's address appended.
 

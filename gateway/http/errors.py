@@ -1,4 +1,4 @@
-"""Error responses: one JSON shape, with the headers of the contract."""
+"""Error responses: JSON in the format of their path, with the headers of the contract."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -34,18 +34,57 @@ _PUBLIC_MESSAGES = {
 """Messages for errors raised by a library, whose own text may reveal sockets, addresses or code."""
 
 
+UNKNOWN_PATH = "Unknown path; GET /docs lists the endpoints."
+
+
 class Refusal(Exception):
     """The gateway itself rejects a request.
 
     Args:
         type_: key of `protos.stt.v1.errors.ERRORS`.
         message: for the caller; may quote the caller's input.
+        field: field of the form that is invalid; None: no single one.
     """
 
-    def __init__(self, type_: str, message: str) -> None:
+    def __init__(self, type_: str, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.type = type_
         self.message = message
+        self.field = field
+
+
+class ErrorFormat(Protocol):
+    """JSON body, status and further headers of the error responses of a group of paths."""
+
+    def status(self, type_: str) -> int:
+        """HTTP status of an error type."""
+
+    def body(self, type_: str, message: str, request_id: str, *, status: int, field: str | None) -> dict[str, Any]:
+        """JSON body. `status` is the one that is sent, `field` the invalid field of the form, if it is known."""
+
+    def headers(self, type_: str, retry_after_s: float) -> Mapping[str, str]:
+        """Headers besides those of every error. `retry_after_s`: seconds to wait before a retry."""
+
+
+class RestErrorFormat:
+    """Format of all paths without another one."""
+
+    def status(self, type_: str) -> int:
+        return ERRORS[type_].http
+
+    def body(self, type_: str, message: str, request_id: str, *, status: int, field: str | None) -> dict[str, Any]:
+        return error_json(type_, message, request_id)
+
+    def headers(self, type_: str, retry_after_s: float) -> Mapping[str, str]:
+        return _NO_HEADERS
+
+
+_REST = RestErrorFormat()
+
+
+def set_error_format(scope: Scope, error_format: ErrorFormat) -> None:
+    """Have `error_response` answer a request in this format."""
+    scope["state"]["error_format"] = error_format
 
 
 def error_response(
@@ -54,30 +93,34 @@ def error_response(
     message: str,
     *,
     status: int | None = None,
+    field: str | None = None,
     retry_after_s: float | None = None,
     headers: Mapping[str, str] = _NO_HEADERS,
 ) -> JSONResponse:
-    """Response to a failed request.
+    """Response to a failed request, in the format of its path.
 
     Args:
-        type_: key of `ERRORS`, which has the HTTP status.
-        status: HTTP status instead of the table's.
+        type_: key of `ERRORS`.
+        status: HTTP status instead of the format's.
+        field: field of the form that is invalid.
         retry_after_s: seconds instead of the table's.
         headers: further headers, already sanitised.
     """
-    kind = ERRORS[type_]
-    code = status or kind.http
-    body = error_json(type_, message, request_id_of(request.scope))
+    error_format: ErrorFormat = request.scope.get("state", {}).get("error_format", _REST)
+    code = status or error_format.status(type_)
+    body = error_format.body(type_, message, request_id_of(request.scope), status=code, field=field)
+    wait_s = retry_after_s or ERRORS[type_].retry_after_s or 1
     all_headers = {**headers, "X-Error-Type": type_, "X-Error-Message": body["error"]["message"]}
-    if kind.sends_retry_after:
-        all_headers["Retry-After"] = str(retry_after_seconds(type_, retry_after_s))
+    all_headers |= error_format.headers(type_, wait_s)
+    if ERRORS[type_].sends_retry_after:
+        all_headers["Retry-After"] = str(retry_after_seconds(type_, wait_s))
     if code == 401:
         all_headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, code, all_headers)
 
 
 def error_json(type_: str, message: str, request_id: str) -> dict[str, dict[str, Any]]:
-    """JSON body of an error, the same for REST and live streams."""
+    """JSON body of an error of REST and live streams."""
     return {"error": {"type": type_, "message": header_safe(message), "request_id": request_id}}
 
 
@@ -88,14 +131,19 @@ def retry_after_seconds(type_: str, seconds: float | None) -> int:
 
 async def handle_refusal(request: Request, error: Refusal) -> Response:
     """Exception handler for requests that the gateway rejects."""
-    return error_response(request, error.type, error.message)
+    return error_response(request, error.type, error.message, field=error.field)
 
 
-async def handle_stt_error(request: Request, error: SttError) -> Response:
-    """Exception handler for failed calls to the service."""
+async def handle_stt_error(request: Request, error: SttError, *, field: str | None = None) -> Response:
+    """Exception handler for failed calls to the service.
+
+    Args:
+        field: field of the form that is invalid.
+    """
     type_, message = public_error(error)
     headers = trailer_headers(error.metadata)
-    return error_response(request, type_, message, retry_after_s=error.retry_after_s, headers=headers)
+    wait_s = error.retry_after_s
+    return error_response(request, type_, message, field=field, retry_after_s=wait_s, headers=headers)
 
 
 def public_error(error: SttError) -> tuple[str, str]:
@@ -111,7 +159,7 @@ def public_error(error: SttError) -> tuple[str, str]:
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:
     """Exception handler for unknown paths and methods."""
     message = {
-        404: "Unknown path; GET /docs lists the endpoints.",
+        404: UNKNOWN_PATH,
         405: "Method not allowed; GET /docs lists the endpoints.",
     }.get(error.status_code, error.detail)
     return error_response(

@@ -10,10 +10,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from protos.stt.v1.errors import header_safe
 from protos.stt.v1.wire import TRAILER_HEADERS, X_REQ_ID, is_request_id, new_request_id
 
-EXPOSED_HEADERS = ("X-Req-Id", *TRAILER_HEADERS.values(), "X-Error-Type", "X-Error-Message", "Retry-After")
+EXPOSED_HEADERS = (
+    "X-Req-Id",
+    *TRAILER_HEADERS.values(),
+    "X-Error-Type",
+    "X-Error-Message",
+    "Retry-After",
+    "retry-after-ms",
+    "x-request-id",
+    "x-should-retry",
+)
 """Response headers that pages of allowed other origins may read."""
 
-_RESPONSE_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+RESPONSE_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """ASGI messages that carry response headers."""
 
 
@@ -31,7 +40,7 @@ class RequestIds:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] in _RESPONSE_STARTS:
+            if message["type"] in RESPONSE_STARTS:
                 message.setdefault("headers", [])
                 MutableHeaders(scope=message)["X-Req-Id"] = request_id
             await send(message)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,10 +35,21 @@ class HotSwap:
         self._shutting_down = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._in_use() as backend:
+            await backend.app(scope, receive, self._send_and_announce(send) if scope["type"] == "http" else send)
+
+    @contextmanager
+    def client(self) -> Iterator[SttClient]:
+        """The client to use for one call. It stays open within the context."""
+        with self._in_use() as backend:
+            yield backend.client
+
+    @contextmanager
+    def _in_use(self) -> Iterator[_Backend]:
         backend = self._backend
         backend.in_flight += 1
         try:
-            await backend.app(scope, receive, self._send_and_announce(send) if scope["type"] == "http" else send)
+            yield backend
         finally:
             backend.in_flight -= 1
             self._close_if_unused(backend)

@@ -11,21 +11,34 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from gateway.http.errors import Refusal
 
 MAX_FIELD_BYTES = 64 * 1024
-"""Bytes of one field other than `audio`."""
+"""Bytes of one field other than the recording."""
 MAX_PARTS = 64
+"""Parts of one form, unless its rules allow more."""
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 4096
 FORM_SLACK_BYTES = 1024 * 1024
 """Bytes that a body may have besides its audio: boundaries, headers, fields."""
 
-AUDIO = "audio"
+
+@dataclass(frozen=True)
+class FormRules:
+    """What a form may hold."""
+
+    audio: str
+    """Name of the part that is the recording."""
+    fields: frozenset[str]
+    """Names of all other parts."""
+    skips_unknown: bool = False
+    """Parts of other names are skipped unread, of any size that the body may have; otherwise they are refused."""
+    max_parts: int = MAX_PARTS
 
 
 @dataclass
 class Form:
     audio: bytes | None = None
-    """None if the form has no such part."""
+    """The recording; None if the form has none."""
     fields: dict[str, list[str]] = field(default_factory=dict)
+    """Values by name, in order."""
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -38,7 +51,7 @@ def boundary_of(content_type: str) -> bytes:
     if media_type != b"multipart/form-data":
         raise Refusal(
             "invalid_argument",
-            "Unsupported Content-Type; send multipart/form-data with a part named 'audio'.",
+            "Unsupported Content-Type; send multipart/form-data.",
         )
     boundary = parameters.get(b"boundary", b"")
     if not boundary:
@@ -51,18 +64,18 @@ class FormReader:
 
     Args:
         boundary: from `boundary_of`.
-        known: names of fields besides `audio`.
-        max_audio_bytes: largest size of the part `audio`.
+        max_audio_bytes: largest size of the recording.
     """
 
-    def __init__(self, boundary: bytes, known: frozenset[str], max_audio_bytes: int) -> None:
-        self._known = known
+    def __init__(self, boundary: bytes, rules: FormRules, max_audio_bytes: int) -> None:
+        self._rules = rules
         self._max_audio_bytes = max_audio_bytes
         self._total = 0
         self._parts = 0
         self._ended = False
         self._form = Form()
-        self._name = ""
+        self._name: str | None = ""
+        """Of the part that is being read; None: it is skipped."""
         self._data = bytearray()
         self._header = (bytearray(), bytearray())
         self._headers: dict[bytes, bytes] = {}
@@ -89,7 +102,7 @@ class FormReader:
         """Parse the next bytes of the body.
 
         Raises:
-            Refusal: payload_too_large, or invalid_argument if the form is malformed or has unknown fields.
+            Refusal: payload_too_large, or invalid_argument if the form is malformed or breaks its rules.
         """
         self._total += len(chunk)
         try:
@@ -111,8 +124,8 @@ class FormReader:
 
     def _begin_part(self) -> None:
         self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise Refusal("invalid_argument", f"The form has too many parts; the limit is {MAX_PARTS}.")
+        if self._parts > self._rules.max_parts:
+            raise Refusal("invalid_argument", f"The form has too many parts; the limit is {self._rules.max_parts}.")
         self._data = bytearray()
         self._headers.clear()
 
@@ -132,34 +145,48 @@ class FormReader:
         disposition, parameters = parse_options_header(self._headers.get(b"content-disposition"))
         if disposition != b"form-data" or b"name" not in parameters:
             raise Refusal("invalid_argument", "A part of the form has no name in its Content-Disposition.")
-        self._name = parameters[b"name"].decode("utf-8", "replace")
-        if self._name != AUDIO and self._name not in self._known:
-            names = ", ".join((AUDIO, *sorted(self._known)))
-            raise Refusal("invalid_argument", f"Unknown field '{self._name[:40]}'; known fields: {names}.")
-        if self._name == AUDIO and self._form.audio is not None:
-            raise Refusal("invalid_argument", "The part 'audio' is given more than once.")
+        self._name = self._known(parameters[b"name"].decode("utf-8", "replace"))
+        if self._name is None:
+            return
+        if self._name == self._rules.audio and self._form.audio is not None:
+            raise self._invalid("The part '{}' is given more than once.")
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
-            raise Refusal("invalid_argument", "Content-Transfer-Encoding is not supported; send parts unencoded.")
+            raise self._invalid("Content-Transfer-Encoding is not supported; send parts unencoded.")
+
+    def _known(self, name: str) -> str | None:
+        """`name`; None if parts of this name are skipped. Raises Refusal if they are refused."""
+        if name == self._rules.audio or name in self._rules.fields:
+            return name
+        if self._rules.skips_unknown:
+            return None
+        names = ", ".join((self._rules.audio, *sorted(self._rules.fields)))
+        raise Refusal("invalid_argument", f"Unknown field '{name[:40]}'; known fields: {names}.")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name is None:
+            return
         size = len(self._data) + end - start
-        if self._name == AUDIO and size > self._max_audio_bytes:
+        if self._name == self._rules.audio and size > self._max_audio_bytes:
             raise too_large(self._max_audio_bytes)
-        if self._name != AUDIO and size > MAX_FIELD_BYTES:
-            raise Refusal("invalid_argument", f"The field '{self._name}' exceeds {MAX_FIELD_BYTES} bytes.")
+        if self._name != self._rules.audio and size > MAX_FIELD_BYTES:
+            raise self._invalid(f"The field '{{}}' exceeds {MAX_FIELD_BYTES} bytes.")
         self._data += memoryview(data)[start:end]
 
     def _end_part(self) -> None:
-        if self._name == AUDIO:
+        if self._name == self._rules.audio:
             self._form.audio = bytes(self._data)
-        else:
+        elif self._name is not None:
             try:
                 value = self._data.decode()
             except UnicodeDecodeError:
-                raise Refusal("invalid_argument", f"The field '{self._name}' is not UTF-8.") from None
+                raise self._invalid("The field '{}' is not UTF-8.") from None
             self._form.fields.setdefault(self._name, []).append(value)
         self._data = bytearray()
+
+    def _invalid(self, message: str) -> Refusal:
+        """Refusal of the part that is being read, whose name replaces `{}`."""
+        return Refusal("invalid_argument", message.format(self._name), field=self._name)
 
     def _end(self) -> None:
         self._ended = True

@@ -16,7 +16,9 @@ from gateway.http.protocol import GatewayProtocol
 from gateway.http.tls import ServerCertificate
 from gateway.http.websocket import MAX_MESSAGE_BYTES as MAX_WEBSOCKET_BYTES
 from gateway.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GatewayWebSocket
+from gateway.listening import BACKLOG, listen
 from gateway.options import GatewayOptions
+from gateway.wyoming.server import WyomingServer
 from stt_client import SttClient, Tls
 
 STATUS_TIMEOUT_S = 10.0
@@ -25,9 +27,6 @@ STATUS_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 75
 """Whole seconds that a connection may stay idle. Proxies and load balancers reuse connections for up to 60 s; closing
 them earlier would now and then lose a request."""
-
-BACKLOG = 256
-"""Length of the accept queue. asyncio accepts this number of connections before it does anything else."""
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """No limit of the channel's own: the gateway enforces the service's upload limit."""
@@ -44,6 +43,8 @@ class GatewayServer:
         self._options = options
         self._stopping = asyncio.Event()
         self._app = HotSwap(lambda client: create_app(client, options, self._stopping), self._connect(options.tls))
+        wyoming = options.wyoming
+        self._wyoming = None if wyoming is None else WyomingServer(options, wyoming, self._app.client)
         self._certificate: ServerCertificate | None = None
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -54,10 +55,12 @@ class GatewayServer:
         """Start to listen. The service need not be running yet.
 
         Raises:
-            OSError: the port is in use, the host is unknown, or a TLS file is unreadable; the text says which.
+            OSError: a port is in use, the host is unknown, or a TLS file is unreadable; the text says which.
         """
-        listener = await _bind(self._options.host, self._options.port)
+        listener = await listen("HTTP", self._options.host, self._options.port)
         try:
+            if self._wyoming is not None:
+                await self._wyoming.bind()
             self.port = listener.getsockname()[1]
             if self._options.http_tls is not None:
                 self._certificate = ServerCertificate(self._options.http_tls)
@@ -69,10 +72,19 @@ class GatewayServer:
             if self._task.done():
                 await self._task
                 raise RuntimeError("the gateway ended while it started")
+            if self._wyoming is not None:
+                await self._wyoming.start()
         except BaseException:
             listener.close()
+            if self._wyoming is not None:
+                await self._wyoming.stop(0)
             await self._app.close()
             raise
+
+    @property
+    def wyoming_port(self) -> int | None:
+        """Port of the Wyoming protocol, once started; None: it is off."""
+        return None if self._wyoming is None else self._wyoming.port
 
     def announce_shutdown(self) -> None:
         """Send `Connection: close` with each response from now on.
@@ -114,7 +126,7 @@ class GatewayServer:
         self._app.announce_shutdown()
         self._stopping.set()
         self._server.should_exit = True
-        await self._task
+        await asyncio.gather(self._task, *(() if self._wyoming is None else (self._wyoming.stop(grace_s),)))
         if cut_off := set(self._server.server_state.tasks):
             await asyncio.wait(cut_off, timeout=1)
         await self._app.close()
@@ -158,23 +170,3 @@ def _config(app: HotSwap, certificate: ServerCertificate | None) -> uvicorn.Conf
     if certificate is not None:
         config.ssl = certificate.context
     return config
-
-
-async def _bind(host: str, port: int) -> socket.socket:
-    """Listening socket; IPv4 and IPv6 for `::`."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
-        # Listen at once: two sockets with SO_REUSEADDR may share a port until one of them listens.
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from gateway.http.errors import Refusal
-from gateway.http.multipart import FORM_SLACK_BYTES, Form, FormReader, boundary_of, too_large
+from gateway.http.multipart import FORM_SLACK_BYTES, Form, FormReader, FormRules, boundary_of, too_large
 
 FULL_SIZE_UPLOADS = 32
 """Bodies in flight may hold as many bytes together as this number of uploads of the largest size allowed."""
@@ -113,12 +113,11 @@ class BodyDeadline:
 
 
 async def read_form(
-    request: Request, known: frozenset[str], max_audio_bytes: int, timeout_s: float, budget: UploadBudget
+    request: Request, rules: FormRules, max_audio_bytes: int, timeout_s: float, budget: UploadBudget
 ) -> Form:
     """Read the body as a multipart form.
 
     Args:
-        known: names of fields besides `audio`.
         max_audio_bytes: upload limit of the service.
         timeout_s: longest pause; see `BodyDeadline`.
 
@@ -128,7 +127,7 @@ async def read_form(
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal("invalid_argument", "Content-Encoding is not supported; send the body uncompressed.")
-    reader = FormReader(boundary_of(request.headers.get("content-type", "")), known, max_audio_bytes)
+    reader = FormReader(boundary_of(request.headers.get("content-type", "")), rules, max_audio_bytes)
     if int(request.headers.get("content-length", "0")) > max_audio_bytes + FORM_SLACK_BYTES:
         raise too_large(max_audio_bytes)
     deadline = BodyDeadline(timeout_s)

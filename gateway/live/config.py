@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from gateway.http.caller import MAX_KEY_CHARS
 from gateway.http.errors import Refusal
-from gateway.rest.form import ROUTINGS, TASKS
+from gateway.http.fields import ROUTINGS
+from gateway.http.json_values import is_finite, is_text, is_whole, json_object
+from gateway.rest.form import TASKS
 from stt_client import AudioFormat
 
 MAX_TEXT_CHARS = 64 * 1024
@@ -77,12 +77,9 @@ def _object(text: str) -> dict[str, Any]:
     if len(text) > MAX_TEXT_CHARS:
         raise _invalid(f"Text message exceeds the limit of {MAX_TEXT_CHARS} characters.")
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _invalid("Text message is not valid JSON.") from None
-    if not isinstance(found, dict):
-        raise _invalid("Text message is not a JSON object.")
-    return found
+        return json_object(text)
+    except ValueError as error:
+        raise _invalid(str(error)) from None
 
 
 def _invalid(message: str) -> Refusal:
@@ -90,14 +87,9 @@ def _invalid(message: str) -> Refusal:
 
 
 def _text(name: str, value: Any) -> str:
-    if not _is_text(value):
+    if not is_text(value):
         raise _invalid(f"Invalid {name}; expected a string.")
     return cast(str, value)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether `value` is a string that UTF-8 can encode. JSON escapes can contain half of a surrogate pair."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _key(name: str, value: Any) -> str:
@@ -114,27 +106,19 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _whole(name: str, value: Any) -> int:
-    # 16000.0 counts as whole: JavaScript and others do not tell the two apart.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 or value != int(value):
+    if not is_whole(value) or not 0 <= value < 2**31:
         raise _invalid(f"Invalid {name}; expected a whole number.")
     return int(value)
 
 
 def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+    if not is_finite(value):
         raise _invalid(f"Invalid {name}; expected a number of seconds.")
     return float(value)
 
 
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int of a thousand digits
-        return False
-
-
 def _texts(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(map(_is_text, value)):
+    if not isinstance(value, list) or not all(map(is_text, value)):
         raise _invalid(f"Invalid {name}; expected a list of strings.")
     return tuple(value)
 

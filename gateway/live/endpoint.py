@@ -15,25 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Mapping
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from gateway.http.access_log import set_error, set_logged_by_service
+from gateway.http.access_log import set_error
 from gateway.http.caller import origin_allowed
-from gateway.http.errors import Refusal, error_json, error_response, public_error, retry_after_seconds
+from gateway.http.errors import Refusal, error_json, retry_after_seconds
 from gateway.http.headers import request_id_of
+from gateway.http.sockets import OTHER_ORIGIN, STOPPING, close_with, refuse, run_session, websocket_required
 from gateway.live.session import LiveSession
 from gateway.options import GatewayOptions
 from protos.stt.v1.errors import ERRORS
-from protos.stt.v1.wire import X_ERROR_TYPE
 from stt_client import SttClient
-from stt_client.errors import SttError
-
-logger = logging.getLogger("gateway")
 
 CLOSE_CODES: Mapping[str, int] = {
     "unauthenticated": 1008,
@@ -58,9 +55,6 @@ From RFC 6455 and IANA's registry: 1003 unsupported data, 1007 invalid data, 100
 1012 service restart, 1013 try again later, 1014 bad gateway.
 """
 
-LAST_MESSAGE_S = 1.0
-"""Seconds to deliver the last message after the grace period of a stopping gateway."""
-
 
 def live_router(client: SttClient, options: GatewayOptions, stopping: asyncio.Event) -> APIRouter:
     """Routes of `/v1/stream`.
@@ -73,51 +67,26 @@ def live_router(client: SttClient, options: GatewayOptions, stopping: asyncio.Ev
     @router.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         if not origin_allowed(socket.headers, options.cors_origins):
-            message = "Origin not allowed; add the page's origin to CORS_ORIGINS."
-            await _refuse(socket, "invalid_argument", message, 403)
+            await refuse(socket, "invalid_argument", OTHER_ORIGIN, 403)
         elif stopping.is_set():
-            await _refuse(socket, "not_ready", "The gateway is stopping; retry on another.")
+            await refuse(socket, "not_ready", STOPPING)
         else:
             await socket.accept()
-            await _run_session(socket, client, stopping)
+            await run_session(socket, _run(socket, client, stopping), partial(_fail, socket))
 
     @router.get("/v1/stream", include_in_schema=False)
     async def upgrade_required(request: Request) -> Response:
-        message = "WebSocket required; send Connection: Upgrade and Upgrade: websocket."
-        return error_response(request, "invalid_argument", message, status=426, headers={"Upgrade": "websocket"})
+        return websocket_required(request)
 
     return router
 
 
-async def _run_session(socket: WebSocket, client: SttClient, stopping: asyncio.Event) -> None:
+async def _run(socket: WebSocket, client: SttClient, stopping: asyncio.Event) -> None:
     session = LiveSession(socket, client, stopping)
-    try:
-        await session.run()
-        if stopping.is_set() and not session.ended_by_caller:
-            await _fail(socket, "not_ready", "The gateway is stopping; reconnect.")
-        else:
-            await socket.close(1000)
-    except Refusal as refusal:
-        await _fail(socket, refusal.type, refusal.message)
-    except SttError as error:
-        type_, message = public_error(error)
-        set_logged_by_service(socket.scope, X_ERROR_TYPE in error.metadata)
-        await _fail(socket, type_, message, error.retry_after_s)
-    except WebSocketDisconnect:
-        set_error(socket.scope, "cancelled", "The caller disconnected.")
-    except asyncio.CancelledError:
-        # Only the server cancels a stream's task: at the end of the grace period.
-        last = _fail(socket, "not_ready", "The gateway is stopping; reconnect.")
-        await asyncio.wait((asyncio.ensure_future(last),), timeout=LAST_MESSAGE_S)
-    except Exception:
-        logger.exception("unexpected error", extra={"request_id": request_id_of(socket.scope)})
-        await _fail(socket, "internal", "Internal error.")
-
-
-async def _refuse(socket: WebSocket, type_: str, message: str, status: int | None = None) -> None:
-    """Reject the handshake with the HTTP response of an error."""
-    set_error(socket.scope, type_, message)
-    await socket.send_denial_response(error_response(socket, type_, message, status=status))
+    await session.run()
+    if stopping.is_set() and not session.ended_by_caller:
+        raise Refusal("not_ready", "The gateway is stopping; reconnect.")
+    await socket.close(1000)
 
 
 async def _fail(socket: WebSocket, type_: str, message: str, retry_after_s: float | None = None) -> None:
@@ -126,8 +95,4 @@ async def _fail(socket: WebSocket, type_: str, message: str, retry_after_s: floa
     body = error_json(type_, message, request_id_of(socket.scope))
     if ERRORS[type_].sends_retry_after:
         body["error"]["retry_after"] = retry_after_seconds(type_, retry_after_s)
-    try:
-        await socket.send_text(json.dumps(body))
-        await socket.close(CLOSE_CODES[type_], type_)
-    except (WebSocketDisconnect, RuntimeError):
-        pass  # disconnected meanwhile; Starlette raises RuntimeError for a message after the close
+    await close_with(socket, json.dumps(body), CLOSE_CODES[type_], type_)

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from gateway.http.caller import Metadata, call_metadata, timeout_of
+from gateway.http.caller import timeout_of
 from gateway.http.errors import Refusal
-from gateway.http.headers import request_id_of, trailer_headers
-from gateway.http.uploads import UploadBudget, read_form
+from gateway.http.headers import trailer_headers
+from gateway.http.uploads import UploadBudget
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
-from gateway.rest.events import EventStream, accepts_events, first_decoded
-from gateway.rest.form import FIELDS, TranscribeForm, parse_form
-from protos.stt.v1.wire import X_REQ_ID
+from gateway.rest.events import RestEventFormat, accepts_events
+from gateway.rest.form import RULES, TranscribeForm, parse_form
+from gateway.transcription import Transcriptions, subtitles
 from stt_client import SttClient
 from stt_client.errors import SttError
-from stt_client.request import CallOptions, prepare, send_options
+from stt_client.request import PrepareOptions
 from stt_client.results import Transcript
-from stt_client.subtitles import text_lines, to_srt, to_vtt
-
-T = TypeVar("T")
-
-SUBTITLES = {
-    "srt": (to_srt, "application/x-subrip; charset=utf-8"),
-    "vtt": (to_vtt, "text/vtt; charset=utf-8"),
-}
-"""Function and media type of each format of subtitles."""
+from stt_client.subtitles import text_lines
 
 HEALTH_TIMEOUT_S = 2.0
 """Seconds until a health check fails. Supervisors usually allow 3 s."""
@@ -39,22 +29,20 @@ HEALTH_TIMEOUT_S = 2.0
 def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudget) -> APIRouter:
     """Routes of the REST endpoints."""
     router = APIRouter()
+    transcriptions = Transcriptions(client, options, uploads)
 
     @router.post("/v1/transcribe", **openapi.TRANSCRIBE)
     async def transcribe(request: Request) -> Response:
-        metadata = call_metadata(request)
-        limit = await _check_admission(client, request_id_of(request.scope), metadata)
         timeout_s = timeout_of(request.headers, options.default_timeout_s)
-        form = parse_form(await read_form(request, FIELDS, limit, options.body_timeout_s, uploads))
-        call = _call_options(form, timeout_s, request, metadata)
-        if accepts_events(request.headers):
-            return await _event_stream(client, form, call, request)
-        # Not `client.transcribe`: it splits what the service refuses as too long, by decoding it in this process, which
-        # is not confined as the service's decoders are.
-        send, prepared = send_options(call, timeout_s)
-        message = await prepare(form.audio, client.max_message_bytes, **prepared)
-        transcript = await _unless_disconnected(request, client.send(message, **send))
-        return await _transcript_response(transcript, form)
+        upload = await transcriptions.receive(request, RULES, timeout_s)
+        form = parse_form(upload.form)
+        wanted = _prepare_options(form)
+        if not accepts_events(request.headers):
+            transcript = await transcriptions.transcript(request, upload, form.audio, wanted)
+            return await _transcript_response(transcript, form)
+        if form.response_format != "json":
+            raise Refusal("invalid_argument", "Events are JSON: leave out response_format, or accept its own type.")
+        return await transcriptions.events(request, upload, form.audio, wanted, RestEventFormat())
 
     @router.get("/v1/health", **openapi.HEALTH)
     async def health() -> Response:
@@ -73,38 +61,8 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
     return router
 
 
-async def _check_admission(client: SttClient, request_id: str, metadata: Metadata) -> int:
-    """Checks, before the body is received, that the service would admit it. Returns the upload limit in bytes.
-
-    Raises:
-        SttError: unauthenticated, rate_limited, not_ready, overloaded, upstream_unavailable.
-    """
-    limit = await client.check_admission(metadata=[*metadata, (X_REQ_ID, request_id)])
-    return limit or (await client.status()).limits.max_upload_bytes
-
-
-async def _event_stream(client: SttClient, form: TranscribeForm, call: CallOptions, request: Request) -> Response:
-    """Server-sent events, once the recording is admitted and decoded; before, errors are ordinary responses.
-
-    Raises:
-        Refusal: invalid_argument: a format of the whole transcript was asked for; cancelled.
-        SttError: the call failed.
-    """
-    if form.response_format != "json":
-        raise Refusal("invalid_argument", "Events are JSON: leave out response_format, or accept its own type.")
-    send, prepared = send_options(call, None)
-    message = await prepare(form.audio, client.max_message_bytes, **prepared)
-    events = client.send_with_progress(message, **send)
-    try:
-        first = await _unless_disconnected(request, first_decoded(events))
-    except BaseException:
-        await events.aclose()
-        raise
-    return EventStream(request, first, events)
-
-
-def _call_options(form: TranscribeForm, timeout_s: float, request: Request, metadata: Metadata) -> CallOptions:
-    return CallOptions(
+def _prepare_options(form: TranscribeForm) -> PrepareOptions:
+    return PrepareOptions(
         language=form.language,
         candidate_languages=form.candidate_languages,
         task=form.task,
@@ -113,45 +71,15 @@ def _call_options(form: TranscribeForm, timeout_s: float, request: Request, meta
         word_timestamps=form.word_timestamps or form.wants_subtitles,
         separate_channels=form.separate_channels,
         routing=form.routing,
-        timeout=timeout_s,
-        request_id=request_id_of(request.scope),
-        metadata=metadata,
     )
 
 
-async def _unless_disconnected(request: Request, call: Coroutine[Any, Any, T]) -> T:
-    """Result of the call, which is cancelled if the caller disconnects first.
-
-    Raises:
-        Refusal: cancelled.
-    """
-    result = asyncio.ensure_future(call)
-    disconnected = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if result.done():
-            return result.result()
-        raise Refusal("cancelled", "The caller disconnected.")
-    finally:
-        result.cancel()
-        disconnected.cancel()
-        await asyncio.gather(result, disconnected, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _transcript_response(transcript: Transcript, form: TranscribeForm) -> Response:
+    if form.response_format in ("srt", "vtt"):
+        return await subtitles(transcript, form.response_format, form.layout)
     headers = trailer_headers(transcript.metadata)
     if form.response_format == "text":
         return PlainTextResponse("\n".join(text_lines(transcript)), headers=headers)
-    if form.wants_subtitles:
-        render, media_type = SUBTITLES[form.response_format]
-        # In a thread: an hour of speech takes most of a second.
-        subtitles = await asyncio.to_thread(render, transcript.segments, form.layout)
-        return Response(subtitles, 200, headers, media_type)
     return JSONResponse(transcript.as_dict(), headers=headers)
 
 

@@ -95,7 +95,8 @@ class TwoModelCascade:
 
     def validate_policy(self, policy: Policy) -> None:
         if policy == "fallback" and self._escalation is None:
-            raise InvalidArgument("routing: this service has no fallback; use auto or primary")
+            message = "routing: this service has no fallback; use auto or primary"
+            raise InvalidArgument(message, field="options.routing")
 
     def skips_own_model(self, policy: Policy) -> bool:
         return policy == "fallback"

@@ -102,6 +102,7 @@ class _Reader:
         self._check_model(settings)
         self._check_files(settings)
         self._check_ports(settings)
+        self._check_wyoming(settings)
         self._warn_of_short_keys(settings)
         return replace(
             settings,
@@ -179,6 +180,21 @@ class _Reader:
         if settings.http_port and settings.http_port == settings.grpc_port:
             name = "HTTP_PORT" if self._is_set("HTTP_PORT") else "GRPC_PORT"
             raise self._error(name, f"port {settings.http_port} is used for both gRPC and HTTP; set different ports")
+        if settings.wyoming_port and settings.wyoming_port in (settings.grpc_port, settings.http_port):
+            raise self._error("WYOMING_PORT", f"port {settings.wyoming_port} is used for gRPC or HTTP; set another")
+
+    def _check_wyoming(self, settings: Settings) -> None:
+        if settings.wyoming_port is None:
+            return
+        if settings.http_port is None:
+            raise self._error("WYOMING_PORT", "requires the gateway; set HTTP_PORT to a port, or WYOMING_PORT=off")
+        key = settings.wyoming_api_key
+        if settings.api_keys and not key:
+            raise self._error("WYOMING_API_KEY", "required with WYOMING_PORT and API_KEYS; expected one of API_KEYS")
+        if settings.api_keys and key not in [known.key for known in settings.api_keys]:
+            self._warn("WYOMING_API_KEY", "is not one of API_KEYS: calls through WYOMING_PORT will be refused")
+        if settings.tls_cert is not None:
+            self._warn("WYOMING_PORT", "the Wyoming protocol has no TLS; let only trusted callers reach the port")
 
     def _with_tls(self, settings: Settings) -> FallbackTarget | None:
         """The fallback's target; without a `grpc(s)://` scheme it uses TLS if FALLBACK_CA or FALLBACK_CERT is set."""

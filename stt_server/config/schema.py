@@ -134,6 +134,13 @@ KEYS: tuple[Key, ...] = (
         "adaptive",
         "window of the encoder; adaptive: as long as the audio; full: always the model's 30 s",
     ),
+    Key(
+        "ENCODER_TAIL_S",
+        optional(number(2, 10)),
+        "",
+        "seconds of silence after the audio in an adaptive window; measure with `buildscripts/models check`",
+        default_means="2 for tiny and base, 4 for other models",
+    ),
     # Routing
     Key(
         "CONF_LOGPROB_THRESHOLD",
@@ -296,6 +303,20 @@ KEYS: tuple[Key, ...] = (
         "8081",
         "port of the HTTP gateway; 0: any free port, shown in the ready line; off: no gateway",
         fallback_default="8082",
+    ),
+    Key(
+        "WYOMING_PORT",
+        optional(_port, word="off"),
+        "off",
+        "TCP port of the Wyoming protocol of Home Assistant, usually 10300; 0: any free port, shown in the ready line",
+    ),
+    Key(
+        "WYOMING_API_KEY",
+        optional(casts.secret, ""),
+        "",
+        "key of the calls that come through WYOMING_PORT: one of API_KEYS, without the name",
+        secret=True,
+        default_means="no key is sent",
     ),
     Key("TLS_CERT", _file, "", "server certificate with its chain", default_means="no TLS"),
     Key("TLS_KEY", _file, "", "private key of TLS_CERT", default_means="no TLS"),

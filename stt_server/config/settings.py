@@ -43,6 +43,8 @@ class Settings:
     """Hypotheses kept by decoding; 1: greedy."""
     vad_filter: bool
     encoder_window: Literal["adaptive", "full"]
+    encoder_tail_s: float | None
+    """Seconds of silence after the audio in a shortened window; None: as measured for the model's width."""
 
     conf_logprob_threshold: float
     """0 to 1, compared with exp(mean token log-probability)."""
@@ -87,6 +89,10 @@ class Settings:
     """0: any free port."""
     http_port: int | None
     """0: any free port; None (`off`): no gateway."""
+    wyoming_port: int | None
+    """0: any free port; None (`off`): without the Wyoming protocol. Requires `http_port`."""
+    wyoming_api_key: str
+    """Key of the calls that it makes; set if there are `api_keys`."""
     tls_cert: Path | None
     """PEM file; set if and only if `tls_key` is."""
     tls_key: Path | None

@@ -30,11 +30,15 @@ class Encoded:
 class Encoder:
     """A model's encoder. Thread-safe, as the model is."""
 
-    def __init__(self, whisper: WhisperModel, rule: WindowRule) -> None:
+    def __init__(self, whisper: WhisperModel, rule: WindowRule, tail: float | None = None) -> None:
+        """
+        Args:
+            tail: see `Windows.of`.
+        """
         self._whisper = whisper
         self._model = whisper.model
         width = self._run([np.zeros(0, dtype=np.float32)], 1.0).shape[-1]
-        self.windows = Windows.of(width, rule)
+        self.windows = Windows.of(width, rule, tail)
 
     def steps(self, batch: Sequence[T]) -> list[Sequence[T]]:
         """Split a batch into the parts that are encoded together: one by one on a CPU, all at once on a GPU."""

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import ctranslate2
 from faster_whisper import WhisperModel
+from faster_whisper.feature_extractor import FeatureExtractor
 from threadpoolctl import threadpool_limits
 
+from stt_server.engine.alignment_heads import amended_files
 from stt_server.engine.windows import WindowRule
 
 _REQUIRED = ("model.bin", "config.json", "tokenizer.json")
@@ -43,6 +45,8 @@ class ModelOptions:
     """Concurrent inferences: CTranslate2's `inter_threads`."""
     beam_size: int = 1
     encoder_window: WindowRule = "adaptive"
+    encoder_tail: float | None = None
+    """Seconds of silence after the audio in a shortened window; None: as measured for the model's width."""
     temperatures: tuple[float, ...] = ()
     """Tried in order, once each, on a text that loops or is too improbable; empty with a fallback behind this model."""
 
@@ -83,14 +87,25 @@ def supported_languages(whisper: WhisperModel) -> tuple[str, ...]:
 
 
 def _model(options: ModelOptions) -> WhisperModel:
-    return WhisperModel(
-        str(options.path),
-        device=options.device,
-        device_index=options.device_index,
-        compute_type=options.compute_type,
-        cpu_threads=options.cpu_threads,
-        num_workers=options.workers,
-    )
+    files = amended_files(options.path)
+    try:
+        whisper = WhisperModel(
+            str(options.path),
+            device=options.device,
+            device_index=options.device_index,
+            compute_type=options.compute_type,
+            cpu_threads=options.cpu_threads,
+            num_workers=options.workers,
+            files=files,
+        )
+    finally:
+        for content in (files or {}).values():
+            if not isinstance(content, bytes):
+                content.close()
+    # faster-whisper takes 80 mel bands if preprocessor_config.json is missing; large-v3 and its descendants have 128.
+    if len(whisper.feature_extractor.mel_filters) != whisper.model.n_mels:
+        whisper.feature_extractor = FeatureExtractor(feature_size=whisper.model.n_mels)
+    return whisper
 
 
 def _computes_on_cpu(options: ModelOptions) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from faster_whisper import WhisperModel
 
 from stt_server.engine import windows
 from stt_server.engine.acceptance import (
@@ -42,13 +43,13 @@ CPU_BATCH_SECONDS = 96
 class WhisperRecognizer:
     """The production `Recognizer`. Thread-safe: CTranslate2 queues calls to its workers."""
 
-    def __init__(self, options: ModelOptions) -> None:
-        """Load the model, which takes seconds. Raises ModelLoadError."""
+    def __init__(self, options: ModelOptions, loaded: WhisperModel | None = None) -> None:
+        """Load the model, which takes seconds, or use a loaded one. Raises ModelLoadError."""
         self.options = options
-        whisper = load(options)
+        self.whisper = whisper = loaded or load(options)
         languages = supported_languages(whisper)
         self.info = ModelInfo(options.name, whisper.model.device, whisper.model.compute_type, languages)
-        self._encoder = Encoder(whisper, options.encoder_window)
+        self._encoder = Encoder(whisper, options.encoder_window, options.encoder_tail)
         self._windows = self._encoder.windows
         self._detector = LanguageDetector(whisper.model, self._encoder, self.info)
         self._decoder = TextDecoder(whisper, options.beam_size)

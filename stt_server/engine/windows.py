@@ -44,6 +44,9 @@ _DYNAMIC_RANGE = 8 / 4
 _LEAST = (-10 + 4) / 4
 """Whisper's features are (log10(mel power) + 4) / 4, with a power of at least 1e-10."""
 
+LEAST_TAIL = 2.0
+"""Shortest tail in seconds: `lengthened` repeats 1.5 s of it."""
+
 WindowRule = Literal["adaptive", "full"]
 FloatArray = npt.NDArray[np.float32]
 
@@ -76,9 +79,15 @@ class Windows:
     """None: always the full window."""
 
     @classmethod
-    def of(cls, width: int, rule: WindowRule) -> Windows:
-        """For a model whose encoder's output has this width."""
-        return cls(TAILS.get(width, CAUTIOUS) if rule == "adaptive" else None)
+    def of(cls, width: int, rule: WindowRule, tail: float | None = None) -> Windows:
+        """For a model whose encoder's output has this width.
+
+        Args:
+            tail: seconds of silence after the audio, at least `LEAST_TAIL`; None: as measured for this width.
+        """
+        if rule == "full":
+            return cls(None)
+        return cls(TAILS.get(width, CAUTIOUS) if tail is None else Tails(tail, tail))
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ import grpc
 
 from protos.stt.v1.wire import host_port
 from stt_server.config import Settings
-from stt_server.lifecycle.gateway import Gateway
 from stt_server.security.tls import ServerCertificate
 
 
@@ -48,16 +47,6 @@ def listen_for_gateway(server: grpc.aio.Server, folder: Path) -> str:
     path.unlink(missing_ok=True)
     server.add_insecure_port(f"unix:{path}")
     return f"unix:{path}"
-
-
-async def start_gateway(gateway: Gateway, settings: Settings) -> Gateway:
-    """Start a gateway and return it. Raises OSError if its port can't be opened."""
-    try:
-        await gateway.start()
-    except OSError as error:
-        address = host_port(settings.host, settings.http_port or 0)
-        raise OSError(f"HTTP can't listen on {address}: {error.strerror or error}") from error
-    return gateway
 
 
 def _why_not_port(host: str, port: int) -> str:

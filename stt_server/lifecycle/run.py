@@ -162,8 +162,16 @@ def _handle_signals(service: Service, reloader: Reloader) -> asyncio.Event:
 
 def _print_ready_line(service: Service) -> None:
     settings = service.settings
-    http = None if service.http_port is None else host_port(settings.host, service.http_port)
-    line = ReadyLine(settings.service, host_port(settings.host, service.grpc_port), http)
+
+    def address(port: int | None) -> str | None:
+        return None if port is None else host_port(settings.host, port)
+
+    line = ReadyLine(
+        settings.service,
+        address(service.grpc_port),
+        address(service.http_port),
+        wyoming=address(service.wyoming_port),
+    )
     try:
         print(line, flush=True)
     except OSError as error:

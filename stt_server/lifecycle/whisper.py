@@ -32,6 +32,7 @@ def load_whisper(settings: Settings) -> Recognizer:
         workers=settings.concurrency(on_cpu, usable_cores()),
         beam_size=settings.beam_size,
         encoder_window=settings.encoder_window,
+        encoder_tail=settings.encoder_tail_s,
         temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),
     )
     with reporting_load_errors(options):

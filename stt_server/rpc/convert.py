@@ -87,7 +87,7 @@ def _known(table: Mapping[int, T], value: int, field: str) -> T:
     try:
         return table[value]
     except KeyError:
-        raise InvalidArgument(f"{field}: unknown value {value}; use one of speech.proto") from None
+        raise InvalidArgument(f"{field}: unknown value {value}; use one of speech.proto", field=field) from None
 
 
 def message_of(request: Request) -> pb.TranscribeRequest:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
@@ -41,7 +41,7 @@ async def abort(call: CallState, context: Context, error: SttError, now: float) 
         now: monotonic seconds.
     """
     kind = ERRORS[error.type]
-    entries = (*trailing_metadata(call, now), *error_metadata(kind, error.message, error.retry_after_s))
+    entries = (*trailing_metadata(call, now), *error_metadata(kind, error.message, error.retry_after_s, error.field))
     # gRPC passes CR and LF on, and some clients fail on them.
     message = " ".join(error.message.split())[:MAX_STATUS_MESSAGE_CHARS]
     try:
@@ -50,17 +50,20 @@ async def abort(call: CallState, context: Context, error: SttError, now: float) 
         raise asyncio.CancelledError from None  # the caller disconnected meanwhile
 
 
-def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -> list[tuple[str, str | bytes]]:
+def error_metadata(
+    kind: ErrorKind, message: str, retry_after_s: float | None, field: str = ""
+) -> list[tuple[str, str | bytes]]:
     """Trailing metadata of an error: type, message, when to retry, and the same as `google.rpc` details.
 
     Args:
         retry_after_s: None: the kind's default.
+        field: path of the invalid field in the request message; empty: no single one.
     """
     wait = retry_after_s if retry_after_s is not None else kind.retry_after_s
     entries: list[tuple[str, str | bytes]] = [
         (wire.X_ERROR_TYPE, kind.type),
         (wire.X_ERROR_MESSAGE, header_safe(message)),
-        (wire.GRPC_STATUS_DETAILS, _details(kind, message, wait)),
+        (wire.GRPC_STATUS_DETAILS, _details(kind, message, wait, field)),
     ]
     if wait is not None and kind.sends_retry_after:
         entries.append((wire.RETRY_AFTER_MS, str(max(1, round(wait * 1000)))))
@@ -69,13 +72,15 @@ def error_metadata(kind: ErrorKind, message: str, retry_after_s: float | None) -
     return entries
 
 
-def _details(kind: ErrorKind, message: str, wait: float | None) -> bytes:
-    details: Sequence[error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo]
-    details = [error_details_pb2.ErrorInfo(reason=kind.type.upper(), domain=ERROR_DOMAIN)]
+def _details(kind: ErrorKind, message: str, wait: float | None, field: str) -> bytes:
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=kind.type.upper(), domain=ERROR_DOMAIN)]
     if wait is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(wait * 1000))
-        details = [*details, error_details_pb2.RetryInfo(retry_delay=delay)]
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=header_safe(message))
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     status = status_pb2.Status(code=StatusCode[kind.status].value[0], message=header_safe(message))
     for detail in details:
         packed = any_pb2.Any()

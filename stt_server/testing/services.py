@@ -70,6 +70,8 @@ class ServiceProcess(ChildProcess):
         """Known once the service is ready."""
         self.http_port = 0
         """0 if HTTP is off."""
+        self.wyoming_port = 0
+        """0 if the Wyoming protocol is off."""
         module = f"stt_server.{service}" if script is None else "stt_server.testing.scripted_service"
         environ = {"CONFIG_PATH": str(self.config), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
         environ["STT_SCRIPT"] = str(folder / "script.json")
@@ -105,6 +107,7 @@ class ServiceProcess(ChildProcess):
         assert ready.service == self.service, ready  # noqa: S101
         self.grpc_port = ready.grpc_port
         self.http_port = ready.http_port if ready.http else 0
+        self.wyoming_port = ready.wyoming_port if ready.wyoming else 0
         return ready
 
     def restart(self) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from buildscripts.lib.models.measure import Costs, folder_of, main, table
 from buildscripts.lib.models.pins import ROOT, FetchError
-from buildscripts.lib.models.shape import Shape, write_shape
+from buildscripts.lib.models.shape import write_shape
+from buildscripts.lib.models.shape_table import Shape
 
 BASE = ROOT / "models" / "whisper-base-ct2"
 
@@ -25,7 +26,7 @@ def test_table_marks_random_weights() -> None:
 
 @pytest.mark.skipif(not BASE.is_dir(), reason="needs buildscripts/models starter")
 def test_model_is_measured_in_its_own_process(tmp_path: Path) -> None:
-    write_shape(Shape("miniature", 64, 2, 2, ((0, 0),)), BASE, tmp_path / "shape-miniature-ct2")
+    write_shape(Shape("miniature", 64, 2, 2, ((0, 0),)), BASE.parent, tmp_path / "shape-miniature-ct2")
     messages: list[str] = []
     main(["shape-miniature", "--models-dir", str(tmp_path), "--threads", "1", "--rounds", "1"], messages.append)
     (line,) = messages[0].splitlines()[2:]

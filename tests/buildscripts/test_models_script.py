@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from buildscripts.lib.models import starter
-from buildscripts.lib.models.hub import HUB_MODELS, HubModel, fetch_hub_model
+from buildscripts.lib.models.hub import fetch_hub_model
+from buildscripts.lib.models.hub_models import HUB_MODELS, HubModel
 from buildscripts.lib.models.pins import ROOT, FetchError, PinnedFile, mismatch
 from buildscripts.lib.models.starter import Package, Source, StarterModel, fetch_starter
 from tests.support.hub_stand_in import HubState, hub_stand_in
@@ -143,15 +144,20 @@ def run_models(*arguments: str, models_dir: Path) -> subprocess.CompletedProcess
 
 
 def test_hub_models_are_pinned_to_full_commit_ids() -> None:
-    assert set(HUB_MODELS) == {"small", "medium"}
-    for model in HUB_MODELS.values():
+    assert {"small", "medium", "large-v3", "turbo", "distil-large-v3", "distil-small.en"} == set(HUB_MODELS)
+    assert len({model.folder for model in HUB_MODELS.values()}) == len(HUB_MODELS)
+    for name, model in HUB_MODELS.items():
         assert len(model.revision) == 40
-        assert {file.name for file in model.files} == {
-            "config.json",
-            "model.bin",
-            "tokenizer.json",
-            "vocabulary.txt",
-        }
+        assert all(len(file.sha256) == 64 and file.size > 0 for file in model.files)
+        later = name not in ("small", "medium")
+        vocabulary = {"vocabulary.json", "preprocessor_config.json"} if later else {"vocabulary.txt"}
+        assert {file.name for file in model.files} == {"config.json", "model.bin", "tokenizer.json", *vocabulary}
+
+
+def test_every_pinned_model_can_be_asked_for_by_name() -> None:
+    done = run_models("nothing", models_dir=ROOT / "models")
+    assert done.returncode == 2
+    assert all(f"'{name}'" in done.stderr for name in HUB_MODELS)
 
 
 @pytest.fixture

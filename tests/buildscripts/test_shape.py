@@ -11,7 +11,8 @@ import pytest
 from faster_whisper import WhisperModel
 
 from buildscripts.lib.models.pins import ROOT, FetchError
-from buildscripts.lib.models.shape import NOTICE, SHAPES, STOP_AFTER, Shape, Weights, write_shape
+from buildscripts.lib.models.shape import NOTICE, STOP_AFTER, Weights, write_shape
+from buildscripts.lib.models.shape_table import HEAD_WIDTH, SHAPES, Shape
 
 BASE = ROOT / "models" / "whisper-base-ct2"
 MINIATURE = Shape("miniature", 64, 2, 2, ((0, 0), (1, 1)))
@@ -23,7 +24,7 @@ needs_base = pytest.mark.skipif(not BASE.is_dir(), reason="needs buildscripts/mo
 @pytest.mark.parametrize("weights", ["float16", "int8"])
 def test_miniature_encodes_and_writes_short_texts(tmp_path: Path, weights: Weights) -> None:
     folder = tmp_path / MINIATURE.folder
-    write_shape(MINIATURE, BASE, folder, weights)
+    write_shape(MINIATURE, BASE.parent, folder, weights)
 
     model = WhisperModel(str(folder), device="cpu", compute_type="int8").model
 
@@ -38,7 +39,7 @@ def test_miniature_encodes_and_writes_short_texts(tmp_path: Path, weights: Weigh
 @needs_base
 def test_folder_has_a_notice_and_the_token_ids_of_base(tmp_path: Path) -> None:
     folder = tmp_path / MINIATURE.folder
-    write_shape(MINIATURE, BASE, folder)
+    write_shape(MINIATURE, BASE.parent, folder)
     ours, theirs = (json.loads((path / "config.json").read_text()) for path in (folder, BASE))
     assert ours.pop("alignment_heads") == [[0, 0], [1, 1]]
     del theirs["alignment_heads"]
@@ -61,5 +62,5 @@ def test_missing_starter_model_is_reported_with_the_command(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_alignment_heads_exist(shape: Shape) -> None:
-    assert shape.width == 64 * shape.heads
-    assert all(0 <= layer < shape.layers and 0 <= head < shape.heads for layer, head in shape.alignment_heads)
+    assert shape.width == HEAD_WIDTH * shape.heads
+    assert all(0 <= layer < shape.decoder and 0 <= head < shape.heads for layer, head in shape.alignment_heads)

@@ -10,7 +10,7 @@ import pytest
 from stt_client import Flush
 from stt_client.streaming import resume
 from stt_client.streaming.audio_source import AudioSource
-from tests.client.letter_stream import FORMAT, RATE, WAIT_S
+from tests.support.letter_stream import FORMAT, RATE, WAIT_S
 
 
 async def drain(source: AudioSource, count: int) -> list[bytes | Flush | None]:

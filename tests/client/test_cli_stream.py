@@ -14,10 +14,10 @@ from protos.stt.v1 import speech_pb2
 from stt_client.cli import main
 from stt_client.cli.live_view import clock, summary
 from stt_client.convert import transcript_of
-from tests.client.letter_stream import RATE, Letters, speech
 from tests.support.contract_messages import transcript
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving, unused_port
+from tests.support.letter_stream import RATE, Letters, speech
 
 
 async def stt(*arguments: str | Path) -> int:

@@ -16,10 +16,10 @@ from stt_client.cli import build_parser, main
 from stt_client.cli.live_audio import Clock, LiveAudio, paced
 from stt_client.cli.stream import Controls, run_stream
 from stt_client.streaming.results import FLUSH
-from tests.client.letter_stream import FORMAT, FRAME_BYTES, RATE, Letters, speech
 from tests.client.test_cli_stream import stt, write_wav
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
+from tests.support.letter_stream import FORMAT, FRAME_BYTES, RATE, Letters, speech
 from tests.support.speech import clip, samples_of, wav_of
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from protos.stt.v1 import speech_pb2
-from tests.client.letter_stream import RATE, Letters, speech
 from tests.client.test_cli_process import WAIT_S, read_terminal, stt
 from tests.client.test_cli_stream import write_wav
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
+from tests.support.letter_stream import RATE, Letters, speech
 
 NOTE = b"stt: waiting for the last text; press Ctrl-C again to exit immediately\n"
 

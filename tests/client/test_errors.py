@@ -8,6 +8,7 @@ import pytest
 from protos.stt.v1.errors import ERRORS
 from stt_client import SttClient, errors
 from stt_client.channel import Tls
+from tests.support.contract_messages import bad_request
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving
 
@@ -68,6 +69,23 @@ async def test_an_unknown_error_type_is_internal_with_its_message() -> None:
     async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
         with pytest.raises(errors.Internal, match="later on"):
             await client.transcribe(b"x")
+
+
+async def test_the_invalid_field_is_named() -> None:
+    failure = Failure("invalid_argument", trailers=bad_request("options.language"))
+    async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
+        with pytest.raises(errors.InvalidArgument) as caught:
+            await client.transcribe(b"x")
+    assert caught.value.invalid_field == "options.language"
+
+
+@pytest.mark.parametrize("details", [b"", b"\xff\xff", b"\x1a\x02\x0a\x00"])
+async def test_details_without_a_field_name_none(details: bytes) -> None:
+    failure = Failure("invalid_argument", trailers={"grpc-status-details-bin": details})
+    async with serving(Script(failure=failure)) as served, SttClient(served.target) as client:
+        with pytest.raises(errors.InvalidArgument) as caught:
+            await client.transcribe(b"x")
+    assert caught.value.invalid_field == ""
 
 
 async def test_an_unreachable_target_is_named_with_advice() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from protos.stt.v1 import speech_pb2
 from stt_client import FLUSH, AudioFormat, CallRecord, Final, Interim, SpeechEvent, StreamEvent, SttClient
-from tests.client.letter_stream import FORMAT, FRAME_BYTES, WAIT_S, Letters, chunks, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
+from tests.support.letter_stream import FORMAT, FRAME_BYTES, WAIT_S, Letters, chunks, finals, speech
 
 MIB = 1024 * 1024
 

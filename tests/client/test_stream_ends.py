@@ -11,9 +11,9 @@ import pytest
 from protos.stt.v1 import speech_pb2
 from stt_client import CallRecord, SttClient
 from stt_client.errors import Cancelled, DeadlineExceeded, Internal, InvalidArgument, UpstreamUnavailable
-from tests.client.letter_stream import FORMAT, WAIT_S, Letters, chunks, endless, finals, speech
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving, unused_port
+from tests.support.letter_stream import FORMAT, WAIT_S, Letters, chunks, endless, finals, speech
 
 
 async def test_an_error_of_the_audio_iterator_cancels_the_call() -> None:

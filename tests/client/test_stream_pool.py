@@ -10,10 +10,10 @@ import pytest
 
 from stt_client import StreamEvent, SttPool
 from stt_client.streaming import resume
-from tests.client.letter_stream import FORMAT, WAIT_S, Letters, chunks, endless, finals
 from tests.client.test_stream_resume import SPEECH, Breaks, collect
 from tests.support.contract_script import Failure, Script
 from tests.support.contract_service import serving, start
+from tests.support.letter_stream import FORMAT, WAIT_S, Letters, chunks, endless, finals
 from tests.support.services import until
 
 

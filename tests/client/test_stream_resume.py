@@ -13,10 +13,10 @@ import pytest
 from stt_client import FLUSH, CallRecord, Final, Flush, Interim, SpeechEvent, StreamEvent, SttClient
 from stt_client.errors import NotReady, UpstreamUnavailable
 from stt_client.streaming import resume
-from tests.client.letter_stream import FORMAT, FRAME_BYTES, WAIT_S, Letters, chunks, endless, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving, start
 from tests.support.cut_proxy import cutting
+from tests.support.letter_stream import FORMAT, FRAME_BYTES, WAIT_S, Letters, chunks, endless, finals, speech
 
 SPEECH = "  abcdefg       hijkl      mnopqrstuvwxyz          ABC       DEFGHIJ KLMNO       P"
 

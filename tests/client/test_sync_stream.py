@@ -10,9 +10,9 @@ import pytest
 
 from stt_client import FLUSH, Final, Flush, StreamEvent, SyncSttClient
 from stt_client.errors import Cancelled
-from tests.client.letter_stream import FORMAT, WAIT_S, Letters, finals, speech
 from tests.support.contract_script import Script
 from tests.support.contract_service import serving
+from tests.support.letter_stream import FORMAT, WAIT_S, Letters, finals, speech
 
 
 def audio(closed: threading.Event | None = None) -> Iterator[bytes | Flush]:

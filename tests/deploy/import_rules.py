@@ -44,6 +44,8 @@ NOT_IN_TRANSPORT_FREE = (
     "prometheus_client",
 )
 """Unknown to `TRANSPORT_FREE`, directly or through other modules."""
+FACTS = ("protos.stt.v1.languages", "protos.stt.v1.limits")
+"""Modules of `protos` that any module may import: data alone, without gRPC and protobuf."""
 
 FLOW = "rpc -> streaming -> pipeline -> cascade, admission, audio, engine, routing"
 WIRING = ("stt_server.app", "stt_server.backend", "stt_server.lifecycle")
@@ -218,7 +220,7 @@ def _transport(name: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
     while waiting:
         current = waiting.pop()
         for other in sorted(imports.get(current, ())):
-            if _within(other, NOT_IN_TRANSPORT_FREE):
+            if _within(other, NOT_IN_TRANSPORT_FREE) and other not in FACTS:
                 yield f"{name} knows {other} (through {path[current]})"
             elif other not in path:
                 path[other] = f"{path[current]} -> {other}"

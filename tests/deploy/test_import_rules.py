@@ -93,6 +93,12 @@ def test_an_import_of_the_transport_is_reported(layer: str, text: str) -> None:
     assert any("knows" in line for line in broken((f"stt_server.{layer}", text)))
 
 
+def test_the_engine_may_import_the_languages_unless_they_know_the_transport() -> None:
+    engine = ("stt_server.engine.language", "from protos.stt.v1.languages import NAMES")
+    assert broken(engine, ("protos.stt.v1.languages", "")) == []
+    assert len(broken(engine, ("protos.stt.v1.languages", "from protos.stt.v1 import speech_pb2"))) == 1
+
+
 def test_rpc_may_import_readiness() -> None:
     assert broken(("stt_server.rpc.speech", "from stt_server.lifecycle.readiness import Readiness")) == []
 

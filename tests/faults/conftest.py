@@ -15,6 +15,7 @@ from tests.faults.hostile import KEY
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A primary with a key. Afterwards it must exit cleanly, without unexpected lines in its log."""
     keys: dict[str, object] = {"API_KEYS": f"web:{KEY}", "MAX_UPLOAD_MB": 1, "MAX_AUDIO_SECONDS": 60}
+    keys |= {"WYOMING_PORT": 0, "WYOMING_API_KEY": KEY}
     service = ServiceProcess("primary", tmp_path_factory.mktemp("attacked"), keys, Script())
     with running(service):
         yield service

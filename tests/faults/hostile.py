@@ -85,6 +85,10 @@ class Wire:
         except OSError:
             return
 
+    def half_close(self) -> None:
+        """Send no more."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def read(self, until: bytes = b"") -> bytes:
         """Receive until the other end closes, or until those bytes arrived.
 

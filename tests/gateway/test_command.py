@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from gateway.http.server import GatewayServer
+from protos.stt.v1.wire import ReadyLine
 from tests.support.contract_service import ContractService
+from tests.support.wyoming_caller import calling, speak, transcript
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -60,7 +62,7 @@ async def test_port_in_use_prints_one_line_and_exits_1(gateway: GatewayServer, s
     process = await run("--target", service.target, "--host", "127.0.0.1", "--port", port)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, out) == (1, b"")
-    assert err.decode() == f"stt-gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert err.decode() == f"stt-gateway: HTTP can't listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,10 @@ async def test_port_in_use_prints_one_line_and_exits_1(gateway: GatewayServer, s
         (("--target", "x:1", "--ca", "/no/such/ca.pem"), "/no/such/ca.pem"),
         (("--target", "x:1", "--tls-cert", "a.pem"), "--tls-key"),
         (("--target", "x:1", "--log-level", "loud"), "loud"),
+        (("--target", "x:1", "--wyoming-port", "off"), "0 to 65535"),
+        (("--target", "x:1", "--wyoming-api-key-file", "key"), "--wyoming-port"),
+        (("--target", "x:1", "--wyoming-port", "0", "--wyoming-api-key-file", "/no/such/key"), "/no/such/key"),
+        (("--target", "x:1", "--wyoming-port", "0", "--wyoming-api-key-file", "/dev/null"), "does not hold a key"),
     ],
 )
 async def test_invalid_option_is_named_and_exits_2(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -81,3 +87,23 @@ async def test_invalid_option_is_named_and_exits_2(arguments: tuple[str, ...], m
     last = err.decode().strip().splitlines()[-1]
     assert message in last
     assert "Traceback" not in err.decode()
+
+
+async def test_wyoming_port_is_in_the_ready_line_and_its_key_in_a_file(
+    service: ContractService, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("key-of-the-home\n")
+    options = ("--wyoming-port", "0", "--wyoming-api-key-file", str(tmp_path / "key"))
+    process = await run("--target", service.target, "--host", "127.0.0.1", "--port", "0", *options)
+    try:
+        assert process.stdout is not None
+        ready = ReadyLine.parse((await asyncio.wait_for(process.stdout.readline(), 30)).decode())
+        async with calling(ready.wyoming_port) as client:
+            await speak(client, bytes(32_000))
+            assert (await transcript(client)).text
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert service.script.calls[0].metadata["authorization"] == "Bearer key-of-the-home"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.http.server import GatewayServer
+from gateway.openai.form import TRANSCRIPTION_RULES, TRANSLATION_RULES
 from gateway.options import GatewayOptions
 from gateway.rest.form import FIELDS
 from protos.stt.v1.errors import ERRORS
@@ -62,7 +64,8 @@ async def test_every_response_has_the_callers_request_id(
 
 async def test_openapi_has_every_field_header_and_status(http: httpx.AsyncClient, service: ContractService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
-    assert set(paths) == {"/v1/transcribe", "/v1/health", "/v1/metrics", "/metrics"}
+    openai = {"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/models", "/v1/models/{model}"}
+    assert set(paths) == {"/v1/transcribe", "/v1/health", "/v1/metrics", "/metrics", *openai}
     found = paths["/v1/transcribe"]["post"]
     schema = found["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(schema["properties"]) == {"audio", *FIELDS}
@@ -75,10 +78,32 @@ async def test_openapi_has_every_field_header_and_status(http: httpx.AsyncClient
     assert {it["name"] for it in found["parameters"]} == {"Authorization", "X-Req-Id", "X-Timeout-Ms"}
 
 
-async def test_openapi_schema_matches_an_actual_response(http: httpx.AsyncClient, service: ContractService) -> None:
+async def test_openapi_has_every_field_of_openais_forms(http: httpx.AsyncClient, service: ContractService) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
-    schema = paths["/v1/transcribe"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    body = (await http.post("/v1/transcribe", files=AUDIO)).json()
+    for path, rules in (("transcriptions", TRANSCRIPTION_RULES), ("translations", TRANSLATION_RULES)):
+        found = paths[f"/v1/audio/{path}"]["post"]
+        schema = found["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert set(schema["properties"]) == {"file", "model", *(name.removesuffix("[]") for name in rules.fields)}
+        assert set(found["responses"]) == {"200"} | {str(kind.http) for kind in ERRORS.values()} - {"415", "499"}
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "fields"),
+    [
+        ("/v1/transcribe", AUDIO, {}),
+        (
+            "/v1/audio/transcriptions",
+            {"file": AUDIO["audio"]},
+            {"response_format": "verbose_json", "timestamp_granularities": "word"},
+        ),
+    ],
+)
+async def test_openapi_schema_matches_an_actual_response(
+    http: httpx.AsyncClient, service: ContractService, path: str, files: dict[str, Any], fields: dict[str, str]
+) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    schema = paths[path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    body = (await http.post(path, files=files, data=fields)).json()
 
     def compare(schema: dict[str, dict[str, object]], value: object) -> None:
         if isinstance(value, dict):

@@ -111,7 +111,7 @@ async def test_what_fails_later_is_the_last_event(tmp_path: Path) -> None:
 
 
 async def test_comments_keep_proxies_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.rest.events.KEEP_AWAKE_S", 0.01)
+    monkeypatch.setattr("gateway.http.event_stream.KEEP_AWAKE_S", 0.01)
     script = HeldChunks(held=0)
     async with (
         served(tmp_path, ScriptedModel(by_start=script)) as (client, _),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -19,6 +20,7 @@ import pytest_asyncio
 from gateway.http import protocol
 from gateway.http import server as gateway_server
 from gateway.http.server import GatewayServer
+from gateway.listening import PortError
 from gateway.options import GatewayOptions, HttpTls
 from tests.support.contract_service import ContractService
 from tests.support.live_caller import PATIENCE_S, access_lines
@@ -170,11 +172,10 @@ async def test_target_may_be_a_unix_socket(tmp_path: Path) -> None:
         await service.stop()
 
 
-async def test_port_in_use_is_an_os_error(own: GatewayServer, service: ContractService) -> None:
+async def test_port_in_use_is_named(own: GatewayServer, service: ContractService) -> None:
     second = GatewayServer(GatewayOptions(service.target, host="127.0.0.1", port=own.port))
-    with pytest.raises(OSError) as raised:
+    with pytest.raises(PortError, match=f"HTTP can't listen on 127.0.0.1:{own.port}: {os.strerror(errno.EADDRINUSE)}"):
         await second.start()
-    assert raised.value.errno == errno.EADDRINUSE
 
 
 async def test_server_changes_no_signal_handlers_or_logging(own: GatewayServer, service: ContractService) -> None:

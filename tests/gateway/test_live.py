@@ -184,10 +184,13 @@ async def test_request_without_upgrade_is_426(http: httpx.AsyncClient, service: 
     assert "WebSocket" in response.json()["error"]["message"]
 
 
-async def test_websocket_on_another_path_is_403(gateway: GatewayServer, service: ContractService) -> None:
+@pytest.mark.parametrize("path", ["/v1/else", "/v1/transcribe", "/", "/v1/stream/", "/%0d%0a"])
+async def test_websocket_at_an_unknown_path_is_404(gateway: GatewayServer, service: ContractService, path: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"ws://127.0.0.1:{gateway.port}/v1/else")
-    assert refused.value.response.status_code == 403
+        await connect(f"ws://127.0.0.1:{gateway.port}{path}")
+    response = refused.value.response
+    assert response.status_code == 404
+    assert json.loads(response.body or b"")["error"]["request_id"] == response.headers["x-req-id"]
 
 
 async def test_stream_over_tls(service: ContractService, pem: HttpTls) -> None:

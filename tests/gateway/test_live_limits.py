@@ -13,10 +13,10 @@ import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
 from gateway.http import websocket
+from gateway.http.inbox import Inbox
 from gateway.http.server import GatewayServer
-from gateway.live.session import Inbox
 from gateway.options import GatewayOptions
-from stt_client import FLUSH
+from stt_client import FLUSH, Flush
 from tests.support.contract_script import Failure
 from tests.support.contract_service import ContractService
 from tests.support.live_caller import (
@@ -49,7 +49,7 @@ async def own(service: ContractService) -> AsyncIterator[GatewayServer]:
 async def test_disconnecting_cancels_the_call(
     gateway: GatewayServer, service: ContractService, monkeypatch: pytest.MonkeyPatch, politely: bool
 ) -> None:
-    half_closes: list[Inbox] = []
+    half_closes: list[Inbox[object]] = []
     monkeypatch.setattr(Inbox, "end", half_closes.append)
     service.script.hold = asyncio.Event()  # a call whose audio merely ended would last
     with access_lines("leaving") as lines:
@@ -214,7 +214,7 @@ async def test_service_error_is_passed_to_the_caller(gateway: GatewayServer, ser
 
 
 async def test_inbox_is_ordered_and_bounded() -> None:
-    inbox = Inbox(limit=100)
+    inbox: Inbox[bytes | Flush] = Inbox(limit=100)
     await inbox.put(b"x" * 150)
     late = asyncio.create_task(inbox.put(FLUSH))
     await asyncio.sleep(0)

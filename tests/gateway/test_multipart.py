@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
 from gateway.http.uploads import MIN_BYTES_PER_S, BodyDeadline
-from gateway.rest.form import FIELDS
+from gateway.rest.form import RULES
 from tests.support.clock import ManualClock
 from tests.support.raw_http import BOUNDARY, form, part
 
@@ -21,7 +21,7 @@ AUDIO_BYTES = b"\r\n--front\r\n--\0\xff" * 3
 @given(cuts=st.lists(st.integers(0, 300)), audio=st.binary(max_size=100))
 def test_form_parses_the_same_for_any_chunking(cuts: list[int], audio: bytes) -> None:
     body = form(part("prompt", "Zoë".encode()), part("audio", AUDIO_BYTES + audio, '; filename="a.wav"'))
-    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    reader = FormReader(BOUNDARY.encode(), RULES, 1000)
     for start, end in pairwise(sorted({0, *cuts, len(body)})):
         reader.feed(body[start:end])
     found = reader.finish()
@@ -31,7 +31,7 @@ def test_form_parses_the_same_for_any_chunking(cuts: list[int], audio: bytes) ->
 
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_parsed_or_rejected(body: bytes) -> None:
-    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    reader = FormReader(BOUNDARY.encode(), RULES, 1000)
     try:
         reader.feed(b"--frontier\r\n" + body)
         reader.finish()
@@ -42,14 +42,14 @@ def test_arbitrary_bytes_are_parsed_or_rejected(body: bytes) -> None:
 @pytest.mark.parametrize("name", ['"', "a\\b", "naïve \U0001f600.wav", "../../etc/passwd", "a;b=c", "x" * 2000])
 def test_any_file_name_is_accepted(name: str) -> None:
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    reader = FormReader(BOUNDARY.encode(), RULES, 1000)
     reader.feed(form(part("audio", b"abc", f'; filename="{quoted}"')))
     assert reader.finish().audio == b"abc"
 
 
 @pytest.mark.parametrize("name", ["a\r\nX-Injected: 1", "a\0b", "x" * 5000])
 def test_file_name_that_breaks_its_header_is_harmless(name: str) -> None:
-    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    reader = FormReader(BOUNDARY.encode(), RULES, 1000)
     try:
         reader.feed(form(part("audio", b"abc", f'; filename="{name}"')))
         assert reader.finish().audio == b"abc"
@@ -59,7 +59,7 @@ def test_file_name_that_breaks_its_header_is_harmless(name: str) -> None:
 
 def test_content_transfer_encoding_is_rejected() -> None:
     more = "\r\nContent-Transfer-Encoding: base64"
-    reader = FormReader(BOUNDARY.encode(), FIELDS, 1000)
+    reader = FormReader(BOUNDARY.encode(), RULES, 1000)
     with pytest.raises(Refusal, match="Content-Transfer-Encoding"):
         reader.feed(form(part("audio", b"YWJj", more)))
 

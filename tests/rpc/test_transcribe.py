@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -140,6 +141,9 @@ async def test_invalid_option_is_named(stub: Any, options: dict[str, Any], named
     assert trailers["x-error-type"] == "invalid_argument"
     assert named in trailers["x-error-message"]
     assert named in details
+    bad_request = error_details_pb2.BadRequest()
+    assert status_pb2.Status.FromString(trailers["grpc-status-details-bin"]).details[-1].Unpack(bad_request)
+    assert [it.field for it in bad_request.field_violations] == [f"options.{name}" for name in options]
 
 
 async def test_sample_rate_out_of_range_is_rejected(stub: Any) -> None:

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 from protos.stt.v1 import speech_pb2
 
@@ -96,6 +98,14 @@ def trailers_of(response: Response) -> dict[str, str]:
         "x-final-model": routing.final_model,
         "x-route-reason": ",".join(reason.removeprefix("ROUTE_REASON_").lower() for reason in reasons) or "none",
     }
+
+
+def bad_request(field: str) -> dict[str, bytes]:
+    """The trailer by which an error names an invalid field of the request."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field)
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    return {"grpc-status-details-bin": status_pb2.Status(details=[detail]).SerializeToString()}
 
 
 def timing_trailers(response: Response) -> dict[str, str]:

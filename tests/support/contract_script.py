@@ -31,7 +31,7 @@ class Failure:
     message: str = "scripted failure"
     status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     """Only without a type."""
-    trailers: Mapping[str, str] = field(default_factory=dict)
+    trailers: Mapping[str, str | bytes] = field(default_factory=dict)
     """Sent over those of the contract."""
 
 
@@ -90,6 +90,8 @@ class Script:
     """Streams wait for it after their config."""
     status_failure: Failure | None = None
     """Answered to `GetStatus` and `CheckAdmission`."""
+    admission_failure: Failure | None = None
+    """Answered to `CheckAdmission`."""
     snapshot_json: str = json.dumps(SNAPSHOT)
     exposition: str = "stt_in_flight 0\n"
     max_upload_bytes: int = 16 * MIB

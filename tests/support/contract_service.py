@@ -189,8 +189,9 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
     ) -> speech_pb2.CheckAdmissionResponse:
         metadata = _received(context)
         self.script.admission_checks.append(metadata)
-        if self.script.status_failure is not None:
-            await self._abort(context, self.script.status_failure)
+        failure = self.script.status_failure or self.script.admission_failure
+        if failure is not None:
+            await self._abort(context, failure)
         await self._check_key(metadata, context)
         return speech_pb2.CheckAdmissionResponse(max_upload_bytes=self.script.max_upload_bytes)
 
@@ -205,7 +206,7 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             await self._abort(context, Failure("unauthenticated", "no key"))
 
     async def _abort(self, context: Any, failure: Failure) -> None:
-        trailers: Metadata = {}
+        trailers: dict[str, str | bytes] = {}
         status = failure.status
         if failure.type:
             status = grpc.StatusCode[ERRORS[failure.type].status or "UNAVAILABLE"]

@@ -105,6 +105,8 @@ def test_concurrency_depends_on_the_device_unless_set(
         ("MAX_UPLOAD_MB=0.5", "max_upload_bytes", 512 * 1024),
         ("HTTP_PORT=off", "http_port", None),
         ("HTTP_PORT=0", "http_port", 0),
+        ("WYOMING_PORT=10300", "wyoming_port", 10300),
+        ("WYOMING_PORT=off", "wyoming_port", None),
         ("GRPC_PORT=65535", "grpc_port", 65535),
         ("HOST=::", "host", "::"),
         ("HOST=[::1]", "host", "::1"),

@@ -76,6 +76,7 @@ def test_http_fallback_url_suggests_grpc_url(read: Reader, value: str, instead: 
         "GRPC_PORT=65536",
         "GRPC_PORT=off",
         "HTTP_PORT=none",
+        "WYOMING_PORT=on",
         "MODEL_NAME=größer",
         "ROUTING_SIGNAL=median",
         "FINAL_CHOICE=primary",
@@ -126,7 +127,7 @@ def test_duplicate_key_names_both_lines(read: Reader) -> None:
 
 @pytest.mark.parametrize(
     "lines", ["API_KEYS=web:{s},a b", "API_KEYS=w b:{s}", "API_KEYS=a:{s},b:{s}", "API_KEYS=a:{s},a:x",
-              "API_KEYS={s}é", "API_KEYS={s},,x", "API_KEYS=,", "API_KEYS=web:,{s}",
+              "API_KEYS={s}é", "API_KEYS={s},,x", "WYOMING_API_KEY={s} x", "API_KEYS=,", "API_KEYS=web:,{s}",
               "API_KEYS=key2:{s},bare", "FALLBACK_API_KEY={s} x", 'API_KEYS="{s}', "API_KEYS=x,\n{s}",
               "API_KEYS=x,\n{s}==", "API_KEYZ={s}", "API_KEYS={s}\nAPI_KEYS={s}", 'API_KEYS="{s}\\n"'],
 )  # fmt: skip
@@ -164,6 +165,26 @@ def test_missing_pem_file_is_refused(read: Reader, tmp_path: Path) -> None:
 def test_one_port_for_both_protocols_is_refused(read: Reader) -> None:
     assert "port 50051 is used for both gRPC and HTTP" in read.error("HTTP_PORT=50051")
     assert read("GRPC_PORT=0\nHTTP_PORT=0").http_port == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("HTTP_PORT=off\nWYOMING_PORT=10300", "WYOMING_PORT: requires the gateway; set HTTP_PORT"),
+        ("WYOMING_PORT=8081", "WYOMING_PORT: port 8081 is used for gRPC or HTTP"),
+        ("WYOMING_PORT=50051", "WYOMING_PORT: port 50051 is used for gRPC or HTTP"),
+        (f"WYOMING_PORT=0\nAPI_KEYS={SECRET}", "WYOMING_API_KEY: required with WYOMING_PORT and API_KEYS"),
+    ],
+)
+def test_wyoming_needs_the_gateway_a_port_and_a_key(read: Reader, lines: str, problem: str) -> None:
+    assert problem in read.error(lines)
+
+
+def test_wyoming_is_off_by_default_and_needs_no_key_where_there_are_none(read: Reader) -> None:
+    assert read(f"API_KEYS={SECRET}").wyoming_port is None
+    assert read("WYOMING_PORT=0").wyoming_port == 0
+    settings = read(f"WYOMING_PORT=0\nAPI_KEYS=home:{SECRET}\nWYOMING_API_KEY={SECRET}")
+    assert (settings.wyoming_api_key, settings.warnings) == (SECRET, ())
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,16 @@ def test_trailers_match_the_row(kind: ErrorKind) -> None:
     assert trailers.get("grpc-retry-pushback-ms") == ("-1" if kind.pushed_back else None)
 
 
+@pytest.mark.parametrize("field", ["", "options.language"])
+def test_status_details_name_the_invalid_field(field: str) -> None:
+    trailers = dict(error_metadata(ERRORS["invalid_argument"], "unknown language", None, field))
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    bad_request = error_details_pb2.BadRequest()
+    found = [detail for detail in status.details if detail.Unpack(bad_request)]
+    assert [it.field for it in bad_request.field_violations] == ([field] if field else [])
+    assert len(found) == len(bad_request.field_violations)
+
+
 @named
 @pytest.mark.parametrize("wait", [None, 2.5])
 def test_status_details_match_the_row(kind: ErrorKind, wait: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-from stt_server.engine.language_names import language_code, language_names
+from protos.stt.v1.languages import NAMES, english_name, language_code
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,10 @@ def test_unknown_names_give_none(name: str) -> None:
 
 
 def test_every_language_of_whisper_has_a_name() -> None:
-    assert set(language_names()) == set(_LANGUAGE_CODES)
-    for code, name in language_names().items():
-        assert language_code(code) == language_code(name.upper()) == code
+    assert set(NAMES) == set(_LANGUAGE_CODES)
+    for code in NAMES:
+        assert language_code(code) == language_code(english_name(code).upper()) == code
+
+
+def test_an_unknown_code_is_its_own_name() -> None:
+    assert [english_name(code) for code in ("de", "yue", "xx", "")] == ["German", "Cantonese", "xx", ""]

@@ -27,6 +27,14 @@ READY_LINES = [
         "ready service=gateway http=0.0.0.0:80 target=dns:///stt:50051",
         ReadyLine("gateway", http="0.0.0.0:80", target="dns:///stt:50051"),
     ),
+    (
+        "ready service=primary grpc=127.0.0.1:1 http=127.0.0.1:2 wyoming=127.0.0.1:10300",
+        ReadyLine("primary", "127.0.0.1:1", "127.0.0.1:2", wyoming="127.0.0.1:10300"),
+    ),
+    (
+        "ready service=gateway http=[::]:80 target=unix:/run/stt wyoming=[::]:10300",
+        ReadyLine("gateway", http="[::]:80", target="unix:/run/stt", wyoming="[::]:10300"),
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.http.errors import Refusal
 from gateway.http.multipart import FormReader, boundary_of
-from gateway.rest.form import FIELDS, parse_form
+from gateway.rest.form import RULES, parse_form
 from stt_server.audio import AudioFormat, decode_plain
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
@@ -79,7 +79,7 @@ def wav(data: bytes) -> str:
 def form(data: bytes) -> str:
     """A multipart body in pieces whose sizes depend on it."""
     try:
-        reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), FIELDS, 1 << 16)
+        reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), RULES, 1 << 16)
         step = 1 + sum(data[:8]) % 97
         for first in range(0, len(data), step):
             reader.feed(data[first : first + step])

@@ -1,4 +1,4 @@
-"""The real pair from the Hugging Face hub, at pinned revisions and hashes, with resumable downloads.
+"""Models from the Hugging Face hub, at pinned revisions and hashes, with resumable downloads.
 
 huggingface_hub provides addresses, headers, redirects and the transfer. Its `hf_hub_download` discards a partial file
 when the process ends, so partial files are managed here.
@@ -7,8 +7,7 @@ when the process ends, so partial files are managed here.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, errors, get_hf_file_metadata, hf_hub_url
@@ -21,6 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoFile
 
+from buildscripts.lib.models.hub_models import HUB_MODELS, HubModel
 from buildscripts.lib.models.pins import FetchError, PinnedFile, megabytes, mismatch, replace_folder, sha256_of
 
 Say = Callable[[str], None]
@@ -31,47 +31,6 @@ HTTPError = errors.HTTPError  # type: ignore[attr-defined]
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 _NOT_THERE = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
-
-
-@dataclass(frozen=True)
-class HubModel:
-    folder: str
-    """Folder below models/."""
-    repo: str
-    revision: str
-    """Full commit id: branches and tags can move."""
-    files: tuple[PinnedFile, ...]
-
-
-# All multilingual Whisper models up to large-v2 share the tokenizer.
-_TOKENIZER = PinnedFile("tokenizer.json", 2203239, "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab")
-_VOCABULARY = PinnedFile("vocabulary.txt", 459861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913")
-
-HUB_MODELS: Mapping[str, HubModel] = {
-    "small": HubModel(
-        "whisper-small-ct2",
-        "Systran/faster-whisper-small",
-        "536b0662742c02347bc0e980a01041f333bce120",
-        (
-            PinnedFile("config.json", 2370, "b55496ac7940a7ae47d2c01eab40edfd8701feec1229d9cce3b40014383fb828"),
-            PinnedFile("model.bin", 483546902, "3e305921506d8872816023e4c273e75d2419fb89b24da97b4fe7bce14170d671"),
-            _TOKENIZER,
-            _VOCABULARY,
-        ),
-    ),
-    "medium": HubModel(
-        "whisper-medium-ct2",
-        "Systran/faster-whisper-medium",
-        "08e178d48790749d25932bbc082711ddcfdfbc4f",
-        (
-            PinnedFile("config.json", 2257, "3622a2ddc41ec0e0fd4e68c13c6830f03b90c38d89aaad184de02c8c642cf807"),
-            PinnedFile("model.bin", 1527906378, "9b45e1009dcc4ab601eff815b61d80e60ce3fd8c74c1a14f4a282258286b51ae"),
-            _TOKENIZER,
-            _VOCABULARY,
-        ),
-    ),
-}
-"""By the name that `buildscripts/models` takes."""
 
 
 def fetch_hub_model(model: HubModel, models_dir: Path, endpoint: str, say: Say) -> None:

@@ -1,18 +1,16 @@
 """`models shape NAME...`: models with the dimensions of Whisper and random weights.
 
 They take the time and memory of the real models and write nonsense: use them where the real ones are not available, and
-never to measure accuracy. Numbers of layers and widths are those of openai/whisper; vocabulary, tokenizer and token ids
-are those of the starter model base, which all multilingual sizes up to medium share.
+never to measure accuracy. Vocabulary, tokenizer and token ids are those of the starter models, base for multilingual
+and tiny.en for English-only models.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from ctranslate2.specs import common_spec, whisper_spec
 
-from buildscripts.lib.models.pins import ROOT, FetchError, megabytes, staged
+from buildscripts.lib.models.pins import ROOT, megabytes, staged
+from buildscripts.lib.models.shape_table import SHAPES, Shape
+from buildscripts.lib.models.shape_tokens import read_tokens
 
 Weights = Literal["float16", "int8"]
-Heads = tuple[tuple[int, int], ...]
 
-MELS = 80
 ENCODER_POSITIONS, DECODER_POSITIONS = 1500, 448
 STOP_AFTER = 32
 """Approximate length of a text in tokens, including the prompt; otherwise each would have the decoder's maximum."""
@@ -38,57 +36,23 @@ means nothing. Made by: buildscripts/models shape {name}
 """
 
 
-@dataclass(frozen=True)
-class Shape:
-    name: str
-    width: int
-    layers: int
-    """Number of layers of the encoder, and of the decoder."""
-    heads: int
-    alignment_heads: Heads
-    """(layer, head) pairs for word times, as published with the real model."""
-
-    @property
-    def folder(self) -> str:
-        return f"shape-{self.name}-ct2"
-
-
-SHAPES = {
-    shape.name: shape
-    for shape in (
-        Shape("tiny", 384, 4, 6, ((2, 2), (3, 0), (3, 2), (3, 3), (3, 4), (3, 5))),
-        Shape("base", 512, 6, 8, ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6))),
-        Shape(
-            "small",
-            768,
-            12,
-            12,
-            ((5, 3), (5, 9), (8, 0), (8, 4), (8, 7), (8, 8), (9, 0), (9, 7), (9, 9), (10, 5)),
-        ),
-        Shape("medium", 1024, 24, 16, ((13, 15), (15, 4), (15, 15), (16, 1), (20, 0), (23, 4))),
-    )
-}
-
-
-def write_shape(shape: Shape, base: Path, folder: Path, weights: Weights = "float16") -> None:
+def write_shape(shape: Shape, models_dir: Path, folder: Path, weights: Weights = "float16") -> None:
     """Write a model folder.
 
     Args:
-        base: folder of the starter model base, for its tokenizer, vocabulary and token ids.
-        weights: type of the weights in `model.bin`; the real small and medium have float16.
+        models_dir: folder with the starter models, for their tokenizers, vocabularies and token ids.
+        weights: type of the weights in `model.bin`; the real models have float16.
 
     Raises:
-        FetchError: `base` is missing.
+        FetchError: the starter model is missing.
     """
-    if not (base / "vocabulary.json").is_file():
-        raise FetchError(f"the vocabulary of {base} is missing; run buildscripts/models starter")
-    vocabulary = json.loads((base / "vocabulary.json").read_text(encoding="utf-8"))
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    spec = whisper_spec.WhisperSpec(shape.layers, shape.heads, shape.layers, shape.heads)
-    _Filler(shape, weights).fill(spec, len(vocabulary), end_token=vocabulary.index("<|endoftext|>"))
-    spec.register_vocabulary(vocabulary)
-    for key in ("suppress_ids", "suppress_ids_begin", "lang_ids"):
-        setattr(spec.config, key, config[key])
+    tokens = read_tokens(shape.vocabulary, models_dir)
+    spec = whisper_spec.WhisperSpec(shape.layers, shape.heads, shape.decoder, shape.heads)
+    _Filler(shape, weights).fill(spec, len(tokens.tokens), tokens.end)
+    spec.register_vocabulary(tokens.tokens)
+    spec.config.suppress_ids = tokens.suppress_ids
+    spec.config.suppress_ids_begin = tokens.suppress_ids_begin
+    spec.config.lang_ids = tokens.lang_ids
     spec.config.alignment_heads = [list(pair) for pair in shape.alignment_heads]
     spec.validate()
     # The output projection is the embedding. Aliases are set after validation, which rejects strings.
@@ -96,7 +60,9 @@ def write_shape(shape: Shape, base: Path, folder: Path, weights: Weights = "floa
         setattr(spec.decoder.projection, name, f"decoder/embeddings/{name}")
     with staged(folder) as stage:
         spec.save(str(stage))
-        shutil.copy(base / "tokenizer.json", stage)
+        (stage / "tokenizer.json").write_text(json.dumps(tokens.tokenizer, ensure_ascii=False), encoding="utf-8")
+        if shape.mels != 80:  # as the real folders: without this file faster-whisper takes 80
+            (stage / "preprocessor_config.json").write_text(json.dumps({"feature_size": shape.mels}), encoding="utf-8")
         (stage / NOTICE).write_text(_NOTICE.format(name=shape.name), encoding="utf-8")
 
 
@@ -105,12 +71,13 @@ class _Filler:
 
     def __init__(self, shape: Shape, weights: Weights) -> None:
         self._width = shape.width
+        self._mels = shape.mels
         self._int8 = weights == "int8"
         self._random = np.random.default_rng(0)
 
     def fill(self, spec: Any, tokens: int, end_token: int) -> None:
         encoder, decoder, width = spec.encoder, spec.decoder, self._width
-        self._weight(encoder.conv1, width, MELS, 3)
+        self._weight(encoder.conv1, width, self._mels, 3)
         self._weight(encoder.conv2, width, width, 3)
         encoder.position_encodings.encodings = self._numbers(ENCODER_POSITIONS, width)
         embeddings = self._numbers(tokens, width)
@@ -164,7 +131,7 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
     """Write `models/shape-NAME-ct2`.
 
     Raises:
-        FetchError: the starter model base is missing.
+        FetchError: a starter model is missing.
         SystemExit: invalid arguments.
     """
     parser = argparse.ArgumentParser(
@@ -181,7 +148,7 @@ def main(argv: Sequence[str], say: Callable[[str], None] = print) -> None:
     args = parser.parse_args(argv)
     for name in dict.fromkeys(args.names):
         folder = args.models_dir / SHAPES[name].folder
-        write_shape(SHAPES[name], args.models_dir / "whisper-base-ct2", folder, args.weights)
+        write_shape(SHAPES[name], args.models_dir, folder, args.weights)
         say(f"{folder}: {megabytes((folder / 'model.bin').stat().st_size)}, random {args.weights} weights")
 
 

@@ -48,7 +48,7 @@ def get_models(names: tuple[str, str]) -> None:
         RunError: small or medium is missing.
         FetchError: a package could not be downloaded.
     """
-    from buildscripts.lib.models.hub import HUB_MODELS
+    from buildscripts.lib.models.hub_models import HUB_MODELS
 
     files: dict[str, tuple[PinnedFile, ...]] = {name: model.files for name, model in HUB_MODELS.items()}
     for name in sorted(set(names) & set(files)):

@@ -26,7 +26,8 @@ X_ERROR_TYPE = "x-error-type"
 X_ERROR_MESSAGE = "x-error-message"
 RETRY_AFTER_MS = "retry-after-ms"
 GRPC_STATUS_DETAILS = "grpc-status-details-bin"
-"""A serialized `google.rpc.Status` with `ErrorInfo` and, where retrying helps, `RetryInfo`."""
+"""A serialized `google.rpc.Status` with `ErrorInfo`; `RetryInfo` where retrying helps; `BadRequest` where a field of
+the request is invalid."""
 GRPC_RETRY_PUSHBACK = "grpc-retry-pushback-ms"
 """-1 keeps the caller's gRPC library from retrying by itself."""
 
@@ -70,7 +71,9 @@ def new_request_id() -> str:
     return uuid.uuid4().hex
 
 
-_READY = re.compile(r"ready service=(\w+)(?: grpc=(\S+:\d+))? http=(\S+:\d+|off)(?: target=(\S+))?")
+_READY = re.compile(
+    r"ready service=(\w+)(?: grpc=(\S+:\d+))? http=(\S+:\d+|off)(?: target=(\S+))?(?: wyoming=(\S+:\d+))?"
+)
 
 _RETRY_SLACK_BYTES = 1024 * 1024
 """The retry buffer counts a message's framing as well."""
@@ -150,9 +153,17 @@ class ReadyLine:
     """`host:port`; None: HTTP is off."""
     target: str | None = None
     """The service behind a gateway; None for a service."""
+    wyoming: str | None = None
+    """`host:port`; None: the Wyoming protocol is off, and the line doesn't name it."""
 
     def __str__(self) -> str:
-        fields = {"service": self.service, "grpc": self.grpc, "http": self.http or "off", "target": self.target}
+        fields = {
+            "service": self.service,
+            "grpc": self.grpc,
+            "http": self.http or "off",
+            "target": self.target,
+            "wyoming": self.wyoming,
+        }
         return " ".join(["ready", *(f"{name}={value}" for name, value in fields.items() if value is not None)])
 
     @classmethod
@@ -161,8 +172,8 @@ class ReadyLine:
         found = _READY.fullmatch(line.strip())
         if found is None:
             raise ValueError(f"not a ready line: {line!r}")
-        service, grpc, http, target = found.groups()
-        return cls(service, grpc, None if http == "off" else http, target)
+        service, grpc, http, target, wyoming = found.groups()
+        return cls(service, grpc, None if http == "off" else http, target, wyoming)
 
     @property
     def grpc_port(self) -> int:
@@ -173,6 +184,11 @@ class ReadyLine:
     def http_port(self) -> int:
         """Raises ValueError if HTTP is off."""
         return _port(self.http)
+
+    @property
+    def wyoming_port(self) -> int:
+        """Raises ValueError if the Wyoming protocol is off."""
+        return _port(self.wyoming)
 
 
 def _port(address: str | None) -> int:

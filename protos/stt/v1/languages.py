@@ -1,6 +1,7 @@
-"""Languages by the names that callers use: Whisper's codes, English names, ISO 639 codes and locales.
+"""The languages of Whisper: codes, English names, and other names that callers use.
 
-Whisper's codes are ISO 639-1, with a few exceptions such as `jw` (Javanese) and `yue` (Cantonese).
+Whisper's codes are ISO 639-1, with a few exceptions such as `jw` (Javanese) and `yue` (Cantonese). Knows no gRPC and no
+protobuf.
 """
 
 from __future__ import annotations
@@ -117,6 +118,25 @@ zh Chinese              | zho, chi, cmn, Mandarin, Mandarin Chinese
 """Whisper's code and English name of each language, then its other names: ISO 639-2 and 639-3 codes, codes that
 were replaced, and the aliases of openai/whisper."""
 
+
+def _rows() -> dict[str, tuple[str, ...]]:
+    rows = {}
+    for line in _TABLE.strip().splitlines():
+        known, _, others = line.partition("|")
+        code, name = known.split(maxsplit=1)
+        rows[code] = (name.strip(), *filter(None, (other.strip() for other in others.split(","))))
+    return rows
+
+
+NAMES: Mapping[str, tuple[str, ...]] = _rows()
+"""By Whisper's code: the English name, then the other names."""
+
+
+def english_name(code: str) -> str:
+    """English name of one of Whisper's codes, such as `German`; the code itself if it is unknown."""
+    return NAMES[code][0] if code in NAMES else code
+
+
 _LOCALE = re.compile(r"(?:zh[-_](?=yue\b))?([a-z]{2,3})((?:[-_][a-z0-9]{1,8})*)([.@].*)?")
 """A BCP 47 tag or a POSIX locale, in lower case; the language is the first group. `zh-yue` is an older tag of `yue`."""
 
@@ -133,21 +153,5 @@ def language_code(name: str) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def language_names() -> Mapping[str, str]:
-    """English names by Whisper's codes."""
-    return {code: names[0] for code, names in _rows()}
-
-
-@lru_cache(maxsize=1)
 def _aliases() -> Mapping[str, str]:
-    return {alias.casefold(): code for code, names in _rows() for alias in (code, *names)}
-
-
-def _rows() -> list[tuple[str, list[str]]]:
-    """Code and names of each line of the table."""
-    rows = []
-    for line in _TABLE.strip().splitlines():
-        known, _, others = line.partition("|")
-        code, name = known.split(maxsplit=1)
-        rows.append((code, [name.strip(), *filter(None, (other.strip() for other in others.split(",")))]))
-    return rows
+    return {alias.casefold(): code for code, names in NAMES.items() for alias in (code, *names)}

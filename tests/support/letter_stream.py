@@ -41,6 +41,7 @@ class LetterRecognizer:
     """State of one connection: frames in, responses out."""
 
     interims: bool = True
+    endpoint_frames: int = ENDPOINT_FRAMES
     processed: int = 0
     """Frames so far."""
     utterance: int = 0
@@ -75,7 +76,7 @@ class LetterRecognizer:
                 yield self._at(Response(interim=interim))
         elif self.letters:
             self.silent += 1
-            if self.silent == ENDPOINT_FRAMES:
+            if self.silent == self.endpoint_frames:
                 yield from self.end()
         yield from self._due(self.processed)
 
@@ -141,6 +142,9 @@ class Letters:
             if request.WhichOneof("payload") == "config":
                 self.configs.append(request.config)
                 recognizer.interims = request.config.interim_results
+                if request.config.HasField("endpoint_silence"):
+                    silence = request.config.endpoint_silence.ToTimedelta().total_seconds()
+                    recognizer.endpoint_frames = round(silence / FRAME_S)
                 continue
             self.received[index] += request.audio
             self.largest = max(self.largest, len(request.audio))

@@ -1,0 +1,4 @@
+"""Limits of the text options, for services and for callers that shorten lists. Knows no gRPC and no protobuf."""
+
+MAX_HOTWORDS = 200
+MAX_HOTWORD_CHARACTERS = 100
