@@ -93,13 +93,14 @@ class TextDecoder:
         """Encoded audio with the tokens and options to decode it with."""
         return DecoderInput(encoded, self._tokenizer(options), self.earlier(options), options.word_timestamps)
 
-    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0) -> list[Decoded]:
+    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0, *, greedy: bool = False) -> list[Decoded]:
         """Decode a batch with the same window and the same number of prompt tokens.
 
         Args:
             temperature: above 0, tokens are sampled, without a beam search.
+            greedy: without a beam search.
         """
-        beams = 1 if temperature else self._beam_size
+        beams = 1 if temperature or greedy else self._beam_size
         # On a GPU, copying the logits of each token to the host costs more than one pass of the aligner.
         with_logits = beams == 1 and self._model.device == "cpu"
         results = self._generate(batch, temperature, beams, with_logits)
@@ -163,6 +164,15 @@ class TextDecoder:
         if not item.words or not segments:
             return [[] for _ in segments]
         return word_times(self._whisper, as_batch([item.encoded]), item.tokenizer, segments, item.encoded.seconds)
+
+    def text_end(self, item: DecoderInput, decoded: Decoded) -> float:
+        """End of the last word of a text in seconds, by an alignment: a segment's own end may be far behind it.
+
+        Args:
+            item: the audio that the text was decoded from, in any window.
+        """
+        words = self._words(replace(item, words=True), decoded.segments)
+        return max((word.end for own in words for word in own), default=0.0)
 
     def segments(self, decoded: Decoded, chunk_start: float) -> list[Segment]:
         """The segments of a decoding, with times from the start of the recording.

@@ -16,6 +16,7 @@ from faster_whisper import WhisperModel
 from stt_server.engine import windows
 from stt_server.engine.acceptance import (
     RedecodingBudget,
+    are_credible,
     evidence_of,
     is_loop,
     needs_resampling,
@@ -28,6 +29,7 @@ from stt_server.engine.hallucination import hallucination_reason
 from stt_server.engine.language import LanguageDetector
 from stt_server.engine.language_changes import ChunkPart, joined
 from stt_server.engine.loading import ModelOptions, load, supported_languages
+from stt_server.engine.repetition import Span, may_miss_repetitions, stretches_after, stretches_of_loop
 from stt_server.engine.text_checks import stops_early
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo, Samples, speech_end
 from stt_server.errors import Abandoned
@@ -105,9 +107,9 @@ class WhisperRecognizer:
         jobs = [replace(job, options=replace(job.options, language=code)) for job, (code, _) in zip(jobs, languages)]
         decoded = self._decoder.decode([self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)])
         hypotheses = []
-        for job, first, (_, probability) in zip(jobs, decoded, languages):
+        for job, first, own, (_, probability) in zip(jobs, decoded, encoded, languages):
             _check_wanted(jobs)  # decoding again may take long
-            parts = [first] if job.draft else self._accepted(job, first, window)
+            parts = [first] if job.draft else self._accepted(job, first, own, window)
             hypotheses.append(self._hypothesis(job, parts, probability))
         return hypotheses
 
@@ -117,16 +119,48 @@ class WhisperRecognizer:
         found = [self.recognize_batch([ChunkJob(part, options)])[0] for part in parts]
         return joined(list(zip(parts, found)))
 
-    def _accepted(self, job: ChunkJob, decoded: Decoded, window: int) -> list[Decoded]:
+    def _accepted(self, job: ChunkJob, decoded: Decoded, encoded: Encoded, window: int) -> list[Decoded]:
         """The best decoding of a chunk, and those of its parts that the text doesn't reach.
 
         Args:
-            decoded: the first decoding, on a shortened `window`.
+            decoded: the first decoding, of `encoded`, on a shortened `window`.
         """
         budget = RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window)
+        if is_loop(decoded.text, job.chunk):
+            parts = self._decode_stretches(job, stretches_of_loop(decoded.text, job.chunk), budget)
+            if are_credible(parts):
+                return parts
+            window = windows.FULL_WINDOW
         decoded = self._decoded_on_wider_windows(job, decoded, window, budget)
         decoded = self._resampled(job, decoded, budget)
-        return [decoded, *self._remainders(job, decoded, budget)]
+        repeated = self._repetitions(job, decoded, encoded, budget)
+        return [decoded, *(repeated or self._remainders(job, decoded, budget))]
+
+    def _repetitions(
+        self, job: ChunkJob, decoded: Decoded, encoded: Encoded, budget: RedecodingBudget
+    ) -> list[Decoded]:
+        """Decode the repetitions that a text lacks: a sentence said twice is often written once."""
+        if not may_miss_repetitions(decoded.text, job.chunk):
+            return []
+        end = self._decoder.text_end(self._decoder.input(encoded, job.options), decoded)
+        if not stops_early(end, speech_end(job.chunk)):
+            return []
+        found = self._decode_stretches(job, stretches_after(end, job.chunk), budget)
+        log.debug("decoded the rest of a chunk", extra={"offset_s": end, "parts": len(found)})
+        return [part for part in found if are_credible([part])]
+
+    def _decode_stretches(self, job: ChunkJob, spans: Sequence[Span], budget: RedecodingBudget) -> list[Decoded]:
+        """Decode stretches of a chunk one by one, in one batch; empty if there is no budget for it."""
+        rate = windows.SAMPLE_RATE
+        samples = [job.chunk.samples[round(start * rate) : round(end * rate)] for start, end in spans]
+        seconds = [len(own) / rate for own in samples]
+        window = self._windows.decoded(max(seconds, default=0.0))
+        if not samples or not budget.take(sum(self._windows.encoded(own, window) for own in seconds)):
+            return []
+        encoded = self._encoder.encode(samples, window, shortcut=True)
+        # A beam search prefers loops over words as short as "no".
+        found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], greedy=True)
+        return [replace(part, offset=start) for part, (start, _) in zip(found, spans)]
 
     def _decoded_on_wider_windows(
         self, job: ChunkJob, decoded: Decoded, window: int, budget: RedecodingBudget
