@@ -86,6 +86,11 @@ class GatewayServer:
         """Port of the Wyoming protocol, once started; None: it is off."""
         return None if self._wyoming is None else self._wyoming.port
 
+    def use_wyoming_key(self, api_key: str) -> None:
+        """Make the calls of the Wyoming protocol with another key from now on; empty: with none."""
+        if self._wyoming is not None:
+            self._wyoming.api_key = api_key
+
     def announce_shutdown(self) -> None:
         """Send `Connection: close` with each response from now on.
 

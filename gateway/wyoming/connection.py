@@ -42,6 +42,9 @@ logger = logging.getLogger("gateway")
 IDLE_TIMEOUT_S = 600.0
 """Seconds without an event after which a connection without audio is closed."""
 
+LAST_AUDIO_S = 0.5
+"""Seconds that an idle connection stays open once it is to be stopped, for audio in transit."""
+
 
 class Connection:
     """The events of one caller, and the answers to them."""
@@ -136,7 +139,9 @@ class Connection:
         while True:
             await self._idle.wait()
             left_s = self.idle_since + IDLE_TIMEOUT_S - time.monotonic()
-            if self.is_stopping or left_s <= 0:
+            if self.is_stopping:
+                await asyncio.sleep(LAST_AUDIO_S)
+            if self.is_idle and (self.is_stopping or left_s <= 0):
                 return
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), left_s)

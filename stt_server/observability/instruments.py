@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry
 
 from stt_server.config import Settings
+from stt_server.observability.build_info import state_build
 from stt_server.observability.call_record import CallRecord
 from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
@@ -63,6 +64,7 @@ class Instruments:
         if self._gpu is not None:
             registry.register(GpuCollector(self._gpu))
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
+        state_build(registry, settings.server_commit, settings.model_name)
         self.metrics = Metrics(registry, [key.name for key in settings.api_keys])
         self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
         self.failures = FailureMetrics(registry)

@@ -15,7 +15,15 @@ from stt_server.testing.paths import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = ("clients.md", "deploy.md", "runbooks.md")
-NOT_KEYS = {"CUBLAS_STATUS_NOT_SUPPORTED", "CONFIG_PATH", "STT_TAG", "BASE_IMAGE", "NOT_SERVING", "XDG_CACHE_HOME"}
+NOT_KEYS = {
+    "CUBLAS_STATUS_NOT_SUPPORTED",
+    "CONFIG_PATH",
+    "STT_TAG",
+    "STT_COMMIT",
+    "BASE_IMAGE",
+    "NOT_SERVING",
+    "XDG_CACHE_HOME",
+}
 """Words in capitals that are not configuration keys."""
 OPERATOR_ERRORS = {
     "rate_limited",

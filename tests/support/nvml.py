@@ -40,6 +40,9 @@ class FakeNvml:
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return self.uuids[handle]
 
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return f"Board {handle}"
+
     def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
         self._called("nvmlDeviceGetMigMode")
         return [int(self.mig), int(self.mig)]

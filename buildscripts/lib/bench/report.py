@@ -12,6 +12,7 @@ from importlib.metadata import version
 from rich.console import Console
 from rich.table import Table
 
+from buildscripts.lib.bench.sentences import Sentences, sentences
 from buildscripts.lib.load.closed_loop import Measurement, Recording
 from buildscripts.lib.load.corpus import word_errors
 from stt_server.engine.text_checks import is_looped
@@ -148,8 +149,10 @@ def _compared(measurements: Sequence[Measurement], name: str, ours: str | None, 
 
 
 def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Recording]) -> Table:
+    """Table of word error rates, defects, and case and punctuation errors by contender."""
     table = Table(title="Word error rate over all strict clips, every answer counted", title_justify="left")
-    for column in ("", "English", "other languages", "looped", "cut short", "answers"):
+    columns = ("English", "other languages", "looped", "cut short", "lower case", "no full stop", "case, punctuation")
+    for column in ("", *columns, "answers"):
         table.add_column(column, justify="right" if column else "left")
     for name in dict.fromkeys(m.contender for m in measurements):
         texts = [m.texts for m in measurements if m.contender == name]
@@ -160,9 +163,20 @@ def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Rec
             *(("" if rate is None else f"{rate:.1%}") for rate in (english.rate, others.rate)),
             str(english.looped + others.looped),
             str(english.cut_short + others.cut_short),
+            *_sentence_cells(sentences(recordings, texts)),
             str(sum(map(len, texts))),
         )
+    table.caption = (
+        "lower case, no full stop: texts that begin or end so; case, punctuation: right words written differently"
+    )
     return table
+
+
+def _sentence_cells(found: Sentences) -> tuple[str, str, str]:
+    if not found.texts:
+        return "", "", ""
+    rate = "" if found.miswritten_rate is None else f"{found.miswritten_rate:.1%}"
+    return f"{found.lower_case / found.texts:.1%}", f"{found.unended / found.texts:.1%}", rate
 
 
 def heading(bench: str, argv: Sequence[str]) -> str:

@@ -17,7 +17,16 @@ import httpx
 
 from buildscripts.lib.chaos.deployment import UNSURE, Deployment, Member
 from buildscripts.lib.chaos.ledger import Entry, Ledger
-from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, Unreachable, paced_chunks, rest, websocket
+from buildscripts.lib.load.plain_clients import (
+    RATE,
+    ApiError,
+    NoResponse,
+    Unreachable,
+    paced_chunks,
+    rest,
+    websocket,
+    wyoming,
+)
 from buildscripts.lib.load.recordings import EncodedClip, matches
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
@@ -25,7 +34,7 @@ from stt_client import AudioFormat, Final, SttError, SttPool
 from stt_client.request import ROUTINGS
 
 IDS = re.compile(r"\bq\d+q\b")
-"""Request marker: part of the prompt, and so of a scripted model's text."""
+"""Request marker: part of the prompt or a hotword, and so of a scripted model's text."""
 
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 
@@ -261,6 +270,12 @@ class Callers:
         text = await websocket(url, paced_chunks(said.pcm, 2), self.deployment.key, config, entry.deadline)
         self.check_answer(entry, said, text, entry.id)
 
+    async def by_wyoming(self, entry: Entry, said: EncodedClip) -> None:
+        marker = [entry.id] if self.deployment.scripted else []
+        address = self._member(entry.to).wyoming
+        text = await wyoming(address, paced_chunks(said.pcm, 2), marker, entry.deadline)
+        self.check_answer(entry, said, text, entry.id)
+
     def _member(self, name: str) -> Member:
         return {member.name: member for member in self.deployment.members}[name]
 
@@ -272,6 +287,7 @@ TRANSPORTS: dict[str, Call] = {
     "REST": Callers.by_rest,
     "stream": Callers.by_stream,
     "WebSocket": Callers.by_websocket,
+    "Wyoming": Callers.by_wyoming,
 }
 PROBES = (
     ("pool", "pool", False),
@@ -280,13 +296,14 @@ PROBES = (
 )
 PROBE_S = 0.05
 """Seconds between two checks of the state of requests or services."""
-STREAMS = ("stream", "WebSocket")
+STREAMS = ("stream", "WebSocket", "Wyoming")
 CALLERS = (
     *(("pool", "pool"),) * 4,
     *(("gRPC", name) for name in ("a", "a", "b", "b")),
     *(("REST", name) for name in ("a", "b", "gateway", "gateway")),
     *(("stream", "pool"),) * 2,
     *(("WebSocket", name) for name in ("a", "gateway")),
+    *(("Wyoming", name) for name in ("a", "b")),
 )
 """Transport and destination of each caller."""
 

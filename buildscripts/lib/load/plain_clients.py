@@ -1,18 +1,22 @@
-"""REST and WebSocket clients without the SDK."""
+"""REST, WebSocket and Wyoming clients without the SDK."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
+from wyoming.client import AsyncTcpClient
+from wyoming.event import Event
 
 from protos.stt.v1.errors import ERRORS
+from stt_server.testing.wyoming_caller import answers, speak
 
 RATE = 16000
 CHUNK_S = 0.1
@@ -121,6 +125,40 @@ async def _finals(url: str, first: str, pcm: AsyncIterator[bytes]) -> str:
             speaking.cancel()
             await asyncio.gather(speaking, return_exceptions=True)
     return " ".join(finals)
+
+
+async def wyoming(address: str, pcm: AsyncIterable[bytes], hotwords: Sequence[str] = (), timeout: float = 60) -> str:
+    """Send `pcm` to the Wyoming port; return the transcript.
+
+    Args:
+        address: `host:port`.
+        pcm: mono, 16-bit, at 16 kHz.
+
+    Raises:
+        ApiError: the answer is an error.
+        NoResponse: the connection broke, or the answer is not one transcript.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        events = await asyncio.wait_for(_wyoming_answers(AsyncTcpClient(host, int(port)), pcm, hotwords), timeout)
+    except ConnectionRefusedError as error:
+        raise Unreachable(str(error)) from None
+    except (OSError, asyncio.TimeoutError) as error:
+        raise NoResponse(f"{type(error).__name__}: {error}") from None
+    if events and events[-1].type == "error":
+        raise error_of({"type": events[-1].data.get("code")}, "an unknown code")
+    texts = [str(event.data["text"]) for event in events if event.type == "transcript"]
+    chunks = "".join(str(event.data["text"]) for event in events if event.type == "transcript-chunk")
+    if len(texts) != 1 or chunks != texts[0]:
+        raise NoResponse(f"events {[event.type for event in events]}, texts {texts!r}"[:200])
+    return texts[0]
+
+
+async def _wyoming_answers(client: AsyncTcpClient, pcm: AsyncIterable[bytes], hotwords: Sequence[str]) -> list[Event]:
+    async with client:
+        with contextlib.suppress(ConnectionError):  # refused while speaking: the answer says why
+            await speak(client, pcm, RATE, transcript_names=list(hotwords))
+        return await answers(client)
 
 
 def error_of(error: Any, otherwise: str) -> ApiError | NoResponse:

@@ -27,7 +27,6 @@ from stt_server.engine.loading import ModelLoadError, ModelOptions
 from stt_server.engine.model_file import read_shape
 from stt_server.engine.types import ChunkJob, DecodeOptions, join_text
 from stt_server.engine.windows import CAUTIOUS, TAILS
-from stt_server.lifecycle.process_limits import usable_cores
 
 if TYPE_CHECKING:
     from stt_server.engine.whisper import WhisperRecognizer
@@ -182,6 +181,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, help="only the first so many recordings")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--compute-type", default="default", help="as COMPUTE_TYPE; default: default")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the CPU; default: all cores")
+    parser.add_argument("--threads", type=int, default=1, help="of one inference on the CPU; default: 1")
     parser.add_argument("--models-dir", type=Path, default=ROOT / "models", help="default: models/ of the repository")
     return parser.parse_args(argv)

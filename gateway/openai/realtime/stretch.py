@@ -66,7 +66,7 @@ class RecentAudio:
     """
 
     def __init__(self) -> None:
-        self._sent_at = time.monotonic()
+        self._sent_at: float | None = None
         self._longest_pause = 0.0
         self._since = 0.0
         self._bytes = 0
@@ -75,7 +75,9 @@ class RecentAudio:
     def add(self, chunk: bytes) -> None:
         """Note that a chunk is sent now."""
         now = time.monotonic()
-        pause, self._sent_at = now - self._sent_at, now
+        # Before the first chunk, the call may still be connecting.
+        pause = 0.0 if self._sent_at is None else now - self._sent_at
+        self._sent_at = now
         if pause > self._longest_pause:
             self._longest_pause, self._since, self._bytes = pause, now, 0
             self._chunks.clear()
@@ -87,8 +89,9 @@ class RecentAudio:
 
     def ignored(self) -> Sequence[bytes]:
         """What a call ignored that has just ended because of a pause."""
-        last_pause = time.monotonic() - self._sent_at
-        return () if last_pause > self._longest_pause else self._chunks
+        if self._sent_at is None or time.monotonic() - self._sent_at > self._longest_pause:
+            return ()
+        return self._chunks
 
 
 class Stretch:
