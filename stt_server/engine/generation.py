@@ -120,7 +120,7 @@ class TextDecoder:
             Decoded(
                 segments=own,
                 logprobs=by_segment(values, own),
-                words=self._words(item, own),
+                words=self.words(item, own) if item.words else [[] for _ in own],
                 no_speech_prob=result.no_speech_prob,
                 text=item.tokenizer.decode(text),
             )
@@ -160,19 +160,11 @@ class TextDecoder:
                 found[index] = values
         return found
 
-    def _words(self, item: DecoderInput, segments: list[TimedTokens]) -> list[list[Word]]:
-        if not item.words or not segments:
-            return [[] for _ in segments]
+    def words(self, item: DecoderInput, segments: Sequence[TimedTokens]) -> list[list[Word]]:
+        """The words of each segment, with times in seconds from the start of the window."""
+        if not segments:
+            return []
         return word_times(self._whisper, as_batch([item.encoded]), item.tokenizer, segments, item.encoded.seconds)
-
-    def text_end(self, item: DecoderInput, decoded: Decoded) -> float:
-        """End of the last word of a text in seconds, by an alignment: a segment's own end may be far behind it.
-
-        Args:
-            item: the audio that the text was decoded from, in any window.
-        """
-        words = self._words(replace(item, words=True), decoded.segments)
-        return max((word.end for own in words for word in own), default=0.0)
 
     def segments(self, decoded: Decoded, chunk_start: float) -> list[Segment]:
         """The segments of a decoding, with times from the start of the recording.

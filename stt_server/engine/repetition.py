@@ -7,8 +7,11 @@ the speech is cut at its pauses into stretches of about one repetition each, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from stt_server.engine.text_checks import is_looped, is_slow, repeated_words
+from stt_server.engine.chunk_parts import Span
+from stt_server.engine.generation import Decoded
+from stt_server.engine.text_checks import is_looped, is_sparse, repeated_words
 from stt_server.engine.types import Chunk, speech_seconds
 from stt_server.engine.windows import SAMPLE_RATE
 
@@ -19,15 +22,12 @@ REPETITION_SHARE = 0.75
 _PAD_S = 0.3
 """Most silence kept on each side of a stretch, in seconds."""
 
-Span = tuple[float, float]
-"""Start and end in seconds from the start of the chunk."""
-
 
 def may_miss_repetitions(text: str, chunk: Chunk) -> bool:
-    """Whether a text may have fewer repetitions than its speech: it is slow for it, or repeats itself already."""
+    """Whether a text may have fewer repetitions than its speech: it is sparse for it, or repeats itself already."""
     if len(chunk.speech) < 2 or not chunk.speech_certain or not text.strip():
         return False
-    return is_looped(text) or is_slow(text, speech_seconds(chunk))
+    return is_looped(text) or is_sparse(text, speech_seconds(chunk))
 
 
 def stretches_of_loop(text: str, chunk: Chunk) -> list[Span]:
@@ -40,6 +40,12 @@ def stretches_after(end: float, chunk: Chunk) -> list[Span]:
     """The stretches of speech after a text that ends at `end` and is taken to be one repetition of what follows."""
     covered = sum(min(b, end) - a for a, b in chunk.speech if a < end)
     return stretches(chunk, REPETITION_SHARE * covered, end)
+
+
+def ended(decoded: Decoded, end: float) -> Decoded:
+    """A decoding whose segments end at `end`, the end of its last word, at the latest."""
+    segments = [replace(segment, end=max(segment.start, min(segment.end, end))) for segment in decoded.segments]
+    return replace(decoded, segments=segments)
 
 
 def stretches(chunk: Chunk, least: float, after: float = 0.0) -> list[Span]:

@@ -40,7 +40,7 @@ def covers(stretch: tuple[float, float], first: float, last: float) -> bool:
         ("", Clip(), False),
     ],
 )
-def test_slow_or_repetitive_text_may_miss_repetitions(text: str, clip: Clip, expected: bool) -> None:
+def test_sparse_or_repetitive_text_may_miss_repetitions(text: str, clip: Clip, expected: bool) -> None:
     assert may_miss_repetitions(text, clip) is expected
 
 

@@ -7,7 +7,7 @@ import pytest
 from stt_server.engine.text_checks import (
     compression_ratio,
     is_looped,
-    is_slow,
+    is_sparse,
     is_spoken_repetition,
     is_too_fast,
     repeated_words,
@@ -90,11 +90,11 @@ def test_words_of_the_repeated_run_are_counted(text: str, count: int) -> None:
     assert repeated_words(text) == count
 
 
-def test_few_letters_for_the_time_are_slow() -> None:
-    assert is_slow("Whoever lived on the ranch did that.", 3.9)
-    assert not is_slow("Whoever lived on the ranch did that.", 2.0)
-    assert is_slow("天地玄黄宇宙", 3.0)
-    assert not is_slow("天地玄黄宇宙洪荒日月盈昃", 3.0)
+def test_few_letters_for_the_time_are_sparse() -> None:
+    assert is_sparse("Whoever lived on the ranch did that.", 3.9)
+    assert not is_sparse("Whoever lived on the ranch did that.", 2.0)
+    assert is_sparse("天地玄黄宇宙", 3.0)
+    assert not is_sparse("天地玄黄宇宙洪荒日月盈昃", 2.5)
 
 
 def test_early_stop_is_relative_to_the_end_of_speech() -> None:

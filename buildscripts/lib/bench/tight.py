@@ -20,6 +20,7 @@ from stt_server.audio.mono import FloatArray
 from stt_server.engine.loading import ModelOptions
 from stt_server.engine.types import DecodeOptions
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.errors import EmptyAudio
 from stt_server.streaming.events import ENDPOINT_SILENCE, SpeechStarted
 from stt_server.streaming.segmenter import UtteranceSegmenter
 
@@ -31,7 +32,10 @@ SILENCE_S = 1.0
 def clips(folder: Path, shortest: float, longest: float) -> Iterator[FloatArray]:
     """Recordings of this many seconds, mono at 16 kHz."""
     for path in sorted(folder.rglob("*.wav")):
-        samples = decode(path.read_bytes(), AudioFormat(), max_seconds=3600)
+        try:
+            samples = decode(path.read_bytes(), AudioFormat(), max_seconds=3600)
+        except EmptyAudio:
+            continue
         if shortest <= len(samples) / SAMPLE_RATE < longest:
             yield samples
 
