@@ -67,7 +67,9 @@ def exported(exposition: str) -> set[str]:
 
 
 def alert_expressions() -> list[str]:
-    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    """PromQL of all rules, the recorded ones included."""
+    files = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["rule_files"]
+    groups = [group for file in files for group in yaml.safe_load((DEPLOY / "prometheus" / file).read_text())["groups"]]
     return [rule["expr"] for group in groups for rule in group["rules"]]
 
 
