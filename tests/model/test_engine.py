@@ -170,7 +170,7 @@ def test_rest_of_a_chunk_is_decoded_after_an_early_stop(base: WhisperRecognizer)
 def test_a_quiet_sentence_between_two_others_is_decoded(
     base: WhisperRecognizer, quiet: Path, gain: float, last: Path, given: str | None
 ) -> None:
-    """The second one in another language, without a pause of half a second. The model alone leaves both out."""
+    """The second one in another language. The model alone leaves both out."""
     middle = samples_of(quiet) * np.float32(gain)
     audio = np.concatenate([samples_of(ENGLISH), silence(0.25), middle, silence(0.25), samples_of(last)])
     (chunk,) = split(audio, vad_filter=True)
