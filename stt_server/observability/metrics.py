@@ -58,8 +58,8 @@ class ModelMetrics:
 
     Args:
         registry: receives the metrics.
-        service: whose metrics they are. On the fallback, `fallback_infer` of a trace is its own model's time: recorded as
-            a call to a fallback, as the primary does, it would be in two histograms of that name.
+        service: whose metrics they are. A trace of the fallback has its own model's time as `fallback_infer`, which the
+            primary records too, as the time of a call.
     """
 
     def __init__(self, registry: CollectorRegistry, service: Role) -> None:

@@ -127,16 +127,12 @@ def test_queried_metrics_are_exported(expressions: Any, exported: set[str]) -> N
 
 @pytest.mark.parametrize("expressions", [alert_expressions, dashboard_expressions], ids=["alerts", "dashboard"])
 def test_services_are_selected_by_a_label_that_every_scrape_has(expressions: Any) -> None:
-    """Prometheus Operator sets `service`, `pod`, `container` and `namespace`; a static configuration has none of them."""
-    selected = set(re.findall(r"(\w+)=~?\"", " ".join(expressions()))) | set(
-        re.findall(r"by \(([^)]*)\)", " ".join(expressions()))
-    )
-    assert not {name for each in selected for name in re.split(r"\W+", each)} & {
-        "service",
-        "pod",
-        "container",
-        "namespace",
-    }
+    """Prometheus Operator sets `service` and others, which a static configuration has not."""
+    queries = " ".join(expressions())
+    grouped = {name for names in re.findall(r"by \(([^)]*)\)", queries) for name in re.findall(r"\w+", names)}
+    used = grouped | set(re.findall(r"(\w+)=~?\"", queries))
+    assert "job" in used
+    assert not used & {"service", "pod", "container", "namespace"}
 
 
 def test_dashboard_panels_do_not_overlap() -> None:
