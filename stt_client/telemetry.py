@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from stt_client.results import Transcript
@@ -90,5 +90,15 @@ class LatencyStats:
             q: greater than 0, at most 1.
         """
         with self._lock:
-            ranked = sorted(self._seconds)
-        return ranked[max(0, math.ceil(q * len(ranked)) - 1)] if ranked else None
+            seconds = list(self._seconds)
+        return quantile(seconds, q)
+
+
+def quantile(values: Iterable[float], q: float) -> float | None:
+    """Return a quantile by the nearest-rank method, so that it is one of the values; None without values.
+
+    Args:
+        q: greater than 0, at most 1.
+    """
+    ranked = sorted(values)
+    return ranked[max(0, math.ceil(q * len(ranked)) - 1)] if ranked else None

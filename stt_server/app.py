@@ -214,6 +214,8 @@ class Service:
         self._access.apply(settings)
         self.instruments.apply(settings)
         self._streams.limit = settings.max_streams
+        if self._gateway is not None:
+            self._gateway.use_wyoming_key(settings.wyoming_api_key)
         if self._backend is not None:
             self._backend.apply(settings, route)
 

@@ -15,9 +15,9 @@ from gateway.http.event_stream import COMMENT
 from gateway.http.headers import trailer_headers
 from gateway.openai.errors import error_body
 from gateway.openai.form import OpenAiForm
+from gateway.settled_text import SettledText
 from gateway.transcription import subtitles
 from protos.stt.v1.languages import english_name
-from stt_client.recordings.merging import join_text
 from stt_client.results import Progress, Segment, SettledSegments, TranscribeEvent, Transcript
 from stt_client.subtitles import DEFAULT_LAYOUT
 
@@ -41,7 +41,7 @@ def plain_json(transcript: Transcript, form: OpenAiForm) -> Json:
     text = {"text": transcript.text.strip()}
     if form.task == "translate":
         return text
-    return {**text, "languages": _languages(transcript), "usage": _usage(transcript)}
+    return {**text, "languages": languages_of(transcript), "usage": _usage(transcript)}
 
 
 def verbose_json(transcript: Transcript, form: OpenAiForm) -> Json:
@@ -63,7 +63,7 @@ def verbose_json(transcript: Transcript, form: OpenAiForm) -> Json:
     return {
         **body,
         "usage": _usage(transcript),
-        "languages": _languages(transcript),
+        "languages": languages_of(transcript),
         "routing": transcript.routing.as_dict(),
         "timings": transcript.timings.as_dict(),
     }
@@ -86,7 +86,7 @@ def _segment(number: int, segment: Segment) -> Json:
     }
 
 
-def _languages(transcript: Transcript) -> list[Json]:
+def languages_of(transcript: Transcript) -> list[Json]:
     """The language of most of the speech first, then others in the order of the segments."""
     codes = (transcript.language, *(segment.language for segment in transcript.segments))
     return [{"code": code} for code in dict.fromkeys(filter(None, codes))]
@@ -103,38 +103,34 @@ class TextEvents:
     """
 
     def __init__(self) -> None:
-        self._sent = ""
-        """All deltas put together."""
+        self._text = SettledText()
 
     def event(self, event: TranscribeEvent) -> str:
         """Lines of an event."""
         if isinstance(event, Progress):
             return COMMENT
         if isinstance(event, SettledSegments):
-            text = join_text([self._sent, *(segment.text for segment in event.segments)])
-            return self._delta(text) or COMMENT
+            return _delta(self._text.add(event.segments)) or COMMENT
         return self._done(event)
 
     def error(self, type_: str, message: str, request_id: str) -> str:
         """Lines of the error that ends the stream."""
         return _data(error_body(type_, message, request_id))
 
-    def _delta(self, text: str) -> str:
-        """Lines of the delta after which the deltas are `text`; empty if there is nothing to add."""
-        delta, self._sent = text[len(self._sent) :], text
-        return _data({"type": "transcript.text.delta", "delta": delta}) if delta else ""
-
     def _done(self, transcript: Transcript) -> str:
-        text = transcript.text.strip()
-        # Spaces between segments may differ: what was sent stands.
-        text = text if text.startswith(self._sent) else self._sent
+        delta, text = self._text.finish(transcript.text.strip())
         done = {
             "type": "transcript.text.done",
             "text": text,
-            "languages": _languages(transcript),
+            "languages": languages_of(transcript),
             "routing": transcript.routing.as_dict(),
         }
-        return f"{self._delta(text)}{_data(done)}data: [DONE]\n\n"
+        return f"{_delta(delta)}{_data(done)}data: [DONE]\n\n"
+
+
+def _delta(delta: str) -> str:
+    """Lines of a delta; empty if there is nothing to add."""
+    return _data({"type": "transcript.text.delta", "delta": delta}) if delta else ""
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from wyoming.info import Info
 
 from gateway.http.admission import upload_limit
-from gateway.options import GatewayOptions
+from gateway.http.caller import Metadata
 from gateway.wyoming.messages import SpeechRequest, info_of
 from protos.stt.v1.wire import AUTHORIZATION, X_FORWARDED_FOR, new_request_id
 from stt_client import AudioFormat, SttClient
@@ -33,18 +33,23 @@ class Utterance:
 
 
 class ServiceCalls:
-    """Calls on behalf of one caller, with the key of the options."""
+    """Calls on behalf of one caller."""
 
-    def __init__(self, use_client: UseClient, options: GatewayOptions, api_key: str, address: str) -> None:
+    def __init__(self, use_client: UseClient, api_key: Callable[[], str], address: str, timeout_s: float) -> None:
         """
         Args:
-            api_key: empty: none.
+            api_key: returns the key of the next call; empty: none.
             address: the caller's.
+            timeout_s: deadline of a transcription, in seconds.
         """
         self._use_client = use_client
-        self._timeout_s = options.default_timeout_s
-        key = [(AUTHORIZATION, f"Bearer {api_key}")] if api_key else []
-        self._metadata = [(X_FORWARDED_FOR, address), *key]
+        self._api_key = api_key
+        self._address = address
+        self._timeout_s = timeout_s
+
+    def _metadata(self) -> Metadata:
+        key = self._api_key()
+        return [(X_FORWARDED_FOR, self._address), *([(AUTHORIZATION, f"Bearer {key}")] if key else [])]
 
     async def info(self) -> Info:
         """Describe the service. Raises SttError; Refusal while the model is loading."""
@@ -58,7 +63,7 @@ class ServiceCalls:
             SttError: the service would refuse the utterance now, whatever its audio.
         """
         with self._use_client() as client:
-            return await upload_limit(client, utterance.request_id, self._metadata)
+            return await upload_limit(client, utterance.request_id, self._metadata())
 
     async def transcribe(self, utterance: Utterance) -> AsyncGenerator[TranscribeEvent, None]:
         """Transcribe an utterance: yield segments as they are settled, and last the transcript.
@@ -78,7 +83,7 @@ class ServiceCalls:
                 message,
                 deadline=time.monotonic() + self._timeout_s,
                 request_id=utterance.request_id,
-                metadata=self._metadata,
+                metadata=self._metadata(),
             )
             async with aclosing(call) as events:
                 async for event in events:

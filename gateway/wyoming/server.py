@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from gateway.http.refusals import Refusals
 from gateway.listening import BACKLOG, listen
 from gateway.options import GatewayOptions, WyomingOptions
 from gateway.wyoming.access_log import AccessLog
@@ -27,10 +28,14 @@ LAST_EVENT_S = 1.0
 class WyomingServer:
     """Accepts connections and bounds their number."""
 
-    def __init__(self, options: GatewayOptions, wyoming: WyomingOptions, use_client: UseClient) -> None:
-        self._options, self._wyoming = options, wyoming
+    def __init__(
+        self, options: GatewayOptions, wyoming: WyomingOptions, use_client: UseClient, refusals: Refusals
+    ) -> None:
+        self._options = options
+        self.api_key = wyoming.api_key
+        """Key of new calls; empty: none."""
         self._use_client = use_client
-        self._log = AccessLog(service_logs_here=options.service_logs_here)
+        self._log = AccessLog(refusals, service_logs_here=options.service_logs_here)
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._refusals: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -40,7 +45,7 @@ class WyomingServer:
 
     async def bind(self) -> None:
         """Open the port. Raises PortError."""
-        self._listener = await listen("Wyoming", self._options.host, self._wyoming.port)
+        self._listener = await listen("Wyoming", self._options.host, self.port)
         self.port = self._listener.getsockname()[1]
 
     async def start(self) -> None:
@@ -67,7 +72,8 @@ class WyomingServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
-        calls = ServiceCalls(self._use_client, self._options, self._wyoming.api_key, peer[0] if peer else "unknown")
+        address = peer[0] if peer else "unknown"
+        calls = ServiceCalls(self._use_client, lambda: self.api_key, address, self._options.default_timeout_s)
         connection = Connection(reader, Caller(reader, writer), calls, self._log, self._options.body_timeout_s)
         if self._has_room():
             task = asyncio.create_task(connection.run(), name="wyoming connection")

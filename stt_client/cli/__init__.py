@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stt_client.cli import status, stream, transcribe
+from stt_client.cli import bench, status, stream, transcribe
 from stt_client.cli.errors import UsageError
 
 INTERRUPTED = 130
@@ -52,6 +52,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Create the parser of all commands. Each command sets `run` and `parser`."""
     parser = argparse.ArgumentParser(prog="stt", description="Transcribe speech with a local or remote service.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (transcribe, stream, status):
+    for command in (transcribe, stream, status, bench):
         command.add_to(commands)
     return parser

@@ -12,6 +12,7 @@ from typing import Any
 
 from envparse import NOTSET, ConfigurationError
 
+from stt_server import build
 from stt_server.config.envfile import Entry, FileEnv, read_entries
 from stt_server.config.errors import ConfigError
 from stt_server.config.schema import KEYS, Key
@@ -108,6 +109,7 @@ class _Reader:
             settings,
             model_name=settings.model_name or _name_of(settings.model_path),
             fallback=self._with_tls(settings),
+            server_commit=build.commit() if settings.server_commit == build.UNKNOWN else settings.server_commit,
             warnings=tuple(self._warnings),
         )
 

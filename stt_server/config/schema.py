@@ -323,6 +323,7 @@ KEYS: tuple[Key, ...] = (
         "key of the calls that come through WYOMING_PORT: one of API_KEYS, without the name",
         secret=True,
         default_means="no key is sent",
+        live=True,
     ),
     Key("TLS_CERT", _file, "", "server certificate with its chain", default_means="no TLS"),
     Key("TLS_KEY", _file, "", "private key of TLS_CERT", default_means="no TLS"),
@@ -352,7 +353,12 @@ KEYS: tuple[Key, ...] = (
         "seconds that a stopping service waits for requests in flight",
         live=True,
     ),
-    Key("SERVER_COMMIT", casts.label(128), "unknown", "deployed version (git SHA or date), shown in /v1/metrics"),
+    Key(
+        "SERVER_COMMIT",
+        casts.label(128),
+        "unknown",
+        "deployed version (git SHA or date), shown in /v1/metrics and stt_build_info; unknown: what the build recorded",
+    ),
     Key("LOG_FORMAT", choice("json", "text"), "json", "format of log lines"),
     Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lowest level that is logged", live=True),
 )

@@ -111,7 +111,7 @@ class Settings:
     drain_timeout_s: float
     """Seconds."""
     server_commit: str
-    """Printable ASCII."""
+    """SERVER_COMMIT, or what the build recorded; "unknown" if neither. Printable ASCII."""
     log_format: Literal["json", "text"]
     log_level: Literal["debug", "info", "warning", "error"]
 

@@ -100,7 +100,7 @@ class TextDecoder:
 
         Args:
             temperature: above 0, tokens are sampled, without a beam search.
-            beams: hypotheses kept; None: as many as the model is configured with.
+            beams: hypotheses kept, 1 for greedy decoding; None: as many as the model is configured with.
         """
         beams = 1 if temperature else beams or self.beam_size
         # On a GPU, copying the logits of each token to the host costs more than one pass of the aligner.
@@ -122,7 +122,7 @@ class TextDecoder:
             Decoded(
                 segments=own,
                 logprobs=by_segment(values, own),
-                words=self._words(item, own),
+                words=self.words(item, own) if item.words else [[] for _ in own],
                 no_speech_prob=result.no_speech_prob,
                 text=item.tokenizer.decode(text),
             )
@@ -162,9 +162,10 @@ class TextDecoder:
                 found[index] = values
         return found
 
-    def _words(self, item: DecoderInput, segments: list[TimedTokens]) -> list[list[Word]]:
-        if not item.words or not segments:
-            return [[] for _ in segments]
+    def words(self, item: DecoderInput, segments: Sequence[TimedTokens]) -> list[list[Word]]:
+        """The words of each segment, with times in seconds from the start of the window."""
+        if not segments:
+            return []
         return word_times(self._whisper, as_batch([item.encoded]), item.tokenizer, segments, item.encoded.seconds)
 
     def segments(self, decoded: Decoded, chunk_start: float) -> list[Segment]:

@@ -24,9 +24,10 @@ for everything 83 and 144; for texts below 0.60: 84 and 156; 0.70: 82 and 149; 0
 def is_doubted(decoded: Decoded, chunk: Chunk) -> bool:
     """Whether a greedily decoded text is improbable or unacceptable.
 
-    Not where the VAD was uncertain: a text made up from noise must not become more probable.
+    Not where the VAD was uncertain: a text made up from noise must not become more probable. Not loops: a beam search
+    prefers them over short words, and `Redecoder` decodes their repetitions one by one.
     """
-    if not chunk.speech_certain:
+    if not chunk.speech_certain or is_loop(decoded.text, chunk):
         return False
     return decoded.mean_logprob < math.log(DOUBTED_CONFIDENCE) or rejection_reason(decoded, chunk) is not None
 
@@ -56,15 +57,7 @@ class SecondLook:
             return found
         searched = self._decoder.decode([inputs[i] for i in doubted], beams=self._beams)
         for i, other in zip(doubted, searched):
-            if _soundness(other, jobs[i].chunk) >= _soundness(decoded[i], jobs[i].chunk):
+            # Not the more probable one: its mean log-probability tells less about a text than that the search found it.
+            if rejection_reason(other, jobs[i].chunk) is None:
                 found[i] = other
         return found
-
-
-def _soundness(decoded: Decoded, chunk: Chunk) -> tuple[bool, bool]:
-    """Sort key: acceptable texts rank above others, and these above loops.
-
-    Not the probability: among acceptable texts the search finds the one with fewer errors more often than the mean
-    log-probability does.
-    """
-    return rejection_reason(decoded, chunk) is None, not is_loop(decoded.text, chunk)

@@ -27,6 +27,10 @@ class Gateway(Protocol):
         """Close each connection after its current response, so that clients connect elsewhere."""
         ...
 
+    def use_wyoming_key(self, api_key: str) -> None:
+        """Make the calls of the Wyoming protocol with another key."""
+        ...
+
     def renew_certificate(self) -> None:
         """Load the TLS files again. Raises OSError and keeps the old ones if they can't be used."""
         ...

@@ -87,7 +87,7 @@ class ScriptedModel:
     path: Path | None = None
     """JSON file with the script, read before each inference. Nothing is recorded in `jobs` and `seen` then."""
     echo_prompt: bool = False
-    """Append the request's prompt to the text, so that a response can be matched to its request."""
+    """Append the request's prompt and hotwords to the text, so that a response can be matched to its request."""
     jobs: list[ChunkJob] = field(default_factory=list)
     """Jobs received so far."""
     seen: list[DecodeOptions] = field(default_factory=list)
@@ -144,7 +144,8 @@ class ScriptedModel:
             threading.Event().wait(script.seconds)
         if (error := script.error_for(job)) is not None:
             raise error
-        text = " ".join(filter(None, (script.text.strip(), options.prompt if self.echo_prompt else "")))
+        echo = (options.prompt, *options.hotwords) if self.echo_prompt else ()
+        text = " ".join(filter(None, (script.text.strip(), *echo)))
         unsure = bool(script.unsure_of) and script.unsure_of in options.prompt
         logprob = math.log(UNSURE_CONFIDENCE if unsure else script.confidence)
         forced = options.language is not None or not self.info.multilingual

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +14,13 @@ import pytest
 from buildscripts.lib.load.process_usage import Usage
 from buildscripts.lib.load.recordings import EncodedClip, matches
 from buildscripts.lib.soak import service as soak_service
+from buildscripts.lib.soak.deployment import Deployment
 from buildscripts.lib.soak.growth import Sample, growth_problems, growth_table, memory_slope
 from buildscripts.lib.soak.live import Part, main, table, verdict
+from buildscripts.lib.soak.local_pair import pair
 from stt_server.testing.paths import MODELS, ROOT
+from tests.support.contract_script import Script
+from tests.support.contract_service import serving
 
 TINY = MODELS / "whisper-tiny.en-ct2"
 CALM = Sample(0.0, Usage(500.0, 400.0, 18, 20, 2, 60.0), 480.0, 3)
@@ -132,3 +139,43 @@ def test_short_soak_of_the_pair_passes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "| its own text | yes |" in output
     assert "too short to judge memory" in output
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def exposition(resident_mib: int, started: int) -> str:
+    values = {"resident_memory_bytes": resident_mib << 20, "open_fds": 20, "start_time_seconds": started}
+    return "".join(f"# TYPE process_{name} gauge\nprocess_{name} {value}\n" for name, value in values.items())
+
+
+async def test_deployment_is_sampled_from_its_metrics_and_a_restart_is_a_problem() -> None:
+    async with serving(Script(exposition=exposition(300, 1))) as served, AsyncExitStack() as stack:
+        monitor = await Deployment.connect(stack, [served.target], {})
+        served.script.exposition = exposition(280, 1)
+        await monitor.sample_memory()
+        served.script.exposition = exposition(310, 1)
+        line = await monitor.sample([0.5])
+        assert f"{served.target}: 310 MiB (280 at least), 20 descriptors | median 0.500 s of 1" in line
+        assert monitor.problems == []
+        served.script.exposition = exposition(300, 2)
+        await monitor.sample([])
+        (problem,) = monitor.problems
+        assert problem.startswith(f"{served.target} has restarted")
+        await served.stop()
+        await monitor.sample([])
+        assert "metrics can't be read" in monitor.problems[1]
+    assert [sample.usage.resident_mib for sample in monitor.samples[served.target]] == [310, 300]
+
+
+@pytest.mark.model
+async def test_short_soak_of_a_deployment_passes(tmp_path: Path) -> None:
+    async with pair(tmp_path, TINY, MODELS / "whisper-base-ct2") as (monitor, key):
+        primary, fallback = monitor.addresses["primary"], monitor.addresses["fallback"]
+        command = [str(ROOT / "buildscripts/soak"), "service", "--minutes", "0.1", "--share", "1"]
+        command += ["--server", str(primary.grpc), "--http", f"http://{primary.http}", "--watch", str(fallback.grpc)]
+        run = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, "STT_API_KEY": key}, stdout=asyncio.subprocess.PIPE
+        )
+        output = (await run.communicate())[0].decode()
+    assert run.returncode == 0, output
+    assert "| REST | its own text | yes |" in output
+    assert f"| {fallback.grpc} | resident MiB | floor MiB | descriptors |" in output
+    assert "nothing grew" in output

@@ -6,6 +6,7 @@ import configparser
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -69,29 +70,65 @@ printf '%s\\n' "{name} $*" >> "{log}"
 """
 
 
-def build(folder: Path, tools: dict[str, int], *args: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run buildscripts/images with only the stand-ins `tools` (name -> exit status of `info`) installed."""
+def build(
+    folder: Path, tools: dict[str, int], *args: str, root: Path = ROOT, **environ: str
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run buildscripts/images of `root` with only the stand-ins `tools` (name -> exit status of `info`) installed."""
     log = folder / "log"
     log.touch()
     for name, info in tools.items():
         tool = folder / name
         tool.write_text(STAND_IN.format(info=info, name=name, log=log))
         tool.chmod(0o755)
-    for name in ("bash", "dirname", "git", "sed"):
+    for name in ("bash", "date", "dirname", "git", "grep", "sed"):
         found = next(Path(path) / name for path in os.environ["PATH"].split(":") if (Path(path) / name).exists())
-        (folder / name).symlink_to(found)
-    command = [str(folder / "bash"), str(ROOT / "buildscripts" / "images"), *args]
-    done = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, timeout=30, check=False)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(found)
+    command = [str(folder / "bash"), str(root / "buildscripts" / "images"), *args]
+    environ["PATH"] = str(folder)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
     return done, log.read_text().splitlines()
 
 
 def test_docker_builds_both_images(tmp_path: Path) -> None:
     done, calls = build(tmp_path, {"docker": 0, "buildah": 0}, "--tag", "v1")
     assert done.returncode == 0, done.stderr
-    assert [re.sub(r"COMMIT=\S+", "COMMIT=x", call) for call in calls] == [
-        f"docker build --build-arg COMMIT=x -f Dockerfile.{service} -t stt-{service}:v1 -t stt-{service}:latest ."
+    assert [re.sub(r" --build-arg [A-Z]+=\S*", "", call) for call in calls] == [
+        f"docker build -f Dockerfile.{service} --tag=stt-{service}:v1 --tag=stt-{service}:latest ."
         for service in ("fallback", "primary")
     ]
+
+
+def test_build_is_recorded_in_the_image(tmp_path: Path) -> None:
+    done, (call,) = build(tmp_path, {"docker": 0}, "primary", SOURCE_DATE_EPOCH="1000000000")
+    assert done.returncode == 0, done.stderr
+    given = dict(re.findall(r"--build-arg ([A-Z]+)=(\S*)", call))
+    assert re.fullmatch(r"[0-9a-f]{12}(-changed)?", given["COMMIT"])
+    assert f"\nversion = {given['VERSION']}\n" in (ROOT / "setup.cfg").read_text()
+    assert given["CREATED"] == "2001-09-09T01:46:40Z"
+    assert "@" not in given["SOURCE"], "a remote's user name or password"
+    declared = {rest.partition("=")[0] for name, rest in instructions("primary") if name == "ARG"}
+    assert set(given) == declared - {"BASE_IMAGE"}
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="\$\{(\w+)\}"', text_of("primary")))
+    assert labels == {"version": "VERSION", "revision": "COMMIT", "created": "CREATED", "source": "SOURCE"}
+
+
+def test_release_is_tagged_with_its_version(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / "buildscripts").mkdir(parents=True)
+    shutil.copy(ROOT / "buildscripts" / "images", checkout / "buildscripts")
+    (checkout / "setup.cfg").write_text("version = 1.2.3\n")
+    author = ("-c", "user.name=test", "-c", "user.email=test@example.com")
+    for step in (("init", "-q"), ("add", "."), (*author, "commit", "-qm", "Release"), ("tag", "v1.2.3")):
+        subprocess.run(["git", *step], cwd=checkout, check=True, timeout=30)
+    done, (call,) = build(tmp_path, {"docker": 0}, "primary", "--tag", "t", root=checkout)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"--tag=(\S+)", call) == ["stt-primary:t", "stt-primary:latest", "stt-primary:1.2.3"]
+
+    (checkout / "setup.cfg").write_text("version = 1.2.3\nchanged = yes\n")
+    done, (_, call) = build(tmp_path, {}, "primary", "--tag", "t", root=checkout)
+    assert "-changed" in call
+    assert re.findall(r"--tag=(\S+)", call) == ["stt-primary:t", "stt-primary:latest"]
 
 
 def test_buildah_is_used_if_the_docker_daemon_is_down(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from protos.stt.v1.errors import ERRORS
 from stt_client import SttClient
+from stt_server import build
 from stt_server.audio.sandbox.worker import EXIT_REASONS
 from stt_server.engine.hallucination import REASONS as SUPPRESSED
 from stt_server.observability import failure_metrics as faults
@@ -155,6 +156,9 @@ CLOSED: dict[tuple[str, str], Collection[str]] = {
     ("stt_engine_failures_total", "kind"): faults.FAILURE_KINDS,
     ("stt_fallback_circuit_state", "state"): faults.CIRCUIT_STATES,
     ("stt_fallback_circuit_transitions_total", "state"): faults.CIRCUIT_STATES,
+    ("stt_build_info", "version"): (build.version(),),
+    ("stt_build_info", "commit"): (build.UNKNOWN,),
+    ("stt_build_info", "model"): ("scripted-primary", "scripted-fallback"),
     ("stt_key_requests_total", "key_name"): ("web", "next", "primary", metrics.NO_KEY, metrics.UNLISTED_KEY),
 }
 """Values that the code declares for each label, and the configured names of keys."""

@@ -14,8 +14,9 @@ import pytest
 
 from gateway.http.server import GatewayServer
 from protos.stt.v1.wire import ReadyLine
+from stt_server.testing.wyoming_caller import speak
 from tests.support.contract_service import ContractService
-from tests.support.wyoming_caller import calling, speak, transcript
+from tests.support.wyoming_caller import calling, transcript
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -185,12 +185,18 @@ async def test_request_without_upgrade_is_426(http: httpx.AsyncClient, service: 
 
 
 @pytest.mark.parametrize("path", ["/v1/else", "/v1/transcribe", "/", "/v1/stream/", "/%0d%0a"])
-async def test_websocket_at_an_unknown_path_is_404(gateway: GatewayServer, service: ContractService, path: str) -> None:
-    with pytest.raises(InvalidStatus) as refused:
-        await connect(f"ws://127.0.0.1:{gateway.port}{path}")
+async def test_websocket_at_an_unknown_path_is_404(
+    gateway: GatewayServer, service: ContractService, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    headers = {"X-Req-Id": "lost"}
+    with access_lines("lost") as lines:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{gateway.port}{path}", additional_headers=headers)
+        line = await asyncio.wait_for(lines.get(), PATIENCE_S)
     response = refused.value.response
-    assert response.status_code == 404
-    assert json.loads(response.body or b"")["error"]["request_id"] == response.headers["x-req-id"]
+    assert (response.status_code, line["status"], line.get("close_code")) == (404, 404, None)
+    assert json.loads(response.body or b"")["error"]["request_id"] == "lost"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_stream_over_tls(service: ContractService, pem: HttpTls) -> None:

@@ -168,7 +168,9 @@ async def test_recent_audio_is_what_followed_the_longest_pause(monkeypatch: pyte
     now = 100.0
     monkeypatch.setattr("gateway.openai.realtime.stretch.time.monotonic", lambda: now)
     recent = RecentAudio()
-    for pause, chunk in ((0.1, b"a"), (30.0, b"b"), (0.1, b"c"), (0.1, b"d")):
+    assert list(recent.ignored()) == []
+    now += 60.0  # the call takes long to connect
+    for pause, chunk in ((0.0, b"a"), (30.0, b"b"), (0.1, b"c"), (0.1, b"d")):
         now += pause
         recent.add(chunk)
     now += 2.0

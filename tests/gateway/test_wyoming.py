@@ -17,12 +17,13 @@ from wyoming.ping import Ping, Pong
 from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions, WyomingOptions
 from stt_client.convert import transcript_of
+from stt_server.testing.wyoming_caller import answers, speak
 from tests.gateway.transcripts import two_segments
 from tests.support.contract_messages import SNAPSHOT
 from tests.support.contract_messages import transcript as one_segment
 from tests.support.contract_script import Failure
 from tests.support.contract_service import ContractService
-from tests.support.wyoming_caller import answers, calling, error, speak, transcript
+from tests.support.wyoming_caller import calling, error, transcript
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

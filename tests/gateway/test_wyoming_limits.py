@@ -17,8 +17,9 @@ from gateway.http.server import GatewayServer
 from gateway.listening import PortError
 from gateway.options import GatewayOptions, WyomingOptions
 from gateway.wyoming import caller, connection, server
+from stt_server.testing.wyoming_caller import speak
 from tests.support.contract_service import ContractService
-from tests.support.wyoming_caller import PATIENCE_S, calling, error, speak, transcript
+from tests.support.wyoming_caller import PATIENCE_S, calling, error, transcript
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -166,6 +167,16 @@ async def test_replaced_connection_to_the_service_finishes_its_call(
         own.reconnect(None)
         service.script.hold.set()
         assert (await transcript(client)).text
+        await speak(client, SECOND)
+        assert (await transcript(client)).text
+
+
+async def test_changed_key_is_used_by_open_connections(own: GatewayServer, service: ContractService) -> None:
+    service.script.keys = ["new"]
+    async with calling(own.wyoming_port) as client:
+        await client.write_event(Ping().event())
+        assert await client.read_event() is not None
+        own.use_wyoming_key("new")
         await speak(client, SECOND)
         assert (await transcript(client)).text
 

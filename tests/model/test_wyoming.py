@@ -11,9 +11,10 @@ from wyoming.info import Describe, Info
 
 from stt_server.audio.mono import FloatArray
 from stt_server.engine.whisper import WhisperRecognizer
+from stt_server.testing.wyoming_caller import speak
 from tests.support.services import running
 from tests.support.speech import RATE, clip, samples_of, silence, wav_of
-from tests.support.wyoming_caller import calling, speak, transcript
+from tests.support.wyoming_caller import calling, transcript
 
 pytestmark = mark.model
 

@@ -7,6 +7,7 @@ import re
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +40,15 @@ def wav_of(samples: Samples) -> bytes:
         file.setframerate(RATE)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
     return out.getvalue()
+
+
+def linear16(samples: Samples, rate: int = RATE) -> bytes:
+    """16-bit PCM at another sample rate, without a header."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[np.newaxis]), format="fltp", layout="mono")
+    frame.sample_rate = RATE
+    resampler = av.AudioResampler("s16", "mono", rate)
+    frames = (*resampler.resample(frame), *resampler.resample(None))
+    return b"".join(frame.to_ndarray().astype("<i2").tobytes() for frame in frames)
 
 
 def words(text: str) -> str:

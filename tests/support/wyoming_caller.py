@@ -1,25 +1,19 @@
-"""Callers of the Wyoming protocol: the official package's client, in the order of Home Assistant."""
+"""Connections to the Wyoming port, and checks of the answers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from wyoming.asr import Transcribe, Transcript, TranscriptChunk
-from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.asr import Transcript, TranscriptChunk
 from wyoming.client import AsyncTcpClient
 from wyoming.error import Error
-from wyoming.event import Event
+
+from stt_server.testing.wyoming_caller import answers
 
 PATIENCE_S = 60
 """Seconds to wait for an event; far longer than it takes, since other work may share the machine."""
-
-CHUNK_BYTES = 2048
-"""As Home Assistant sends them."""
-
-LAST = ("transcript-stop", "error")
 
 
 @asynccontextmanager
@@ -28,25 +22,6 @@ async def calling(port: int | None) -> AsyncIterator[AsyncTcpClient]:
     assert port is not None, "the Wyoming protocol is off"
     async with AsyncTcpClient("127.0.0.1", port, read_timeout=PATIENCE_S) as client:
         yield client
-
-
-async def speak(client: AsyncTcpClient, audio: bytes, rate: int = 16_000, channels: int = 1, **options: Any) -> None:
-    """Send 16-bit audio with its options, from `transcribe` to `audio-stop`."""
-    await client.write_event(Transcribe(**options).event())
-    await client.write_event(AudioStart(rate, 2, channels).event())
-    for first in range(0, len(audio), CHUNK_BYTES):
-        await client.write_event(AudioChunk(rate, 2, channels, audio[first : first + CHUNK_BYTES]).event())
-    await client.write_event(AudioStop().event())
-
-
-async def answers(client: AsyncTcpClient) -> list[Event]:
-    """Events up to the end of a transcript, an error, or the end of the connection."""
-    events = []
-    while (event := await client.read_event()) is not None:
-        events.append(event)
-        if event.type in LAST:
-            break
-    return events
 
 
 async def transcript(client: AsyncTcpClient) -> Transcript:

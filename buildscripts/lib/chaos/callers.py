@@ -17,7 +17,17 @@ import httpx
 
 from buildscripts.lib.chaos.deployment import UNSURE, Deployment, Member
 from buildscripts.lib.chaos.ledger import Entry, Ledger
-from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, Unreachable, paced_chunks, rest, websocket
+from buildscripts.lib.load.plain_clients import (
+    RATE,
+    ApiError,
+    NoResponse,
+    Unreachable,
+    openai,
+    paced_chunks,
+    rest,
+    websocket,
+    wyoming,
+)
 from buildscripts.lib.load.recordings import EncodedClip, matches
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
@@ -25,7 +35,7 @@ from stt_client import AudioFormat, Final, SttError, SttPool
 from stt_client.request import ROUTINGS
 
 IDS = re.compile(r"\bq\d+q\b")
-"""Request marker: part of the prompt, and so of a scripted model's text."""
+"""Request marker: part of the prompt or a hotword, and so of a scripted model's text."""
 
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 
@@ -237,6 +247,14 @@ class Callers:
         )
         self.check_answer(entry, said, answer["text"], answer["request_id"])
 
+    async def by_openai(self, entry: Entry, said: EncodedClip) -> None:
+        fields = {"prompt": self.prompt(entry), "routing": self.routing(entry)}
+        fields["stream"] = self.chance.choice(("true", "false"))
+        headers = {"X-Req-Id": entry.id, "X-Timeout-Ms": f"{entry.deadline * 1000:.0f}"}
+        audio, url = said.files[entry.container], self._member(entry.to).http
+        answer = await openai(self.connections.http, url, audio, self.deployment.key, fields, headers)
+        self.check_answer(entry, said, *answer)
+
     async def by_stream(self, entry: Entry, said: EncodedClip) -> None:
         finals: dict[int, str] = {}
         events = self.connections.pool.stream(
@@ -261,6 +279,12 @@ class Callers:
         text = await websocket(url, paced_chunks(said.pcm, 2), self.deployment.key, config, entry.deadline)
         self.check_answer(entry, said, text, entry.id)
 
+    async def by_wyoming(self, entry: Entry, said: EncodedClip) -> None:
+        marker = [entry.id] if self.deployment.scripted else []
+        address = self._member(entry.to).wyoming
+        text = await wyoming(address, paced_chunks(said.pcm, 2), marker, entry.deadline)
+        self.check_answer(entry, said, text, entry.id)
+
     def _member(self, name: str) -> Member:
         return {member.name: member for member in self.deployment.members}[name]
 
@@ -270,23 +294,27 @@ TRANSPORTS: dict[str, Call] = {
     "pool": Callers.by_pool,
     "gRPC": Callers.by_stub,
     "REST": Callers.by_rest,
+    "OpenAI": Callers.by_openai,
     "stream": Callers.by_stream,
     "WebSocket": Callers.by_websocket,
+    "Wyoming": Callers.by_wyoming,
 }
 PROBES = (
     ("pool", "pool", False),
     *(("gRPC", name, unsure) for name in ("a", "b") for unsure in (False, True)),
-    *(("REST", name, False) for name in ("a", "b", "gateway")),
+    *((transport, name, False) for transport in ("REST", "OpenAI") for name in ("a", "b", "gateway")),
 )
 PROBE_S = 0.05
 """Seconds between two checks of the state of requests or services."""
-STREAMS = ("stream", "WebSocket")
+STREAMS = ("stream", "WebSocket", "Wyoming")
 CALLERS = (
     *(("pool", "pool"),) * 4,
     *(("gRPC", name) for name in ("a", "a", "b", "b")),
     *(("REST", name) for name in ("a", "b", "gateway", "gateway")),
+    *(("OpenAI", name) for name in ("a", "gateway")),
     *(("stream", "pool"),) * 2,
     *(("WebSocket", name) for name in ("a", "gateway")),
+    *(("Wyoming", name) for name in ("a", "b")),
 )
 """Transport and destination of each caller."""
 

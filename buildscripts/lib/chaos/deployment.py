@@ -43,6 +43,8 @@ class Member:
     """Of its .env file; empty for a gateway."""
     grpc_port: int
     http_port: int
+    wyoming_port: int = 0
+    """0: off."""
     script: Script | None = None
     problems: list[str] = field(default_factory=list)
     """Bad exit statuses, and child processes left behind."""
@@ -56,6 +58,10 @@ class Member:
     @property
     def http(self) -> str:
         return f"http://{HOST}:{self.http_port}"
+
+    @property
+    def wyoming(self) -> str:
+        return f"{HOST}:{self.wyoming_port}"
 
     @property
     def config(self) -> Path:
@@ -177,19 +183,38 @@ class Deployment:
 async def deployment(folder: Path, scripted: bool) -> AsyncIterator[Deployment]:
     """Start everything in `folder`; stop it at the end of the context."""
     key, between = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
-    ports = _free_ports(9)
+    ports = _free_ports(11)
     fallback = _service("fallback", "fallback", folder, scripted, next(ports), next(ports), API_KEYS=f"pair:{between}")
     relay = Relay(fallback.grpc, next(ports))
     of_primaries: Settings = {
         "API_KEYS": f"load:{key}",
+        "WYOMING_API_KEY": key,
         "FALLBACK_URL": f"grpc://{relay.address}",
         "FALLBACK_API_KEY": between,
         "FALLBACK_TIMEOUT_S": 1.5 if scripted else 10,
     }
     a = _service(
-        "a", "primary", folder, scripted, next(ports), next(ports), **of_primaries, FALLBACK_ON_ERROR="degrade"
+        "a",
+        "primary",
+        folder,
+        scripted,
+        next(ports),
+        next(ports),
+        **of_primaries,
+        WYOMING_PORT=next(ports),
+        FALLBACK_ON_ERROR="degrade",
     )
-    b = _service("b", "primary", folder, scripted, next(ports), next(ports), **of_primaries, FALLBACK_ON_ERROR="fail")
+    b = _service(
+        "b",
+        "primary",
+        folder,
+        scripted,
+        next(ports),
+        next(ports),
+        **of_primaries,
+        WYOMING_PORT=next(ports),
+        FALLBACK_ON_ERROR="fail",
+    )
     port = next(ports)
     command = _beside("stt-gateway"), "--target", a.grpc, "--host", HOST, "--port", str(port), "--log-level", "warning"
     gateway = Member("gateway", folder / "gateway", command, {}, 0, port)
@@ -220,7 +245,7 @@ def _service(
     settings: Settings = {path_key: str(model), "HOST": HOST, "DEVICE": "cpu", "COMPUTE_TYPE": "int8"}
     settings |= {"GRPC_PORT": grpc_port, "HTTP_PORT": http_port, "RATE_LIMIT_RPS": 0, "DRAIN_TIMEOUT_S": 10}
     settings |= {"LOG_LEVEL": "warning", "MAX_UPLOAD_MB": 2, **keys}
-    return Member(name, own, command, settings, grpc_port, http_port, script)
+    return Member(name, own, command, settings, grpc_port, http_port, int(keys.get("WYOMING_PORT", 0)), script)
 
 
 def _beside(command: str) -> str:

@@ -105,7 +105,7 @@ async def rotate_keys(context: FaultContext) -> AsyncIterator[Impact]:
     deployment, old, new = context.deployment, context.deployment.key, secrets.token_urlsafe(18)
     for keys, key in ((f"load:{old},next:{new}", new), (f"load:{new}", new)):
         for member in deployment.primaries:
-            member.write_config(API_KEYS=keys)
+            member.write_config(API_KEYS=keys, WYOMING_API_KEY=key)
         await reload_config(*deployment.primaries)
         deployment.key = key
         await context.callers.wait_settled()  # no request with the old key is in flight now

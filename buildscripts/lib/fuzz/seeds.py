@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
+from wyoming.asr import Transcribe
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.event import Event
 
 from buildscripts.lib.fuzz.targets import BOUNDARY, MODEL
 from stt_server.audio import SAMPLE_RATE
@@ -87,12 +91,13 @@ def decoder() -> dict[str, bytes]:
     return files
 
 
-def form() -> dict[str, bytes]:
-    def part(name: str, content: bytes, more: str = "") -> bytes:
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
-        return head.encode() + content + b"\r\n"
+def _part(name: str, content: bytes, more: str = "") -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + content + b"\r\n"
 
-    end = f"--{BOUNDARY}--\r\n".encode()
+
+def form() -> dict[str, bytes]:
+    part, end = _part, f"--{BOUNDARY}--\r\n".encode()
     audio = part("audio", b"RIFF" + bytes(40), '; filename="a.wav"\r\nContent-Type: audio/wav')
     return {
         "audio": audio + end,
@@ -108,6 +113,29 @@ def form() -> dict[str, bytes]:
         + end,
         "unknown": audio + part("model", b"x") + end,
         "star": part("audio", b"x", "; filename*=UTF-8''na%C3%AFve.wav") + end,
+    }
+
+
+def openai_form() -> dict[str, bytes]:
+    part, end = _part, f"--{BOUNDARY}--\r\n".encode()
+    file = part("file", b"RIFF" + bytes(40), '; filename="a.wav"\r\nContent-Type: audio/wav')
+    return {
+        "file": part("model", b"whisper-1") + file + end,
+        "all": part("response_format", b"verbose_json")
+        + part("languages[]", b"en")
+        + part("languages[]", b"de")
+        + part("keywords", b"one,two")
+        + part("timestamp_granularities[]", b"word")
+        + part("temperature", b"0.2")
+        + part("prompt", "Grüße".encode())
+        + file
+        + part("chunking_strategy[type]", b"server_vad")
+        + part("known_speaker_references[]", b"data:audio/wav;base64,UklGRg==")
+        + part("routing", b"primary")
+        + end,
+        "stream": file + part("stream", b"true") + part("language", b"German") + end,
+        "hot": file + part("temperature", b"2") + end,
+        "file-skipped": part("other", bytes(200), '; filename="b.bin"') + file + end,
     }
 
 
@@ -131,10 +159,40 @@ def config() -> dict[str, bytes]:
     }
 
 
+def wyoming() -> dict[str, bytes]:
+    return {
+        "utterance": b"".join(
+            _event(event)
+            for event in (
+                Transcribe(language="de", transcript_names=["Küche", "Anna"]).event(),
+                AudioStart(16_000, 2, 1).event(),
+                AudioChunk(16_000, 2, 1, bytes(64)).event(),
+                AudioStop().event(),
+            )
+        ),
+        "describe": _event(Event("describe")),
+        "ping": b'{"type": "ping", "data": {"text": "\\u00e4"}}\n',
+        "both": b'{"type": "x", "data": {"a": 1}, "data_length": 8}\n{"b": 2}',
+    }
+
+
+def _event(event: Event) -> bytes:
+    data, payload = json.dumps(event.data).encode(), event.payload or b""
+    header = {"type": event.type, "data_length": len(data), "payload_length": len(payload)}
+    return json.dumps(header).encode() + b"\n" + data + payload
+
+
 def write(folder: Path) -> int:
     """Write all seeds below `folder`, keeping other files; return the number of bytes written."""
     total = 0
-    for name, make in (("decoder", decoder), ("form", form), ("content_type", content_type), ("config", config)):
+    for name, make in (
+        ("decoder", decoder),
+        ("form", form),
+        ("openai_form", openai_form),
+        ("content_type", content_type),
+        ("config", config),
+        ("wyoming", wyoming),
+    ):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file, data in make().items():
             (folder / name / file).write_bytes(data)

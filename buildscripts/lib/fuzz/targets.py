@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from wyoming.asr import Transcribe
+from wyoming.audio import AudioChunk, AudioStart
 
 from gateway.http.errors import Refusal
-from gateway.http.multipart import FormReader, boundary_of
+from gateway.http.multipart import Form, FormReader, FormRules, boundary_of
+from gateway.openai.form import TRANSCRIPTION_RULES, TRANSLATION_RULES, parse_transcription, parse_translation
 from gateway.rest.form import RULES, parse_form
+from gateway.wyoming.framing import MAX_HEADER_BYTES, read_event
+from gateway.wyoming.messages import audio_format, speech_request
 from stt_server.audio import AudioFormat, decode_plain
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
@@ -77,14 +83,27 @@ def wav(data: bytes) -> str:
 
 
 def form(data: bytes) -> str:
+    """The form of `/v1/transcribe`."""
+    return _form(data, RULES, parse_form)
+
+
+def openai_form(data: bytes) -> str:
+    """The forms of `/v1/audio`, in turns that depend on the data."""
+    if len(data) % 4:
+        return _form(data, TRANSCRIPTION_RULES, parse_transcription)
+    return _form(data, TRANSLATION_RULES, parse_translation)
+
+
+def _form(data: bytes, rules: FormRules, parse_fields: Callable[[Form], object]) -> str:
     """A multipart body in pieces whose sizes depend on it."""
     try:
-        reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), RULES, 1 << 16)
+        reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), rules, 1 << 16)
         step = 1 + sum(data[:8]) % 97
         for first in range(0, len(data), step):
             reader.feed(data[first : first + step])
-        parse_form(reader.finish())
+        parse_fields(reader.finish())
     except Refusal as refusal:
+        assert refusal.field is None or refusal.field in rules.fields | {rules.audio}
         return str(refusal.type)
     return "taken"
 
@@ -107,7 +126,29 @@ def config(data: bytes) -> str:
     return "taken"
 
 
-TARGETS = ("decoder", "form", "content_type", "config")
+def wyoming(data: bytes) -> str:
+    """The events of one Wyoming connection, up to the first that is refused."""
+
+    async def read() -> str:
+        reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+        reader.feed_data(data)
+        reader.feed_eof()
+        count = 0
+        while (event := await read_event(reader)) is not None:
+            count += 1
+            if Transcribe.is_type(event.type):
+                speech_request(event)
+            elif AudioStart.is_type(event.type) or AudioChunk.is_type(event.type):
+                audio_format(event)
+        return f"{min(count, 3)} events"
+
+    try:
+        return asyncio.run(read())
+    except Refusal as refusal:
+        return str(refusal.type)
+
+
+TARGETS = ("decoder", "form", "openai_form", "content_type", "config", "wyoming")
 
 
 @contextmanager
@@ -123,7 +164,7 @@ def target(name: str) -> Iterator[Target]:
             (Path(folder) / "model.bin").touch()
             yield lambda data: config(data.replace(MODEL, folder.encode()))
     else:
-        yield {"form": form, "content_type": content_type}[name]
+        yield {"form": form, "openai_form": openai_form, "content_type": content_type, "wyoming": wyoming}[name]
 
 
 def corpus(name: str) -> dict[str, bytes]:

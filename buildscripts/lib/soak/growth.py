@@ -111,17 +111,17 @@ def growth_problems(name: str, samples: Sequence[Sample]) -> list[str]:
 
 
 def growth_table(name: str, samples: Sequence[Sample]) -> str:
-    """Markdown table of medians with a line per sixth."""
-    columns: list[list[float]] = [
-        sixths(samples, lambda sample: sample.usage.resident_mib),
-        sixths(samples, lambda sample: sample.floor_mib),
-        sixths(samples, lambda sample: sample.usage.unique_mib or 0.0),
-        sixths(samples, lambda sample: sample.usage.children_mib),
-        *(sixths(samples, value) for value in VALUES.values()),
-    ]
-    head = f"| {name} | resident MiB | floor MiB | unique MiB | children MiB | {' | '.join(VALUES)} |"
-    lines = [head, "|" + "---|" * (len(columns) + 1)]
-    for number, row in enumerate(zip(*columns), 1):
+    """Markdown table of medians with a line per sixth. What is 0 throughout is left out: it may be unknown."""
+    values: Mapping[str, Callable[[Sample], float]] = {
+        "resident MiB": lambda sample: sample.usage.resident_mib,
+        "floor MiB": lambda sample: sample.floor_mib,
+        "unique MiB": lambda sample: sample.usage.unique_mib or 0.0,
+        "children MiB": lambda sample: sample.usage.children_mib,
+        **VALUES,
+    }
+    columns = {what: medians for what, value in values.items() if any(medians := sixths(samples, value))}
+    lines = [f"| {name} | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for number, row in enumerate(zip(*columns.values()), 1):
         lines.append(f"| {number} | {' | '.join(f'{value:.0f}' for value in row)} |")
     return "\n".join(lines)
 

@@ -5,24 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import cast
 
 import httpx
 
 from buildscripts.lib.load.corpus import Clip, joined
-from buildscripts.lib.load.plain_clients import RATE, ApiError, NoResponse, bearer, paced_chunks, rest, websocket
+from buildscripts.lib.load.plain_clients import (
+    RATE,
+    ApiError,
+    NoResponse,
+    bearer,
+    openai,
+    paced_chunks,
+    rest,
+    websocket,
+    wyoming,
+)
 from buildscripts.lib.load.recordings import EncodedClip, encode_clip, long_clip, matches, sample_clips
 from stt_client import AudioFormat, Final, SttClient, SttError
+from stt_client.client import ClientOptions
 
 TIMEOUT_S = 60.0
 FOREIGN = ("es/pangrama", "fr/pangrama", "pt/pangrama")
 """Recordings in other languages that the smaller multilingual models recognize; for the fallback."""
 
 CORRECT = "its own text"
+WRONG_KEY = "not-a-key"
 
 
 @dataclass(frozen=True)
@@ -65,31 +79,56 @@ def _named(name: str) -> list[Clip]:
 
 
 @dataclass
-class Callers:
-    """Callers of one primary.
+class Tally:
+    """Outcomes of all callers."""
 
-    Args:
-        share: of its time that a caller has a request in flight; between requests it waits.
-    """
-
-    grpc: str
-    http: str
-    key: str
-    audio: TestAudio
-    max_upload_bytes: int
-    chance: random.Random
-    share: float
     outcomes: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     """Number of outcomes by kind of request, result, and whether it was expected."""
     latencies: list[float] = field(default_factory=list)
     """Latencies of answered short recordings in seconds; the reader empties the list."""
     unexpected: list[Outcome] = field(default_factory=list)
 
+
+@dataclass
+class Traffic:
+    """What all callers of a run share."""
+
+    audio: TestAudio
+    chance: random.Random
+    share: float
+    """Of its time that a caller has a request in flight; between requests it waits."""
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass
+class Callers:
+    """Callers of one service."""
+
+    grpc: str
+    http: str
+    """URL of its gateway; empty: REST and WebSockets are left out."""
+    traffic: Traffic
+    options: ClientOptions
+    max_upload_bytes: int
+    without: Collection[str] = ()
+    """Kinds of requests that this service can't answer as expected."""
+    verify: ssl.SSLContext | bool = True
+    """Of the gateway's certificate."""
+    wyoming: str = ""
+    """`host:port` of its Wyoming port; empty: that protocol is left out."""
+
     def __post_init__(self) -> None:
         """Make the clients, which connect on their first calls."""
-        self._client = SttClient(self.grpc, api_key=self.key, timeout=TIMEOUT_S)
-        self._stranger = SttClient(self.grpc, api_key="not-a-key", timeout=TIMEOUT_S)
-        self._browser = httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=None))
+        self.key = self.options.get("api_key") or ""
+        self._client = SttClient(self.grpc, **self.options)
+        self._stranger = stranger_of(self.grpc, self.options)
+        self.audio, self.chance, self.tally = self.traffic.audio, self.traffic.chance, self.traffic.tally
+        limits = httpx.Limits(max_connections=None)
+        self._browser = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, verify=self.verify)
+        closed = (*(() if self.http else OVER_HTTP), *(() if self.wyoming else ("Wyoming",)))
+        self._mix = {
+            what: kind for what, kind in MIX.items() if what not in self.without and not what.startswith(closed)
+        }
 
     async def run(self, count: int, stop: asyncio.Event) -> None:
         """Run `count` callers, each with one request at a time, until `stop`."""
@@ -97,16 +136,16 @@ class Callers:
             await asyncio.gather(*(self._call_repeatedly(stop) for _ in range(count)))
 
     async def _call_repeatedly(self, stop: asyncio.Event) -> None:
-        names, weights = zip(*((what, weight) for what, (weight, _) in MIX.items()))
+        names, weights = zip(*((what, weight) for what, (weight, _) in self._mix.items()))
         while not stop.is_set():
             (what,) = self.chance.choices(names, weights)
-            outcome = await self._one(what, MIX[what][1])
-            self.outcomes[(what, outcome.result, outcome.as_expected)] += 1
+            outcome = await self._one(what, self._mix[what][1])
+            self.tally.outcomes[(what, outcome.result, outcome.as_expected)] += 1
             if not outcome.as_expected:
-                self.unexpected.append(outcome)
+                self.tally.unexpected.append(outcome)
             if what in TIMED and outcome.as_expected:
-                self.latencies.append(outcome.seconds)
-            pause = outcome.seconds * (1 / self.share - 1)
+                self.tally.latencies.append(outcome.seconds)
+            pause = outcome.seconds * (1 / self.traffic.share - 1)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause)
 
@@ -132,6 +171,11 @@ class Callers:
         answer = await rest(self._browser, self.http, self._any_file(said), self.key, {"routing": routing})
         return self.verdict_on(answer["text"], said)
 
+    async def by_openai(self, said: EncodedClip) -> str:
+        fields = {"stream": self.chance.choice(("true", "false"))}
+        text, _ = await openai(self._browser, self.http, self._any_file(said), self.key, fields)
+        return self.verdict_on(text, said)
+
     def _any_file(self, said: EncodedClip) -> bytes:
         return said.files[self.chance.choice(sorted(said.files))]
 
@@ -150,6 +194,10 @@ class Callers:
         said = self.chance.choice(self.audio.short)
         return self.verdict_on(await websocket(self.http, paced_chunks(said.pcm), self.key, {}), said)
 
+    async def by_wyoming(self) -> str:
+        said = self.chance.choice(self.audio.short)
+        return self.verdict_on(await wyoming(self.wyoming, paced_chunks(said.pcm)), said)
+
     async def leave(self, way: Callable[[], Awaitable[str]], within: float) -> str:
         """Make a call and cancel it within `within` seconds."""
         call = asyncio.ensure_future(way())
@@ -160,12 +208,15 @@ class Callers:
 
     async def with_wrong_key(self) -> str:
         said = self.chance.choice(self.audio.short)
-        if self.chance.random() < 0.5:
+        if self._by_grpc():
             return (await self._stranger.transcribe(said.files["wav"])).text
-        return str((await rest(self._browser, self.http, said.files["wav"], "not-a-key", {}))["text"])
+        return str((await rest(self._browser, self.http, said.files["wav"], WRONG_KEY, {}))["text"])
+
+    def _by_grpc(self) -> bool:
+        return not self.http or self.chance.random() < 0.5
 
     async def bytes_by_either(self, audio: bytes) -> str:
-        if self.chance.random() < 0.5:
+        if self._by_grpc():
             return (await self._client.transcribe(audio)).text
         return str((await rest(self._browser, self.http, audio, self.key, {}))["text"])
 
@@ -183,6 +234,9 @@ class Callers:
 
     async def look(self) -> str:
         """Read what probes and Prometheus read."""
+        if not self.http:
+            await self._client.metrics()
+            return "ok" if await self._client.health() else "not serving"
         path = self.chance.choice(("/v1/health", "/metrics", "/v1/metrics"))
         try:
             reply = await self._browser.get(self.http + path, headers=bearer(self.key))
@@ -190,6 +244,11 @@ class Callers:
             raise NoResponse(f"{path}: {error!r}") from None
         healthy = await self._client.health()
         return "ok" if healthy and reply.status_code == httpx.codes.OK else f"{path}: {reply.status_code}, {healthy}"
+
+
+def stranger_of(target: str, options: ClientOptions) -> SttClient:
+    """A client with a key that no service accepts."""
+    return SttClient(target, **cast(ClientOptions, {**options, "api_key": WRONG_KEY}))
 
 
 def _short(callers: Callers) -> EncodedClip:
@@ -202,17 +261,21 @@ def _too_large(callers: Callers) -> bytes:
 
 MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "gRPC": (30, lambda c: c.by_grpc(_short(c))),
-    "REST": (30, lambda c: c.by_rest(_short(c))),
+    "REST": (20, lambda c: c.by_rest(_short(c))),
+    "OpenAI": (10, lambda c: c.by_openai(_short(c))),
     "gRPC, long": (1.5, lambda c: c.by_grpc(c.chance.choice(c.audio.long))),
     "REST, long": (1.5, lambda c: c.by_rest(c.chance.choice(c.audio.long))),
     "gRPC, to the fallback": (4, lambda c: c.by_grpc(_short(c), "fallback")),
     "REST, another language": (3, lambda c: c.by_rest(c.chance.choice(c.audio.foreign), "fallback")),
     "gRPC stream": (5, lambda c: c.by_stream()),
     "WebSocket": (5, lambda c: c.by_websocket()),
+    "Wyoming": (3, lambda c: c.by_wyoming()),
     "gRPC, caller leaves": (3, lambda c: c.leave(lambda: c.by_grpc(_short(c)), 0.3)),
     "REST, caller leaves": (3, lambda c: c.leave(lambda: c.by_rest(_short(c)), 0.3)),
     "gRPC stream, caller leaves": (1, lambda c: c.leave(c.by_stream, 2)),
+    "OpenAI, caller leaves": (1, lambda c: c.leave(lambda: c.by_openai(_short(c)), 0.3)),
     "WebSocket, caller leaves": (1, lambda c: c.leave(c.by_websocket, 2)),
+    "Wyoming, caller leaves": (1, lambda c: c.leave(c.by_wyoming, 2)),
     "a wrong key": (2, lambda c: c.with_wrong_key()),
     "no audio": (2, lambda c: c.bytes_by_either(c.chance.randbytes(20000))),
     "a damaged file": (2, lambda c: c.damaged()),
@@ -232,3 +295,5 @@ EXPECTED = {
 """Expected results; otherwise `CORRECT`."""
 
 TIMED = ("gRPC", "REST")
+OVER_HTTP = ("REST", "OpenAI", "WebSocket")
+TO_THE_FALLBACK = ("gRPC, to the fallback", "REST, another language")

@@ -38,7 +38,8 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     TASK_TRANSLATE: _Task.ValueType  # 2
     """Text in English."""
 
-class Task(_Task, metaclass=_TaskEnumTypeWrapper): ...
+class Task(_Task, metaclass=_TaskEnumTypeWrapper):
+    """What is done with the speech."""
 
 TASK_UNSPECIFIED: Task.ValueType  # 0
 """Means TASK_TRANSCRIBE."""
@@ -57,14 +58,19 @@ class _RoutingPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Routing
     ROUTING_POLICY_UNSPECIFIED: _RoutingPolicy.ValueType  # 0
     """The server's thresholds decide."""
     ROUTING_POLICY_PRIMARY_ONLY: _RoutingPolicy.ValueType  # 1
+    """Never the fallback, whatever the confidence."""
     ROUTING_POLICY_FALLBACK_ONLY: _RoutingPolicy.ValueType  # 2
+    """The fallback, without trying the primary."""
 
-class RoutingPolicy(_RoutingPolicy, metaclass=_RoutingPolicyEnumTypeWrapper): ...
+class RoutingPolicy(_RoutingPolicy, metaclass=_RoutingPolicyEnumTypeWrapper):
+    """Which model may answer."""
 
 ROUTING_POLICY_UNSPECIFIED: RoutingPolicy.ValueType  # 0
 """The server's thresholds decide."""
 ROUTING_POLICY_PRIMARY_ONLY: RoutingPolicy.ValueType  # 1
+"""Never the fallback, whatever the confidence."""
 ROUTING_POLICY_FALLBACK_ONLY: RoutingPolicy.ValueType  # 2
+"""The fallback, without trying the primary."""
 Global___RoutingPolicy: _TypeAlias = RoutingPolicy  # noqa: Y015
 
 class _AudioEncoding:
@@ -74,7 +80,7 @@ class _AudioEncoding:
 class _AudioEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudioEncoding.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     AUDIO_ENCODING_UNSPECIFIED: _AudioEncoding.ValueType  # 0
-    """A container (WAV, FLAC, MP3, Ogg, MP4, WebM) that names its own."""
+    """A container (WAV, FLAC, MP3, Ogg, MP4, WebM, ...) that names its own."""
     AUDIO_ENCODING_LINEAR16: _AudioEncoding.ValueType  # 1
     """Headerless signed 16-bit little-endian PCM."""
     AUDIO_ENCODING_MULAW: _AudioEncoding.ValueType  # 2
@@ -82,10 +88,11 @@ class _AudioEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudioEn
     AUDIO_ENCODING_ALAW: _AudioEncoding.ValueType  # 3
     """Headerless G.711 A-law."""
 
-class AudioEncoding(_AudioEncoding, metaclass=_AudioEncodingEnumTypeWrapper): ...
+class AudioEncoding(_AudioEncoding, metaclass=_AudioEncodingEnumTypeWrapper):
+    """How samples are encoded."""
 
 AUDIO_ENCODING_UNSPECIFIED: AudioEncoding.ValueType  # 0
-"""A container (WAV, FLAC, MP3, Ogg, MP4, WebM) that names its own."""
+"""A container (WAV, FLAC, MP3, Ogg, MP4, WebM, ...) that names its own."""
 AUDIO_ENCODING_LINEAR16: AudioEncoding.ValueType  # 1
 """Headerless signed 16-bit little-endian PCM."""
 AUDIO_ENCODING_MULAW: AudioEncoding.ValueType  # 2
@@ -101,33 +108,50 @@ class _RouteReason:
 class _RouteReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouteReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROUTE_REASON_UNSPECIFIED: _RouteReason.ValueType  # 0
+    """Never sent."""
     ROUTE_REASON_LOW_LOGPROB: _RouteReason.ValueType  # 1
+    """Confidence below CONF_LOGPROB_THRESHOLD."""
     ROUTE_REASON_LOW_LANGUAGE_PROBABILITY: _RouteReason.ValueType  # 2
+    """Below CONF_LANGPROB_THRESHOLD."""
     ROUTE_REASON_FEW_WORDS: _RouteReason.ValueType  # 3
+    """Fewer than MIN_WORDS_FOR_CONF."""
     ROUTE_REASON_REPETITION: _RouteReason.ValueType  # 4
+    """The primary's text repeats itself."""
     ROUTE_REASON_PRIMARY_ERROR: _RouteReason.ValueType  # 5
+    """The primary's model failed."""
     ROUTE_REASON_REQUESTED: _RouteReason.ValueType  # 6
+    """ROUTING_POLICY_FALLBACK_ONLY."""
 
 class RouteReason(_RouteReason, metaclass=_RouteReasonEnumTypeWrapper):
     """Why a request was, or would have been, sent to the fallback."""
 
 ROUTE_REASON_UNSPECIFIED: RouteReason.ValueType  # 0
+"""Never sent."""
 ROUTE_REASON_LOW_LOGPROB: RouteReason.ValueType  # 1
+"""Confidence below CONF_LOGPROB_THRESHOLD."""
 ROUTE_REASON_LOW_LANGUAGE_PROBABILITY: RouteReason.ValueType  # 2
+"""Below CONF_LANGPROB_THRESHOLD."""
 ROUTE_REASON_FEW_WORDS: RouteReason.ValueType  # 3
+"""Fewer than MIN_WORDS_FOR_CONF."""
 ROUTE_REASON_REPETITION: RouteReason.ValueType  # 4
+"""The primary's text repeats itself."""
 ROUTE_REASON_PRIMARY_ERROR: RouteReason.ValueType  # 5
+"""The primary's model failed."""
 ROUTE_REASON_REQUESTED: RouteReason.ValueType  # 6
+"""ROUTING_POLICY_FALLBACK_ONLY."""
 Global___RouteReason: _TypeAlias = RouteReason  # noqa: Y015
 
 @_typing.final
 class AudioFormat(_message.Message):
+    """What audio bytes are. Left out for files that say so themselves."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENCODING_FIELD_NUMBER: _builtins.int
     SAMPLE_RATE_HERTZ_FIELD_NUMBER: _builtins.int
     CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
+    """Of headerless audio."""
     sample_rate_hertz: _builtins.int
     """Hertz, 4000 to 192000. Needed with a headerless encoding."""
     channel_count: _builtins.int
@@ -149,6 +173,8 @@ Global___AudioFormat: _TypeAlias = AudioFormat  # noqa: Y015
 
 @_typing.final
 class TranscribeOptions(_message.Message):
+    """How a recording or stream is to be transcribed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LANGUAGE_FIELD_NUMBER: _builtins.int
@@ -165,10 +191,13 @@ class TranscribeOptions(_message.Message):
     check is off. Empty or "auto": detected, and a recording may have several.
     """
     task: Global___Task.ValueType
+    """Transcribed if unset."""
     prompt: _builtins.str
     """Text that precedes the audio: style and vocabulary."""
     word_timestamps: _builtins.bool
+    """Segments have words with times."""
     routing: Global___RoutingPolicy.ValueType
+    """The server's thresholds if unset."""
     separate_channels: _builtins.bool
     """Transcribes each channel by itself (a call recorded with one speaker a
     channel) instead of mixing them; segments then name their channel. Not for
@@ -179,7 +208,9 @@ class TranscribeOptions(_message.Message):
         """Detection chooses among these only. Empty: among all."""
 
     @_builtins.property
-    def hotwords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def hotwords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names and terms that may occur."""
+
     def __init__(
         self,
         *,
@@ -202,16 +233,23 @@ Global___TranscribeOptions: _TypeAlias = TranscribeOptions  # noqa: Y015
 
 @_typing.final
 class TranscribeRequest(_message.Message):
+    """One recording."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPTIONS_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
+    """The whole file, or headerless samples; at most Limits.max_upload_bytes."""
     @_builtins.property
-    def options(self) -> Global___TranscribeOptions: ...
+    def options(self) -> Global___TranscribeOptions:
+        """May be left out."""
+
     @_builtins.property
-    def format(self) -> Global___AudioFormat: ...
+    def format(self) -> Global___AudioFormat:
+        """For headerless audio only."""
+
     def __init__(
         self,
         *,
@@ -229,6 +267,8 @@ Global___TranscribeRequest: _TypeAlias = TranscribeRequest  # noqa: Y015
 
 @_typing.final
 class Word(_message.Message):
+    """One word of a segment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -236,12 +276,17 @@ class Word(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """Without spaces around it."""
     probability: _builtins.float
     """0 to 1."""
     @_builtins.property
-    def start(self) -> _duration_pb2.Duration: ...
+    def start(self) -> _duration_pb2.Duration:
+        """From the start of the recording or stream."""
+
     @_builtins.property
-    def end(self) -> _duration_pb2.Duration: ...
+    def end(self) -> _duration_pb2.Duration:
+        """From the start of the recording or stream."""
+
     def __init__(
         self,
         *,
@@ -260,6 +305,8 @@ Global___Word: _TypeAlias = Word  # noqa: Y015
 
 @_typing.final
 class Segment(_message.Message):
+    """A piece of the transcript: a sentence or a part of one."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -273,6 +320,7 @@ class Segment(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """Without spaces around it."""
     avg_logprob: _builtins.float
     """Natural log, mean over tokens."""
     no_speech_prob: _builtins.float
@@ -280,7 +328,7 @@ class Segment(_message.Message):
     compression_ratio: _builtins.float
     """Over 2.4 suggests a repetition loop."""
     model: _builtins.str
-    """The model whose text this is."""
+    """The model that this text is from."""
     channel: _builtins.int
     """1 for the first; 0 where the channels were mixed. With separate_channels,
     segments are ordered by start, then channel.
@@ -294,7 +342,9 @@ class Segment(_message.Message):
         """From the start of the recording or stream."""
 
     @_builtins.property
-    def end(self) -> _duration_pb2.Duration: ...
+    def end(self) -> _duration_pb2.Duration:
+        """From the start of the recording or stream."""
+
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
         """Only with word_timestamps."""
@@ -323,6 +373,8 @@ Global___Segment: _TypeAlias = Segment  # noqa: Y015
 
 @_typing.final
 class Routing(_message.Message):
+    """Which model answered, and why."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FALLBACK_USED_FIELD_NUMBER: _builtins.int
@@ -334,18 +386,27 @@ class Routing(_message.Message):
     FALLBACK_CONFIDENCE_FIELD_NUMBER: _builtins.int
     FALLBACK_ERROR_FIELD_NUMBER: _builtins.int
     fallback_used: _builtins.bool
+    """The fallback answered, for a part of the recording at least."""
     final_model: _builtins.str
+    """The model that the text is from; of several, the one with most of the audio."""
     confidence_below: _builtins.bool
     """Any confidence check fell below its threshold."""
     language_check_applicable: _builtins.bool
     """False when the caller forced the language."""
     primary_confidence: _builtins.float
-    """exp(mean token log-probability), 0 to 1, weighted by tokens."""
+    """exp(mean token log-probability), 0 to 1, weighted by tokens. Unset if the
+    primary produced no text.
+    """
     fallback_confidence: _builtins.float
+    """The same of the fallback; unset if it did not answer."""
     fallback_error: _builtins.str
-    """Set when the fallback was wanted and could not answer."""
+    """Set when the fallback was wanted and could not answer: "unavailable",
+    "deadline_exceeded", "circuit_open", ...
+    """
     @_builtins.property
-    def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___RouteReason.ValueType]: ...
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___RouteReason.ValueType]:
+        """Checks that failed; empty: none did."""
+
     def __init__(
         self,
         *,
@@ -375,6 +436,8 @@ Global___Routing: _TypeAlias = Routing  # noqa: Y015
 
 @_typing.final
 class Timings(_message.Message):
+    """Where the time of a request went."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     QUEUE_WAIT_FIELD_NUMBER: _builtins.int
@@ -382,13 +445,21 @@ class Timings(_message.Message):
     FALLBACK_INFER_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def queue_wait(self) -> _duration_pb2.Duration: ...
+    def queue_wait(self) -> _duration_pb2.Duration:
+        """Waiting for a slot."""
+
     @_builtins.property
-    def primary_infer(self) -> _duration_pb2.Duration: ...
+    def primary_infer(self) -> _duration_pb2.Duration:
+        """In the primary's model."""
+
     @_builtins.property
-    def fallback_infer(self) -> _duration_pb2.Duration: ...
+    def fallback_infer(self) -> _duration_pb2.Duration:
+        """In the fallback, with the way there and back."""
+
     @_builtins.property
-    def total(self) -> _duration_pb2.Duration: ...
+    def total(self) -> _duration_pb2.Duration:
+        """From the receipt of the request to the response."""
+
     def __init__(
         self,
         *,
@@ -407,6 +478,8 @@ Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class TranscribeResponse(_message.Message):
+    """A transcript."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -418,19 +491,29 @@ class TranscribeResponse(_message.Message):
     ROUTING_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """As in the metadata x-req-id."""
     text: _builtins.str
+    """All segments' texts; empty where nothing was said."""
     language: _builtins.str
-    """Of most of the speech, where a recording has several."""
+    """ISO 639-1; of most of the speech, where a recording has several."""
     language_probability: _builtins.float
     """0 to 1; unset when forced."""
     @_builtins.property
-    def audio_duration(self) -> _duration_pb2.Duration: ...
+    def audio_duration(self) -> _duration_pb2.Duration:
+        """Of the decoded recording or utterance."""
+
     @_builtins.property
-    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]: ...
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """In order of their start."""
+
     @_builtins.property
-    def routing(self) -> Global___Routing: ...
+    def routing(self) -> Global___Routing:
+        """Which model answered, and why."""
+
     @_builtins.property
-    def timings(self) -> Global___Timings: ...
+    def timings(self) -> Global___Timings:
+        """Where the time went."""
+
     def __init__(
         self,
         *,
@@ -455,6 +538,8 @@ Global___TranscribeResponse: _TypeAlias = TranscribeResponse  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
+    """How far a recording is."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AUDIO_DURATION_FIELD_NUMBER: _builtins.int
@@ -485,11 +570,15 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class SettledSegments(_message.Message):
+    """Segments that no longer change."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SEGMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]: ...
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """Behind those that were sent before."""
+
     def __init__(
         self,
         *,
@@ -505,18 +594,24 @@ Global___SettledSegments: _TypeAlias = SettledSegments  # noqa: Y015
 
 @_typing.final
 class TranscribeWithProgressResponse(_message.Message):
+    """One event of a recording's transcription."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     SEGMENTS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___Progress: ...
+    def progress(self) -> Global___Progress:
+        """Every 5 s at least."""
+
     @_builtins.property
-    def segments(self) -> Global___SettledSegments: ...
+    def segments(self) -> Global___SettledSegments:
+        """As soon as they are settled."""
+
     @_builtins.property
     def result(self) -> Global___TranscribeResponse:
-        """Last, once: whole, as Transcribe would have answered. Its segments are
+        """Last, once: complete, as Transcribe would have answered. Its segments are
         those that were sent, in the same order.
         """
 
@@ -539,6 +634,8 @@ Global___TranscribeWithProgressResponse: _TypeAlias = TranscribeWithProgressResp
 
 @_typing.final
 class StreamConfig(_message.Message):
+    """How a live stream is to be transcribed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPTIONS_FIELD_NUMBER: _builtins.int
@@ -547,10 +644,13 @@ class StreamConfig(_message.Message):
     ENDPOINT_SILENCE_FIELD_NUMBER: _builtins.int
     SINGLE_UTTERANCE_FIELD_NUMBER: _builtins.int
     interim_results: _builtins.bool
+    """Send Interim events while an utterance is spoken."""
     single_utterance: _builtins.bool
     """Close the stream after the first final."""
     @_builtins.property
-    def options(self) -> Global___TranscribeOptions: ...
+    def options(self) -> Global___TranscribeOptions:
+        """May be left out."""
+
     @_builtins.property
     def format(self) -> Global___AudioFormat:
         """Streams are headerless: encoding and sample_rate_hertz are needed."""
@@ -578,13 +678,15 @@ Global___StreamConfig: _TypeAlias = StreamConfig  # noqa: Y015
 
 @_typing.final
 class StreamTranscribeRequest(_message.Message):
+    """One message of a caller's live stream."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     FLUSH_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
-    """At most 1 MiB a message."""
+    """Samples in the config's format; at most 1 MiB a message."""
     @_builtins.property
     def config(self) -> Global___StreamConfig:
         """First message, once."""
@@ -612,6 +714,8 @@ Global___StreamTranscribeRequest: _TypeAlias = StreamTranscribeRequest  # noqa: 
 
 @_typing.final
 class Flush(_message.Message):
+    """Ends the current utterance."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -627,6 +731,8 @@ Global___Flush: _TypeAlias = Flush  # noqa: Y015
 
 @_typing.final
 class Interim(_message.Message):
+    """The text so far of an utterance that is still being spoken."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     UTTERANCE_FIELD_NUMBER: _builtins.int
@@ -638,8 +744,9 @@ class Interim(_message.Message):
     stable_text: _builtins.str
     """Only ever grows within an utterance."""
     unstable_text: _builtins.str
-    """May still change."""
+    """Follows the stable text; may still change."""
     language: _builtins.str
+    """ISO 639-1."""
     def __init__(
         self,
         *,
@@ -658,13 +765,18 @@ Global___Interim: _TypeAlias = Interim  # noqa: Y015
 
 @_typing.final
 class Final(_message.Message):
+    """The transcript of an utterance. Never changes afterwards."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     UTTERANCE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     utterance: _builtins.int
+    """Counts from 0."""
     @_builtins.property
-    def result(self) -> Global___TranscribeResponse: ...
+    def result(self) -> Global___TranscribeResponse:
+        """Times count from the start of the stream."""
+
     def __init__(
         self,
         *,
@@ -681,6 +793,8 @@ Global___Final: _TypeAlias = Final  # noqa: Y015
 
 @_typing.final
 class SpeechEvent(_message.Message):
+    """Speech began or ended."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Type:
@@ -690,17 +804,26 @@ class SpeechEvent(_message.Message):
     class _TypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SpeechEvent._Type.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         TYPE_UNSPECIFIED: SpeechEvent._Type.ValueType  # 0
+        """Never sent."""
         TYPE_STARTED: SpeechEvent._Type.ValueType  # 1
+        """An utterance began."""
         TYPE_ENDED: SpeechEvent._Type.ValueType  # 2
+        """It is over; its final follows."""
 
-    class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
+    class Type(_Type, metaclass=_TypeEnumTypeWrapper):
+        """Which of them."""
+
     TYPE_UNSPECIFIED: SpeechEvent.Type.ValueType  # 0
+    """Never sent."""
     TYPE_STARTED: SpeechEvent.Type.ValueType  # 1
+    """An utterance began."""
     TYPE_ENDED: SpeechEvent.Type.ValueType  # 2
+    """It is over; its final follows."""
 
     TYPE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     type: Global___SpeechEvent.Type.ValueType
+    """Which of them."""
     @_builtins.property
     def offset(self) -> _duration_pb2.Duration:
         """From the start of the stream."""
@@ -721,6 +844,8 @@ Global___SpeechEvent: _TypeAlias = SpeechEvent  # noqa: Y015
 
 @_typing.final
 class StreamTranscribeResponse(_message.Message):
+    """One event of a live stream."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEECH_EVENT_FIELD_NUMBER: _builtins.int
@@ -728,14 +853,20 @@ class StreamTranscribeResponse(_message.Message):
     FINAL_FIELD_NUMBER: _builtins.int
     AUDIO_PROCESSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def speech_event(self) -> Global___SpeechEvent: ...
+    def speech_event(self) -> Global___SpeechEvent:
+        """Speech began or ended."""
+
     @_builtins.property
-    def interim(self) -> Global___Interim: ...
+    def interim(self) -> Global___Interim:
+        """Only with interim_results."""
+
     @_builtins.property
-    def final(self) -> Global___Final: ...
+    def final(self) -> Global___Final:
+        """Once for each utterance, in order."""
+
     @_builtins.property
     def audio_processed(self) -> _duration_pb2.Duration:
-        """How much of the stream the server had heard when it sent this."""
+        """How much of the stream the server had processed when it sent this."""
 
     def __init__(
         self,
@@ -757,6 +888,8 @@ Global___StreamTranscribeResponse: _TypeAlias = StreamTranscribeResponse  # noqa
 
 @_typing.final
 class GetStatusRequest(_message.Message):
+    """Asks for the status."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -772,6 +905,8 @@ Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
 @_typing.final
 class GetStatusResponse(_message.Message):
+    """What runs, since when, and within which limits."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICE_FIELD_NUMBER: _builtins.int
@@ -785,15 +920,23 @@ class GetStatusResponse(_message.Message):
     service: _builtins.str
     """"primary" or "fallback"."""
     model: _builtins.str
+    """MODEL_NAME."""
     device: _builtins.str
+    """"cpu" or "cuda"."""
     compute_type: _builtins.str
+    """As CTranslate2 names it, such as "int8"."""
     server_commit: _builtins.str
+    """SERVER_COMMIT."""
     snapshot_json: _builtins.str
     """The counters and latency quantiles that GET /v1/metrics shows, as JSON."""
     @_builtins.property
-    def uptime(self) -> _duration_pb2.Duration: ...
+    def uptime(self) -> _duration_pb2.Duration:
+        """Since the process started."""
+
     @_builtins.property
-    def limits(self) -> Global___Limits: ...
+    def limits(self) -> Global___Limits:
+        """What the service accepts."""
+
     def __init__(
         self,
         *,
@@ -816,6 +959,8 @@ Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
+    """What a service accepts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
@@ -823,10 +968,15 @@ class Limits(_message.Message):
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_FIELD_NUMBER: _builtins.int
     max_upload_bytes: _builtins.int
+    """Bytes of one recording."""
     max_concurrency: _builtins.int
+    """Inferences at a time."""
     max_queue: _builtins.int
+    """Requests that wait for a slot."""
     @_builtins.property
-    def max_audio_duration(self) -> _duration_pb2.Duration: ...
+    def max_audio_duration(self) -> _duration_pb2.Duration:
+        """Of one recording, decoded."""
+
     def __init__(
         self,
         *,
@@ -845,6 +995,8 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class CheckAdmissionRequest(_message.Message):
+    """Asks whether a recording would be admitted now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -860,6 +1012,8 @@ Global___CheckAdmissionRequest: _TypeAlias = CheckAdmissionRequest  # noqa: Y015
 
 @_typing.final
 class CheckAdmissionResponse(_message.Message):
+    """It would be admitted."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
@@ -880,27 +1034,72 @@ Global___CheckAdmissionResponse: _TypeAlias = CheckAdmissionResponse  # noqa: Y0
 
 @_typing.final
 class GetMetricsRequest(_message.Message):
+    """Asks for the metrics."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayRefusals]:
+        """Requests that the gateway refused by itself since its last call; they are
+        counted before the answer is made. Only taken over a Unix socket and from
+        TRUSTED_PROXIES.
+        """
 
     def __init__(
         self,
+        *,
+        refusals: _abc.Iterable[Global___GatewayRefusals] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetMetricsRequest: _TypeAlias = GetMetricsRequest  # noqa: Y015
 
 @_typing.final
+class GatewayRefusals(_message.Message):
+    """Requests that the gateway refused without calling the service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """As the label of stt_requests_total."""
+    type: _builtins.str
+    """Of the error."""
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        type: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "endpoint", b"endpoint", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayRefusals: _TypeAlias = GatewayRefusals  # noqa: Y015
+
+@_typing.final
 class GetMetricsResponse(_message.Message):
+    """A scrape."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPOSITION_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     exposition: _builtins.str
+    """Prometheus text."""
     content_type: _builtins.str
+    """Of the exposition, for HTTP."""
     def __init__(
         self,
         *,

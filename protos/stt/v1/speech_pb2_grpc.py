@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class SpeechToTextStub:
-    """Missing associated documentation comment in .proto file."""
+    """What callers use. Needs a key where the service has API_KEYS.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class SpeechToTextStub:
 
 
 class SpeechToTextServicer:
-    """Missing associated documentation comment in .proto file."""
+    """What callers use. Needs a key where the service has API_KEYS.
+    """
 
     def Transcribe(self, request, context):
         """Transcribes one recording.
@@ -73,9 +75,9 @@ class SpeechToTextServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TranscribeWithProgress(self, request, context):
-        """Transcribe, for recordings that take longer than a person waits in silence:
-        says how far it is, and gives each segment once it is settled (routed, and
-        never changed afterwards), in order. A typical response sequence:
+        """Transcribe, for long recordings: reports how far it is, and sends each
+        segment once it is settled (routed, and never changed afterwards), in order.
+        A typical response sequence:
         progress, progress, segments, progress, segments, result
         A message comes every 5 s at least. The same admission, limits, errors and
         trailing metadata as Transcribe.
@@ -111,7 +113,8 @@ def add_SpeechToTextServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SpeechToText:
-    """Missing associated documentation comment in .proto file."""
+    """What callers use. Needs a key where the service has API_KEYS.
+    """
 
     @staticmethod
     def Transcribe(request,
@@ -196,7 +199,7 @@ class SpeechToText:
 
 
 class OperationsStub:
-    """What an operator or the HTTP gateway asks of a running service. Needs no key.
+    """What operators and the HTTP gateway use. Needs no key.
     """
 
     def __init__(self, channel):
@@ -223,11 +226,12 @@ class OperationsStub:
 
 
 class OperationsServicer:
-    """What an operator or the HTTP gateway asks of a running service. Needs no key.
+    """What operators and the HTTP gateway use. Needs no key.
     """
 
     def GetStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What runs, since when, and within which limits.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -242,7 +246,7 @@ class OperationsServicer:
     def CheckAdmission(self, request, context):
         """Whether a Transcribe with the same authorization would be admitted now: OK,
         or the status, trailing metadata and details with which it would be refused.
-        The gateway asks before it receives an upload.
+        The gateway calls it before it receives an upload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,7 +279,7 @@ def add_OperationsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Operations:
-    """What an operator or the HTTP gateway asks of a running service. Needs no key.
+    """What operators and the HTTP gateway use. Needs no key.
     """
 
     @staticmethod

@@ -32,6 +32,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SpeechToTextStub:
+    """What callers use. Needs a key where the service has API_KEYS."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -46,9 +48,9 @@ class SpeechToTextStub:
     once, after routing: it never changes afterwards.
     """
     TranscribeWithProgress: _grpc.UnaryStreamMultiCallable[_speech_pb2.TranscribeRequest, _speech_pb2.TranscribeWithProgressResponse]
-    """Transcribe, for recordings that take longer than a person waits in silence:
-    says how far it is, and gives each segment once it is settled (routed, and
-    never changed afterwards), in order. A typical response sequence:
+    """Transcribe, for long recordings: reports how far it is, and sends each
+    segment once it is settled (routed, and never changed afterwards), in order.
+    A typical response sequence:
       progress, progress, segments, progress, segments, result
     A message comes every 5 s at least. The same admission, limits, errors and
     trailing metadata as Transcribe.
@@ -56,6 +58,8 @@ class SpeechToTextStub:
 
 @_typing.type_check_only
 class SpeechToTextAsyncStub(SpeechToTextStub):
+    """What callers use. Needs a key where the service has API_KEYS."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Transcribe: _aio.UnaryUnaryMultiCallable[_speech_pb2.TranscribeRequest, _speech_pb2.TranscribeResponse]  # type: ignore[assignment]
     """Transcribes one recording."""
@@ -67,15 +71,17 @@ class SpeechToTextAsyncStub(SpeechToTextStub):
     once, after routing: it never changes afterwards.
     """
     TranscribeWithProgress: _aio.UnaryStreamMultiCallable[_speech_pb2.TranscribeRequest, _speech_pb2.TranscribeWithProgressResponse]  # type: ignore[assignment]
-    """Transcribe, for recordings that take longer than a person waits in silence:
-    says how far it is, and gives each segment once it is settled (routed, and
-    never changed afterwards), in order. A typical response sequence:
+    """Transcribe, for long recordings: reports how far it is, and sends each
+    segment once it is settled (routed, and never changed afterwards), in order.
+    A typical response sequence:
       progress, progress, segments, progress, segments, result
     A message comes every 5 s at least. The same admission, limits, errors and
     trailing metadata as Transcribe.
     """
 
 class SpeechToTextServicer(metaclass=_abc_1.ABCMeta):
+    """What callers use. Needs a key where the service has API_KEYS."""
+
     @_abc_1.abstractmethod
     def Transcribe(
         self,
@@ -103,9 +109,9 @@ class SpeechToTextServicer(metaclass=_abc_1.ABCMeta):
         request: _speech_pb2.TranscribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_speech_pb2.TranscribeWithProgressResponse], _abc.AsyncIterator[_speech_pb2.TranscribeWithProgressResponse]]:
-        """Transcribe, for recordings that take longer than a person waits in silence:
-        says how far it is, and gives each segment once it is settled (routed, and
-        never changed afterwards), in order. A typical response sequence:
+        """Transcribe, for long recordings: reports how far it is, and sends each
+        segment once it is settled (routed, and never changed afterwards), in order.
+        A typical response sequence:
           progress, progress, segments, progress, segments, result
         A message comes every 5 s at least. The same admission, limits, errors and
         trailing metadata as Transcribe.
@@ -114,44 +120,47 @@ class SpeechToTextServicer(metaclass=_abc_1.ABCMeta):
 def add_SpeechToTextServicer_to_server(servicer: SpeechToTextServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class OperationsStub:
-    """What an operator or the HTTP gateway asks of a running service. Needs no key."""
+    """What operators and the HTTP gateway use. Needs no key."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperationsAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_speech_pb2.GetStatusRequest, _speech_pb2.GetStatusResponse]
+    """What runs, since when, and within which limits."""
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_speech_pb2.GetMetricsRequest, _speech_pb2.GetMetricsResponse]
     """The Prometheus exposition text, as a scrape of /metrics returns it."""
     CheckAdmission: _grpc.UnaryUnaryMultiCallable[_speech_pb2.CheckAdmissionRequest, _speech_pb2.CheckAdmissionResponse]
     """Whether a Transcribe with the same authorization would be admitted now: OK,
     or the status, trailing metadata and details with which it would be refused.
-    The gateway asks before it receives an upload.
+    The gateway calls it before it receives an upload.
     """
 
 @_typing.type_check_only
 class OperationsAsyncStub(OperationsStub):
-    """What an operator or the HTTP gateway asks of a running service. Needs no key."""
+    """What operators and the HTTP gateway use. Needs no key."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_speech_pb2.GetStatusRequest, _speech_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """What runs, since when, and within which limits."""
     GetMetrics: _aio.UnaryUnaryMultiCallable[_speech_pb2.GetMetricsRequest, _speech_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """The Prometheus exposition text, as a scrape of /metrics returns it."""
     CheckAdmission: _aio.UnaryUnaryMultiCallable[_speech_pb2.CheckAdmissionRequest, _speech_pb2.CheckAdmissionResponse]  # type: ignore[assignment]
     """Whether a Transcribe with the same authorization would be admitted now: OK,
     or the status, trailing metadata and details with which it would be refused.
-    The gateway asks before it receives an upload.
+    The gateway calls it before it receives an upload.
     """
 
 class OperationsServicer(metaclass=_abc_1.ABCMeta):
-    """What an operator or the HTTP gateway asks of a running service. Needs no key."""
+    """What operators and the HTTP gateway use. Needs no key."""
 
     @_abc_1.abstractmethod
     def GetStatus(
         self,
         request: _speech_pb2.GetStatusRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_speech_pb2.GetStatusResponse, _abc.Awaitable[_speech_pb2.GetStatusResponse]]: ...
+    ) -> _typing.Union[_speech_pb2.GetStatusResponse, _abc.Awaitable[_speech_pb2.GetStatusResponse]]:
+        """What runs, since when, and within which limits."""
 
     @_abc_1.abstractmethod
     def GetMetrics(
@@ -169,7 +178,7 @@ class OperationsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_speech_pb2.CheckAdmissionResponse, _abc.Awaitable[_speech_pb2.CheckAdmissionResponse]]:
         """Whether a Transcribe with the same authorization would be admitted now: OK,
         or the status, trailing metadata and details with which it would be refused.
-        The gateway asks before it receives an upload.
+        The gateway calls it before it receives an upload.
         """
 
 def add_OperationsServicer_to_server(servicer: OperationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Measurement of a deployment under load: closed-loop callers, and what their figures say about capacity."""
