@@ -14,15 +14,13 @@ from dataclasses import replace
 from itertools import pairwise
 
 from stt_server.engine.chunk_parts import Span, speech_within
-from stt_server.engine.text_checks import is_unspaced, words_of
+from stt_server.engine.text_checks import usual_seconds, words_of
 from stt_server.engine.types import Chunk, Hypothesis, Segment, Word
 
 LEAST_UNCOVERED_S = 1.0
 """Seconds of speech that are worth decoding again."""
 EDGE_S = 0.5
 """Speech that goes on this long beyond the time of a segment still belongs to it, in seconds."""
-USUAL_CHARACTERS_PER_SECOND, USUAL_UNSPACED_PER_SECOND = 14.0, 6.0
-"""Letters and digits per second of speech, the second in scripts written without spaces between words."""
 SLOW_S = 2.0
 """Seconds of speech that a segment may have beyond what its text usually takes: 5 % of correct segments have more."""
 LONGEST_WORD_S, KEPT_OF_WORD_S = 1.0, 0.5
@@ -53,11 +51,7 @@ def uncovered(chunk: Chunk, covered: Sequence[Span]) -> dict[int, Span]:
 def is_slow(text: str, chunk: Chunk, span: Span) -> bool:
     """Whether a text is so short for the speech within its span that some of it may have been left out."""
     speech = sum(end - start for start, end in speech_within(chunk, span))
-    words = words_of(text)
-    unspaced = sum(is_unspaced(word[0]) for word in words)
-    usual = unspaced / USUAL_UNSPACED_PER_SECOND
-    usual += sum(len(word) for word in words if not is_unspaced(word[0])) / USUAL_CHARACTERS_PER_SECOND
-    return speech - usual > SLOW_S
+    return speech - usual_seconds(text) > SLOW_S
 
 
 def extent_of(span: Span, words: Sequence[Word]) -> Span:

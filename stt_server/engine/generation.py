@@ -93,13 +93,14 @@ class TextDecoder:
         """Encoded audio with the tokens and options to decode it with."""
         return DecoderInput(encoded, self._tokenizer(options), self.earlier(options), options.word_timestamps)
 
-    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0) -> list[Decoded]:
+    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0, *, greedy: bool = False) -> list[Decoded]:
         """Decode a batch with the same window and the same number of prompt tokens.
 
         Args:
             temperature: above 0, tokens are sampled, without a beam search.
+            greedy: without a beam search.
         """
-        beams = 1 if temperature else self._beam_size
+        beams = 1 if temperature or greedy else self._beam_size
         # On a GPU, copying the logits of each token to the host costs more than one pass of the aligner.
         with_logits = beams == 1 and self._model.device == "cpu"
         results = self._generate(batch, temperature, beams, with_logits)

@@ -6,7 +6,7 @@ costs a small part of a detection on the whole chunk, and nothing is encoded for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 
@@ -17,12 +17,18 @@ from stt_server.engine.chunk_parts import ChunkPart, Span, part_of
 from stt_server.engine.encoding import Encoded
 from stt_server.engine.types import Chunk, Hypothesis, speech_seconds
 
-CHANGE_PAUSE_S = 0.5
-"""Least pause between speech in different languages, in seconds."""
+CHANGE_PAUSE_S = 0.2
+"""Least pause between speech in different languages, in seconds.
+
+Measured with Whisper base on 172 chunks of one language, 19 languages: one is cut, with 0.2 s as with 0.5 s.
+"""
 LEAST_SPEECH_S = 1.0
 """Shorter speech is too often detected as another language, in seconds."""
 SURE_CHANGE = 0.8
 """Probabilities of both languages from which a chunk is cut between them."""
+LIKELY_CHANGE = 0.5
+"""Probability from which a short region in a third language becomes a part of its own where a chunk is cut. A long one
+always does: its language is detected again on the whole part."""
 SLICE_S, TAIL_S = 4.5, 1.5
 """Most seconds of speech in a slice, and of silence after it."""
 SHORT_SLICE_S, SHORT_TAIL_S = 2.5, 1.0
@@ -74,13 +80,25 @@ def parts_of(chunk: Chunk, regions: Sequence[Span], found: Sequence[tuple[str, f
     sure = {language for language, probability in found if probability >= SURE_CHANGE}
     if len(sure) < 2:
         return []
-    groups = [[region for region, _ in group] for _, group in groupby(zip(regions, found), lambda item: item[1][0])]
+    languages = _without_guesses(regions, found, sure)
+    groups = [[region for region, _ in group] for _, group in groupby(zip(regions, languages), lambda item: item[1])]
     starts = [group[0][0] for group in groups]
     ends = [group[-1][1] for group in groups]
     edges = [(0.0, starts[0]), *zip(ends, starts[1:]), (ends[-1], len(chunk.samples) / windows.SAMPLE_RATE)]
     pauses = [_last_pause(chunk, edge) for edge in edges]
     cuts = [0.0, *((a + b) / 2 for a, b in pauses[1:-1]), edges[-1][1]]
     return [part_of(chunk, span) for span in pairwise(cuts)]
+
+
+def _without_guesses(regions: Sequence[Span], found: Sequence[tuple[str, float]], sure: Collection[str]) -> list[str]:
+    """The language of each region: of a short one that is a mere guess, that of the region before it, or behind it."""
+    known = [
+        code if code in sure or probability >= LIKELY_CHANGE or end - start >= SHORT_SLICE_S else ""
+        for (start, end), (code, probability) in zip(regions, found)
+    ]
+    for index, code in enumerate(known):
+        known[index] = code or (known[index - 1] if index else next(filter(None, known)))
+    return known
 
 
 def _last_pause(chunk: Chunk, edge: Span) -> Span:

@@ -170,7 +170,7 @@ def test_rest_of_a_chunk_is_decoded_after_an_early_stop(base: WhisperRecognizer)
 def test_a_quiet_sentence_between_two_others_is_decoded(
     base: WhisperRecognizer, quiet: Path, gain: float, last: Path, given: str | None
 ) -> None:
-    """The second one in another language, without a pause of half a second. The model alone leaves both out."""
+    """The second one in another language. The model alone leaves both out."""
     middle = samples_of(quiet) * np.float32(gain)
     audio = np.concatenate([samples_of(ENGLISH), silence(0.25), middle, silence(0.25), samples_of(last)])
     (chunk,) = split(audio, vad_filter=True)
@@ -269,6 +269,32 @@ def test_spoken_repetition_is_kept_and_decoded_once(base: WhisperRecognizer, mon
     assert (found.looped, found.suppressed, decoded) == (False, None, [0.0])
 
 
+@pytest.mark.parametrize(("times", "pause"), [(2, 1.0), (8, 0.3)])
+def test_sentence_said_again_and_again_is_written_as_often(base: WhisperRecognizer, times: int, pause: float) -> None:
+    """Whisper writes it once, with a segment that lasts to the end."""
+    (chunk,) = split(np.concatenate([samples_of(ENGLISH), silence(pause)] * times), vad_filter=True)
+    found = base.recognize(chunk, DecodeOptions())
+    assert words(found.text) == " ".join([SENTENCE] * times)
+    assert not found.looped
+
+
+def test_loop_over_words_is_replaced_by_each_word(
+    base_with_beams: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = np.concatenate([samples_of(clip("en", "hello_world")), silence(0.3)])
+    (chunk,) = split(np.concatenate([part] * 5), vad_filter=True)
+    decode = base_with_beams._decoder.decode
+
+    def looping(batch: Sequence[Any], temperature: float = 0.0, *, greedy: bool = False) -> list[Decoded]:
+        found = decode(batch, temperature, greedy=greedy)
+        return found if greedy else [dataclasses.replace(each, text=" Hello world." * 60) for each in found]
+
+    monkeypatch.setattr(base_with_beams._decoder, "decode", looping)
+    found = base_with_beams.recognize(chunk, DecodeOptions(language="en"))
+    assert words(found.text) == " ".join(["hello world"] * 5)
+    assert not found.looped
+
+
 def test_prompt_and_hotwords_are_accepted(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))
@@ -311,7 +337,8 @@ def test_prompt_puts_a_chunk_in_another_group(base: WhisperRecognizer) -> None:
 def test_improbable_text_is_resampled_once_per_temperature(
     base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    audio = np.concatenate([samples_of(ENGLISH), silence(1.0), samples_of(clip("en", "counting"))])
+    (chunk,) = split(audio, vad_filter=True)
     resampling = WhisperRecognizer(dataclasses.replace(base.options, temperatures=(0.2, 0.6)))
     tried: list[float] = []
     decode = resampling._decoder.decode
@@ -321,10 +348,11 @@ def test_improbable_text_is_resampled_once_per_temperature(
         return decode(batch, temperature)
 
     monkeypatch.setattr(resampling._decoder, "decode", counted)
-    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    text = words(resampling.recognize(chunk, DecodeOptions(language="en")).text)
+    assert text.startswith(SENTENCE)
     assert tried == [0.0], "an accepted text is not resampled"
     monkeypatch.setattr(acceptance, "RESAMPLE_LOGPROB", 1.0)
-    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == text
     assert tried[1:] == [0.0, 0.2, 0.6]
 
 
