@@ -27,7 +27,8 @@ LEAST_SPEECH_S = 1.0
 SURE_CHANGE = 0.8
 """Probabilities of both languages from which a chunk is cut between them."""
 LIKELY_CHANGE = 0.5
-"""Probability from which a region in a third language becomes a part of its own where a chunk is cut."""
+"""Probability from which a short region in a third language becomes a part of its own where a chunk is cut. A long one
+always does: its language is detected again on the whole part."""
 SLICE_S, TAIL_S = 4.5, 1.5
 """Most seconds of speech in a slice, and of silence after it."""
 SHORT_SLICE_S, SHORT_TAIL_S = 2.5, 1.0
@@ -79,7 +80,7 @@ def parts_of(chunk: Chunk, regions: Sequence[Span], found: Sequence[tuple[str, f
     sure = {language for language, probability in found if probability >= SURE_CHANGE}
     if len(sure) < 2:
         return []
-    languages = _without_guesses(found, sure)
+    languages = _without_guesses(regions, found, sure)
     groups = [[region for region, _ in group] for _, group in groupby(zip(regions, languages), lambda item: item[1])]
     starts = [group[0][0] for group in groups]
     ends = [group[-1][1] for group in groups]
@@ -89,9 +90,12 @@ def parts_of(chunk: Chunk, regions: Sequence[Span], found: Sequence[tuple[str, f
     return [part_of(chunk, span) for span in pairwise(cuts)]
 
 
-def _without_guesses(found: Sequence[tuple[str, float]], sure: Collection[str]) -> list[str]:
-    """The language of each region: of a mere guess, that of the region before it, or else behind it."""
-    known = [code if code in sure or probability >= LIKELY_CHANGE else "" for code, probability in found]
+def _without_guesses(regions: Sequence[Span], found: Sequence[tuple[str, float]], sure: Collection[str]) -> list[str]:
+    """The language of each region: of a short one that is a mere guess, that of the region before it, or behind it."""
+    known = [
+        code if code in sure or probability >= LIKELY_CHANGE or end - start >= SHORT_SLICE_S else ""
+        for (start, end), (code, probability) in zip(regions, found)
+    ]
     for index, code in enumerate(known):
         known[index] = code or (known[index - 1] if index else next(filter(None, known)))
     return known

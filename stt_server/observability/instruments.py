@@ -72,7 +72,7 @@ class Instruments:
             registry.register(GpuCollector(self._gpu))
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         state_build(registry, settings.server_commit, settings.model_name)
-        self.metrics = Metrics(registry, [key.name for key in settings.api_keys])
+        self.metrics = Metrics(registry, settings.service, [key.name for key in settings.api_keys])
         self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
         self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
 from stt_server.audio.sandbox.worker import EXIT_REASONS, ExitReason
+from stt_server.config import Role
 from stt_server.engine.hallucination import REASONS as SUPPRESSED_REASONS
 from stt_server.errors import Refused
 from stt_server.observability.call_record import STREAM, TRANSCRIBE, CallRecord
@@ -57,9 +58,13 @@ class ModelMetrics:
 
     Args:
         registry: receives the metrics.
+        service: whose metrics they are. A trace of the fallback has its own model's time as `fallback_infer`, which the
+            primary records too, as the time of a call.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, service: Role) -> None:
+        self._service = service
+
         def histogram(name: str, documentation: str) -> Histogram:
             return Histogram(name, documentation, registry=registry, buckets=SECONDS_BUCKETS)
 
@@ -85,9 +90,12 @@ class ModelMetrics:
         for suppressed in work.suppressed:
             if suppressed in SUPPRESSED_REASONS:
                 self._suppressed.labels(suppressed).inc()
+        own, call = work.primary_infer, work.fallback_infer
+        if self._service == "fallback":
+            own, call = call, None
         for histogram, value in (
-            (self._primary_infer, work.primary_infer),
-            (self._fallback_infer, work.fallback_infer),
+            (self._primary_infer, own),
+            (self._fallback_infer, call),
             (self._queue_wait, work.queue_wait),
         ):
             if value is not None:
@@ -107,14 +115,15 @@ class Metrics:
 
     Args:
         registry: receives the metrics.
+        service: whose metrics they are.
         key_names: names of the configured keys, for `stt_key_requests_total`.
     """
 
-    def __init__(self, registry: CollectorRegistry, key_names: Collection[str] = ()) -> None:
+    def __init__(self, registry: CollectorRegistry, service: Role = "primary", key_names: Collection[str] = ()) -> None:
         def counter(name: str, documentation: str, *labels: str) -> Counter:
             return Counter(name, documentation, labels, registry=registry)
 
-        self.models = ModelMetrics(registry)
+        self.models = ModelMetrics(registry, service)
         self._registry = registry
         self._key_names: frozenset[str] = frozenset()
         self._requests = counter("stt_requests", "Requests finished, whatever their outcome.", "endpoint")

@@ -88,13 +88,13 @@ def test_scrape_configuration_is_valid() -> None:
     assert_passes(promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml"))
 
 
-def test_scrape_targets_are_the_default_ports() -> None:
+def test_all_addresses_of_a_name_are_scraped_at_the_default_port() -> None:
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     scraped = {
-        static["labels"]["service"]: (target.rpartition(":")[2], job["metrics_path"])
+        job["job_name"].removeprefix("stt-"): (str(found["port"]), job["metrics_path"])
         for job in configuration["scrape_configs"]
-        for static in job["static_configs"]
-        for target in static["targets"]
+        for found in job["dns_sd_configs"]
+        if (found["names"], found["type"]) == ([job["job_name"]], "A")
     }
     roles: tuple[Role, ...] = ("primary", "fallback")
     assert scraped == {role: (default_of("HTTP_PORT", role), "/metrics") for role in roles}
@@ -123,6 +123,16 @@ def test_queried_metrics_are_exported(expressions: Any, exported: set[str]) -> N
     asked = set(re.findall(r"\b(?:(?:stt|process)_\w+|http_requests_total|up\b)", " ".join(expressions())))
     assert len(asked) >= 5
     assert asked - exported - NOT_OURS == set()
+
+
+@pytest.mark.parametrize("expressions", [alert_expressions, dashboard_expressions], ids=["alerts", "dashboard"])
+def test_services_are_selected_by_a_label_that_every_scrape_has(expressions: Any) -> None:
+    """Prometheus Operator sets `service` and others, which a static configuration has not."""
+    queries = " ".join(expressions())
+    grouped = {name for names in re.findall(r"by \(([^)]*)\)", queries) for name in re.findall(r"\w+", names)}
+    used = grouped | set(re.findall(r"(\w+)=~?\"", queries))
+    assert "job" in used
+    assert not used & {"service", "pod", "container", "namespace"}
 
 
 def test_dashboard_panels_do_not_overlap() -> None:
