@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from gateway.openai.errors import OPENAI_ERRORS
 from gateway.openai.form import TRANSCRIPTION_RULES
 from stt_server.testing.paths import ROOT
+from tests.support.needs import lacking
 from tests.support.node import NODE, need_node
 from tests.support.services import running
 
@@ -27,9 +30,11 @@ COMMANDS = {"python": (sys.executable, "-c"), "js": ("node", "-e"), "bash": ("ba
 async def test_an_example_prints_the_transcript(tmp_path: Path, language: str, code: str) -> None:
     if language == "js":
         need_node("openai")
+    if "ffmpeg" in code and shutil.which("ffmpeg") is None:
+        lacking("`ffmpeg` is not on the PATH: install the Debian package ffmpeg")
     async with running(tmp_path, HTTP_PORT=0) as service:
         code = code.replace("localhost:8081", f"127.0.0.1:{service.http_port}")
-        env = {"NODE_PATH": str(NODE / "node_modules"), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        env = {**os.environ, "NODE_PATH": str(NODE / "node_modules")}
         process = await asyncio.create_subprocess_exec(
             *COMMANDS[language], code, cwd=ROOT, stdout=PIPE, stderr=PIPE, env=env
         )
