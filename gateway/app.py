@@ -14,6 +14,7 @@ from gateway.http.drain import DrainBody
 from gateway.http.errors import CatchAll, Refusal, handle_http_exception, handle_refusal, handle_stt_error
 from gateway.http.head_check import HeadCheck
 from gateway.http.headers import EXPOSED_HEADERS, RequestIds
+from gateway.http.refusals import Refusals
 from gateway.http.sockets import unknown_sockets_router
 from gateway.http.uploads import UploadBudget
 from gateway.live.endpoint import live_router
@@ -28,7 +29,7 @@ from stt_client import SttClient
 from stt_client.errors import SttError
 
 
-def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Event) -> FastAPI:
+def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Event, refusals: Refusals) -> FastAPI:
     """Build the app in front of the service that `client` is connected to. The caller owns the client.
 
     Args:
@@ -42,14 +43,14 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
         docs_url=None,  # FastAPI's page loads its scripts from another host
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(options, uploads),
+        middleware=_middleware(options, uploads, refusals),
         exception_handlers={
             Refusal: handle_refusal,
             SttError: handle_stt_error,
             HTTPException: handle_http_exception,
         },
     )
-    app.include_router(rest_router(client, options, uploads))
+    app.include_router(rest_router(client, options, uploads, refusals))
     app.include_router(openai_router(client, options, uploads))
     app.include_router(live_router(client, options, stopping))
     app.include_router(realtime_router(client, options, stopping))
@@ -58,9 +59,9 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     return app
 
 
-def _middleware(options: GatewayOptions, uploads: UploadBudget) -> list[Middleware]:
+def _middleware(options: GatewayOptions, uploads: UploadBudget, refusals: Refusals) -> list[Middleware]:
     """Middleware, outermost first."""
-    log = Middleware(AccessLog, service_logs_here=options.service_logs_here)
+    log = Middleware(AccessLog, refusals=refusals, service_logs_here=options.service_logs_here)
     chain = [
         Middleware(RequestIds),
         Middleware(OpenAiPaths),

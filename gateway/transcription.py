@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.http.access_log import set_called
 from gateway.http.admission import upload_limit
 from gateway.http.caller import call_metadata
 from gateway.http.errors import Refusal
@@ -70,6 +71,7 @@ class Transcriptions:
         # is not confined as the service's decoders are.
         send, _ = send_options(upload.call, None)
         message = await prepare(audio, self._client.max_message_bytes, **options)
+        set_called(request.scope)
         return await _unless_disconnected(request, self._client.send(message, **send))
 
     async def events(
@@ -82,6 +84,7 @@ class Transcriptions:
         """
         send, _ = send_options(upload.call, None)
         message = await prepare(audio, self._client.max_message_bytes, **options)
+        set_called(request.scope)
         events = self._client.send_with_progress(message, **send)
         try:
             first = await _unless_disconnected(request, first_decoded(events))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
@@ -18,7 +19,7 @@ from stt_client import health
 from stt_client.channel import MAX_MESSAGE_BYTES, Tls, open_channel, resolve
 from stt_client.errors import DeadlineExceeded, NotReady, SttError, UpstreamUnavailable
 from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions, checked_request_id
-from stt_client.results import Limits, Metrics, Status, TranscribeEvent, Transcript
+from stt_client.results import GatewayRefusals, Limits, Metrics, Status, TranscribeEvent, Transcript
 from stt_client.rpc import (
     CHECK_ADMISSION,
     GET_METRICS,
@@ -234,9 +235,14 @@ class SttClient:
             CHECK_ADMISSION, self._open(), request, deadline_in(self.timeout), self._metadata(metadata)
         )
 
-    async def metrics(self) -> Metrics:
-        """Return the service's metrics in Prometheus text format. Needs no key. Raises SttError."""
-        request = speech_pb2.GetMetricsRequest()
+    async def metrics(self, *, refusals: Sequence[GatewayRefusals] = ()) -> Metrics:
+        """Return the service's metrics in Prometheus text format. Needs no key. Raises SttError.
+
+        Args:
+            refusals: requests that a gateway refused by itself, for the service to count.
+        """
+        sent = [speech_pb2.GatewayRefusals(**asdict(each)) for each in refusals]
+        request = speech_pb2.GetMetricsRequest(refusals=sent)
         return await self._caller.call(
             GET_METRICS, self._open(), request, deadline_in(self.timeout), self._metadata(())
         )

@@ -12,11 +12,9 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
-    Iterator,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +22,7 @@ from protos.stt.v1 import speech_pb2
 from stt_client.client import ClientOptions, SttClient
 from stt_client.errors import ELSEWHERE, NotReady, UpstreamUnavailable
 from stt_client.event_relay import EventRelay
+from stt_client.pool_members import PoolMembers
 from stt_client.request import Audio, AudioFormat, CallOptions, SendOptions
 from stt_client.results import Limits, Status, TranscribeEvent, Transcript, smallest
 from stt_client.rpc import Pairs, deadline_in, seconds_left
@@ -37,22 +36,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-FIRST_STATE_S = 0.5
-"""Longest wait of the first call for the health of each service. Seconds."""
-
 RETRY_PAUSE_S = 0.1
 """Shortest pause between two rounds of attempts. Seconds."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _Member:
-    client: SttClient
-    serving: bool | None = None
-    """Last state of its health watch; None: not known yet."""
-    has_served: bool = False
-    in_flight: int = 0
 
 
 class SttPool:
@@ -75,16 +62,11 @@ class SttPool:
     def __init__(self, targets: Sequence[str], **options: Unpack[ClientOptions]) -> None:
         if isinstance(targets, str) or not targets:
             raise ValueError("targets must be a non-empty sequence of strings")
-        self._members = [_Member(SttClient(target, **options)) for target in dict.fromkeys(targets)]
-        self._turn = 0
-        self._tasks: list[asyncio.Task[None]] = []
-        self._changed = asyncio.Condition()
-        self._settled = len(self._members) == 1
-        self._closed = False
+        self._members = PoolMembers([SttClient(target, **options) for target in dict.fromkeys(targets)])
         self.latency = LatencyStats()
 
     async def __aenter__(self) -> SttPool:
-        self._follow_health()
+        self._members.follow_health()
         return self
 
     async def __aexit__(
@@ -94,21 +76,16 @@ class SttPool:
 
     async def close(self) -> None:
         """Cancel calls in flight and disconnect. Idempotent."""
-        self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for member in self._members:
-            await member.client.close()
+        await self._members.close()
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return tuple(member.client.target for member in self._members)
+        return self._members.targets
 
     @property
     def serving(self) -> tuple[str, ...]:
         """Targets that are SERVING according to their health watches."""
-        return tuple(member.client.target for member in self._members if member.serving)
+        return self._members.serving
 
     async def transcribe(self, audio: Audio, **options: Unpack[CallOptions]) -> Transcript:
         """Transcribe one recording; see `SttClient.transcribe`. All services share the parts of a long one."""
@@ -168,13 +145,12 @@ class SttPool:
 
     async def status(self, *, metadata: Pairs = ()) -> Status:
         """Return the status of one of the services; see `SttClient.status`."""
-        deadline = deadline_in(self._members[0].client.timeout)
+        deadline = deadline_in(self._members.first.timeout)
         return await self._on_one(lambda client: client.status(metadata=metadata), deadline)
 
     async def limits(self) -> Limits | None:
         """Return the smallest limits of the services that answer; None if none does."""
-        self._follow_health()
-        await self._settle(None)
+        await self._members.settle(None)
         asked = [member.client.limits() for member in self._members if member.serving is not False]
         known = [limits for limits in await asyncio.gather(*asked) if limits is not None]
         return smallest(known) if known else None
@@ -182,11 +158,11 @@ class SttPool:
     @property
     def timeout(self) -> float | None:
         """Default timeout of a call, in seconds."""
-        return self._members[0].client.timeout
+        return self._members.first.timeout
 
     @property
     def max_message_bytes(self) -> int:
-        return self._members[0].client.max_message_bytes
+        return self._members.first.max_message_bytes
 
     @property
     def has_served(self) -> bool:
@@ -202,17 +178,16 @@ class SttPool:
         Raises:
             NotReady: they were not within `timeout`.
         """
-        self._follow_health()
+        self._members.follow_health()
         try:
-            await asyncio.wait_for(self._until(lambda: len(self.serving) >= at_least), timeout)
+            await asyncio.wait_for(self._members.until(lambda: len(self.serving) >= at_least), timeout)
         except asyncio.TimeoutError:
             raise NotReady(
                 f"{len(self.serving)} of {', '.join(self.targets)} ready within {timeout:g} s; needed {at_least}"
             ) from None
 
     async def _on_one(self, call: Callable[[SttClient], Awaitable[_T]], deadline: float | None) -> _T:
-        self._follow_health()
-        await self._settle(deadline)
+        await self._members.settle(deadline)
         patience = deadline_in(PATIENCE_S)
         while True:
             try:
@@ -231,18 +206,17 @@ class SttPool:
             return False
         await asyncio.sleep(RETRY_PAUSE_S)  # A watch may still report SERVING for a service that has just refused.
         try:
-            await asyncio.wait_for(self._until(lambda: bool(self.serving)), left - RETRY_PAUSE_S)
+            await asyncio.wait_for(self._members.until(lambda: bool(self.serving)), left - RETRY_PAUSE_S)
         except asyncio.TimeoutError:
             return False
         return True
 
     async def _on_each(self, call: Callable[[SttClient], Awaitable[_T]], deadline: float | None) -> _T:
         """Try the call on one service after another until one answers."""
-        # If none is SERVING the watches may be out of date: try all of them.
-        left = [member for member in self._members if member.serving is not False] or list(self._members)
+        left = self._members.candidates()
         while True:
             try:
-                with self._reserved(left) as member:
+                with self._members.reserved(left) as member:
                     left.remove(member)
                     return await call(member.client)
             except ELSEWHERE as error:
@@ -250,70 +224,9 @@ class SttPool:
                     raise
                 _log.info("trying another service: %s: %s", member.client.target, error.type)
 
-    @contextmanager
-    def _reserved(self, candidates: Sequence[_Member]) -> Iterator[_Member]:
-        """Count one more call in flight at the least loaded of `candidates`."""
-        member = self._least_loaded(candidates)
-        member.in_flight += 1
-        try:
-            yield member
-        finally:
-            member.in_flight -= 1
-
     @asynccontextmanager
     async def _reserved_for_stream(self, failed: Collection[str], deadline: float | None) -> AsyncIterator[SttClient]:
-        self._follow_health()
-        await self._settle(deadline)
+        await self._members.settle(deadline)
         left = [member for member in self._members if member.client.target not in failed]
-        with self._reserved(left or self._members) as member:
+        with self._members.reserved(left or list(self._members)) as member:
             yield member.client
-
-    def _least_loaded(self, candidates: Sequence[_Member]) -> _Member:
-        count = len(self._members)
-
-        def rank(member: _Member) -> tuple[int, int, int]:
-            health = {True: 0, None: 1, False: 2}[member.serving]
-            return health, member.in_flight, (self._members.index(member) - self._turn) % count
-
-        chosen = min(candidates, key=rank)
-        self._turn = (self._members.index(chosen) + 1) % count
-        return chosen
-
-    def _follow_health(self) -> None:
-        if self._closed:
-            raise RuntimeError("the pool is closed; create a new one")
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._follow(member)) for member in self._members]
-
-    async def _follow(self, member: _Member) -> None:
-        try:
-            async with aclosing(member.client.watch_health()) as states:
-                async for serving in states:
-                    await self._note(member, serving)
-        except Exception:
-            _log.exception("health watch failed: %s; it stays in the pool", member.client.target)
-            await self._note(member, None)
-
-    async def _note(self, member: _Member, serving: bool | None) -> None:
-        if member.serving is not serving:
-            _log.info("health changed: %s is %s", member.client.target, "serving" if serving else "not serving")
-        async with self._changed:
-            member.serving = serving
-            member.has_served = member.has_served or serving is True
-            self._changed.notify_all()
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with self._changed:
-            await self._changed.wait_for(condition)
-
-    async def _settle(self, deadline: float | None) -> None:
-        """Before the first call, wait briefly for the health of each service."""
-        if self._settled:
-            return
-        known = self._until(lambda: all(member.serving is not None for member in self._members))
-        left = seconds_left(deadline)
-        try:
-            await asyncio.wait_for(known, FIRST_STATE_S if left is None else min(FIRST_STATE_S, left))
-        except asyncio.TimeoutError:
-            _log.info("health not known yet: some of %s", ", ".join(self.targets))
-        self._settled = True

@@ -209,6 +209,17 @@ class Status:
 
 
 @dataclass(frozen=True)
+class GatewayRefusals:
+    """Requests that a gateway refused without calling the service."""
+
+    endpoint: str
+    """Label of `stt_requests_total`."""
+    type: str
+    """Error type."""
+    count: int
+
+
+@dataclass(frozen=True)
 class Metrics:
     """Answer of `GetMetrics`."""
 

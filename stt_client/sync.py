@@ -80,7 +80,7 @@ class SyncSttClient:
 
     def metrics(self) -> Metrics:
         """See `SttClient.metrics`."""
-        return self._run(self._client.metrics)
+        return self._run(lambda: self._client.metrics())
 
     def health(self, service: str = "", *, timeout: float = 5.0) -> bool:
         """See `SttClient.health`."""

@@ -12,6 +12,8 @@ class Progress:
     """What is known and settled of one request. Event loop only."""
 
     def __init__(self) -> None:
+        self.watched = False
+        """Whether a caller follows it; without one, only the end matters."""
         self.audio_duration: float | None = None
         """Seconds of the recording, of one channel; None until it is decoded."""
         self.audio_settled = 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from protos.stt.v1.languages import AUTOMATIC, language_code
 from protos.stt.v1.limits import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
+from stt_server.engine import types as engine
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import EngineError, InvalidArgument
 from stt_server.progress import Progress
@@ -52,7 +53,7 @@ class Upload:
 class Request:
     """What a caller wants transcribed: an upload, an utterance of a live stream, or a chunk of either."""
 
-    source: Upload | Chunk
+    source: Upload | engine.Chunk
     options: DecodeOptions
     request_id: str
     policy: Policy = "auto"
@@ -62,6 +63,8 @@ class Request:
     """Shared by the requests that `dataclasses.replace` derives from this one."""
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)
     """Shared in the same way."""
+    settles_early: bool = False
+    """Whether the fallback's segments are settled as they arrive, before its answer is complete."""
 
     @property
     def upload(self) -> Upload:

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.headers import request_id_of
+from gateway.http.refusals import Refusals, endpoint_of
 from protos.stt.v1.errors import header_safe
 
 logger = logging.getLogger("gateway.access")
@@ -28,19 +29,25 @@ def set_logged_by_service(scope: Scope, logged: bool = True) -> None:
     scope["state"]["logged_by_service"] = logged
 
 
+def set_called(scope: Scope, called: bool = True) -> None:
+    """State whether the service has been called for a request, and so counts it in its metrics."""
+    scope["state"]["called"] = called
+
+
 class AccessLog:
     """Middleware that logs method, path, status, seconds and bytes. It logs no keys, queries or transcripts.
 
     `bytes` is the size of the request body as far as it was read, `bytes_sent` that of the response. Successful GET
-    requests (probes, scrapes) are logged at level DEBUG.
+    requests (probes, scrapes) are logged at level DEBUG. Errors of requests that never reached the service are counted.
     """
 
-    def __init__(self, app: ASGIApp, *, service_logs_here: bool = False) -> None:
+    def __init__(self, app: ASGIApp, refusals: Refusals, *, service_logs_here: bool = False) -> None:
         """
         Args:
             service_logs_here: the service writes to the same log; requests that it logs are logged here at DEBUG.
         """
         self._app = app
+        self._refusals = refusals
         self._service_logs_here = service_logs_here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +63,8 @@ class AccessLog:
             logged_elsewhere = self._service_logs_here and exchange.logged_by_service(scope)
             level = logging.DEBUG if logged_elsewhere or exchange.is_routine(scope) else logging.INFO
             self._log(level, scope, time.monotonic() - started, fields)
+            if "error_type" in fields and not scope["state"].get("called", False):
+                self._refusals.add(endpoint_of(scope["path"]), str(fields["error_type"]))
 
     def _log(self, level: int, scope: Scope, seconds: float, fields: Mapping[str, object]) -> None:
         where = {"request_id": request_id_of(scope), "path": header_safe(scope["path"])}

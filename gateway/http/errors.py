@@ -14,10 +14,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.http.access_log import set_called
 from gateway.http.headers import request_id_of, trailer_headers
 from protos.stt.v1.errors import ERRORS, header_safe
 from protos.stt.v1.wire import X_ERROR_TYPE
-from stt_client.errors import SttError
+from stt_client.errors import SttError, UpstreamUnavailable
 
 logger = logging.getLogger("gateway")
 
@@ -141,6 +142,7 @@ async def handle_stt_error(request: Request, error: SttError, *, field: str | No
         field: field of the form that is invalid.
     """
     type_, message = public_error(error)
+    set_called(request.scope, was_received(error))
     headers = trailer_headers(error.metadata)
     wait_s = error.retry_after_s
     return error_response(request, type_, message, field=field, retry_after_s=wait_s, headers=headers)
@@ -154,6 +156,11 @@ def public_error(error: SttError) -> tuple[str, str]:
         return type_, error.message
     logger.warning("call failed", extra={"error_type": type_, "detail": error.message})
     return type_, _PUBLIC_MESSAGES.get(type_, "Internal error.")
+
+
+def was_received(error: SttError) -> bool:
+    """Whether the failed call has reached the service, which then counts it."""
+    return error.type != UpstreamUnavailable.type
 
 
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:

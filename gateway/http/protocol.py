@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 protocol with limits on connections and on the time to send headers.
 
-It builds on undocumented parts of uvicorn (`conn`, `cycle`, `connections`, `_should_upgrade`, `send_400_response`), so
-setup.cfg pins uvicorn's minor version; tests/gateway/test_uvicorn_internals.py checks that they are there.
+It builds on undocumented parts of uvicorn (`conn`, `cycle`, `connections`, `headers`, `_should_upgrade`,
+`handle_websocket_upgrade`, `send_400_response`), so setup.cfg pins uvicorn's minor version;
+tests/gateway/test_uvicorn_internals.py checks that they are there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 import h11
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 
+from gateway.http.head_check import MAX_HEAD_BYTES
 from protos.stt.v1.wire import new_request_id
 
 HEADERS_TIMEOUT_S = 15.0
@@ -102,13 +105,26 @@ class GatewayProtocol(H11Protocol):
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Refuse heads beyond the limits of `websockets`, which leaves them without an answer, and of this gateway."""
+        lines = [len(event.method) + len(event.target) + len(" HTTP/1.1 ")]
+        lines += [len(name) + len(value) + len(": ") for name, value in self.headers]
+        if len(lines) > MAX_NUM_HEADERS or max(lines) > MAX_LINE_LENGTH - len("\r\n") or sum(lines) > MAX_HEAD_BYTES:
+            self._send_error(431, b"Request Header Fields Too Large", "The request's target and headers are too large.")
+        else:
+            super().handle_websocket_upgrade(event)
+
     def send_400_response(self, msg: str) -> None:
-        """Respond to bytes that are not HTTP, in the shape of all other errors."""
+        """Respond to bytes that are not HTTP."""
+        self._send_error(400, b"Bad Request", msg)
+
+    def _send_error(self, status: int, reason: bytes, message: str) -> None:
+        """Respond before there is a request for the app, in the shape of all other errors, and close."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()  # a response is already being sent
             return
         request_id = new_request_id()
-        error = {"type": "invalid_argument", "message": msg, "request_id": request_id}
+        error = {"type": "invalid_argument", "message": message, "request_id": request_id}
         body = json.dumps({"error": error}).encode()
         headers = {
             "content-type": "application/json",
@@ -116,10 +132,10 @@ class GatewayProtocol(H11Protocol):
             "connection": "close",
             "x-req-id": request_id,
             "x-error-type": "invalid_argument",
-            "x-error-message": msg,
+            "x-error-message": message,
         }
         for event in (
-            h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
+            h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ):

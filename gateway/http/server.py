@@ -13,6 +13,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.http.hot_swap import HotSwap
 from gateway.http.protocol import GatewayProtocol
+from gateway.http.refusals import Refusals
 from gateway.http.tls import ServerCertificate
 from gateway.http.websocket import MAX_MESSAGE_BYTES as MAX_WEBSOCKET_BYTES
 from gateway.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GatewayWebSocket
@@ -42,9 +43,13 @@ class GatewayServer:
     def __init__(self, options: GatewayOptions) -> None:
         self._options = options
         self._stopping = asyncio.Event()
-        self._app = HotSwap(lambda client: create_app(client, options, self._stopping), self._connect(options.tls))
-        wyoming = options.wyoming
-        self._wyoming = None if wyoming is None else WyomingServer(options, wyoming, self._app.client)
+        self._refusals = Refusals(lambda: self._app.client())
+        self._app = HotSwap(
+            lambda client: create_app(client, options, self._stopping, self._refusals), self._connect(options.tls)
+        )
+        self._wyoming: WyomingServer | None = None
+        if options.wyoming is not None:
+            self._wyoming = WyomingServer(options, options.wyoming, self._app.client, self._refusals)
         self._certificate: ServerCertificate | None = None
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -134,6 +139,7 @@ class GatewayServer:
         await asyncio.gather(self._task, *(() if self._wyoming is None else (self._wyoming.stop(grace_s),)))
         if cut_off := set(self._server.server_state.tasks):
             await asyncio.wait(cut_off, timeout=1)
+        await self._refusals.close()
         await self._app.close()
 
 

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.http.access_log import set_error, set_logged_by_service
-from gateway.http.errors import UNKNOWN_PATH, Refusal, error_response, public_error
+from gateway.http.access_log import set_called, set_error, set_logged_by_service
+from gateway.http.errors import UNKNOWN_PATH, Refusal, error_response, public_error, was_received
 from gateway.http.headers import request_id_of
 from protos.stt.v1.wire import X_ERROR_TYPE
 from stt_client.errors import SttError
@@ -103,6 +103,7 @@ async def run_session(socket: WebSocket, session: Coroutine[Any, Any, None], fai
     except SttError as error:
         type_, message = public_error(error)
         set_logged_by_service(socket.scope, X_ERROR_TYPE in error.metadata)
+        set_called(socket.scope, was_received(error))
         await fail(type_, message, error.retry_after_s)
     except WebSocketDisconnect:
         set_error(socket.scope, "cancelled", "The caller disconnected.")

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from starlette.websockets import WebSocket
 
-from gateway.http.access_log import set_logged_by_service
+from gateway.http.access_log import set_called, set_logged_by_service
 from gateway.http.caller import call_metadata, with_key
 from gateway.http.errors import Refusal
 from gateway.http.headers import request_id_of
@@ -101,6 +101,7 @@ class LiveSession:
             )
         except ValueError as error:  # an option that the SDK rejects
             raise Refusal("invalid_argument", str(error)) from None
+        set_called(self._socket.scope)
         async with aclosing(events):
             async for event in events:
                 set_logged_by_service(self._socket.scope)

@@ -41,7 +41,7 @@ def plain_json(transcript: Transcript, form: OpenAiForm) -> Json:
     text = {"text": transcript.text.strip()}
     if form.task == "translate":
         return text
-    return {**text, "languages": _languages(transcript), "usage": _usage(transcript)}
+    return {**text, "languages": languages_of(transcript), "usage": _usage(transcript)}
 
 
 def verbose_json(transcript: Transcript, form: OpenAiForm) -> Json:
@@ -63,7 +63,7 @@ def verbose_json(transcript: Transcript, form: OpenAiForm) -> Json:
     return {
         **body,
         "usage": _usage(transcript),
-        "languages": _languages(transcript),
+        "languages": languages_of(transcript),
         "routing": transcript.routing.as_dict(),
         "timings": transcript.timings.as_dict(),
     }
@@ -86,7 +86,7 @@ def _segment(number: int, segment: Segment) -> Json:
     }
 
 
-def _languages(transcript: Transcript) -> list[Json]:
+def languages_of(transcript: Transcript) -> list[Json]:
     """The language of most of the speech first, then others in the order of the segments."""
     codes = (transcript.language, *(segment.language for segment in transcript.segments))
     return [{"code": code} for code in dict.fromkeys(filter(None, codes))]
@@ -122,7 +122,7 @@ class TextEvents:
         done = {
             "type": "transcript.text.done",
             "text": text,
-            "languages": _languages(transcript),
+            "languages": languages_of(transcript),
             "routing": transcript.routing.as_dict(),
         }
         return f"{_delta(delta)}{_data(done)}data: [DONE]\n\n"

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from gateway.http.caller import timeout_of
 from gateway.http.errors import Refusal
 from gateway.http.headers import trailer_headers
+from gateway.http.refusals import Refusals
 from gateway.http.uploads import UploadBudget
 from gateway.options import GatewayOptions
 from gateway.rest import openapi
@@ -26,7 +27,7 @@ HEALTH_TIMEOUT_S = 2.0
 """Seconds until a health check fails. Supervisors usually allow 3 s."""
 
 
-def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudget) -> APIRouter:
+def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudget, refusals: Refusals) -> APIRouter:
     """Routes of the REST endpoints."""
     router = APIRouter()
     transcriptions = Transcriptions(client, options, uploads)
@@ -50,12 +51,13 @@ def rest_router(client: SttClient, options: GatewayOptions, uploads: UploadBudge
 
     @router.get("/v1/metrics", **openapi.SNAPSHOT)
     async def snapshot() -> Response:
+        await refusals.send()
         status = await client.status()
         return JSONResponse(status.snapshot)
 
     @router.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
-        found = await client.metrics()
+        found = await refusals.metrics()
         return Response(found.exposition, headers={"Content-Type": found.content_type})
 
     return router

@@ -33,7 +33,6 @@ from gateway.wyoming.caller import Caller, TranscriptEvents
 from gateway.wyoming.calls import ServiceCalls, Utterance
 from gateway.wyoming.framing import read_event
 from gateway.wyoming.messages import SpeechRequest, audio_format, speech_request
-from protos.stt.v1.wire import X_ERROR_TYPE
 from stt_client.errors import EmptyAudio, SttError
 from stt_client.results import SettledSegments, Transcript
 
@@ -94,9 +93,11 @@ class Connection:
             try:
                 await self._serve()
             except Refusal as refusal:
-                await self._fail(refusal.type, refusal.message)
+                await self._refuse(refusal.type, refusal.message)
             except SttError as error:
-                await self._fail(*public_error(error), logged_by_service=X_ERROR_TYPE in error.metadata)
+                type_, message = public_error(error)
+                self._log.failed(self._failed, error, type_, message)
+                await self._send_last(type_, message)
             except asyncio.CancelledError:
                 # Only the server cancels a connection: at the end of the grace period.
                 await self._caller.send_error("not_ready", "The gateway is stopping; reconnect.")
@@ -104,7 +105,7 @@ class Connection:
                 raise
             except Exception:
                 logger.exception("unexpected error")
-                await self._fail("internal", "Internal error.")
+                await self._refuse("internal", "Internal error.")
         await self._caller.close()
 
     async def refuse(self, type_: str, message: str) -> None:
@@ -114,11 +115,14 @@ class Connection:
             type_: key of `protos.stt.v1.errors.ERRORS`.
         """
         with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
-            await self._fail(type_, message)
+            await self._refuse(type_, message)
         await self._caller.close()
 
-    async def _fail(self, type_: str, message: str, *, logged_by_service: bool = False) -> None:
-        self._log.failed(self._failed, type_, message, logged_by_service=logged_by_service)
+    async def _refuse(self, type_: str, message: str) -> None:
+        self._log.refused(self._failed, type_, message)
+        await self._send_last(type_, message)
+
+    async def _send_last(self, type_: str, message: str) -> None:
         await self._caller.send_error(type_, message)
         await self._caller.drain()
 

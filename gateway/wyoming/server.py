@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from gateway.http.refusals import Refusals
 from gateway.listening import BACKLOG, listen
 from gateway.options import GatewayOptions, WyomingOptions
 from gateway.wyoming.access_log import AccessLog
@@ -27,12 +28,14 @@ LAST_EVENT_S = 1.0
 class WyomingServer:
     """Accepts connections and bounds their number."""
 
-    def __init__(self, options: GatewayOptions, wyoming: WyomingOptions, use_client: UseClient) -> None:
+    def __init__(
+        self, options: GatewayOptions, wyoming: WyomingOptions, use_client: UseClient, refusals: Refusals
+    ) -> None:
         self._options = options
         self.api_key = wyoming.api_key
         """Key of new calls; empty: none."""
         self._use_client = use_client
-        self._log = AccessLog(service_logs_here=options.service_logs_here)
+        self._log = AccessLog(refusals, service_logs_here=options.service_logs_here)
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._refusals: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None

@@ -81,15 +81,20 @@ def is_certain(probabilities: FloatArray, span: Span) -> bool:
         probabilities: of the whole recording. Of one under 0.5 s, such as a single word cut tight, half the windows
             suffice.
     """
-    enough = min(CERTAIN_WINDOWS, _half(len(probabilities)))
+    enough = certain_windows(len(probabilities))
     return bool((_windows(probabilities, span) >= CERTAIN_PROBABILITY).sum() >= enough)
+
+
+def certain_windows(total: int) -> int:
+    """How many windows of certain speech are enough in a recording of `total` windows."""
+    return min(CERTAIN_WINDOWS, _half(total))
 
 
 def may_be_speech(probabilities: FloatArray, total: int = 2 * _FAINT_WINDOWS) -> bool:
     """Whether windows with these probabilities, at least one, contain possible speech.
 
     Args:
-        total: windows of the whole recording. Of one under 0.5 s, half of them suffice.
+        total: windows of the whole recording or stream. Of one under 0.5 s, half of them suffice.
     """
     faint = (probabilities >= FAINT_PROBABILITY).sum()
     enough = max(min(_FAINT_WINDOWS, _half(total)), _FAINT_SHARE * len(probabilities))

@@ -1,77 +1,22 @@
-"""Judge a recognition, and escalate all of a request or its weak chunks to the fallback."""
+"""Escalate all of a request, or its weak chunks, to the fallback."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from stt_server.audio import Chunk
 from stt_server.cascade.fallback import Fallback, FallbackError
 from stt_server.cascade.settings import CascadeSettings
-from stt_server.engine.text_checks import words_of
-from stt_server.engine.types import Hypothesis, Segment, confidence_of
+from stt_server.engine.types import Chunk, Segment
 from stt_server.errors import DeadlineExceeded
-from stt_server.request import Answer, Recognition, Request
-from stt_server.routing import Decision, Policy, Reason, Signals, Thresholds, decide
+from stt_server.request import Answer, Request
 
 DEGRADE_RESERVE_S = 0.1
 """Seconds of the caller's deadline withheld from the fallback, so that the primary's text still arrives in time."""
 
 UNRECOGNIZED_SHARE = 0.5
 """Share of the remaining deadline given to the fallback if the primary would start only after the fallback failed."""
-
-CHUNK_REASONS = (Reason.LOW_LOGPROB, Reason.REPETITION)
-"""Reasons judged per chunk. Language and number of words are judged over the whole recording."""
-
-
-def signals_of(hypotheses: Sequence[Hypothesis]) -> Signals:
-    """Routing signals of a recording's hypotheses, or of one chunk's. A suppressed text counts as silence."""
-    hypotheses = [hypothesis for hypothesis in hypotheses if hypothesis.suppressed is None]
-    return Signals(
-        speech=bool(hypotheses),
-        words=sum(len(words_of(hypothesis.text)) for hypothesis in hypotheses),
-        confidence=confidence_of(p for hypothesis in hypotheses for p in hypothesis.token_logprobs),
-        language_probability=min((h.language_probability for h in hypotheses if h.language_probability), default=None),
-        looped=any(hypothesis.looped for hypothesis in hypotheses),
-        chunks=len(hypotheses),
-    )
-
-
-def judge(
-    recognition: Recognition | None, thresholds: Thresholds, policy: Policy, *, fallback_configured: bool
-) -> Decision:
-    """Decide whether to escalate a recording.
-
-    Confidence and repetition are judged per chunk, language and number of words over the whole recording.
-
-    Args:
-        recognition: None if the model was not run, as `policy` is `fallback`.
-    """
-    succeeded = recognition is not None and recognition.failure is None
-    hypotheses = recognition.hypotheses if recognition is not None else ()
-    signals = signals_of(hypotheses) if succeeded else None
-    whole = decide(signals, thresholds, policy=policy, fallback_configured=fallback_configured)
-    if len(hypotheses) < 2:
-        return whole
-    # A low mean over chunks none of which is low by itself names no chunk that is worth escalating.
-    reasons = set(whole.reasons).difference(CHUNK_REASONS)
-    for hypothesis in hypotheses:
-        reasons.update(chunk_doubts(hypothesis, thresholds))
-    ordered = tuple(reason for reason in Reason if reason in reasons)
-    return Decision(bool(ordered) and policy == "auto" and fallback_configured, ordered)
-
-
-def whole_doubts(hypotheses: Sequence[Hypothesis], thresholds: Thresholds) -> list[Reason]:
-    """Doubts about a recording as a whole: its language, and its number of words."""
-    reasons = decide(signals_of(hypotheses), thresholds).reasons
-    return [reason for reason in reasons if reason not in CHUNK_REASONS]
-
-
-def chunk_doubts(hypothesis: Hypothesis, thresholds: Thresholds) -> list[Reason]:
-    """Doubts about one chunk of several."""
-    reasons = decide(signals_of([hypothesis]), thresholds).reasons
-    return [reason for reason in reasons if reason in CHUNK_REASONS]
 
 
 class Escalation:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from stt_server.audio import Chunk
 from stt_server.cascade.segment_order import ModelSegment
 from stt_server.cascade.settings import CascadeSettings
+from stt_server.engine import types as engine
 from stt_server.engine.text_checks import is_looped
 from stt_server.engine.types import Hypothesis, confidence_of, join_text, speech_seconds
 from stt_server.request import Answer
@@ -27,36 +28,34 @@ def part_from(model: str, hypothesis: Hypothesis) -> Answer:
     )
 
 
-def in_channel(part: Answer, channel: int, *, detected: bool) -> Answer:
-    """The answer of a chunk of one channel, with that channel in its segments.
+def in_recording(part: Answer, channel: int, *, names_language: bool) -> Answer:
+    """The answer of a chunk as a part of its recording's.
 
     Args:
-        channel: 1 for the first; 0 where the channels were mixed, which changes nothing.
-        detected: the language was detected: name it in each segment, since channels may differ.
+        channel: to name in the segments: 1 for the first; 0 where the channels were mixed.
+        names_language: name the chunk's language in its segments, since other chunks may be in another one.
     """
-    if not channel:
+    if not channel and not names_language:
         return part
-    language = part.language if detected else ""
+    language = part.language if names_language else ""
     segments = (replace(s, channel=channel, language=s.language or language) for s in part.segments)
     return replace(part, segments=tuple(segments))
 
 
-def in_recording(part: Answer, language: str) -> Answer:
-    """The answer of a chunk of a recording in `language`; its segments name the chunk's language if it is another."""
-    if part.language == language:
-        return part
-    return replace(part, segments=tuple(replace(s, language=s.language or part.language) for s in part.segments))
-
-
-def naming_languages(answer: Answer, language: str) -> Answer:
-    """An answer whose segments name their language where it isn't the answer's.
-
-    Args:
-        language: of the segments that name none.
-    """
-    if answer.language == language:
-        return answer
-    return replace(answer, segments=tuple(replace(s, language=s.language or language) for s in answer.segments))
+def joined_parts(parts: Sequence[tuple[engine.Chunk, Answer]]) -> Answer:
+    """The answer of a chunk from those of its parts in different languages; each segment names its language."""
+    answers = [answer for _, answer in parts]
+    segments = [replace(s, language=s.language or answer.language) for answer in answers for s in answer.segments]
+    probabilities = [each.language_probability for each in answers if each.language_probability is not None]
+    return Answer(
+        model=heaviest((answer.model, speech_seconds(part)) for part, answer in parts),
+        segments=tuple(segments),
+        text=join_text(answer.text for answer in answers),
+        language=heaviest((answer.language, speech_seconds(part)) for part, answer in parts),
+        language_probability=min(probabilities, default=None),
+        confidence=None,
+        segment_models=tuple(model for answer in answers for model in answer.segment_models),
+    )
 
 
 def chosen_part(own: Answer, hypothesis: Hypothesis, fallback: Answer, settings: CascadeSettings) -> Answer:
@@ -102,17 +101,17 @@ def join(
     found = [(parts[index].language, chunks[index]) for index in sorted(parts)]
     seconds = [(parts[index].model, chunks[index].duration) for index in sorted(parts)]
     return Answer(
-        model=_heaviest([(model, 0.0), *seconds]),
+        model=heaviest([(model, 0.0), *seconds]),
         segments=tuple(segment for segment, _ in segments),
         text=text,
-        language=_heaviest([(name, speech_seconds(chunk)) for name, chunk in found]) or language or "",
+        language=heaviest([(name, speech_seconds(chunk)) for name, chunk in found]) or language or "",
         language_probability=None,
         confidence=None,
         segment_models=tuple(name for _, name in segments),
     )
 
 
-def _heaviest(values: Iterable[tuple[str, float]]) -> str:
+def heaviest(values: Iterable[tuple[str, float]]) -> str:
     """The name of the largest total weight, the first of equal ones; empty if there is none."""
     totals: dict[str, float] = {}
     for name, weight in values:

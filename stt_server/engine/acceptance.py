@@ -14,9 +14,9 @@ RESAMPLE_LOGPROB = -1.0
 `logprob_threshold`."""
 
 
-REDECODED_SECONDS_PER_SECOND = 24.0
-"""Most seconds of decoder windows that all repeated decodings of a chunk take, for each second of its audio. For 3 s of
-audio these are two full windows and a short one; one window of the first decoding's size is always allowed."""
+REDECODED_SECONDS_PER_SECOND = 16.0
+"""Most seconds of encoded windows that all repeated decodings of a chunk take, for each second of its audio. For 3 s of
+audio these are a full window and two short ones; one window of the first decoding's size is always allowed."""
 
 
 class RedecodingBudget:
@@ -48,6 +48,13 @@ def is_loop(text: str, chunk: Chunk) -> bool:
 def needs_resampling(decoded: Decoded, chunk: Chunk) -> bool:
     """Whether a text loops or is too improbable."""
     return bool(decoded.text.strip()) and (is_loop(decoded.text, chunk) or decoded.mean_logprob < RESAMPLE_LOGPROB)
+
+
+def are_credible(parts: Sequence[Decoded]) -> bool:
+    """Whether the texts of stretches of speech, each decoded by itself, are no loops and probable enough together."""
+    logprobs = [logprob for part in parts for logprob in part.token_logprobs]
+    looped = any(is_looped(part.text) for part in parts)
+    return bool(logprobs) and not looped and sum(logprobs) / len(logprobs) >= RESAMPLE_LOGPROB
 
 
 def plausibility(decoded: Decoded, chunk: Chunk) -> tuple[bool, float]:

@@ -93,13 +93,14 @@ class TextDecoder:
         """Encoded audio with the tokens and options to decode it with."""
         return DecoderInput(encoded, self._tokenizer(options), self.earlier(options), options.word_timestamps)
 
-    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0) -> list[Decoded]:
+    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0, *, greedy: bool = False) -> list[Decoded]:
         """Decode a batch with the same window and the same number of prompt tokens.
 
         Args:
             temperature: above 0, tokens are sampled, without a beam search.
+            greedy: without a beam search.
         """
-        beams = 1 if temperature else self._beam_size
+        beams = 1 if temperature or greedy else self._beam_size
         # On a GPU, copying the logits of each token to the host costs more than one pass of the aligner.
         with_logits = beams == 1 and self._model.device == "cpu"
         results = self._generate(batch, temperature, beams, with_logits)
@@ -119,7 +120,7 @@ class TextDecoder:
             Decoded(
                 segments=own,
                 logprobs=by_segment(values, own),
-                words=self._words(item, own),
+                words=self.words(item, own) if item.words else [[] for _ in own],
                 no_speech_prob=result.no_speech_prob,
                 text=item.tokenizer.decode(text),
             )
@@ -159,9 +160,10 @@ class TextDecoder:
                 found[index] = values
         return found
 
-    def _words(self, item: DecoderInput, segments: list[TimedTokens]) -> list[list[Word]]:
-        if not item.words or not segments:
-            return [[] for _ in segments]
+    def words(self, item: DecoderInput, segments: Sequence[TimedTokens]) -> list[list[Word]]:
+        """The words of each segment, with times in seconds from the start of the window."""
+        if not segments:
+            return []
         return word_times(self._whisper, as_batch([item.encoded]), item.tokenizer, segments, item.encoded.seconds)
 
     def segments(self, decoded: Decoded, chunk_start: float) -> list[Segment]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import ctranslate2
 
+from stt_server.engine.chunk_parts import ChunkPart, Span
 from stt_server.engine.encoding import Encoded, Encoder, as_batch
 from stt_server.engine.language_changes import (
     SHORT_SLICE_S,
     SHORT_TAIL_S,
-    ChunkPart,
-    Span,
+    SLICE_S,
+    TAIL_S,
     can_slice,
     long_regions,
     parts_of,
@@ -28,6 +30,16 @@ SURE_LANGUAGE = 0.9
 detected as another one."""
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What slices of the encoder's output show of the languages of a batch, by the job's index."""
+
+    expected: Mapping[int, str]
+    """Chunks that are in the expected language."""
+    parts: Mapping[int, Sequence[ChunkPart]]
+    """Chunks whose language changes."""
+
+
 class LanguageDetector:
     """Detects languages with a model. Thread-safe, as the model is."""
 
@@ -42,7 +54,6 @@ class LanguageDetector:
         Detects all of them in one pass, and those with a low probability in another one on the full window.
         """
         given = {i: code for i, job in enumerate(jobs) if (code := job.options.language or self._only)}
-        given |= self._expected({i: job for i, job in enumerate(jobs) if i not in given}, encoded)
         detected = self._detect(jobs, {i: encoded[i] for i in range(len(jobs)) if i not in given})
         if self._encoder.windows.tails is not None:
             unsure = [i for i, (_, probability) in detected.items() if probability < LANGUAGE_UNSURE]
@@ -53,37 +64,53 @@ class LanguageDetector:
                 given[i] = jobs[i].expected_language
         return [(given[i], None) if i in given else detected[i] for i in range(len(jobs))]
 
-    def _expected(self, jobs: Mapping[int, ChunkJob], encoded: Sequence[Encoded]) -> dict[int, str]:
-        """Jobs in the expected language, by a detection on a slice of each, or with too little speech to doubt it."""
-        regions = {i: max(long_regions(job.chunk), key=_length, default=None) for i, job in jobs.items()}
-        expecting = {i: job.expected_language for i, job in jobs.items() if job.expected_language}
-        sliced = {
-            i: slice_of(encoded[i], region, SHORT_SLICE_S, SHORT_TAIL_S)
-            for i in expecting
-            if (region := regions[i]) is not None and can_slice(encoded[i])
-        }
-        found = self._rank(list(sliced.values()), [jobs[i] for i in sliced])
-        same = {i for i, (code, _) in zip(sliced, found) if code == expecting[i]}
-        return {i: code for i, code in expecting.items() if i in same or regions[i] is None}
+    def survey(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded]) -> Survey:
+        """Find out which chunks are in the expected language, and where the language of others changes.
 
-    def parts(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded]) -> dict[int, list[ChunkPart]]:
-        """The parts of chunks whose language changes, by the job's index."""
-        if self._only:
-            return {}
+        Short slices of the regions of speech decide for most chunks; only those that show several languages take
+        longer slices.
+        """
         regions = {
-            i: found
+            i: long_regions(job.chunk)
             for i, job in enumerate(jobs)
-            if job.may_change_language and job.options.language is None and can_slice(encoded[i])
-            if len(found := long_regions(job.chunk)) > 1
+            if not (self._only or job.options.language) and (job.expected_language or job.may_change_language)
         }
-        slices = [(i, slice_of(encoded[i], region)) for i, own in regions.items() for region in own]
-        found_all = self._rank([item for _, item in slices], [jobs[i] for i, _ in slices])
-        cut = {}
-        for i, own in regions.items():
-            languages = [found for (index, _), found in zip(slices, found_all) if index == i]
-            if parts := parts_of(jobs[i].chunk, own, languages):
-                cut[i] = parts
-        return cut
+        expecting = {i: jobs[i].expected_language for i in regions if jobs[i].expected_language}
+        # Too little speech to doubt the expectation.
+        expected = {i: code for i, code in expecting.items() if not regions[i]}
+        regions = {i: own for i, own in regions.items() if can_slice(encoded[i]) and len(own) > (i not in expecting)}
+        several = {}
+        for i, found in self._rank_regions(jobs, encoded, regions, SHORT_SLICE_S, SHORT_TAIL_S).items():
+            codes = [code for code, _ in found]
+            if len({*codes, expecting.get(i, codes[0])}) > 1 and len(codes) > 1 and jobs[i].may_change_language:
+                several[i] = regions[i]
+            elif _of_longest(regions[i], codes) == expecting.get(i):
+                expected[i] = expecting[i]
+        parts = {}
+        for i, found in self._rank_regions(jobs, encoded, several, SLICE_S, TAIL_S).items():
+            if cut := parts_of(jobs[i].chunk, several[i], found):
+                parts[i] = cut
+            elif _of_longest(several[i], [code for code, _ in found]) == expecting.get(i):
+                expected[i] = expecting[i]
+        return Survey(expected, parts)
+
+    def _rank_regions(
+        self,
+        jobs: Sequence[ChunkJob],
+        encoded: Sequence[Encoded],
+        regions: Mapping[int, Sequence[Span]],
+        seconds: float,
+        tail: float,
+    ) -> dict[int, list[tuple[str, float]]]:
+        """Language and probability of each region, by the job's index.
+
+        Args:
+            seconds: most seconds of speech in a slice.
+            tail: seconds of silence after it.
+        """
+        slices = [(i, slice_of(encoded[i], region, seconds, tail)) for i, own in regions.items() for region in own]
+        found = iter(self._rank([item for _, item in slices], [jobs[i] for i, _ in slices]))
+        return {i: [next(found) for _ in own] for i, own in regions.items()}
 
     def _rank(self, encoded: Sequence[Encoded], jobs: Sequence[ChunkJob]) -> list[tuple[str, float]]:
         """Language and probability of each item, among its job's candidates."""
@@ -116,5 +143,6 @@ def choose_language(ranking: Sequence[tuple[str, float]], candidates: Collection
     return known[0]
 
 
-def _length(region: Span) -> float:
-    return region[1] - region[0]
+def _of_longest(regions: Sequence[Span], codes: Sequence[str]) -> str:
+    """The language of the longest region."""
+    return max(zip(regions, codes), key=lambda item: item[0][1] - item[0][0])[1]

@@ -13,6 +13,11 @@ MAX_CHARACTERS_PER_SECOND = 12.0
 """For scripts written without spaces, where each character counts as a word."""
 MIN_WORDS_PER_SECOND, MAX_REPEATED_PER_SECOND = 0.6, 5.0
 """Words per second of speech, without the pauses, between which a repetition can be spoken."""
+USUAL_CHARACTERS_PER_SECOND, USUAL_UNSPACED_PER_SECOND = 14.0, 6.0
+"""Letters and digits per second of speech, the second in scripts written without spaces between words."""
+SPARSE_SHARE = 0.75
+"""Share of the usual pace below which a text may be half of what was said: that of 8 % of 85 recordings of as many
+speakers in 16 languages."""
 EARLY_STOP_SECONDS = 0.8
 """Seconds that a text may end before the last detected speech does."""
 
@@ -59,13 +64,22 @@ def is_looped(text: str) -> bool:
     True if a run of three words or more occurs twice in a row, or a shorter run five times in a row, or if the text
     compresses more than `MAX_COMPRESSION_RATIO` times. In scripts written without spaces the limit is six characters.
     """
-    words = words_of(text)
-    if compression_ratio(text) > MAX_COMPRESSION_RATIO:
-        return True
+    return compression_ratio(text) > MAX_COMPRESSION_RATIO or _repeated_run(words_of(text)) > 0
+
+
+def repeated_words(text: str) -> int:
+    """Number of words in the shortest run that makes a text a loop; 1 if there is none."""
+    return max(1, _repeated_run(words_of(text)))
+
+
+def _repeated_run(words: Sequence[str]) -> int:
+    """Length of the shortest run that occurs too often in a row; 0 if there is none."""
     unspaced = any(is_unspaced(word[0]) for word in words)
     shortest = 2 * _LOOP_RUN if unspaced else _LOOP_RUN
-    runs_of_words = any(_repeats(words, length, 2) for length in range(shortest, len(words) // 2 + 1))
-    return runs_of_words or any(_repeats(words, length, _SHORT_RUN_REPEATS) for length in range(1, shortest))
+    for length in range(1, len(words) // 2 + 1):
+        if _repeats(words, length, _SHORT_RUN_REPEATS if length < shortest else 2):
+            return length
+    return 0
 
 
 def is_spoken_repetition(text: str, speech: Sequence[tuple[float, float]]) -> bool:
@@ -105,6 +119,19 @@ def is_too_fast(text: str, seconds: float) -> bool:
     limit = MAX_CHARACTERS_PER_SECOND if unspaced * 2 > len(words) else MAX_WORDS_PER_SECOND
     # One second more: voice activity detection trims the edges of very short clips.
     return len(words) > limit * (seconds + 1.0)
+
+
+def usual_seconds(text: str) -> float:
+    """Seconds of speech that a text usually takes."""
+    words = words_of(text)
+    unspaced = sum(is_unspaced(word[0]) for word in words)
+    letters = sum(len(word) for word in words if not is_unspaced(word[0]))
+    return unspaced / USUAL_UNSPACED_PER_SECOND + letters / USUAL_CHARACTERS_PER_SECOND
+
+
+def is_sparse(text: str, seconds: float) -> bool:
+    """Whether a text has so little for `seconds` of speech that it may be half of what was said."""
+    return usual_seconds(text) < SPARSE_SHARE * seconds
 
 
 def stops_early(text_end: float, speech_end: float) -> bool:

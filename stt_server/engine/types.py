@@ -102,6 +102,8 @@ class Hypothesis:
     suppressed: str | None = None
     """Why a text over uncertain speech was dropped as a hallucination, one of `hallucination.REASONS`; there are no
     segments then. Over certain speech, a dropped text is just empty: a doubt, for the fallback to settle."""
+    parts: tuple[tuple[Chunk, Hypothesis], ...] = ()
+    """The parts of a chunk between which its language changes, each with its own hypothesis; empty: it doesn't."""
 
     @property
     def text(self) -> str:

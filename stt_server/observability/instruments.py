@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
+from protos.stt.v1.errors import ERRORS
 from stt_server.config import Settings
 from stt_server.observability.build_info import state_build
 from stt_server.observability.call_record import CallRecord
 from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.logs import log_call
-from stt_server.observability.metrics import Metrics
+from stt_server.observability.metrics import ENDPOINTS, OTHER, Metrics
 from stt_server.observability.reload_metrics import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.stream_metrics import StreamMetrics
@@ -53,6 +54,12 @@ class Observer:
         self._snapshot.observe(call)
         log_call(self._logger, call)
 
+    def refused_by_gateway(self, endpoint: str, type_: str, count: int) -> None:
+        """Record requests that the gateway refused, and logged, by itself. Unknown labels are ignored."""
+        if endpoint in (*ENDPOINTS, OTHER) and type_ in ERRORS and count > 0:
+            self._metrics.observe_refusals(endpoint, type_, count)
+            self._snapshot.observe_refusals(type_, count)
+
 
 class Instruments:
     """Everything that observes a service, around one Prometheus registry."""
@@ -65,7 +72,7 @@ class Instruments:
             registry.register(GpuCollector(self._gpu))
         self._snapshot = Snapshot(settings.server_commit, settings.model_name, settings.service)
         state_build(registry, settings.server_commit, settings.model_name)
-        self.metrics = Metrics(registry, [key.name for key in settings.api_keys])
+        self.metrics = Metrics(registry, settings.service, [key.name for key in settings.api_keys])
         self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
         self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)

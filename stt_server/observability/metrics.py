@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from protos.stt.v1.errors import ERRORS
 from protos.stt.v1.speech_pb2 import RouteReason
 from stt_server.audio.sandbox.worker import EXIT_REASONS, ExitReason
+from stt_server.config import Role
 from stt_server.engine.hallucination import REASONS as SUPPRESSED_REASONS
 from stt_server.errors import Refused
 from stt_server.observability.call_record import STREAM, TRANSCRIBE, CallRecord
@@ -37,7 +38,12 @@ precise; 1.0 is included because the objective is p95 < 1 s."""
 FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Upper bounds of the real-time factor; above 1.0, inference is slower than speech."""
 
+CLIP_SECONDS = 10.0
+"""Longest audio of a clip, for which the latency objective holds (docs/slo.md)."""
+
 ENDPOINTS = (TRANSCRIBE, STREAM)
+OTHER = "other"
+"""Endpoint of requests that the gateway refused at any other path. Its series appear with the first of them."""
 FALLBACK_RESULTS = ("used", "skipped", "failed")
 REFUSALS = get_args(Refused)
 ROUTE_REASONS = tuple(name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0)
@@ -52,9 +58,13 @@ class ModelMetrics:
 
     Args:
         registry: receives the metrics.
+        service: whose metrics they are. A trace of the fallback has its own model's time as `fallback_infer`, which the
+            primary records too, as the time of a call.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, service: Role) -> None:
+        self._service = service
+
         def histogram(name: str, documentation: str) -> Histogram:
             return Histogram(name, documentation, registry=registry, buckets=SECONDS_BUCKETS)
 
@@ -80,9 +90,12 @@ class ModelMetrics:
         for suppressed in work.suppressed:
             if suppressed in SUPPRESSED_REASONS:
                 self._suppressed.labels(suppressed).inc()
+        own, call = work.primary_infer, work.fallback_infer
+        if self._service == "fallback":
+            own, call = call, None
         for histogram, value in (
-            (self._primary_infer, work.primary_infer),
-            (self._fallback_infer, work.fallback_infer),
+            (self._primary_infer, own),
+            (self._fallback_infer, call),
             (self._queue_wait, work.queue_wait),
         ):
             if value is not None:
@@ -102,14 +115,15 @@ class Metrics:
 
     Args:
         registry: receives the metrics.
+        service: whose metrics they are.
         key_names: names of the configured keys, for `stt_key_requests_total`.
     """
 
-    def __init__(self, registry: CollectorRegistry, key_names: Collection[str] = ()) -> None:
+    def __init__(self, registry: CollectorRegistry, service: Role = "primary", key_names: Collection[str] = ()) -> None:
         def counter(name: str, documentation: str, *labels: str) -> Counter:
             return Counter(name, documentation, labels, registry=registry)
 
-        self.models = ModelMetrics(registry)
+        self.models = ModelMetrics(registry, service)
         self._registry = registry
         self._key_names: frozenset[str] = frozenset()
         self._requests = counter("stt_requests", "Requests finished, whatever their outcome.", "endpoint")
@@ -128,6 +142,12 @@ class Metrics:
             registry=registry,
             buckets=SECONDS_BUCKETS,
         )
+        self._clip_total = Histogram(
+            "stt_clip_total_seconds",
+            f"Arrival to answer of an answered Transcribe of at most {CLIP_SECONDS:g} s of audio.",
+            registry=registry,
+            buckets=SECONDS_BUCKETS,
+        )
         self._factor = Histogram(
             "stt_real_time_factor", "Inference time over audio length.", registry=registry, buckets=FACTOR_BUCKETS
         )
@@ -139,9 +159,8 @@ class Metrics:
         """Create all series: one that appears with its first event hides that event from rate()."""
         for endpoint in ENDPOINTS:
             self._requests.labels(endpoint)
-            for error in ERRORS.values():
-                if error.status:  # errors without a gRPC status are the gateway's own
-                    self._exceptions.labels(endpoint, error.type)
+            for type_ in ERRORS:
+                self._exceptions.labels(endpoint, type_)
         for counter, values in (
             (self._refusals, REFUSALS),
             (self._fallback, FALLBACK_RESULTS),
@@ -172,8 +191,20 @@ class Metrics:
             self.models.observe_audio(call.audio_seconds)
         if call.latency is not None:
             self._total.observe(call.latency)
+            if call.failure is None and call.audio_seconds is not None and call.audio_seconds <= CLIP_SECONDS:
+                self._clip_total.observe(call.latency)
         if call.real_time_factor is not None:
             self._factor.observe(call.real_time_factor)
+
+    def observe_refusals(self, endpoint: str, type_: str, count: int) -> None:
+        """Count requests that the gateway refused by itself. Of such a request nothing else is known.
+
+        Args:
+            endpoint: one of `ENDPOINTS`, or `OTHER`.
+            type_: key of `ERRORS`.
+        """
+        self._requests.labels(endpoint).inc(count)
+        self._exceptions.labels(endpoint, type_).inc(count)
 
     def observe_death(self, death: ExitReason) -> None:
         """Count a decoder process that died."""

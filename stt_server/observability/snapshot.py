@@ -59,6 +59,12 @@ class Snapshot:
             # In the order of LATENCIES
             self._window.append((call.latency, call.primary_infer, call.fallback_infer, call.queue_wait))
 
+    def observe_refusals(self, type_: str, count: int) -> None:
+        """Count requests that the gateway refused by itself."""
+        with self._lock:
+            self._requests += count
+            self._errors[type_] += count
+
     def as_dict(
         self, queue_depth: int, in_flight: int, gpu: GpuReading | None, circuit: CircuitState | None = None
     ) -> dict[str, Any]:

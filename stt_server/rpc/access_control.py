@@ -12,7 +12,7 @@ from stt_server.config import Settings
 from stt_server.errors import NotReady
 from stt_server.lifecycle.readiness import Readiness
 from stt_server.rpc.call_state import CallState, values_of
-from stt_server.security.addresses import client_address
+from stt_server.security.addresses import client_address, is_trusted
 from stt_server.security.key_ring import KeyRing
 from stt_server.security.rate_limit import RateLimiter
 
@@ -38,6 +38,10 @@ class AccessControl:
         self._keys = KeyRing(settings.api_keys)
         self._limiter.change(settings.rate_limit_rps, settings.rate_limit_burst)
         self._trusted_proxies = settings.trusted_proxies
+
+    def is_trusted(self, context: Context) -> bool:
+        """Whether a call comes from a Unix socket or from one of TRUSTED_PROXIES."""
+        return is_trusted(context.peer(), self._trusted_proxies)
 
     def admit_stream(self, call: CallState, context: Context) -> None:
         """Admit a live stream and take a token from the bucket of its key, or of its address where it has no key.

@@ -169,27 +169,28 @@ def segment_of(segment: Segment, model: str) -> pb.Segment:
     )
 
 
+def segment_from(message: pb.Segment) -> Segment:
+    """Convert a segment of the fallback."""
+    return Segment(
+        start=seconds(message.start),
+        end=seconds(message.end),
+        text=message.text,
+        avg_logprob=message.avg_logprob,
+        no_speech_prob=message.no_speech_prob,
+        compression_ratio=message.compression_ratio,
+        words=tuple(Word(seconds(w.start), seconds(w.end), w.text, w.probability) for w in message.words),
+        language=message.language,
+        channel=message.channel,
+    )
+
+
 def answer_of(response: pb.TranscribeResponse) -> Answer:
     """Convert the fallback's response to its answer."""
-    segments = tuple(
-        Segment(
-            start=seconds(s.start),
-            end=seconds(s.end),
-            text=s.text,
-            avg_logprob=s.avg_logprob,
-            no_speech_prob=s.no_speech_prob,
-            compression_ratio=s.compression_ratio,
-            words=tuple(Word(seconds(w.start), seconds(w.end), w.text, w.probability) for w in s.words),
-            language=s.language,
-            channel=s.channel,
-        )
-        for s in response.segments
-    )
     has_probability = response.HasField("language_probability")
     has_confidence = response.routing.HasField("fallback_confidence")
     return Answer(
         model=response.routing.final_model,
-        segments=segments,
+        segments=tuple(segment_from(segment) for segment in response.segments),
         text=response.text,
         language=response.language,
         language_probability=response.language_probability if has_probability else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from protos.stt.v1.errors import FallbackCode, fallback_code_of
 from stt_server.cascade.breaker import Health
 from stt_server.cascade.fallback import FallbackError
 from stt_server.request import Answer, Request
-from stt_server.rpc.convert import answer_of, message_of
+from stt_server.rpc.convert import answer_of, message_of, seconds, segment_from
 from stt_server.rpc.server_options import MESSAGE_SLACK_BYTES
 
 MAX_BACKOFF_S = 1
@@ -70,16 +71,47 @@ class FallbackStub:
             FallbackError: its code is the fallback's error type, or follows from the transport's status;
                 `invalid_answer` for an answer that can't be right.
         """
-        metadata = (*self._key, (wire.X_REQ_ID, request.request_id))
+        call: dict[str, Any] = {
+            "timeout": timeout_s,
+            "metadata": (*self._key, (wire.X_REQ_ID, request.request_id)),
+        }
         try:
-            response: pb.TranscribeResponse = await self._stub.Transcribe(
-                message_of(request), timeout=timeout_s, metadata=metadata
-            )
+            response = await self._watch(request, call) if request.settles_early else None
+            if response is None:
+                response = await self._stub.Transcribe(message_of(request), **call)
         except grpc.aio.AioRpcError as error:
             raise FallbackError(_code_of(error)) from error
         if not _is_valid(response):
             raise FallbackError("invalid_answer")
         return answer_of(response)
+
+    async def _watch(self, request: Request, call: dict[str, Any]) -> pb.TranscribeResponse | None:
+        """The response to a whole recording, whose segments are settled as they arrive; None from an older fallback.
+
+        Raises:
+            FallbackError: `invalid_answer`.
+        """
+        sent: list[pb.Segment] = []
+        response = pb.TranscribeResponse()
+        watched = self._stub.TranscribeWithProgress(message_of(request), **call)
+        try:
+            async for message in watched:
+                sent += message.segments.segments
+                if not _are_valid(message.segments.segments):
+                    raise FallbackError("invalid_answer")
+                settled = [(segment_from(segment), segment.model) for segment in message.segments.segments]
+                request.progress.settle(settled, seconds(message.progress.audio_settled))
+                if message.HasField("result"):
+                    response = message.result
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            raise
+        finally:
+            watched.cancel()
+        if list(response.segments) != sent:
+            raise FallbackError("invalid_answer")
+        return response
 
     async def health(self, timeout_s: float) -> Health:
         """Check the fallback's health. Needs no key, and takes no token of the rate limit."""
@@ -116,15 +148,25 @@ def _code_of(error: grpc.aio.AioRpcError) -> FallbackCode:
 
 def _is_valid(response: pb.TranscribeResponse) -> bool:
     """Whether a response names its model and all of its numbers are finite and in range."""
-    probabilities = [word.probability for segment in response.segments for word in segment.words]
+    probabilities = []
     if response.HasField("language_probability"):
         probabilities.append(response.language_probability)
     if response.routing.HasField("fallback_confidence"):
         probabilities.append(response.routing.fallback_confidence)
+    return bool(response.routing.final_model) and _in_range(probabilities) and _are_valid(response.segments)
+
+
+def _are_valid(segments: Sequence[pb.Segment]) -> bool:
+    """Whether all numbers of segments are finite and in range."""
     numbers = [
         number
-        for segment in response.segments
+        for segment in segments
         for number in (segment.avg_logprob, segment.no_speech_prob, segment.compression_ratio)
     ]
-    in_range = all(-0.001 <= probability <= 1.001 for probability in probabilities)  # False for NaN
-    return bool(response.routing.final_model) and in_range and all(map(math.isfinite, numbers))
+    probabilities = [word.probability for segment in segments for word in segment.words]
+    return _in_range(probabilities) and all(map(math.isfinite, numbers))
+
+
+def _in_range(probabilities: Iterable[float]) -> bool:
+    """Whether all are probabilities; False for NaN."""
+    return all(-0.001 <= probability <= 1.001 for probability in probabilities)

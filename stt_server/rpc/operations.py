@@ -55,6 +55,9 @@ class OperationsServicer(speech_pb2_grpc.OperationsServicer):
 
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Context) -> pb.GetMetricsResponse:  # noqa: N802
         """The Prometheus exposition."""
+        if request.refusals and self._access.is_trusted(context):
+            for refusals in request.refusals:
+                self._observer.refused_by_gateway(refusals.endpoint, refusals.type, refusals.count)
         text, content_type = await asyncio.get_running_loop().run_in_executor(None, self._exposition)
         return pb.GetMetricsResponse(exposition=text, content_type=content_type)
 

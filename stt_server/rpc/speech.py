@@ -64,6 +64,7 @@ class SpeechServicer(speech_pb2_grpc.SpeechToTextServicer):
         """Transcribe one recording, and send what is settled meanwhile; see speech.proto."""
         call = current_call.get()
         wanted = self._accept(call, request, context)
+        wanted.progress.watched = True
 
         async def answer() -> Transcript:
             call.transcript = await self._answer(wanted)

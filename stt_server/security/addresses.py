@@ -45,6 +45,12 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Iterable[Netwo
     return _bucket(hop)
 
 
+def is_trusted(peer: str, trusted: Iterable[Network]) -> bool:
+    """Whether a peer is a trusted proxy; arguments as of `client_address`."""
+    hop = _peer_host(peer)
+    return hop == _UNIX or _is_in(hop, tuple(trusted))
+
+
 def _peer_host(peer: str) -> IPv4Address | IPv6Address | str:
     """The peer's address, `"unix"`, or `"unknown"` if it can't be parsed."""
     kind, _, rest = peer.partition(":")

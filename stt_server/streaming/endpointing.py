@@ -10,7 +10,7 @@ import numpy as np
 from stt_server.audio.chunks import quietest_window, widest_pause
 from stt_server.audio.formats import SAMPLE_RATE
 from stt_server.audio.mono import FloatArray
-from stt_server.audio.speech_spans import may_be_speech
+from stt_server.audio.speech_spans import certain_windows, may_be_speech
 from stt_server.audio.vad import (
     CERTAIN_PROBABILITY,
     CERTAIN_WINDOWS,
@@ -122,8 +122,12 @@ class Endpointer:
 
     def flush(self) -> list[SpeechEvent]:
         """End the current utterance, or possible speech, at once."""
+        events: list[SpeechEvent] = []
+        # Of a stream under 0.5 s, such as a single word, fewer windows are enough: see `certain_windows`.
+        if self._began is not None and self._is_certain(certain_windows(self._now)):
+            events = self._start_utterance()
         if self._start is not None:
-            return [self._end()]
+            return [*events, self._end()]
         return self._give_up() if self._began is not None else []
 
     def so_far(self) -> UtteranceBounds | None:
@@ -147,10 +151,10 @@ class Endpointer:
             return self._give_up()
         return []
 
-    def _is_certain(self) -> bool:
+    def _is_certain(self, enough: int = CERTAIN_WINDOWS) -> bool:
         begin = max(self._floor, self._began or 0, self._now - _CERTAIN_WITHIN)
         sure = sum(p >= CERTAIN_PROBABILITY for p in self._since(begin))
-        return sure >= CERTAIN_WINDOWS
+        return sure >= enough
 
     def _start_utterance(self) -> list[SpeechEvent]:
         """Start an utterance at the beginning of this run of speech; sounds before it are possible speech."""
@@ -222,7 +226,7 @@ class Endpointer:
         probabilities = self._between(begin, end)
         spans = speech_spans(probabilities, len(probabilities) * WINDOW, FAINT_PROBABILITY, FAINT_SILENCE_PROBABILITY)
         speech = tuple((begin + a // WINDOW, begin + b // WINDOW) for a, b in spans)
-        if not speech or not may_be_speech(self._between(speech[0][0], speech[-1][1])):
+        if not speech or not may_be_speech(self._between(speech[0][0], speech[-1][1]), self._now):
             return []
         start = max(self.kept_from, self._floor, speech[0][0] - FAINT_PAD)
         self._floor = min(end, speech[-1][1] + FAINT_PAD)

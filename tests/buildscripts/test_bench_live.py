@@ -22,7 +22,7 @@ from buildscripts.lib.bench.live_load import (
     live_recordings,
     spoken,
 )
-from buildscripts.lib.bench.live_report import LiveMeasurement, error_rate, greatest
+from buildscripts.lib.bench.live_report import LiveMeasurement, cost_lines, error_rate, greatest
 from buildscripts.lib.bench.plots import plot_live
 from buildscripts.lib.load.closed_loop import Recording
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
@@ -31,9 +31,11 @@ from stt_server.testing.paths import MODELS, SAMPLES
 TINY = str(MODELS / "whisper-tiny.en-ct2")
 
 
-def a_measurement(streams: int, finals: list[float | None], round: int = 1) -> LiveMeasurement:
+def a_measurement(
+    streams: int, finals: list[float | None], round: int = 1, way: str = "grpc", cpu: float = 5.0
+) -> LiveMeasurement:
     trace = Trace(tuple(Latencies(0.5, final) for final in finals), "one two", 0.1, 0)
-    return LiveMeasurement(streams, round, (trace,) * streams, 10.0, 5.0, 0.5, 7, 2)
+    return LiveMeasurement(way, streams, round, (trace,) * streams, 10.0, cpu, 0.5, 7, 2)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,12 @@ def test_most_streams_is_the_last_before_a_failure() -> None:
     assert greatest([a_measurement(1, [None])], 0.6) == 0
 
 
+def test_processor_time_is_compared_by_way() -> None:
+    found = cost_lines([a_measurement(2, [1.0], way=way, cpu=cpu) for way, cpu in (("a", 4.0), ("b", 4.2), ("b", 4.6))])
+    assert found == ["Processor time, streams 2: b / a 2.200"]
+    assert cost_lines([a_measurement(1, [1.0])]) == []
+
+
 def test_error_rate_is_over_all_recordings() -> None:
     recordings = [
         LiveRecording(Recording("a", "en", text, True, b""), ()) for text in ("the red fox runs", "the end is near")
@@ -112,13 +120,17 @@ def test_bench_live_measures_streams(
 ) -> None:
     monkeypatch.setattr(bench_live_load, "PAUSES_S", (0.9,))
     argv = ["--model", TINY, "--corpus", str(SAMPLES), "--streams", "1,2", "--seconds", "5"]
+    argv += ["--ways", "grpc,websocket,realtime"]
     out, wavs = tmp_path / "out.json", tmp_path / "wavs"
     assert bench_live.main([*argv, "--json", str(out), "--wav", str(wavs)]) == 0
     output = capsys.readouterr().out
     assert output.startswith("$ buildscripts/bench live --model")
     assert "Word error rate, 2 streams: finals" in output
     found = json.loads(out.read_text())
-    assert [m["streams"] for m in found["measurements"]] == [1, 2]
+    assert [(m["streams"], m["way"]) for m in found["measurements"]] == [
+        (streams, way) for streams in (1, 2) for way in ("grpc", "websocket", "realtime")
+    ]
+    assert "Processor time, streams 2: realtime / grpc" in output
     for measurement in found["measurements"]:
         assert measurement["cpu"] > 0
         assert measurement["interims"] > 0

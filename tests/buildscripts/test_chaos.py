@@ -121,7 +121,7 @@ def test_short_run_loses_and_doubles_nothing(tmp_path: Path, capsys: pytest.Capt
     output = capsys.readouterr().out
     assert status == 0, output
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-    assert {"pool", "gRPC", "REST", "stream", "WebSocket", "Wyoming"} <= {line["transport"] for line in lines}
+    assert {"pool", "gRPC", "REST", "OpenAI", "stream", "WebSocket", "Wyoming"} <= {line["transport"] for line in lines}
     assert any(line["outcome"] == "text" and line["during"] for line in lines)
     assert f"{len(lines)} requests" in output
     assert "lost 0, doubled or wrong 0, 0 broke a rule; seed 3" in output

@@ -26,8 +26,8 @@ WAIT_S = 20
 
 async def until_serving(pool: SttPool, *targets: str) -> None:
     """Wait until exactly `targets` are SERVING according to the pool."""
-    pool._follow_health()
-    await asyncio.wait_for(pool._until(lambda: set(pool.serving) == set(targets)), WAIT_S)
+    pool._members.follow_health()
+    await asyncio.wait_for(pool._members.until(lambda: set(pool.serving) == set(targets)), WAIT_S)
 
 
 async def servers(stack: AsyncExitStack, count: int, **options: object) -> list[ContractService]:
@@ -244,7 +244,7 @@ async def test_closing_the_pool_ends_its_health_watches() -> None:
         assert pool.targets == (served.target,)
         await pool.transcribe(b"x")
         await pool.close()
-        assert all(task.done() for task in pool._tasks)
+        assert all(task.done() for task in pool._members._tasks)
         with pytest.raises(RuntimeError, match="closed"):
             await pool.transcribe(b"x")
         await pool.close()

@@ -53,7 +53,7 @@ async def test_a_pool_stream_skips_a_service_that_is_not_ready() -> None:
 async def test_a_pool_stream_skips_an_unreachable_service(resume: bool) -> None:
     gone = await start(Script(), with_health=False)
     async with serving(Script(stream=Letters())) as living, SttPool([gone.target, living.target]) as pool:
-        pool._settled = True  # Otherwise the health watches exclude it beforehand.
+        pool._members._settled = True  # Otherwise the health watches exclude it beforehand.
         await gone.stop()
         events = [event async for event in pool.stream(chunks("ab"), encoding=FORMAT, resume=resume)]
         assert all(member.in_flight == 0 for member in pool._members)

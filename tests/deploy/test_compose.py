@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -26,7 +27,9 @@ def service(name: Role) -> dict[str, Any]:
 def test_named_files_exist(service: dict[str, Any], name: Role) -> None:
     context = (ROOT / "deploy" / service["build"]["context"]).resolve()
     assert (context / service["build"]["dockerfile"]) == ROOT / f"Dockerfile.{name}"
-    mounts = [entry.split(":") for entry in service["volumes"]]
+    # `${NAME:-default}` is Compose's syntax of a variable with a default.
+    volumes = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", entry) for entry in service["volumes"]]
+    mounts = [entry.split(":") for entry in volumes]
     assert {(ROOT / "deploy" / source).resolve() for source, _, _ in mounts} == {ROOT / "configs", ROOT / "models"}
     config = service["environment"]["CONFIG_PATH"]
     assert (ROOT / "configs" / config.removeprefix("/config/")).exists()

@@ -67,7 +67,9 @@ def exported(exposition: str) -> set[str]:
 
 
 def alert_expressions() -> list[str]:
-    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    """PromQL of all rules, the recorded ones included."""
+    files = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["rule_files"]
+    groups = [group for file in files for group in yaml.safe_load((DEPLOY / "prometheus" / file).read_text())["groups"]]
     return [rule["expr"] for group in groups for rule in group["rules"]]
 
 
@@ -89,7 +91,7 @@ def test_scrape_configuration_is_valid() -> None:
 def test_scrape_targets_are_the_default_ports() -> None:
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     scraped = {
-        static["labels"]["service"]: (target.rpartition(":")[2], job["metrics_path"])
+        job["job_name"].removeprefix("stt-"): (target.rpartition(":")[2], job["metrics_path"])
         for job in configuration["scrape_configs"]
         for static in job["static_configs"]
         for target in static["targets"]
@@ -121,6 +123,16 @@ def test_queried_metrics_are_exported(expressions: Any, exported: set[str]) -> N
     asked = set(re.findall(r"\b(?:(?:stt|process)_\w+|http_requests_total|up\b)", " ".join(expressions())))
     assert len(asked) >= 5
     assert asked - exported - NOT_OURS == set()
+
+
+@pytest.mark.parametrize("expressions", [alert_expressions, dashboard_expressions], ids=["alerts", "dashboard"])
+def test_services_are_selected_by_a_label_that_every_scrape_has(expressions: Any) -> None:
+    """Prometheus Operator sets `service` and others, which a static configuration has not."""
+    queries = " ".join(expressions())
+    grouped = {name for names in re.findall(r"by \(([^)]*)\)", queries) for name in re.findall(r"\w+", names)}
+    used = grouped | set(re.findall(r"(\w+)=~?\"", queries))
+    assert "job" in used
+    assert not used & {"service", "pod", "container", "namespace"}
 
 
 def test_dashboard_panels_do_not_overlap() -> None:

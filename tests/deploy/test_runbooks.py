@@ -14,11 +14,12 @@ from stt_server.config import KEYS
 from stt_server.testing.paths import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ("clients.md", "deploy.md", "runbooks.md")
+PAGES = ("clients.md", "deploy.md", "rollout.md", "runbooks.md", "slo.md")
 NOT_KEYS = {
     "CUBLAS_STATUS_NOT_SUPPORTED",
     "CONFIG_PATH",
     "STT_TAG",
+    "STT_CONFIGS",
     "STT_COMMIT",
     "BASE_IMAGE",
     "NOT_SERVING",
@@ -65,7 +66,9 @@ def test_named_keys_exist(name: str) -> None:
 
 
 def test_runbooks_cover_every_alert() -> None:
-    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())["groups"]
+    files = ("alerts.yml", "slo.yml", "canary.yml")
+    texts = [(ROOT / "deploy" / "prometheus" / file).read_text() for file in files]
+    groups = [group for text in texts for group in yaml.safe_load(text)["groups"]]
     alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
     assert alerts
     text = (DOCS / "runbooks.md").read_text()

@@ -122,9 +122,10 @@ def length(body: bytes) -> str:
     return f"Content-Length: {len(body)}"
 
 
-def post(service: ServiceProcess, body: bytes, content_type: str = FORM) -> bytes:
+def post(service: ServiceProcess, body: bytes, content_type: str = FORM, path: str = "/v1/transcribe") -> bytes:
     """Answer to a body sent with a valid key."""
-    return http(service.http_port, head(BEARER, content_type, CLOSE, length(body)) + body)
+    start = f"POST {path} HTTP/1.1"
+    return http(service.http_port, head(BEARER, content_type, CLOSE, length(body), start=start) + body)
 
 
 def status_of(answer: bytes) -> int:

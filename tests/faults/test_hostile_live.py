@@ -8,26 +8,9 @@ import struct
 import pytest
 
 from stt_server.testing.services import ServiceProcess
-from tests.faults.hostile import BEARER, KEY, Wire, assert_error, head, http, status_of
+from tests.faults.frames import BINARY, TEXT, handshake, masked
+from tests.faults.hostile import BEARER, KEY, Wire, assert_error, http, status_of
 
-
-def handshake(*lines: str) -> bytes:
-    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-    return head(*upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *lines, start="GET /v1/stream HTTP/1.1")
-
-
-def masked(opcode: int, payload: bytes, size: int | None = None) -> bytes:
-    """Client frame. `size`: declared instead of the payload's own."""
-    key = b"abcd"
-    size = len(payload) if size is None else size
-    if size < 126:
-        header = bytes((0x80 | size,))
-    else:
-        header = b"\xfe" + struct.pack(">H", size) if size < 2**16 else b"\xff" + struct.pack(">Q", size)
-    return bytes((opcode,)) + header + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
-
-
-TEXT, BINARY = 0x81, 0x82
 CONFIG = json.dumps({"encoding": "linear16", "sample_rate_hertz": 16000}).encode()
 
 

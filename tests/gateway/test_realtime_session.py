@@ -211,6 +211,15 @@ async def test_errors_of_the_service_end_the_session_or_the_item(
             service.script.failure = None
             await caller.completed()
             return
+        if not settings and type_ == "invalid_argument":  # of the settings: others may be taken
+            assert (await caller.next("error"))["error"]["code"] == "invalid_value"
+            assert not (await caller.completed())["transcript"]
+            service.script.failure = None
+            await caller.update(transcription={"prompt": "shorter"})
+            await caller.append(bytes(1600))
+            await caller.commit()
+            assert (await caller.completed())["transcript"]
+            return
         if settings and type_ not in ends:
             assert (await caller.next(f"{TRANSCRIPTION}.failed"))["error"]["type"]
             service.script.failure = None

@@ -17,8 +17,8 @@ from gateway.http.websocket import GatewayWebSocket
 
 USED = {
     H11Protocol: (
-        *("access_log", "app", "conn", "connections", "cycle", "loop", "transport"),
-        *("_should_upgrade", "send_400_response", "shutdown"),
+        *("access_log", "app", "conn", "connections", "cycle", "headers", "loop", "transport"),
+        *("_should_upgrade", "handle_websocket_upgrade", "send_400_response", "shutdown"),
     ),
     WebSocketsSansIOProtocol: (
         *("close_sent", "close_timer", "conn", "curr_msg_data_type", "frames", "handshake_complete", "logger", "loop"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +163,60 @@ def test_rest_of_a_chunk_is_decoded_after_an_early_stop(base: WhisperRecognizer)
     assert words(found.text) == f"{SENTENCE} hello world"
 
 
+@pytest.mark.parametrize(
+    ("quiet", "gain", "last", "given"),
+    [(clip("en", "counting"), 0.063, ENGLISH, "en"), (clip("fr", "pangrama"), 0.025, clip("en", "counting"), None)],
+)
+def test_a_quiet_sentence_between_two_others_is_decoded(
+    base: WhisperRecognizer, quiet: Path, gain: float, last: Path, given: str | None
+) -> None:
+    """The second one in another language. The model alone leaves both out."""
+    middle = samples_of(quiet) * np.float32(gain)
+    audio = np.concatenate([samples_of(ENGLISH), silence(0.25), middle, silence(0.25), samples_of(last)])
+    (chunk,) = split(audio, vad_filter=True)
+    job = ChunkJob(chunk, DecodeOptions(language=given, word_timestamps=True), may_change_language=given is None)
+    (found,) = base.recognize_batch([job])
+    assert len(found.segments) == 3
+    assert words(found.segments[0].text) == SENTENCE
+    assert found.segments[1].language in ("", "fr")
+    times = [time for segment in found.segments for word in segment.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+
+
+def test_a_text_that_leaves_out_speech_in_the_middle_is_completed(
+    base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the gap shows between the segments, or only by the words of a segment that extends over it."""
+    parts = [samples_of(ENGLISH), silence(0.4), samples_of(clip("en", "counting")), silence(0.4), samples_of(ENGLISH)]
+    (chunk,) = split(np.concatenate(parts), vad_filter=True)
+    decode = base._decoder.decode
+
+    def leaving_out(stretched: bool, batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
+        (found,) = decode(batch, temperature)
+        if len(found.segments) < 3:
+            return [found]
+        first, last = found.segments[0], found.segments[-1]
+        first = dataclasses.replace(first, end=last.start if stretched else first.end)
+        return [
+            dataclasses.replace(
+                found,
+                segments=[first, last],
+                logprobs=[found.logprobs[0], found.logprobs[-1]],
+                words=[found.words[0], found.words[-1]],
+            )
+        ]
+
+    whole = base.recognize(chunk, DecodeOptions(language="en"))
+    assert len(whole.segments) == 3
+    for stretched in (False, True):
+        monkeypatch.setattr(base._decoder, "decode", functools.partial(leaving_out, stretched))
+        found = base.recognize(chunk, DecodeOptions(language="en"))
+        assert words(found.text).startswith(SENTENCE)
+        assert words(found.text).endswith(SENTENCE)
+        assert len(found.segments) == 3
+        assert re.findall(r"\d+", found.segments[1].text) or "two" in words(found.segments[1].text)
+
+
 def test_only_the_full_window_drops_a_hallucination(base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a short one, models overestimate the probability of silence."""
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
@@ -213,6 +269,32 @@ def test_spoken_repetition_is_kept_and_decoded_once(base: WhisperRecognizer, mon
     assert (found.looped, found.suppressed, decoded) == (False, None, [0.0])
 
 
+@pytest.mark.parametrize(("times", "pause"), [(2, 1.0), (8, 0.3)])
+def test_sentence_said_again_and_again_is_written_as_often(base: WhisperRecognizer, times: int, pause: float) -> None:
+    """Whisper writes it once, with a segment that lasts to the end."""
+    (chunk,) = split(np.concatenate([samples_of(ENGLISH), silence(pause)] * times), vad_filter=True)
+    found = base.recognize(chunk, DecodeOptions())
+    assert words(found.text) == " ".join([SENTENCE] * times)
+    assert not found.looped
+
+
+def test_loop_over_words_is_replaced_by_each_word(
+    base_with_beams: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = np.concatenate([samples_of(clip("en", "hello_world")), silence(0.3)])
+    (chunk,) = split(np.concatenate([part] * 5), vad_filter=True)
+    decode = base_with_beams._decoder.decode
+
+    def looping(batch: Sequence[Any], temperature: float = 0.0, *, greedy: bool = False) -> list[Decoded]:
+        found = decode(batch, temperature, greedy=greedy)
+        return found if greedy else [dataclasses.replace(each, text=" Hello world." * 60) for each in found]
+
+    monkeypatch.setattr(base_with_beams._decoder, "decode", looping)
+    found = base_with_beams.recognize(chunk, DecodeOptions(language="en"))
+    assert words(found.text) == " ".join(["hello world"] * 5)
+    assert not found.looped
+
+
 def test_prompt_and_hotwords_are_accepted(base: WhisperRecognizer) -> None:
     (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
     options = DecodeOptions(language="en", prompt="A sentence about animals.", hotwords=("fox", "dog"))
@@ -255,7 +337,8 @@ def test_prompt_puts_a_chunk_in_another_group(base: WhisperRecognizer) -> None:
 def test_improbable_text_is_resampled_once_per_temperature(
     base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (chunk,) = split(samples_of(ENGLISH), vad_filter=True)
+    audio = np.concatenate([samples_of(ENGLISH), silence(1.0), samples_of(clip("en", "counting"))])
+    (chunk,) = split(audio, vad_filter=True)
     resampling = WhisperRecognizer(dataclasses.replace(base.options, temperatures=(0.2, 0.6)))
     tried: list[float] = []
     decode = resampling._decoder.decode
@@ -265,10 +348,11 @@ def test_improbable_text_is_resampled_once_per_temperature(
         return decode(batch, temperature)
 
     monkeypatch.setattr(resampling._decoder, "decode", counted)
-    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    text = words(resampling.recognize(chunk, DecodeOptions(language="en")).text)
+    assert text.startswith(SENTENCE)
     assert tried == [0.0], "an accepted text is not resampled"
     monkeypatch.setattr(acceptance, "RESAMPLE_LOGPROB", 1.0)
-    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == SENTENCE
+    assert words(resampling.recognize(chunk, DecodeOptions(language="en")).text) == text
     assert tried[1:] == [0.0, 0.2, 0.6]
 
 

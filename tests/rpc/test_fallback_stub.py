@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -103,6 +105,51 @@ async def test_key_and_request_id_are_sent() -> None:
     _, metadata = servicer.calls[0]
     assert metadata["authorization"] == "Bearer the-key"
     assert metadata["x-req-id"] == "id-1"
+
+
+class Progressing(Refusing):
+    """Sends one segment early, or refuses to send anything before the answer."""
+
+    def __init__(self, sent: pb.Segment | None, result: pb.Segment) -> None:
+        super().__init__(grpc.StatusCode.OK, times=0)
+        self._sent, self._result = sent, result
+
+    async def TranscribeWithProgress(
+        self, request: pb.TranscribeRequest, context: Any
+    ) -> AsyncIterator[pb.TranscribeWithProgressResponse]:
+        if self._sent is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "an older service")
+        else:
+            yield pb.TranscribeWithProgressResponse(segments=pb.SettledSegments(segments=[self._sent]))
+        result = pb.TranscribeResponse(segments=[self._result], routing=pb.Routing(final_model="medium"))
+        yield pb.TranscribeWithProgressResponse(result=result)
+
+
+SEGMENT = pb.Segment(text="done", model="medium", avg_logprob=-0.1)
+IMPOSSIBLE = pb.Segment(text="done", model="medium", avg_logprob=math.nan)
+
+
+async def test_segments_are_settled_before_the_answer_is_complete() -> None:
+    wanted = replace(request(), settles_early=True)
+    async with served(Progressing(SEGMENT, SEGMENT)) as stub:
+        answer = await stub.transcribe(wanted, 20)
+    assert [(segment.text, model) for segment, model in wanted.progress.segments] == [("done", "medium")]
+    assert [segment for segment, _ in wanted.progress.segments] == list(answer.segments)
+
+
+async def test_a_fallback_that_reports_no_progress_answers_at_the_end() -> None:
+    wanted = replace(request(), settles_early=True)
+    async with served(Progressing(None, SEGMENT)) as stub:
+        answer = await stub.transcribe(wanted, 20)
+    assert (answer.text, wanted.progress.segments) == ("done", [])
+
+
+@pytest.mark.parametrize(("sent", "result"), [(SEGMENT, pb.Segment(text="else")), (IMPOSSIBLE, IMPOSSIBLE)])
+async def test_a_result_other_than_what_was_sent_is_an_invalid_answer(sent: pb.Segment, result: pb.Segment) -> None:
+    async with served(Progressing(sent, result)) as stub:
+        with pytest.raises(FallbackError) as error:
+            await stub.transcribe(replace(request(), settles_early=True), 20)
+    assert error.value.code == "invalid_answer"
 
 
 async def test_unreachable_fallback_is_unavailable() -> None:

@@ -61,7 +61,7 @@ async def test_a_chunk_in_another_language_is_escalated_in_it(
     async with pair(tmp_path, small, medium) as (stub, _, __):
         response, _trailers = await transcribe(stub, recording(3))
     assert [options.language for options in medium.seen] == ["de"]
-    assert [segment.language for segment in response.segments] == ["", "de", ""]
+    assert [segment.language for segment in response.segments] == ["en", "de", "en"]
     assert response.language == "en", "most of the speech is English"
     assert {job.expected_language for job in small.jobs} == {"", "en"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,21 @@ async def test_upload_limit_is_exact_through_both_services(
         assert response.text == "the medium text is here"
         _, trailers, _ = await failure(stub, full + b"\0")
         assert trailers["x-error-type"] == "payload_too_large"
+
+
+async def test_work_of_the_fallback_is_in_one_histogram_of_each_service(
+    tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
+) -> None:
+    small.script.confidence = 0.1
+    async with pair(tmp_path, small, medium) as (stub, primary, fallback):
+        _, trailers = await transcribe(stub)
+        expositions = [service.instruments.metrics.exposition()[0] for service in (primary, fallback)]
+    assert trailers["x-fallback-used"] == "true"
+    counts = [re.findall(r"^stt_(primary|fallback)_infer_seconds_count (\S+)$", text, re.M) for text in expositions]
+    assert [dict(found) for found in counts] == [
+        {"primary": "1.0", "fallback": "1.0"},
+        {"primary": "1.0", "fallback": "0.0"},
+    ]
 
 
 async def test_final_choice_best_returns_the_more_confident_answer(

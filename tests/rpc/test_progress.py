@@ -132,7 +132,19 @@ async def test_nothing_is_settled_while_the_whole_recording_may_be_escalated(
         result = await watched.read_all()
     assert {segment.model for segment in watched.segments} == {medium.name}
     assert list(result.segments) == watched.segments
-    assert [len(m.segments.segments) for m in watched.messages if m.HasField("segments")] == [3]
+    assert len(watched.segments) == 3
+
+
+async def test_segments_keep_the_language_that_they_were_sent_with(tmp_path: Path, medium: ScriptedModel) -> None:
+    """The first chunk is sent before most of the speech turns out to be in another language."""
+    german = Script(text=" der deutsche Text ist sicher", language="de")
+    small = ScriptedModel(by_start=lambda start: german if number_of(start) else SURE)
+    async with pair(tmp_path, small, medium) as (stub, _, __):
+        watched = Watched(stub, recording(4))
+        result = await watched.read_all()
+    assert result.language == "de"
+    assert list(result.segments) == watched.segments
+    assert [segment.language for segment in watched.segments] == ["en", "de", "de", "de"]
 
 
 async def test_long_recording_of_weak_chunks_is_escalated_chunk_by_chunk(tmp_path: Path, medium: ScriptedModel) -> None:
@@ -152,6 +164,26 @@ async def test_model_failing_midway_leaves_the_rest_to_the_fallback(tmp_path: Pa
         result = await watched.read_all()
     assert [s.model for s in watched.segments] == [small.name, small.name, medium.name, medium.name]
     assert list(result.routing.reasons) == [pb.ROUTE_REASON_PRIMARY_ERROR]
+
+
+@pytest.mark.parametrize("keys", [{}, {"FALLBACK_ON_ERROR": "degrade"}, {"FINAL_CHOICE": "best"}])
+async def test_the_fallbacks_segments_of_a_whole_recording_arrive_while_it_works(
+    tmp_path: Path, keys: dict[str, Any]
+) -> None:
+    """Not where the primary's text may stand for them if the fallback fails."""
+    script = HeldChunks(held=2, script=lambda _: MEDIUM)
+    medium = ScriptedModel(by_start=script, name="scripted-medium")
+    async with pair(tmp_path, ScriptedModel(), medium, fallback_keys=ONE_BY_ONE, **keys) as (stub, _, __):
+        watched = Watched(stub, recording(4), routing=pb.ROUTING_POLICY_FALLBACK_ONLY)
+        if "FALLBACK_ON_ERROR" not in keys:
+            await watched.read_until(lambda: len(watched.segments) == 2)
+        script.released.set()
+        result = await watched.read_all()
+    assert list(result.segments) == watched.segments
+    assert [segment.model for segment in watched.segments] == [medium.name] * 4
+    assert sorted(p.audio_settled.ToTimedelta() for p in watched.progress) == [
+        p.audio_settled.ToTimedelta() for p in watched.progress
+    ]
 
 
 async def test_settled_segments_arrive_before_the_error_of_a_passed_deadline(tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 async def test_an_example_prints_the_transcript(tmp_path: Path, number: int) -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     # Read by the example that transcribes standard input.
     pcm = (samples_of(SPEECH) * 32767).astype("<i2").tobytes()
-    async with running(tmp_path) as service:
+    async with running(tmp_path, HTTP_PORT=0) as service:
         code = EXAMPLES[number].replace("localhost:50051", f"127.0.0.1:{service.grpc_port}")
+        code = code.replace("localhost:8081", f"127.0.0.1:{service.http_port}")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE
         )

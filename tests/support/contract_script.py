@@ -109,6 +109,8 @@ class Script:
     streams: list[StreamCall] = field(default_factory=list)
     status_calls: list[Metadata] = field(default_factory=list)
     admission_checks: list[Metadata] = field(default_factory=list)
+    refusals: list[tuple[str, str, int]] = field(default_factory=list)
+    """Endpoint, error type and number of requests that the gateway refused by itself."""
     in_flight: int = 0
     peak_in_flight: int = 0
 

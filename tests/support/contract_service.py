@@ -196,6 +196,7 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
         return speech_pb2.CheckAdmissionResponse(max_upload_bytes=self.script.max_upload_bytes)
 
     async def GetMetrics(self, request: speech_pb2.GetMetricsRequest, context: Any) -> speech_pb2.GetMetricsResponse:
+        self.script.refusals += [(each.endpoint, each.type, each.count) for each in request.refusals]
         return speech_pb2.GetMetricsResponse(
             exposition=self.script.exposition,
             content_type="text/plain; version=1.0.0; charset=utf-8",

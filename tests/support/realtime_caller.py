@@ -89,7 +89,9 @@ class RealtimeCaller:
 
 
 @asynccontextmanager
-async def realtime(port: int, *, format_: Event | None = LETTERS, **options: Any) -> AsyncIterator[RealtimeCaller]:
+async def realtime(
+    port: int | None, *, format_: Event | None = LETTERS, **options: Any
+) -> AsyncIterator[RealtimeCaller]:
     """Open a session.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 from stt_server.engine.acceptance import (
     REDECODED_SECONDS_PER_SECOND,
     RedecodingBudget,
+    are_credible,
     evidence_of,
     is_loop,
     needs_resampling,
@@ -31,8 +32,8 @@ class Clip:
     start: float = 0.0
 
 
-def decoded(text: str, end: float = 5.0) -> Decoded:
-    return Decoded([TimedTokens(0.0, end, (1,))], [[-0.2]], [[]], 0.1, text)
+def decoded(text: str, end: float = 5.0, logprob: float = -0.2) -> Decoded:
+    return Decoded([TimedTokens(0.0, end, (1,))], [[logprob]], [[]], 0.1, text)
 
 
 def test_repetition_in_as_many_bursts_is_accepted() -> None:
@@ -54,6 +55,13 @@ def test_repetition_over_uncertain_speech_is_a_loop() -> None:
 
 def test_repetition_that_ends_before_the_speech_is_decoded_again() -> None:
     assert rejection_reason(decoded(NINES, end=3.0), Clip()) == "early_stop"
+
+
+def test_texts_of_stretches_are_credible_together() -> None:
+    assert are_credible([decoded(" Nine."), decoded(" mine", logprob=-1.5)])
+    assert not are_credible([decoded(" Nine."), decoded(" Nine, nine, nine, nine, nine, nine.")])
+    assert not are_credible([decoded(" line", logprob=-1.6), decoded(" Hain", logprob=-1.4)])
+    assert not are_credible([])
 
 
 def test_decoding_again_is_bounded_by_the_seconds_of_audio() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from stt_server.audio import AudioFormat, Chunk
 from stt_server.cascade.cascade import SingleModelCascade, TwoModelCascade, settle
 from stt_server.cascade.fallback import FallbackError
 from stt_server.cascade.settings import CascadeSettings
+from stt_server.engine.chunk_parts import part_of
+from stt_server.engine.language_changes import joined
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
 from stt_server.errors import FallbackFailed, InvalidArgument, OutOfMemory
 from stt_server.request import Answer, Recognition, Request, Upload
@@ -65,6 +68,52 @@ async def test_weak_or_failed_recognition_gets_the_fallbacks_answer(own: Recogni
     assert transcript.fallback_confidence == 0.8
     assert (wanted.trace.fallback_result, wanted.trace.reasons) == ("used", (reason,))
     assert wanted.trace.fallback_infer is not None
+
+
+def in_two_languages(english: float, german: float) -> Recognition:
+    """One chunk of two seconds, English and then German, with the confidence of each."""
+    chunk = Chunk(np.zeros(32000, dtype=np.float32), 10.0, ((0.0, 0.9), (1.1, 2.0)))
+    parts = [
+        (part_of(chunk, span), _spoken(10.0 + span[0], language, confidence))
+        for span, language, confidence in (((0.0, 1.0), "en", english), ((1.0, 2.0), "de", german))
+    ]
+    return Recognition((chunk,), (joined(parts),))
+
+
+def _spoken(start: float, language: str, confidence: float) -> Hypothesis:
+    segment = Segment(start, start + 1.0, f" five words in {language} primary", math.log(confidence), 0.0, 1.0)
+    return Hypothesis((segment,), language, 0.9, (math.log(confidence),) * 5, False)
+
+
+class RecordingFallback(ScriptedFallback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[float, str | None]] = []
+
+    async def transcribe(self, request: Request, timeout_s: float) -> Answer:
+        self.asked.append((request.start, request.options.language))
+        segment = Segment(0.0, 0.9, " text from the fallback", -0.2, 0.0, 1.0)
+        return replace(
+            self._answer, language=request.options.language or "fr", segments=(segment,), segment_models=("medium",)
+        )
+
+
+async def test_only_the_weak_language_of_a_chunk_is_escalated_in_that_language() -> None:
+    fallback = RecordingFallback()
+    cascade = TwoModelCascade(MODEL, CascadeSettings(), fallback)
+    transcript = await settle(cascade, request(), in_two_languages(0.9, 0.3), not_called)
+    assert fallback.asked == [(11.0, "de")]
+    assert transcript.answer.text == "five words in en primary text from the fallback"
+    assert [(s.start, s.language) for s in transcript.answer.segments] == [(10.0, "en"), (11.0, "de")]
+    assert transcript.fallback_confidence == pytest.approx(0.8)
+
+
+async def test_a_chunk_weak_in_all_its_languages_is_escalated_in_each() -> None:
+    fallback = RecordingFallback()
+    cascade = TwoModelCascade(MODEL, CascadeSettings(), fallback)
+    transcript = await settle(cascade, request(), in_two_languages(0.3, 0.3), not_called)
+    assert sorted(fallback.asked) == [(10.0, "en"), (11.0, "de")]
+    assert [segment.language for segment in transcript.answer.segments] == ["en", "de"]
 
 
 async def test_final_choice_best_keeps_the_more_confident_answer() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from stt_server.audio import AudioFormat, Chunk
-from stt_server.cascade.escalation import Escalation, chunk_doubts, judge, signals_of, whole_doubts
+from stt_server.cascade.escalation import Escalation
 from stt_server.cascade.fallback import FallbackError
+from stt_server.cascade.judging import chunk_doubts, judge, signals_of, whole_doubts
 from stt_server.cascade.settings import CascadeSettings
 from stt_server.engine.types import DecodeOptions, Hypothesis, Segment
 from stt_server.errors import DeadlineExceeded

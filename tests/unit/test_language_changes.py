@@ -10,7 +10,7 @@ from stt_server.engine.encoding import Encoded
 from stt_server.engine.language_changes import can_slice, joined, long_regions, parts_of, slice_of
 from stt_server.engine.types import Hypothesis, Segment
 
-SPEECH = ((0.4, 2.0), (2.3, 4.0), (5.0, 5.4), (6.0, 9.0))
+SPEECH = ((0.4, 2.0), (2.1, 4.0), (5.0, 5.4), (6.0, 9.0))
 CHUNK = Chunk(np.arange(9.4 * 16000, dtype=np.float32), 10.0, SPEECH)
 
 
@@ -34,6 +34,30 @@ def test_a_chunk_is_cut_in_the_last_pause_before_the_other_language() -> None:
 )
 def test_a_chunk_is_not_cut_in_doubt(found: list[tuple[str, float]]) -> None:
     assert parts_of(CHUNK, long_regions(CHUNK), found) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "parts"),
+    [
+        ([("en", 0.95), ("fr", 0.3), ("de", 0.9)], 2),
+        ([("en", 0.95), ("fr", 0.6), ("de", 0.9)], 3),
+        ([("fr", 0.3), ("en", 0.9), ("de", 0.9)], 2),
+        ([("en", 0.95), ("de", 0.4), ("de", 0.9)], 2),
+    ],
+)
+def test_a_short_region_of_a_mere_guess_does_not_divide_a_part(found: list[tuple[str, float]], parts: int) -> None:
+    speech = ((0.4, 2.4), (3.0, 5.0), (5.6, 7.6))
+    chunk = Chunk(np.zeros(8 * 16000, dtype=np.float32), 0.0, speech)
+    cut = parts_of(chunk, list(speech), found)
+    assert len(cut) == parts
+    assert sum(len(part.speech) for part in cut) == 3
+
+
+def test_a_long_region_of_a_mere_guess_is_a_part_of_its_own() -> None:
+    speech = ((0.4, 2.4), (3.0, 7.0), (8.0, 10.0))
+    chunk = Chunk(np.zeros(11 * 16000, dtype=np.float32), 0.0, speech)
+    cut = parts_of(chunk, list(speech), [("en", 0.95), ("la", 0.49), ("de", 0.9)])
+    assert [len(part.speech) for part in cut] == [1, 1, 1]
 
 
 def test_a_slice_is_the_output_for_a_region_and_silence() -> None:

@@ -25,6 +25,7 @@ from tests.support.nvml import FakeNvml
 DOC = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 HISTOGRAMS = (
     "stt_request_total_seconds",
+    "stt_clip_total_seconds",
     "stt_primary_infer_seconds",
     "stt_fallback_infer_seconds",
     "stt_queue_wait_seconds",
@@ -113,6 +114,17 @@ def test_buckets_span_5_ms_to_120_s_and_include_1_s() -> None:
     assert list(SECONDS_BUCKETS) == sorted(set(SECONDS_BUCKETS))
 
 
+def test_clips_are_answered_requests_of_at_most_10_s(metrics: Metrics) -> None:
+    metrics.observe(a_call(audio_seconds=10.0, total=0.7))
+    metrics.observe(a_call(audio_seconds=10.1, total=5.0))
+    metrics.observe(a_call(audio_seconds=5.0, status="INTERNAL", error_type="internal", http=500))
+    metrics.observe(a_call(audio_seconds=5.0, endpoint=STREAM))
+    metrics.observe(refused("overloaded", "UNAVAILABLE", 503))
+    scrape = Scrape(metrics)
+    assert scrape.get("stt_clip_total_seconds_count") == 1
+    assert scrape.get("stt_clip_total_seconds_sum") == 0.7
+
+
 def test_routing_results_add_up_to_routed_requests(metrics: Metrics) -> None:
     metrics.observe(a_call(fallback_result="skipped"))
     metrics.observe(a_call(fallback_result="used", fallback_infer=1.0, route_reasons=("few_words", "low_logprob")))
@@ -135,6 +147,7 @@ def test_unknown_durations_are_not_observed(metrics: Metrics) -> None:
     scrape = Scrape(metrics)
     assert {name: scrape.get(f"{name}_count") for name in HISTOGRAMS} == {
         "stt_request_total_seconds": 2,
+        "stt_clip_total_seconds": 1,
         "stt_primary_infer_seconds": 1,
         "stt_fallback_infer_seconds": 0,
         "stt_queue_wait_seconds": 1,

@@ -187,6 +187,16 @@ def test_faint_speech_is_left_to_the_model() -> None:
     assert (event.started, ended) == pytest.approx((2.0, 3.0), abs=0.04)
 
 
+@pytest.mark.parametrize(("probability", "kinds"), [(0.4, ["PossibleSpeech"]), (0.8, ["SpeechStarted", "SpeechEnded"])])
+def test_stream_of_a_single_short_word_is_judged_by_its_length(probability: float, kinds: list[str]) -> None:
+    word = ((0.05, 0.1), (probability, 0.2), (0.05, 0.05))
+    assert segment_scripted(*word).kinds == kinds
+
+
+def test_short_faint_sound_in_a_long_stream_is_no_speech() -> None:
+    assert segment_scripted((0.05, 1.0), (0.4, 0.2), (0.05, 0.05)).kinds == []
+
+
 def test_faint_speech_before_certain_speech_is_not_lost() -> None:
     found = segment_scripted((0.0, 2.0), (0.4, 1.0), (0.0, 1.0), (0.9, 1.0), (0.0, 1.0))
     assert found.kinds == ["PossibleSpeech", "SpeechStarted", "SpeechEnded"]

@@ -7,8 +7,10 @@ import pytest
 from stt_server.engine.text_checks import (
     compression_ratio,
     is_looped,
+    is_sparse,
     is_spoken_repetition,
     is_too_fast,
+    repeated_words,
     stops_early,
     words_of,
 )
@@ -78,6 +80,21 @@ def test_too_many_words_for_the_time_are_too_fast() -> None:
     assert not is_too_fast(sentence, 4.0)
     assert not is_too_fast("", 0.0)
     assert not is_too_fast("天地玄黄宇宙洪荒日月盈昃辰宿列张", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("no no no no no no", 1), ("stop it " * 6, 2), ("please try again please try again", 3), ("one two three", 1)],
+)
+def test_words_of_the_repeated_run_are_counted(text: str, count: int) -> None:
+    assert repeated_words(text) == count
+
+
+def test_few_letters_for_the_time_are_sparse() -> None:
+    assert is_sparse("Whoever lived on the ranch did that.", 3.9)
+    assert not is_sparse("Whoever lived on the ranch did that.", 2.0)
+    assert is_sparse("天地玄黄宇宙", 3.0)
+    assert not is_sparse("天地玄黄宇宙洪荒日月盈昃", 2.5)
 
 
 def test_early_stop_is_relative_to_the_end_of_speech() -> None:

@@ -3,7 +3,8 @@
 The service runs in a process of its own, as operators start it; this process is the client. Each stream sends another
 recording, joined from clips with pauses, so that true speech is known: latencies are relative to that, and not to the
 speech that the service detected. The endpoint silence, which a final always waits for, is subtracted. Use clips of real
-speech with --corpus: samples/ are few, short and read by a machine.
+speech with --corpus: samples/ are few, short and read by a machine. With several --ways the report also compares the
+processor time of the service by each of them.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from buildscripts.lib.bench.live_load import LiveRecording, live_recordings, str
 from buildscripts.lib.bench.live_report import (
     FINAL_LIMIT_S,
     LiveMeasurement,
+    cost_lines,
     error_lines,
     greatest,
     live_table,
 )
+from buildscripts.lib.bench.live_ways import WAYS, LiveTarget
 from buildscripts.lib.bench.plots import plot_live
 from buildscripts.lib.bench.report import console, heading
 from buildscripts.lib.bench.service import processor_seconds, start_service
@@ -51,6 +54,8 @@ class Served:
     """The service under measurement."""
 
     client: SttClient
+    url: str
+    """`http://host:port`."""
     pids: tuple[int, ...]
     """Of the primary, and of the fallback if there is one."""
 
@@ -63,6 +68,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--streams", type=numbers, default=STREAMS, help=f"concurrent streams; default: {STREAMS}")
     parser.add_argument("--fallback", type=model_folder, metavar="MODEL", help="run a fallback with this model")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each stream; default: 60")
+    parser.add_argument("--ways", type=_ways, default="grpc", help=f"of {','.join(WAYS)}, in turn; default: grpc")
     parser.add_argument("--endpoint-silence", type=float, default=0.6, help="seconds; default: 0.6")
     parser.add_argument("--language", choices=("detected", "forced"), default="detected")
     parser.add_argument("--wav", type=Path, metavar="DIR", help="also write the recordings as WAV files")
@@ -73,8 +79,15 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def _ways(text: str) -> tuple[str, ...]:
+    ways = tuple(text.split(","))
+    if unknown := [way for way in ways if way not in WAYS]:
+        raise argparse.ArgumentTypeError(f"unknown way {unknown[0]!r}: expected {', '.join(WAYS)}")
+    return ways
+
+
 def primary_settings(args: argparse.Namespace, fallback: str) -> str:
-    keys: dict[str, object] = {"MAX_STREAMS": max(args.streams)}
+    keys: dict[str, object] = {"MAX_STREAMS": max(args.streams), "HTTP_PORT": 0}
     if fallback:
         keys["FALLBACK_URL"] = f"grpc://{fallback}"
     return settings_text(args.model, {**keys, **dict(args.set)})
@@ -87,9 +100,9 @@ async def open_service(args: argparse.Namespace, stack: AsyncExitStack) -> Serve
         settings = settings_text(args.fallback, {}).replace("CT2_SMALL_PATH", "CT2_MEDIUM_PATH")
         fallback, _, fallback_pid = await start_service(settings, stack, "fallback")
         pids.append(fallback_pid)
-    address, _, pid = await start_service(primary_settings(args, fallback), stack)
+    address, http, pid = await start_service(primary_settings(args, fallback), stack)
     client = await stack.enter_async_context(SttClient(address, timeout=None))
-    return Served(client, (pid, *pids))
+    return Served(client, f"http://{http}", (pid, *pids))
 
 
 async def counters(client: SttClient) -> tuple[int, int]:
@@ -101,21 +114,23 @@ async def counters(client: SttClient) -> tuple[int, int]:
 
 
 async def measure_one(
-    served: Served, recordings: Sequence[LiveRecording], number: int, args: argparse.Namespace
+    served: Served, recordings: Sequence[LiveRecording], number: int, way: str, args: argparse.Namespace
 ) -> LiveMeasurement:
     """Stream all recordings at once."""
     language = recordings[0].whole.language if args.language == "forced" else None
+    target = LiveTarget(served.client, served.url, args.endpoint_silence, language)
     before, cpu, own = await counters(served.client), _cpu(served.pids), _own_cpu()
     began = time.monotonic()
     traces = await asyncio.gather(
         *(
-            stream(served.client, each, place * STAGGER_S % STAGGER_WITHIN_S, args.endpoint_silence, language)
+            stream(WAYS[way], target, each, place * STAGGER_S % STAGGER_WITHIN_S)
             for place, each in enumerate(recordings)
         )
     )
     wall, cpu_after = time.monotonic() - began, _cpu(served.pids)
     after = await counters(served.client)
     return LiveMeasurement(
+        way=way,
         streams=len(recordings),
         round=number,
         traces=tuple(traces),
@@ -149,8 +164,9 @@ async def measure(
         measurements = []
         for number in range(1, args.rounds + 1):
             for streams in args.streams:
-                tell(f"round {number}, {streams} streams")
-                measurements.append(await measure_one(served, recordings[:streams], number, args))
+                for way in args.ways:
+                    tell(f"round {number}, {streams} streams by {way}")
+                    measurements.append(await measure_one(served, recordings[:streams], number, way, args))
     return measurements, transcribed
 
 
@@ -199,10 +215,15 @@ def report(
     fallback = f"with {args.fallback.name} as fallback" if args.fallback else ""
     title = f"{args.model.name}{fallback}; streams of {mean:.0f} s, language {args.language}, {args.rounds} rounds"
     out.print(f"Load average before the run: {load:.2f}", highlight=False)
-    out.print(live_table(measurements, args.endpoint_silence, title))
-    for line in error_lines(measurements, recordings, transcribed):
+    for way in args.ways:
+        own = [m for m in measurements if m.way == way]
+        out.print(live_table(own, args.endpoint_silence, f"{title}, by {way}"))
+        for line in error_lines(own, recordings, transcribed):
+            out.print(line, highlight=False)
+    for line in cost_lines(measurements):
         out.print(line, highlight=False)
-    most = greatest(measurements, args.endpoint_silence)
+    first = [m for m in measurements if m.way == args.ways[0]]
+    most = greatest(first, args.endpoint_silence)
     out.print(
         f"Most streams with p95 of finals under {FINAL_LIMIT_S:g} s after the endpoint silence: {most or 'none'}.",
         highlight=False,
@@ -218,4 +239,4 @@ def report(
         }
         args.json.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if args.png:
-        plot_live(measurements, args.endpoint_silence, title, args.png)
+        plot_live(first, args.endpoint_silence, title, args.png)

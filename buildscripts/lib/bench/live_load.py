@@ -10,14 +10,14 @@ from itertools import cycle, islice
 
 import numpy as np
 
+from buildscripts.lib.bench.live_ways import LiveTarget, Way
 from buildscripts.lib.load.closed_loop import Recording
 from buildscripts.lib.load.corpus import Clip, CorpusError
-from stt_client import AudioFormat, Final, Interim, SpeechEvent, SttClient
+from stt_client import Final, Interim, SpeechEvent
 from stt_server.audio import SAMPLE_RATE
 from stt_server.audio.vad import detect_speech, speech_spans
 
 CHUNK_S = 0.1
-FORMAT = AudioFormat("linear16", SAMPLE_RATE)
 LONGEST_CLIP_S = 26.0
 """Longer clips are excluded: an utterance is cut before 28 s, where there is no reference for its end."""
 PAUSES_S = (1.2, 1.6, 2.0)
@@ -161,9 +161,7 @@ class _Listener:
             self.fallbacks += event.result.routing.fallback_used
 
 
-async def stream(
-    client: SttClient, recording: LiveRecording, delay: float, endpoint_silence: float, language: str | None
-) -> Trace:
+async def stream(way: Way, target: LiveTarget, recording: LiveRecording, delay: float) -> Trace:
     """Stream one recording in real time.
 
     Args:
@@ -171,13 +169,7 @@ async def stream(
     """
     listener = _Listener(time.monotonic() + delay)
     await asyncio.sleep(delay)
-    events = client.stream(
-        spoken(recording.whole.pcm, listener.began),
-        encoding=FORMAT,
-        endpoint_silence=endpoint_silence,
-        language=language,
-    )
-    async for event in events:
+    async for event in way(target, spoken(recording.whole.pcm, listener.began)):
         listener.hear(event)
     return Trace(
         utterances=tuple(latencies(each, recording.speech) for each in listener.utterances),

@@ -19,6 +19,8 @@ FINAL_LIMIT_S = 1.0
 class LiveMeasurement:
     """One run of several concurrent streams, each with its own recording."""
 
+    way: str
+    """Key of `live_ways.WAYS`."""
     streams: int
     round: int
     traces: tuple[Trace, ...]
@@ -105,6 +107,23 @@ def _row(own: Sequence[LiveMeasurement], endpoint_silence: float) -> list[str]:
         str(len(finals)),
         str(sum(trace.fallbacks for m in own for trace in m.traces)),
     ]
+
+
+def cost_lines(measurements: Sequence[LiveMeasurement]) -> list[str]:
+    """Processor time of the services by each way, relative to the first, for each number of streams."""
+    ways = list(dict.fromkeys(m.way for m in measurements))
+    lines = []
+    for streams in sorted({m.streams for m in measurements}):
+        seconds = {
+            way: [m.cpu for m in measurements if (m.way, m.streams) == (way, streams) and m.cpu is not None]
+            for way in ways
+        }
+        first = sum(seconds[ways[0]])
+        for way in ways[1:]:
+            if first and seconds[way]:
+                ratio = sum(seconds[way]) / first
+                lines.append(f"Processor time, streams {streams}: {way} / {ways[0]} {ratio:.3f}")
+    return lines
 
 
 def error_rate(recordings: Sequence[LiveRecording], texts: Sequence[str]) -> float:

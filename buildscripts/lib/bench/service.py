@@ -1,4 +1,4 @@
-"""`bench service`: cost of the service over gRPC and REST, relative to the engine in process.
+"""`bench service`: cost of the service over gRPC, REST and OpenAI's API, relative to the engine in process.
 
 The service runs as operators start it; this process is the client. The engine runs in a third process, which has the
 service's pipeline and no ports. They alternate, so that each has all cores. The client's own
@@ -38,7 +38,7 @@ from stt_server.testing.load import percentile
 from stt_server.testing.processes import ProcessError
 from stt_server.testing.services import installed_service
 
-WAYS = ("engine", "grpc", "rest")
+WAYS = ("engine", "grpc", "rest", "openai")
 _TIMEOUT_S = 3600.0
 
 
@@ -178,17 +178,23 @@ async def open_ways(args: argparse.Namespace, load: Load, stack: AsyncExitStack)
         found = await client.transcribe(files[id(recording)], language=load.language(recording))
         return found.text
 
-    async def rest(recording: Recording) -> str:
-        language = load.language(recording)
-        upload = {"audio": ("a.wav", files[id(recording)], "audio/wav")}
-        response = await http.post("/v1/transcribe", files=upload, data={"language": language} if language else {})
-        return str(response.raise_for_status().json()["text"])
+    def over_http(path: str, part: str) -> Transcribe:
+        async def post(recording: Recording) -> str:
+            language = load.language(recording)
+            upload = {part: ("a.wav", files[id(recording)], "audio/wav")}
+            response = await http.post(path, files=upload, data={"language": language} if language else {})
+            return str(response.raise_for_status().json()["text"])
 
-    shortest = min(load.recordings, key=lambda recording: recording.seconds)
-    await grpc(shortest)
-    await rest(shortest)
-    served = {name: ServedBy(name, way, pid, load) for name, way in (("grpc", grpc), ("rest", rest))}
-    return {"engine": engine, **served}
+        return post
+
+    ways = {
+        "grpc": grpc,
+        "rest": over_http("/v1/transcribe", "audio"),
+        "openai": over_http("/v1/audio/transcriptions", "file"),
+    }
+    for way in ways.values():
+        await way(min(load.recordings, key=lambda recording: recording.seconds))
+    return {"engine": engine, **{name: ServedBy(name, way, pid, load) for name, way in ways.items()}}
 
 
 async def measure(args: argparse.Namespace, load: Load) -> list[Measurement]:
@@ -231,6 +237,15 @@ def _costs(own: Sequence[Measurement], way: str, callers: int) -> list[str]:
     return [f"{time_cost:+.1f}", f"{processor:+.1f}" if processor else "", f"{same:.0%}"]
 
 
+def over_rest(measurements: Sequence[Measurement], callers: int) -> str:
+    """What OpenAI's API costs beside `/v1/transcribe`, in a sentence."""
+    own = [m for m in measurements if m.callers == callers]
+    costs = [f"time {as_percent(ratios(own, 'openai', 'rest', callers, lambda m: m.wall)):+.1f} %"]
+    if all(m.cpu for m in own):
+        costs.append(f"processor {as_percent(ratios(own, 'openai', 'rest', callers, lambda m: m.cpu or 0.0)):+.1f} %")
+    return f"openai over rest: {', '.join(costs)}"
+
+
 def as_percent(spread: Spread) -> Spread:
     """Ratios as percentages over 1."""
     return Spread(*(100 * (value - 1) for value in (spread.median, spread.least, spread.most)))
@@ -255,6 +270,7 @@ def main(argv: Sequence[str]) -> int:
     mix = f"{len(load.recordings)} {args.mix} clips, {seconds:.0f} s, language {args.language}, {args.rounds} rounds"
     for callers in args.callers:
         out.print(cost_table(measurements, callers, f"{callers} caller{'s' * (callers > 1)}; {mix}"))
+        out.print(over_rest(measurements, callers), highlight=False)
     out.print("Median over the rounds (minimum to maximum). The client's own cost is included.", highlight=False)
     if args.json:
         write_json(args.json, head, load.recordings, measurements)

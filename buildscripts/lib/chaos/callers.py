@@ -22,6 +22,7 @@ from buildscripts.lib.load.plain_clients import (
     ApiError,
     NoResponse,
     Unreachable,
+    openai,
     paced_chunks,
     rest,
     websocket,
@@ -246,6 +247,14 @@ class Callers:
         )
         self.check_answer(entry, said, answer["text"], answer["request_id"])
 
+    async def by_openai(self, entry: Entry, said: EncodedClip) -> None:
+        fields = {"prompt": self.prompt(entry), "routing": self.routing(entry)}
+        fields["stream"] = self.chance.choice(("true", "false"))
+        headers = {"X-Req-Id": entry.id, "X-Timeout-Ms": f"{entry.deadline * 1000:.0f}"}
+        audio, url = said.files[entry.container], self._member(entry.to).http
+        answer = await openai(self.connections.http, url, audio, self.deployment.key, fields, headers)
+        self.check_answer(entry, said, *answer)
+
     async def by_stream(self, entry: Entry, said: EncodedClip) -> None:
         finals: dict[int, str] = {}
         events = self.connections.pool.stream(
@@ -285,6 +294,7 @@ TRANSPORTS: dict[str, Call] = {
     "pool": Callers.by_pool,
     "gRPC": Callers.by_stub,
     "REST": Callers.by_rest,
+    "OpenAI": Callers.by_openai,
     "stream": Callers.by_stream,
     "WebSocket": Callers.by_websocket,
     "Wyoming": Callers.by_wyoming,
@@ -292,7 +302,7 @@ TRANSPORTS: dict[str, Call] = {
 PROBES = (
     ("pool", "pool", False),
     *(("gRPC", name, unsure) for name in ("a", "b") for unsure in (False, True)),
-    *(("REST", name, False) for name in ("a", "b", "gateway")),
+    *((transport, name, False) for transport in ("REST", "OpenAI") for name in ("a", "b", "gateway")),
 )
 PROBE_S = 0.05
 """Seconds between two checks of the state of requests or services."""
@@ -301,6 +311,7 @@ CALLERS = (
     *(("pool", "pool"),) * 4,
     *(("gRPC", name) for name in ("a", "a", "b", "b")),
     *(("REST", name) for name in ("a", "b", "gateway", "gateway")),
+    *(("OpenAI", name) for name in ("a", "gateway")),
     *(("stream", "pool"),) * 2,
     *(("WebSocket", name) for name in ("a", "gateway")),
     *(("Wyoming", name) for name in ("a", "b")),

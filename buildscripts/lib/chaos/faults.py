@@ -65,7 +65,7 @@ async def burst(context: FaultContext) -> AsyncIterator[Impact]:
     crowd = [
         asyncio.create_task(context.callers.call_repeatedly(transport, to, stop, pause=0.0))
         for transport, to in CALLERS * BURST
-        if transport in ("pool", "gRPC", "REST")
+        if transport in ("pool", "gRPC", "REST", "OpenAI")
     ]
     try:
         yield Impact(everybody=frozenset({"overloaded", "deadline_exceeded"}), fallback=True)

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the parsers written in Python, a hundred times faster than `buildscripts/fuzz`.
 
-`python -m buildscripts.lib.fuzz.coverage_guided {wav,form,content_type,config} [-max_total_time=60, ...]`
+`python -m buildscripts.lib.fuzz.coverage_guided {wav,form,openai_form,content_type,config} [-max_total_time=60, ...]`
 
 Needs atheris (`pip install atheris`), which nothing else uses. FFmpeg's decoders are not instrumented. An input that
 crashes is kept in buildscripts/lib/fuzz/corpus.
@@ -17,6 +17,8 @@ OURS = [
     "stt_server.audio.wav",
     "stt_server.config",
     "gateway.http.multipart",
+    "gateway.http.fields",
+    "gateway.openai.form",
     "gateway.rest.form",
     "python_multipart",
     "dotenv",

@@ -13,6 +13,8 @@ import httpx
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import strategies as st
 
+from gateway.openai.errors import OPENAI_ERRORS
+from gateway.openai.form import TRANSCRIPTION_RULES
 from gateway.rest.form import FIELDS
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
@@ -63,6 +65,21 @@ _good_fields = {
 }
 _form = st.fixed_dictionaries(
     {}, optional={name: _mostly(_good_fields.get(name, _languages), _texts) for name in sorted(FIELDS)}
+)
+_good_openai_fields = {
+    "response_format": st.sampled_from(["", "json", "text", "srt", "vtt", "verbose_json"]),
+    "timestamp_granularities": st.sampled_from(["", "word", "segment", "segment,word"]),
+    "timestamp_granularities[]": st.sampled_from(["", "word"]),
+    "temperature": st.sampled_from(["", "0", "0.5", "1"]),
+    "stream": st.sampled_from(["", "true", "false"]),
+    "routing": st.sampled_from(["", "auto", "primary"]),
+}
+_openai_form = st.fixed_dictionaries(
+    {},
+    optional={
+        name: _mostly(_good_openai_fields.get(name, _languages), _texts)
+        for name in ("model", "user", *sorted(TRANSCRIPTION_RULES.fields))
+    },
 )
 
 _silence = st.builds(
@@ -145,9 +162,25 @@ def rest(served: ServiceUnderTest, fields: dict[str, str]) -> str:
     return str(kind)
 
 
+def openai(served: ServiceUnderTest, fields: dict[str, str]) -> str:
+    files = {"file": ("a.wav", wav_header(16_000, 1, len(_PCM)) + _PCM)}
+    answer = served.http.post("/v1/audio/transcriptions", data=fields, files=files)
+    assert answer.headers["x-request-id"] == answer.headers["X-Req-Id"]
+    if answer.status_code == 200:
+        streamed = answer.headers["content-type"].startswith("text/event-stream")
+        assert not streamed or answer.text.endswith("data: [DONE]\n\n"), answer.text
+        return "events" if streamed else "text"
+    kind = answer.headers["X-Error-Type"]
+    assert answer.status_code == OPENAI_ERRORS[kind].http != 500, answer.text
+    named = {name.removesuffix("[]") for name in fields}
+    assert kind != "invalid_argument" or answer.json()["error"]["param"] in named, answer.text
+    return str(kind)
+
+
 Run = Callable[[ServiceUnderTest, Any], str]
 REQUESTS: Mapping[str, tuple[st.SearchStrategy[Any], Run]] = {
     "transcribe": (_request, transcribe),
     "rest": (_form, rest),
+    "openai": (_openai_form, openai),
     "stream": (_stream, stream),
 }

@@ -91,12 +91,13 @@ def decoder() -> dict[str, bytes]:
     return files
 
 
-def form() -> dict[str, bytes]:
-    def part(name: str, content: bytes, more: str = "") -> bytes:
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
-        return head.encode() + content + b"\r\n"
+def _part(name: str, content: bytes, more: str = "") -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + content + b"\r\n"
 
-    end = f"--{BOUNDARY}--\r\n".encode()
+
+def form() -> dict[str, bytes]:
+    part, end = _part, f"--{BOUNDARY}--\r\n".encode()
     audio = part("audio", b"RIFF" + bytes(40), '; filename="a.wav"\r\nContent-Type: audio/wav')
     return {
         "audio": audio + end,
@@ -112,6 +113,29 @@ def form() -> dict[str, bytes]:
         + end,
         "unknown": audio + part("model", b"x") + end,
         "star": part("audio", b"x", "; filename*=UTF-8''na%C3%AFve.wav") + end,
+    }
+
+
+def openai_form() -> dict[str, bytes]:
+    part, end = _part, f"--{BOUNDARY}--\r\n".encode()
+    file = part("file", b"RIFF" + bytes(40), '; filename="a.wav"\r\nContent-Type: audio/wav')
+    return {
+        "file": part("model", b"whisper-1") + file + end,
+        "all": part("response_format", b"verbose_json")
+        + part("languages[]", b"en")
+        + part("languages[]", b"de")
+        + part("keywords", b"one,two")
+        + part("timestamp_granularities[]", b"word")
+        + part("temperature", b"0.2")
+        + part("prompt", "Grüße".encode())
+        + file
+        + part("chunking_strategy[type]", b"server_vad")
+        + part("known_speaker_references[]", b"data:audio/wav;base64,UklGRg==")
+        + part("routing", b"primary")
+        + end,
+        "stream": file + part("stream", b"true") + part("language", b"German") + end,
+        "hot": file + part("temperature", b"2") + end,
+        "file-skipped": part("other", bytes(200), '; filename="b.bin"') + file + end,
     }
 
 
@@ -164,6 +188,7 @@ def write(folder: Path) -> int:
     for name, make in (
         ("decoder", decoder),
         ("form", form),
+        ("openai_form", openai_form),
         ("content_type", content_type),
         ("config", config),
         ("wyoming", wyoming),

@@ -14,7 +14,8 @@ from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart
 
 from gateway.http.errors import Refusal
-from gateway.http.multipart import FormReader, boundary_of
+from gateway.http.multipart import Form, FormReader, FormRules, boundary_of
+from gateway.openai.form import TRANSCRIPTION_RULES, TRANSLATION_RULES, parse_transcription, parse_translation
 from gateway.rest.form import RULES, parse_form
 from gateway.wyoming.framing import MAX_HEADER_BYTES, read_event
 from gateway.wyoming.messages import audio_format, speech_request
@@ -82,14 +83,27 @@ def wav(data: bytes) -> str:
 
 
 def form(data: bytes) -> str:
+    """The form of `/v1/transcribe`."""
+    return _form(data, RULES, parse_form)
+
+
+def openai_form(data: bytes) -> str:
+    """The forms of `/v1/audio`, in turns that depend on the data."""
+    if len(data) % 4:
+        return _form(data, TRANSCRIPTION_RULES, parse_transcription)
+    return _form(data, TRANSLATION_RULES, parse_translation)
+
+
+def _form(data: bytes, rules: FormRules, parse_fields: Callable[[Form], object]) -> str:
     """A multipart body in pieces whose sizes depend on it."""
     try:
-        reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), RULES, 1 << 16)
+        reader = FormReader(boundary_of(f"multipart/form-data; boundary={BOUNDARY}").strip(), rules, 1 << 16)
         step = 1 + sum(data[:8]) % 97
         for first in range(0, len(data), step):
             reader.feed(data[first : first + step])
-        parse_form(reader.finish())
+        parse_fields(reader.finish())
     except Refusal as refusal:
+        assert refusal.field is None or refusal.field in rules.fields | {rules.audio}
         return str(refusal.type)
     return "taken"
 
@@ -134,7 +148,7 @@ def wyoming(data: bytes) -> str:
         return str(refusal.type)
 
 
-TARGETS = ("decoder", "form", "content_type", "config", "wyoming")
+TARGETS = ("decoder", "form", "openai_form", "content_type", "config", "wyoming")
 
 
 @contextmanager
@@ -150,7 +164,7 @@ def target(name: str) -> Iterator[Target]:
             (Path(folder) / "model.bin").touch()
             yield lambda data: config(data.replace(MODEL, folder.encode()))
     else:
-        yield {"form": form, "content_type": content_type, "wyoming": wyoming}[name]
+        yield {"form": form, "openai_form": openai_form, "content_type": content_type, "wyoming": wyoming}[name]
 
 
 def corpus(name: str) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""REST, WebSocket and Wyoming clients without the SDK."""
+"""REST, OpenAI, WebSocket and Wyoming clients without the SDK."""
 
 from __future__ import annotations
 
@@ -58,21 +58,58 @@ async def rest(
         NoResponse: anything else was answered, or nothing.
         Unreachable: a `NoResponse` before anything was sent.
     """
-    try:
-        reply = await http.post(
-            f"{url}/v1/transcribe",
-            files={"audio": ("a recording", audio)},
-            data=dict(fields),
-            headers={**bearer(key), **(headers or {})},
-        )
-    except httpx.ConnectError as error:
-        raise Unreachable(f"{type(error).__name__}: {error}") from None
-    except httpx.TransportError as error:
-        raise NoResponse(f"{type(error).__name__}: {error}") from None
+    files = {"audio": ("a recording", audio)}
+    reply = await _post(http, f"{url}/v1/transcribe", files, fields, {**bearer(key), **(headers or {})})
     body = _json(reply.text)
     if reply.status_code == httpx.codes.OK and "text" in body:
         return body
     raise error_of(body.get("error"), f"HTTP {reply.status_code}")
+
+
+async def openai(
+    http: httpx.AsyncClient,
+    url: str,
+    audio: bytes,
+    key: str,
+    fields: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
+    """Send POST /v1/audio/transcriptions; return text and request id. Arguments and errors are those of `rest`.
+
+    Args:
+        fields: with `stream=true`, the text is that of the deltas put together.
+    """
+    files = {"file": ("a recording", audio)}
+    target = f"{url}/v1/audio/transcriptions"
+    reply = await _post(http, target, files, {"model": "whisper-1", **fields}, {**bearer(key), **(headers or {})})
+    if reply.status_code != httpx.codes.OK:
+        raise error_of({"type": reply.headers.get("x-error-type")}, f"HTTP {reply.status_code}")
+    text = _deltas(reply.text) if fields.get("stream") == "true" else _json(reply.text).get("text")
+    if not isinstance(text, str):
+        raise NoResponse(f"HTTP 200: {reply.text[:200]!r}")
+    return text, reply.headers["x-request-id"]
+
+
+def _deltas(lines: str) -> str:
+    """The text of a whole stream. Raises ApiError, or NoResponse if it isn't whole."""
+    found = [line.removeprefix("data: ") for line in lines.splitlines() if line.startswith("data: ")]
+    events = [_json(line) for line in found]
+    text = "".join(event.get("delta", "") for event in events)
+    if found[-1:] == ["[DONE]"] and any(event.get("text") == text for event in events):
+        return text
+    error = events[-1].get("error") if events else None
+    raise error_of({"type": error.get("code")} if isinstance(error, dict) else None, f"a stream that ends {found[-1:]}")
+
+
+async def _post(
+    http: httpx.AsyncClient, url: str, files: Any, fields: Mapping[str, str], headers: Mapping[str, str]
+) -> httpx.Response:
+    try:
+        return await http.post(url, files=files, data=dict(fields), headers=dict(headers))
+    except httpx.ConnectError as error:
+        raise Unreachable(f"{type(error).__name__}: {error}") from None
+    except httpx.TransportError as error:
+        raise NoResponse(f"{type(error).__name__}: {error}") from None
 
 
 async def websocket(

@@ -21,6 +21,7 @@ from buildscripts.lib.load.plain_clients import (
     ApiError,
     NoResponse,
     bearer,
+    openai,
     paced_chunks,
     rest,
     websocket,
@@ -170,6 +171,11 @@ class Callers:
         answer = await rest(self._browser, self.http, self._any_file(said), self.key, {"routing": routing})
         return self.verdict_on(answer["text"], said)
 
+    async def by_openai(self, said: EncodedClip) -> str:
+        fields = {"stream": self.chance.choice(("true", "false"))}
+        text, _ = await openai(self._browser, self.http, self._any_file(said), self.key, fields)
+        return self.verdict_on(text, said)
+
     def _any_file(self, said: EncodedClip) -> bytes:
         return said.files[self.chance.choice(sorted(said.files))]
 
@@ -255,7 +261,8 @@ def _too_large(callers: Callers) -> bytes:
 
 MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "gRPC": (30, lambda c: c.by_grpc(_short(c))),
-    "REST": (30, lambda c: c.by_rest(_short(c))),
+    "REST": (20, lambda c: c.by_rest(_short(c))),
+    "OpenAI": (10, lambda c: c.by_openai(_short(c))),
     "gRPC, long": (1.5, lambda c: c.by_grpc(c.chance.choice(c.audio.long))),
     "REST, long": (1.5, lambda c: c.by_rest(c.chance.choice(c.audio.long))),
     "gRPC, to the fallback": (4, lambda c: c.by_grpc(_short(c), "fallback")),
@@ -266,6 +273,7 @@ MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "gRPC, caller leaves": (3, lambda c: c.leave(lambda: c.by_grpc(_short(c)), 0.3)),
     "REST, caller leaves": (3, lambda c: c.leave(lambda: c.by_rest(_short(c)), 0.3)),
     "gRPC stream, caller leaves": (1, lambda c: c.leave(c.by_stream, 2)),
+    "OpenAI, caller leaves": (1, lambda c: c.leave(lambda: c.by_openai(_short(c)), 0.3)),
     "WebSocket, caller leaves": (1, lambda c: c.leave(c.by_websocket, 2)),
     "Wyoming, caller leaves": (1, lambda c: c.leave(c.by_wyoming, 2)),
     "a wrong key": (2, lambda c: c.with_wrong_key()),
@@ -287,5 +295,5 @@ EXPECTED = {
 """Expected results; otherwise `CORRECT`."""
 
 TIMED = ("gRPC", "REST")
-OVER_HTTP = ("REST", "WebSocket")
+OVER_HTTP = ("REST", "OpenAI", "WebSocket")
 TO_THE_FALLBACK = ("gRPC, to the fallback", "REST, another language")

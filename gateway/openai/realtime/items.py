@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
+from gateway.openai.answers import languages_of
 from gateway.openai.errors import error_body
 from stt_client.recordings.merging import PartTranscript, join_text, merge
 from stt_client.results import Routing, Transcript
@@ -74,10 +75,11 @@ class Item:
         """
         spoken = [part for part in self._parts if part.transcript.text.strip()] or self._parts
         transcript = _merged(spoken)
+        text = transcript.text.strip() if transcript else ""
         used = self._seconds if seconds is None else seconds
         return {
-            "transcript": transcript.text.strip() if transcript else "",
-            "languages": _languages(spoken),
+            "transcript": text,
+            "languages": languages_of(transcript) if transcript and text else [],
             "usage": {"type": "duration", "seconds": round(used, 3)},
             "routing": (transcript.routing if transcript else NOTHING_ROUTED).as_dict(),
         }
@@ -87,17 +89,6 @@ def _merged(parts: Sequence[PartTranscript]) -> Transcript | None:
     if len(parts) < 2:
         return parts[0].transcript if parts else None
     return merge(parts, request_id="", total_s=0)
-
-
-def _languages(parts: Sequence[PartTranscript]) -> list[dict[str, str]]:
-    """Languages spoken, in order."""
-    spoken = [part for part in parts if part.transcript.text.strip()]
-    codes = [
-        code
-        for part in spoken
-        for code in (part.transcript.language, *(segment.language for segment in part.transcript.segments))
-    ]
-    return [{"code": code} for code in dict.fromkeys(filter(None, codes))]
 
 
 class Conversation:

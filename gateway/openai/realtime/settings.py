@@ -18,6 +18,8 @@ from protos.stt.v1.languages import AUTOMATIC, language_code
 from stt_client import AudioFormat
 from stt_client.streaming.options import ConfigOptions
 
+TRANSCRIPTION_PATH = "session.audio.input.transcription"
+
 RATES = (8000, 48000)
 """Accepted sample rates of PCM, in hertz."""
 TELEPHONE_RATE = 8000

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from gateway.http.access_log import set_logged_by_service
+from gateway.http.access_log import set_called, set_logged_by_service
 from gateway.http.caller import Metadata
 from gateway.http.errors import public_error
 from gateway.http.headers import request_id_of
 from gateway.http.inbox import Inbox
 from gateway.openai.realtime.items import error_fields
-from gateway.openai.realtime.settings import SessionSettings
+from gateway.openai.realtime.settings import TRANSCRIPTION_PATH, SessionSettings
 from gateway.openai.realtime.turns import Turns
 from stt_client import SttClient
 from stt_client.errors import (
     Cancelled,
     DeadlineExceeded,
+    InvalidArgument,
     NotReady,
     OutOfMemory,
     Overloaded,
@@ -41,6 +42,14 @@ ENDS_SESSION = (
     UpstreamUnavailable,
 )
 """Errors of the service rather than of what was said: the next item would fail too."""
+
+_PARAMS = {
+    "options.language": f"{TRANSCRIPTION_PATH}.language",
+    "options.candidate_languages": f"{TRANSCRIPTION_PATH}.languages",
+    "options.hotwords": f"{TRANSCRIPTION_PATH}.keywords",
+    "options.prompt": f"{TRANSCRIPTION_PATH}.prompt",
+}
+"""Setting by the field of the request message that the service names in an error."""
 
 RECENT_S = 10.0
 """Seconds after a pause for which audio is kept that a call may not have received."""
@@ -174,6 +183,7 @@ class Stretch:
             metadata=self._maker.metadata,
             **self._settings.stream_options(),
         )
+        set_called(self._maker.scope)
         async with aclosing(events):
             async for event in events:
                 set_logged_by_service(self._maker.scope)
@@ -187,9 +197,11 @@ class Stretch:
 
     async def _fail(self, error: SttError) -> None:
         """Let the items of the call fail. Raises the error if the session cannot go on."""
-        goes_on = self._turns.pending and not isinstance(error, ENDS_SESSION)
-        await self._turns.fail(error_fields(*public_error(error)))
+        fields = error_fields(*public_error(error), param=_PARAMS.get(error.invalid_field))
+        refused = isinstance(error, InvalidArgument)
+        goes_on = (self._turns.pending or refused) and not isinstance(error, ENDS_SESSION)
+        await (self._turns.refuse(fields) if refused else self._turns.fail(fields))
         if not goes_on:
             raise error
-        if self._settings.manual:
-            await self._inbox.discard()  # the rest of the item would be transcribed in vain
+        if refused or self._settings.manual:
+            await self._inbox.discard()  # the rest would be refused too, or transcribed in vain

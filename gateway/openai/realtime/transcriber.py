@@ -41,6 +41,8 @@ class Transcriber:
         """Of the session's audio."""
         self._item_start = 0.0
         """Start of the audio that belongs to no item, in seconds of the session."""
+        self._items_before = 0
+        """Items that were committed by then."""
 
     @property
     def idle(self) -> bool:
@@ -71,12 +73,12 @@ class Transcriber:
             await self._commit_manually(self._turns)
         else:
             await self._finish()
-            if self._conversation.committed == items_before:
+            if self._conversation.committed == max(items_before, self._items_before):
                 item = Item()
                 await self._conversation.commit(item)
                 start = max(self._item_start, self._conversation.heard_until)
                 await self._conversation.complete(item, self._seconds - start)
-        self._item_start = self._seconds
+        self._begin_item()
 
     async def clear(self) -> None:
         """Drop the audio that belongs to no committed item."""
@@ -86,7 +88,7 @@ class Transcriber:
             await self._finish(discard=True)
         await self.cancel()
         self._turns = self._new_turns()
-        self._item_start = self._seconds
+        self._begin_item()
 
     async def change(self, settings: SessionSettings) -> None:
         """Use other settings for the audio that follows, once all before is transcribed."""
@@ -98,7 +100,7 @@ class Transcriber:
         if isinstance(turns, ManualTurn) and (turns.item.has_text or turns.error):
             await self._commit_manually(turns)
         self._turns = self._new_turns()
-        self._item_start = self._seconds
+        self._begin_item()
 
     async def finish(self) -> None:
         """Send the transcripts of what was said, unless the caller has to commit it first."""
@@ -117,6 +119,9 @@ class Transcriber:
         if self._stretch is not None:
             await self._stretch.cancel()
             self._stretch = None
+
+    def _begin_item(self) -> None:
+        self._item_start, self._items_before = self._seconds, self._conversation.committed
 
     def _new_turns(self) -> DetectedTurns | ManualTurn:
         return (ManualTurn if self._settings.manual else DetectedTurns)(self._conversation)

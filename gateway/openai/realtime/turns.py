@@ -26,6 +26,9 @@ class Turns(Protocol):
     async def fail(self, error: Mapping[str, Any]) -> None:
         """Let the pending items fail, since the call failed. `error`: JSON for the caller."""
 
+    async def refuse(self, error: Mapping[str, Any]) -> None:
+        """Report that the service refuses the settings, so that the audio is not transcribed."""
+
 
 class DetectedTurns:
     """Server VAD: each utterance is an item."""
@@ -98,6 +101,12 @@ class DetectedTurns:
                 await self._conversation.commit(item)
             await self._conversation.fail(item, error)
 
+    async def refuse(self, error: Mapping[str, Any]) -> None:
+        if self.pending:
+            await self.fail(error)
+        else:
+            await self._conversation.send("error", error={**error, "event_id": None})
+
 
 class ManualTurn:
     """No turn detection: one item, up to the caller's commit, of any number of utterances and calls."""
@@ -124,6 +133,9 @@ class ManualTurn:
     async def fail(self, error: Mapping[str, Any]) -> None:
         """The item fails once it is committed."""
         self.error = self.error or error
+
+    async def refuse(self, error: Mapping[str, Any]) -> None:
+        await self.fail(error)
 
     async def settle(self, seconds: float) -> None:
         """Send the result of the committed item, of `seconds` of audio."""

@@ -1038,16 +1038,55 @@ class GetMetricsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatewayRefusals]:
+        """Requests that the gateway refused by itself since its last call; they are
+        counted before the answer is made. Only taken over a Unix socket and from
+        TRUSTED_PROXIES.
+        """
+
     def __init__(
         self,
+        *,
+        refusals: _abc.Iterable[Global___GatewayRefusals] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetMetricsRequest: _TypeAlias = GetMetricsRequest  # noqa: Y015
+
+@_typing.final
+class GatewayRefusals(_message.Message):
+    """Requests that the gateway refused without calling the service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """As the label of stt_requests_total."""
+    type: _builtins.str
+    """Of the error."""
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        type: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "endpoint", b"endpoint", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatewayRefusals: _TypeAlias = GatewayRefusals  # noqa: Y015
 
 @_typing.final
 class GetMetricsResponse(_message.Message):

@@ -1,0 +1,1 @@
+"""Generator of the recording rules, alerts and analyses in deploy/: objectives and canary guardrails."""
