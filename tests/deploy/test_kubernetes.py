@@ -177,6 +177,7 @@ def test_primary_may_connect_to_fallback_and_dns() -> None:
         "ports": [{"protocol": "TCP", "port": int(default_of("GRPC_PORT", "fallback"))}],
     }
     assert {port["port"] for port in to_dns["ports"]} == {53}
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in to_dns["to"], "NodeLocal DNSCache has an address of the node"
 
 
 @pytest.mark.parametrize("folder", ["base", "cpu"])

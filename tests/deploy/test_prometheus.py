@@ -88,13 +88,13 @@ def test_scrape_configuration_is_valid() -> None:
     assert_passes(promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml"))
 
 
-def test_scrape_targets_are_the_default_ports() -> None:
+def test_all_addresses_of_a_name_are_scraped_at_the_default_port() -> None:
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     scraped = {
-        job["job_name"].removeprefix("stt-"): (target.rpartition(":")[2], job["metrics_path"])
+        job["job_name"].removeprefix("stt-"): (str(found["port"]), job["metrics_path"])
         for job in configuration["scrape_configs"]
-        for static in job["static_configs"]
-        for target in static["targets"]
+        for found in job["dns_sd_configs"]
+        if (found["names"], found["type"]) == ([job["job_name"]], "A")
     }
     roles: tuple[Role, ...] = ("primary", "fallback")
     assert scraped == {role: (default_of("HTTP_PORT", role), "/metrics") for role in roles}

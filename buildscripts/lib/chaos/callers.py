@@ -28,6 +28,7 @@ from buildscripts.lib.load.plain_clients import (
     websocket,
     wyoming,
 )
+from buildscripts.lib.load.realtime_client import realtime
 from buildscripts.lib.load.recordings import EncodedClip, matches
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
@@ -279,6 +280,14 @@ class Callers:
         text = await websocket(url, paced_chunks(said.pcm, 2), self.deployment.key, config, entry.deadline)
         self.check_answer(entry, said, text, entry.id)
 
+    async def by_realtime(self, entry: Entry, said: EncodedClip) -> None:
+        by_hand = self.chance.random() < 0.5
+        settings = {"transcription": {"prompt": self.prompt(entry)}, **({"turn_detection": None} if by_hand else {})}
+        url, headers = self._member(entry.to).http, {"X-Req-Id": entry.id}
+        pcm = paced_chunks(said.pcm, 2)
+        text = await realtime(url, pcm, self.deployment.key, settings, headers, entry.deadline)
+        self.check_answer(entry, said, text, entry.id)
+
     async def by_wyoming(self, entry: Entry, said: EncodedClip) -> None:
         marker = [entry.id] if self.deployment.scripted else []
         address = self._member(entry.to).wyoming
@@ -297,6 +306,7 @@ TRANSPORTS: dict[str, Call] = {
     "OpenAI": Callers.by_openai,
     "stream": Callers.by_stream,
     "WebSocket": Callers.by_websocket,
+    "Realtime": Callers.by_realtime,
     "Wyoming": Callers.by_wyoming,
 }
 PROBES = (
@@ -306,7 +316,7 @@ PROBES = (
 )
 PROBE_S = 0.05
 """Seconds between two checks of the state of requests or services."""
-STREAMS = ("stream", "WebSocket", "Wyoming")
+STREAMS = ("stream", "WebSocket", "Realtime", "Wyoming")
 CALLERS = (
     *(("pool", "pool"),) * 4,
     *(("gRPC", name) for name in ("a", "a", "b", "b")),
@@ -314,6 +324,7 @@ CALLERS = (
     *(("OpenAI", name) for name in ("a", "gateway")),
     *(("stream", "pool"),) * 2,
     *(("WebSocket", name) for name in ("a", "gateway")),
+    *(("Realtime", name) for name in ("a", "gateway")),
     *(("Wyoming", name) for name in ("a", "b")),
 )
 """Transport and destination of each caller."""

@@ -1,9 +1,9 @@
 """Inject random faults into two primaries, their fallback and a gateway under load; record every request.
 
-Callers use SttPool, plain gRPC stubs, REST, live streams and WebSockets. Models are scripted so that each text names
-its request (--real: the starter models). Each request must be answered exactly once, before its deadline, with its own
-text or with an error that the active faults excuse. The loss or restart of one primary must not be noticed behind the
-pool. After each fault all services must be healthy again within seconds.
+Callers use SttPool, plain gRPC stubs, REST, live streams, WebSockets and Realtime sessions. Models are scripted so that
+each text names its request (--real: the starter models). Each request must be answered exactly once, before its
+deadline, with its own text or with an error that the active faults excuse. The loss or restart of one primary must not
+be noticed behind the pool. After each fault all services must be healthy again within seconds.
 
 Prints outcomes of requests, recovery times by kind of fault, and the seed. The exit status is 1 if a rule was broken or
 a process left something behind; each request that broke a rule is printed. Ctrl-C ends the run early, with all of that.

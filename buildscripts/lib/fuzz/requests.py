@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import grpc
 import httpx
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import strategies as st
+from websockets.sync.client import connect
 
 from gateway.openai.errors import OPENAI_ERRORS
 from gateway.openai.form import TRANSCRIPTION_RULES
@@ -109,10 +112,41 @@ _stream = st.builds(
 )
 
 
+_json = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    max_leaves=6,
+)
+_vad = st.fixed_dictionaries(
+    {},
+    optional={"type": _mostly(st.sampled_from(["server_vad", "semantic_vad"]), _json), "silence_duration_ms": _int32},
+)
+_audio_input = st.fixed_dictionaries(
+    {},
+    optional={
+        "format": _mostly(st.sampled_from([None, "pcm16", {"type": "audio/pcm", "rate": 8000}, "g711_alaw"]), _json),
+        "transcription": _mostly(st.fixed_dictionaries({}, optional={"language": _languages, "prompt": _texts}), _json),
+        "turn_detection": _mostly(st.one_of(st.none(), _vad), _json),
+    },
+)
+_update = st.builds(
+    lambda given: {"type": "session.update", "session": {"type": "transcription", "audio": {"input": given}}},
+    _mostly(_audio_input, _json),
+)
+_append = st.builds(
+    lambda audio: {"type": "input_audio_buffer.append", "audio": audio},
+    _mostly(st.sampled_from(["", "AA==", base64.b64encode(_PCM).decode()]), _json),
+)
+_plain = st.sampled_from([{"type": f"input_audio_buffer.{what}"} for what in ("commit", "clear")])
+_realtime = st.lists(_mostly(st.one_of(_update, _append, _plain), _json), max_size=8)
+
+
 @dataclass
 class ServiceUnderTest:
     stub: Any
     http: httpx.Client
+    realtime: str
+    """Address of the WebSocket."""
 
 
 @contextmanager
@@ -121,7 +155,8 @@ def serving(folder: Path) -> Iterator[ServiceUnderTest]:
     process = ServiceProcess("primary", folder, {"STREAM_IDLE_TIMEOUT_S": 5}, Script())
     with running(process), grpc.insecure_channel(process.target, options=UNLIMITED) as channel:
         with httpx.Client(base_url=process.url, timeout=TIMEOUT_S) as http:
-            yield ServiceUnderTest(speech_pb2_grpc.SpeechToTextStub(channel), http)
+            address = process.url.replace("http", "ws", 1) + "/v1/realtime"
+            yield ServiceUnderTest(speech_pb2_grpc.SpeechToTextStub(channel), http, address)
         assert process.stop() == 0, "the service did not exit with status 0"
 
 
@@ -177,10 +212,32 @@ def openai(served: ServiceUnderTest, fields: dict[str, str]) -> str:
     return str(kind)
 
 
+def realtime(served: ServiceUnderTest, messages: list[Any]) -> str:
+    """Whatever the messages are, the session answers an event behind them, and a commit has its result."""
+    kinds = set()
+    with connect(served.realtime, compression=None) as socket:
+        for message in messages:
+            socket.send(json.dumps(message))
+        socket.send('{"type": "input_audio_buffer.clear", "event_id": "last"}')
+        commits = sum(message == {"type": "input_audio_buffer.commit"} for message in messages)
+        clears = 1 + sum(message == {"type": "input_audio_buffer.clear"} for message in messages)
+        answered = 0
+        while clears:
+            event = json.loads(socket.recv(TIMEOUT_S))
+            kinds.add(event["type"])
+            clears -= event["type"] == "input_audio_buffer.cleared"
+            ended = event["type"].rpartition(".")[2] in ("completed", "failed")
+            answered += ended or event.get("error", {}).get("code") == "input_audio_buffer_commit_empty"
+            assert event.get("error", {}).get("code") != "internal", event
+    assert answered >= commits, "a commit had neither a result nor an error"
+    return "results" if answered else "errors" if "error" in kinds else "nothing"
+
+
 Run = Callable[[ServiceUnderTest, Any], str]
 REQUESTS: Mapping[str, tuple[st.SearchStrategy[Any], Run]] = {
     "transcribe": (_request, transcribe),
     "rest": (_form, rest),
     "openai": (_openai_form, openai),
     "stream": (_stream, stream),
+    "realtime_session": (_realtime, realtime),
 }

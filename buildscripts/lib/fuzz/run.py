@@ -1,10 +1,10 @@
 """Fuzz everything that accepts input, and count the outcomes.
 
 Targets for bytes: the decoder (plain WAV in this process, other formats in a child process), multipart forms,
-Content-Type headers, configuration files. Targets for requests, sent to a real service: fields of Transcribe, fields of
-the REST form and of OpenAI's, first messages of a stream. The outcome is text or an error of the table; anything else
-is a crash. An input that crashes is minimized, printed, and if it is bytes kept in buildscripts/lib/fuzz/corpus. The
-exit status is 1 if there was a crash.
+Content-Type headers, configuration files, messages of Realtime and Wyoming. Targets for requests, sent to a real
+service: fields of Transcribe, fields of the REST form and of OpenAI's, first messages of a stream, events of a Realtime
+session. The outcome is text or an error of the table; anything else is a crash. An input that crashes is minimized,
+printed, and if it is bytes kept in buildscripts/lib/fuzz/corpus. The exit status is 1 if there was a crash.
 """
 
 from __future__ import annotations

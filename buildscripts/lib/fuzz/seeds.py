@@ -159,6 +159,29 @@ def config() -> dict[str, bytes]:
     }
 
 
+def realtime() -> dict[str, bytes]:
+    audio_input = {
+        "format": {"type": "audio/pcm", "rate": 16000},
+        "transcription": {"model": "x", "language": "de-DE", "languages": ["en"], "keywords": ["a, b"], "prompt": "ä"},
+        "turn_detection": {"type": "server_vad", "silence_duration_ms": 700, "threshold": 0.5},
+        "noise_reduction": {"type": "near_field"},
+    }
+    older = {"input_audio_format": "g711_ulaw", "input_audio_transcription": None, "turn_detection": None}
+    update = {"type": "session.update", "session": {"type": "transcription", "audio": {"input": audio_input}}}
+    append = {"type": "input_audio_buffer.append", "audio": "AAEC", "event_id": "event_1"}
+    commit, clear = ({"type": f"input_audio_buffer.{what}"} for what in ("commit", "clear"))
+    return {
+        "session": _lines(update, append, commit, clear),
+        "older": _lines({"type": "transcription_session.update", "session": older}, append),
+        "nulls": _lines({"type": "session.update", "session": {"audio": None}}, {"type": "session.update"}),
+        "unknown": _lines({"type": "response.create", "event_id": 5}, [], 1.5),
+    }
+
+
+def _lines(*events: object) -> bytes:
+    return "\n".join(json.dumps(event, ensure_ascii=False) for event in events).encode()
+
+
 def wyoming() -> dict[str, bytes]:
     return {
         "utterance": b"".join(
@@ -191,6 +214,7 @@ def write(folder: Path) -> int:
         ("openai_form", openai_form),
         ("content_type", content_type),
         ("config", config),
+        ("realtime", realtime),
         ("wyoming", wyoming),
     ):
         (folder / name).mkdir(parents=True, exist_ok=True)

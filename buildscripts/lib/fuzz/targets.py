@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +17,13 @@ from wyoming.audio import AudioChunk, AudioStart
 from gateway.http.errors import Refusal
 from gateway.http.multipart import Form, FormReader, FormRules, boundary_of
 from gateway.openai.form import TRANSCRIPTION_RULES, TRANSLATION_RULES, parse_transcription, parse_translation
+from gateway.openai.realtime.items import error_fields
+from gateway.openai.realtime.messages import EventError, UpdateSession, event_id_of, parse_event, parse_message
+from gateway.openai.realtime.settings import SessionSettings, update
 from gateway.rest.form import RULES, parse_form
 from gateway.wyoming.framing import MAX_HEADER_BYTES, read_event
 from gateway.wyoming.messages import audio_format, speech_request
+from stt_client.streaming.options import stream_config
 from stt_server.audio import AudioFormat, decode_plain
 from stt_server.audio.mono import FloatArray
 from stt_server.audio.sandbox.worker import DecodeLimits, FileRejected, Worker, WorkerDied
@@ -148,7 +153,25 @@ def wyoming(data: bytes) -> str:
         return str(refusal.type)
 
 
-TARGETS = ("decoder", "form", "openai_form", "content_type", "config", "wyoming")
+def realtime(data: bytes) -> str:
+    """The messages of one Realtime session, one a line; the settings must be JSON, whatever was taken."""
+    settings, taken = SessionSettings(), 0
+    for line in data.decode("utf-8", "replace").split("\n"):
+        try:
+            fields = parse_message(line)
+            event_id_of(fields)
+            event = parse_event(fields)
+            if isinstance(event, UpdateSession):
+                settings = update(settings, event.session).settings
+                json.dumps((settings.as_dict(), settings.as_older_dict()), allow_nan=False)
+                stream_config(settings.format, **settings.stream_options())
+            taken += 1
+        except EventError as error:
+            error_fields("invalid_argument", error.message, code=error.code, param=error.param)
+    return "taken" if taken else "refused"
+
+
+TARGETS = ("decoder", "form", "openai_form", "content_type", "config", "realtime", "wyoming")
 
 
 @contextmanager
@@ -164,7 +187,13 @@ def target(name: str) -> Iterator[Target]:
             (Path(folder) / "model.bin").touch()
             yield lambda data: config(data.replace(MODEL, folder.encode()))
     else:
-        yield {"form": form, "openai_form": openai_form, "content_type": content_type, "wyoming": wyoming}[name]
+        yield {
+            "form": form,
+            "openai_form": openai_form,
+            "content_type": content_type,
+            "realtime": realtime,
+            "wyoming": wyoming,
+        }[name]
 
 
 def corpus(name: str) -> dict[str, bytes]:

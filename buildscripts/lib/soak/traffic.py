@@ -27,6 +27,7 @@ from buildscripts.lib.load.plain_clients import (
     websocket,
     wyoming,
 )
+from buildscripts.lib.load.realtime_client import realtime
 from buildscripts.lib.load.recordings import EncodedClip, encode_clip, long_clip, matches, sample_clips
 from stt_client import AudioFormat, Final, SttClient, SttError
 from stt_client.client import ClientOptions
@@ -194,6 +195,12 @@ class Callers:
         said = self.chance.choice(self.audio.short)
         return self.verdict_on(await websocket(self.http, paced_chunks(said.pcm), self.key, {}), said)
 
+    async def by_realtime(self) -> str:
+        """Transcribe by server VAD or by hand, in turn by chance."""
+        said = self.chance.choice(self.audio.short)
+        settings = {"turn_detection": self.chance.choice((None, {"type": "server_vad"}))}
+        return self.verdict_on(await realtime(self.http, paced_chunks(said.pcm), self.key, settings), said)
+
     async def by_wyoming(self) -> str:
         said = self.chance.choice(self.audio.short)
         return self.verdict_on(await wyoming(self.wyoming, paced_chunks(said.pcm)), said)
@@ -269,12 +276,14 @@ MIX: dict[str, tuple[float, Callable[[Callers], Awaitable[str]]]] = {
     "REST, another language": (3, lambda c: c.by_rest(c.chance.choice(c.audio.foreign), "fallback")),
     "gRPC stream": (5, lambda c: c.by_stream()),
     "WebSocket": (5, lambda c: c.by_websocket()),
+    "Realtime": (4, lambda c: c.by_realtime()),
     "Wyoming": (3, lambda c: c.by_wyoming()),
     "gRPC, caller leaves": (3, lambda c: c.leave(lambda: c.by_grpc(_short(c)), 0.3)),
     "REST, caller leaves": (3, lambda c: c.leave(lambda: c.by_rest(_short(c)), 0.3)),
     "gRPC stream, caller leaves": (1, lambda c: c.leave(c.by_stream, 2)),
     "OpenAI, caller leaves": (1, lambda c: c.leave(lambda: c.by_openai(_short(c)), 0.3)),
     "WebSocket, caller leaves": (1, lambda c: c.leave(c.by_websocket, 2)),
+    "Realtime, caller leaves": (1, lambda c: c.leave(c.by_realtime, 2)),
     "Wyoming, caller leaves": (1, lambda c: c.leave(c.by_wyoming, 2)),
     "a wrong key": (2, lambda c: c.with_wrong_key()),
     "no audio": (2, lambda c: c.bytes_by_either(c.chance.randbytes(20000))),
@@ -295,5 +304,5 @@ EXPECTED = {
 """Expected results; otherwise `CORRECT`."""
 
 TIMED = ("gRPC", "REST")
-OVER_HTTP = ("REST", "OpenAI", "WebSocket")
+OVER_HTTP = ("REST", "OpenAI", "WebSocket", "Realtime")
 TO_THE_FALLBACK = ("gRPC, to the fallback", "REST, another language")

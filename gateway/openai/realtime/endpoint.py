@@ -21,9 +21,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.http.access_log import set_error
+from gateway.http.access_log import set_called, set_error
 from gateway.http.caller import Metadata, call_metadata, origin_allowed, with_key
-from gateway.http.errors import Refusal, public_error
+from gateway.http.errors import Refusal, public_error, was_received
 from gateway.http.headers import request_id_of
 from gateway.http.sockets import OTHER_ORIGIN, STOPPING, close_with, refuse, run_session, websocket_required
 from gateway.openai.realtime.items import error_fields, event_text
@@ -90,6 +90,7 @@ async def _admitted(socket: WebSocket, client: SttClient) -> Metadata | None:
         return None
     except SttError as error:
         type_, message = public_error(error)
+        set_called(socket.scope, was_received(error))
         await refuse(socket, type_, message, retry_after_s=error.retry_after_s)
         return None
     return metadata
