@@ -25,10 +25,8 @@ from buildscripts.lib.load.plain_clients import CHUNK_S, RATE, ApiError, NoRespo
 from buildscripts.lib.load.process_usage import usage
 from buildscripts.lib.load.realtime_client import COMPLETED, realtime_events
 from buildscripts.lib.models.pins import ROOT
-from buildscripts.lib.soak.live import speech
+from buildscripts.lib.soak.live import MAX_GROWTH_MIB, PARTS, speech
 
-PARTS = 6
-MAX_GROWTH_MIB = 16.0
 MAX_DESCRIPTORS = 8
 
 
