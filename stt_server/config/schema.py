@@ -272,7 +272,7 @@ KEYS: tuple[Key, ...] = (
         fallback_default="120",
         live=True,
     ),
-    Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio per request"),
+    Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio per request; programs written for OpenAI assume 25"),
     Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of decoded audio per request"),
     Key(
         "TRUSTED_PROXIES",
