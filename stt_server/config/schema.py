@@ -122,6 +122,12 @@ KEYS: tuple[Key, ...] = (
         fallback_default="5",
     ),
     Key(
+        "BEAM_SIZE_IN_DOUBT",
+        integer(1, 32),
+        "5",
+        "hypotheses kept by a second search for texts that the first one leaves in doubt; 1 or BEAM_SIZE: none",
+    ),
+    Key(
         "VAD_FILTER",
         casts.boolean,
         "true",

@@ -72,9 +72,9 @@ def test_containers_start_as_in_compose(machine: Machine, service: str) -> None:
     assert done.returncode == 0, done.stderr
     (call,) = (call for call in machine.calls("run") if f"--name stt-{service} " in call)
     assert call.endswith(f" stt-{service}:latest")
-    compose: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"][
-        f"stt-{service}"
-    ]
+    # Variables have their defaults.
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "deploy" / "compose.yaml").read_text())
+    compose: dict[str, Any] = yaml.safe_load(text)["services"][f"stt-{service}"]
     expected = {
         "--detach",
         "--network stt",
