@@ -17,6 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 from gateway.http.server import GatewayServer
 from gateway.http.tls import ServerCertificate, TlsFiles, TlsReloader
 from gateway.options import GatewayOptions, HttpTls, WyomingOptions
+from protos.stt.v1.trace_context import add_trace
 from protos.stt.v1.wire import ReadyLine
 
 GRACE_S = 30.0
@@ -125,6 +126,7 @@ def _log_json(level: str) -> None:
 
     names = {"asctime": "time", "levelname": "level", "name": "logger", "exc_info": "exception"}
     handler = logging.StreamHandler()
+    handler.addFilter(add_trace)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names))
     root = logging.getLogger()
     root.setLevel(level.upper())

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from gateway.http.errors import Refusal
+from protos.stt.v1.trace_context import trace_metadata
 from protos.stt.v1.wire import AUTHORIZATION, X_FORWARDED_FOR
 
 MAX_KEY_CHARS = 4096
@@ -27,12 +28,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def call_metadata(connection: HTTPConnection) -> Metadata:
-    """Metadata of a call on the caller's behalf: its address and, if a header has one, its key.
+    """Metadata of a call on the caller's behalf: its address, its trace and, if a header has one, its key.
 
     Raises:
         Refusal: unauthenticated: the Authorization header is unusable.
     """
-    metadata = [(X_FORWARDED_FOR, forwarded_for(connection))]
+    metadata = [(X_FORWARDED_FOR, forwarded_for(connection)), *trace_metadata()]
     given = connection.headers.getlist("authorization")
     if not given or given == [""]:
         return metadata

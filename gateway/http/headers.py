@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protos.stt.v1.errors import header_safe
+from protos.stt.v1.trace_context import TRACEPARENT, TRACESTATE, TraceContext, current_trace
 from protos.stt.v1.wire import TRAILER_HEADERS, X_REQ_ID, is_request_id, new_request_id
 
 EXPOSED_HEADERS = (
@@ -27,7 +28,7 @@ RESPONSE_STARTS = ("http.response.start", "websocket.accept", "websocket.http.re
 
 
 class RequestIds:
-    """Middleware that gives each request an id and returns it as `X-Req-Id`."""
+    """Middleware that gives each request an id, returned as `X-Req-Id`, and a trace, the caller's or a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,8 +37,10 @@ class RequestIds:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        request_id = _choose_request_id(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        request_id = _choose_request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
+        current_trace.set(_trace_of(headers))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] in RESPONSE_STARTS:
@@ -54,6 +57,11 @@ def _choose_request_id(headers: Headers) -> str:
     if len(given) == 1 and is_request_id(given[0]):
         return given[0]
     return new_request_id()
+
+
+def _trace_of(headers: Headers) -> TraceContext:
+    given = headers.getlist(TRACEPARENT)
+    return TraceContext.begin(given[0] if len(given) == 1 else "", ",".join(headers.getlist(TRACESTATE)))
 
 
 def request_id_of(scope: Scope) -> str:

@@ -51,8 +51,8 @@ _LEAD_IN_SILENT, _LEAD_IN_REPEATED = 2, 8
 Silero detects little in its first windows, and so misses a short word that a recording begins with. The first step is
 therefore also evaluated after a lead-in, and the higher probabilities count. After silence alone Silero would take the
 start of a tone for speech; after the repetition, that start is over.
-Measured: of 260 spoken letters, digits and words of 0.1 to 0.6 s from telephone prompts in five languages, 223 are
-detected without a lead-in, and 240 are with it (237 after 2 windows of silence alone, and some tones and a chirp).
+Measured by `buildscripts/bench tight` on the telephone prompts that it names: of 288 clips of 0.1 to 0.6 s, some
+of them beeps, 243 are detected, 247 between silence, and 242 and 251 in live streams.
 """
 
 _BLOCK = 640 * WINDOW

@@ -69,11 +69,17 @@ def keeps_primary(
 ) -> bool:
     """Whether the primary's text stands although the fallback has answered.
 
+    A text that the primary is confident of, such as a single word, is not replaced by an empty one.
+
     Args:
         confidence: the primary's, 0 to 1; None for an empty text.
         reasons: why the fallback was called.
     """
-    if settings.final_choice != "best" or Reason.REPETITION in reasons:
+    if Reason.REPETITION in reasons:
+        return False
+    if not fallback.text and confidence is not None and confidence >= settings.thresholds.conf_logprob:
+        return True
+    if settings.final_choice != "best":
         return False
     return better_founded(confidence, fallback.confidence, fallback_looped=is_looped(fallback.text)) == "primary"
 

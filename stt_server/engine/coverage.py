@@ -22,7 +22,7 @@ LEAST_UNCOVERED_S = 1.0
 EDGE_S = 0.5
 """Speech that goes on this long beyond the time of a segment still belongs to it, in seconds."""
 SLOW_S = 2.0
-"""Seconds of speech that a segment may have beyond what its text usually takes: 5 % of correct segments have more."""
+"""Seconds of speech that a segment may have beyond what its text usually takes: 5 % of correct chunks have more."""
 LONGEST_WORD_S, KEPT_OF_WORD_S = 1.0, 0.5
 """A longer first word was stretched over what was left out in front of it; its end is right. Seconds."""
 
@@ -30,10 +30,10 @@ LONGEST_WORD_S, KEPT_OF_WORD_S = 1.0, 0.5
 def uncovered(chunk: Chunk, covered: Sequence[Span]) -> dict[int, Span]:
     """Parts of a chunk with at least `LEAST_UNCOVERED_S` of speech between the spans that its segments cover.
 
-    Each by the index of the segment behind it. What the last segment doesn't reach is not included.
+    Each by the index of the segment behind it. What the last span doesn't reach is not included.
 
     Args:
-        covered: in order; in seconds from the start of the chunk, as the result.
+        covered: by each segment, in order; in seconds from the start of the chunk, as the result.
     """
     gaps = {}
     for index, ((_, start), (end, _)) in enumerate(pairwise([(0.0, 0.0), *covered])):
@@ -68,16 +68,22 @@ def extent_of(span: Span, words: Sequence[Word]) -> Span:
     return start, end
 
 
-def adds_text(added: Hypothesis, found: Hypothesis, index: int) -> bool:
+def is_apart(chunk: Chunk, gap: Span) -> bool:
+    """Whether there are pauses at both ends of a gap, so that it can hold no remnant of what is beside it."""
+    return not any(start <= edge <= end for edge in gap for start, end in speech_within(chunk, gap))
+
+
+def adds_text(added: Hypothesis, found: Hypothesis, index: int, *, apart: bool) -> bool:
     """Whether the hypothesis of a gap holds anything, and not just words of the segments beside it.
 
     Args:
         index: of the segment behind the gap.
+        apart: there are pauses at both ends of the gap: a sentence may have been said twice.
     """
     words = words_of(added.text)
     before = words_of("".join(segment.text for segment in found.segments[:index]))[-len(words) :]
     behind = words_of("".join(segment.text for segment in found.segments[index:]))[: len(words)]
-    return bool(words) and not added.looped and words not in (before, behind)
+    return bool(words) and not added.looped and (apart or words not in (before, behind))
 
 
 def inserted(added: Hypothesis, found: Hypothesis, index: int) -> Hypothesis:
@@ -86,7 +92,8 @@ def inserted(added: Hypothesis, found: Hypothesis, index: int) -> Hypothesis:
     inside = list(added.segments)
     if before:
         before[-1] = _clipped(before[-1], (before[-1].start, max(before[-1].start, inside[0].start)))
-    behind[0] = _clipped(behind[0], (min(behind[0].end, inside[-1].end), behind[0].end))
+    if behind:
+        behind[0] = _clipped(behind[0], (min(behind[0].end, inside[-1].end), behind[0].end))
     if added.language != found.language:
         before, inside, behind = (
             [replace(segment, language=segment.language or code) for segment in segments]

@@ -17,7 +17,7 @@ from stt_server.engine.acceptance import (
     rejection_reason,
 )
 from stt_server.engine.chunk_parts import ChunkPart, Span, part_of
-from stt_server.engine.coverage import adds_text, extent_of, inserted, is_slow, uncovered
+from stt_server.engine.coverage import adds_text, extent_of, inserted, is_apart, is_slow, uncovered
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
 from stt_server.engine.hallucination import hallucination_reason
@@ -100,7 +100,7 @@ class Redecoder:
             return []
         encoded = self._encoder.encode(samples, window, shortcut=True)
         # A beam search prefers loops over words as short as "no".
-        found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], greedy=True)
+        found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], beams=1)
         return [replace(part, offset=start) for part, (start, _) in zip(found, spans)]
 
     def _decoded_on_wider_windows(
@@ -174,8 +174,9 @@ class Redecoder:
             if not budget.take(window):
                 break
             added = self._gap(job, part, window, budget)
-            log.debug("decoded a gap of a chunk", extra={"gap_s": gap, "added": adds_text(added, found, index)})
-            if adds_text(added, found, index):
+            adds = adds_text(added, found, index, apart=is_apart(job.chunk, gap))
+            log.debug("decoded a gap of a chunk", extra={"gap_s": gap, "added": adds})
+            if adds:
                 found = inserted(added, found, index)
         return found
 

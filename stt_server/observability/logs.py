@@ -12,6 +12,7 @@ from typing import Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from protos.stt.v1.trace_context import add_trace
 from stt_server.observability.call_record import CallRecord
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -47,6 +48,7 @@ def configure(format: LogFormat, level: str, stream: TextIO | None = None) -> No
     handler = _LossyHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(_json_formatter() if format == "json" else _TextFormatter())
     handler.addFilter(_redact_metadata)
+    handler.addFilter(add_trace)
     set_level(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -10,6 +10,7 @@ from grpc import StatusCode
 
 from protos.stt.v1 import wire
 from protos.stt.v1.errors import ErrorKind, header_safe
+from protos.stt.v1.trace_context import TRACEPARENT, TRACESTATE, TraceContext
 from stt_server.errors import Refused
 from stt_server.observability.call_record import STREAM, TRANSCRIBE, CallRecord, Endpoint
 from stt_server.request import Trace, Transcript
@@ -28,6 +29,11 @@ def values_of(metadata: Metadata, name: str) -> list[str]:
     return [value if isinstance(value, str) else value.decode("latin-1") for key, value in metadata if key == name]
 
 
+def _span_of(metadata: Metadata) -> TraceContext:
+    given = values_of(metadata, TRACEPARENT)
+    return TraceContext.begin(given[0] if len(given) == 1 else "", ",".join(values_of(metadata, TRACESTATE)))
+
+
 @dataclass
 class CallState:
     """Filled in while a call is processed."""
@@ -38,6 +44,8 @@ class CallState:
     request_id: str
     started: float
     """Monotonic seconds."""
+    span: TraceContext
+    """This call in the caller's trace, or in a new one."""
     key_name: str | None = None
     audio_bytes: int | None = None
     trace: Trace = field(default_factory=Trace)
@@ -52,7 +60,7 @@ class CallState:
     def begin(cls, method: str, metadata: Metadata, now: float) -> CallState:
         """State of a call that arrived `now` (monotonic seconds)."""
         endpoint = STREAM if method.endswith("StreamTranscribe") else TRANSCRIBE
-        return cls(method, endpoint, request_id_of(metadata), now)
+        return cls(method, endpoint, request_id_of(metadata), now, _span_of(metadata))
 
     def fail(self, status: StatusCode, kind: ErrorKind | None, message: str = "") -> None:
         self.status, self.kind, self.message = status, kind, message

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc, wire
 from protos.stt.v1.errors import FallbackCode, fallback_code_of
+from protos.stt.v1.trace_context import trace_metadata
 from stt_server.cascade.breaker import Health
 from stt_server.cascade.fallback import FallbackError
 from stt_server.request import Answer, Request
@@ -73,7 +74,7 @@ class FallbackStub:
         """
         call: dict[str, Any] = {
             "timeout": timeout_s,
-            "metadata": (*self._key, (wire.X_REQ_ID, request.request_id)),
+            "metadata": (*self._key, (wire.X_REQ_ID, request.request_id), *trace_metadata()),
         }
         try:
             response = await self._watch(request, call) if request.settles_early else None

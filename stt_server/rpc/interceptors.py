@@ -14,6 +14,7 @@ import grpc
 from grpc import StatusCode
 
 from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.trace_context import current_trace
 from protos.stt.v1.wire import SPEECH_SERVICE
 from stt_server.admission.upload_budget import UploadBudget
 from stt_server.errors import DeadlineExceeded, Internal, NotReady, SttError
@@ -128,6 +129,7 @@ class SpeechInterceptor(grpc.aio.ServerInterceptor):
         """Wraps one call: makes its state current, maps what it raises, and logs it once however it ends."""
         call = CallState.begin(method, context.invocation_metadata() or (), self._clock())
         current_call.set(call)
+        current_trace.set(call.span)
         try:
             with self._readiness.answering():
                 yield call

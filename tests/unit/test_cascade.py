@@ -40,9 +40,9 @@ async def not_called() -> Recognition:
 
 
 class ScriptedFallback:
-    def __init__(self, error: str = "", confidence: float = 0.8) -> None:
+    def __init__(self, error: str = "", confidence: float | None = 0.8, text: str = "text from the fallback") -> None:
         self._error = error
-        self._answer = Answer("medium", (), "text from the fallback", "en", None, confidence, ())
+        self._answer = Answer("medium", (), text, "en", None, confidence, ())
 
     async def transcribe(self, request: Request, timeout_s: float) -> Answer:
         if self._error:
@@ -120,6 +120,16 @@ async def test_final_choice_best_keeps_the_more_confident_answer() -> None:
     cascade = TwoModelCascade(MODEL, CascadeSettings(final_choice="best"), ScriptedFallback(confidence=0.1))
     transcript = await settle(cascade, request(), recognition(0.2), not_called)
     assert (transcript.answer.model, transcript.fallback_used) == ("small", True)
+
+
+@pytest.mark.parametrize(("confidence", "text"), [(0.9, "Yes."), (0.3, "")])
+async def test_empty_text_of_the_fallback_replaces_no_confident_one(confidence: float, text: str) -> None:
+    own = recognition(confidence)
+    word = replace(own.hypotheses[0].segments[0], text=" Yes.")  # few words
+    own = replace(own, hypotheses=(replace(own.hypotheses[0], segments=(word,)),))
+    cascade = TwoModelCascade(MODEL, CascadeSettings(), ScriptedFallback(confidence=None, text=""))
+    transcript = await settle(cascade, request(), own, not_called)
+    assert (transcript.answer.text, transcript.fallback_used) == (text, True)
 
 
 async def test_failed_fallback_fails_the_request() -> None:

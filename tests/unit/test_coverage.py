@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stt_server.audio import Chunk
-from stt_server.engine.coverage import adds_text, extent_of, inserted, is_slow, uncovered
+from stt_server.engine.coverage import adds_text, extent_of, inserted, is_apart, is_slow, uncovered
 from stt_server.engine.types import Hypothesis, Segment, Word
 
 SPEECH = ((0.1, 2.8), (3.4, 4.5), (4.8, 6.7), (7.1, 9.1))
@@ -70,11 +70,22 @@ def test_a_first_word_stretched_over_what_is_left_out_begins_near_its_end() -> N
 
 def test_nothing_is_doubled_beside_a_gap() -> None:
     found = hypothesis(segment(10.0, 13.0, SENTENCE), segment(17.0, 19.0, " Whoever lived on the ranch did that."))
-    assert adds_text(hypothesis(segment(13.0, 17.0, " Crickets began to chirp.")), found, 1)
-    assert not adds_text(hypothesis(segment(13.0, 17.0, " Westward decline.")), found, 1)
-    assert not adds_text(hypothesis(segment(13.0, 17.0, " Whoever lived?")), found, 1)
-    assert not adds_text(hypothesis(), found, 1)
-    assert not adds_text(replace(hypothesis(segment(13.0, 17.0, " La la la")), looped=True), found, 1)
+    assert adds_text(hypothesis(segment(13.0, 17.0, " Crickets began to chirp.")), found, 1, apart=False)
+    assert not adds_text(hypothesis(segment(13.0, 17.0, " Westward decline.")), found, 1, apart=False)
+    assert not adds_text(hypothesis(segment(13.0, 17.0, " Whoever lived?")), found, 1, apart=False)
+    assert not adds_text(hypothesis(), found, 1, apart=False)
+    assert not adds_text(replace(hypothesis(segment(13.0, 17.0, " La la la")), looped=True), found, 1, apart=False)
+
+
+def test_a_sentence_said_again_after_a_pause_is_no_remnant() -> None:
+    found = hypothesis(segment(10.0, 17.0, " Start again."))
+    again = hypothesis(segment(13.4, 17.0, " Start again."))
+    assert is_apart(CHUNK, (3.0, 7.0))
+    assert not is_apart(CHUNK, (3.6, 7.0))
+    assert not is_apart(CHUNK, (3.0, 6.7))
+    assert adds_text(again, found, 1, apart=True)
+    both = inserted(again, found, 1)
+    assert [(s.start, s.end) for s in both.segments] == [(10.0, 13.4), (13.4, 17.0)]
 
 
 def test_the_text_of_a_gap_comes_between_the_segments() -> None:

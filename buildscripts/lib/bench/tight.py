@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     found = list(clips(args.folder, args.shortest, args.longest))
     print(f"{len(found)} clips of {args.shortest} to {args.longest} s")
-    model = WhisperRecognizer(ModelOptions(args.model, args.model.name)) if args.model else None
+    model = WhisperRecognizer(ModelOptions(args.model, args.model.name, compute_type="int8")) if args.model else None
     for way, chunks_of in WAYS.items():
         chunks = [chunks_of(samples) for samples in found]
         certain = sum(any(chunk.speech_certain for chunk in own) for own in chunks)
