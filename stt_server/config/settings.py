@@ -41,6 +41,8 @@ class Settings:
     """Requests that may wait for an inference slot; 0: no queue."""
     beam_size: int
     """Hypotheses kept by decoding; 1: greedy."""
+    beam_size_in_doubt: int
+    """Hypotheses kept by a second search for texts that the first one leaves in doubt; up to `beam_size`: none."""
     vad_filter: bool
     encoder_window: Literal["adaptive", "full"]
     encoder_tail_s: float | None

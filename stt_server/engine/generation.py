@@ -77,7 +77,7 @@ class TextDecoder:
     def __init__(self, whisper: WhisperModel, beam_size: int) -> None:
         self._whisper = whisper
         self._model = whisper.model
-        self._beam_size = beam_size
+        self.beam_size = beam_size
         self._plain = self._tokenizer(DecodeOptions(language=min(whisper.supported_languages)))
         """For text alone, which has the same tokens in every language and task."""
         # Called for each chunk of a request, in the event loop; a long prompt takes a millisecond.
@@ -93,14 +93,16 @@ class TextDecoder:
         """Encoded audio with the tokens and options to decode it with."""
         return DecoderInput(encoded, self._tokenizer(options), self.earlier(options), options.word_timestamps)
 
-    def decode(self, batch: Sequence[DecoderInput], temperature: float = 0.0, *, greedy: bool = False) -> list[Decoded]:
+    def decode(
+        self, batch: Sequence[DecoderInput], temperature: float = 0.0, *, beams: int | None = None
+    ) -> list[Decoded]:
         """Decode a batch with the same window and the same number of prompt tokens.
 
         Args:
             temperature: above 0, tokens are sampled, without a beam search.
-            greedy: without a beam search.
+            beams: hypotheses kept, 1 for greedy decoding; None: as many as the model is configured with.
         """
-        beams = 1 if temperature or greedy else self._beam_size
+        beams = 1 if temperature else beams or self.beam_size
         # On a GPU, copying the logits of each token to the host costs more than one pass of the aligner.
         with_logits = beams == 1 and self._model.device == "cpu"
         results = self._generate(batch, temperature, beams, with_logits)

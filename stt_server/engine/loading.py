@@ -44,6 +44,8 @@ class ModelOptions:
     workers: int = 1
     """Concurrent inferences: CTranslate2's `inter_threads`."""
     beam_size: int = 1
+    beam_size_in_doubt: int = 1
+    """Hypotheses kept by a second search for texts that the first one leaves in doubt; up to `beam_size`: none."""
     encoder_window: WindowRule = "adaptive"
     encoder_tail: float | None = None
     """Seconds of silence after the audio in a shortened window; None: as measured for the model's width."""

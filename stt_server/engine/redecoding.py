@@ -100,7 +100,7 @@ class Redecoder:
             return []
         encoded = self._encoder.encode(samples, window, shortcut=True)
         # A beam search prefers loops over words as short as "no".
-        found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], greedy=True)
+        found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], beams=1)
         return [replace(part, offset=start) for part, (start, _) in zip(found, spans)]
 
     def _decoded_on_wider_windows(

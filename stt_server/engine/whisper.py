@@ -20,6 +20,7 @@ from stt_server.engine.language import LanguageDetector
 from stt_server.engine.language_changes import joined
 from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.redecoding import Redecoder
+from stt_server.engine.second_look import SecondLook
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo
 from stt_server.errors import Abandoned
 
@@ -40,6 +41,7 @@ class WhisperRecognizer:
         self._windows = self._encoder.windows
         self._detector = LanguageDetector(whisper.model, self._encoder, self.info)
         self._decoder = TextDecoder(whisper, options.beam_size)
+        self._second_look = SecondLook(self._decoder, options.beam_size_in_doubt)
         self._redecoder = Redecoder(self._encoder, self._decoder, self._detector, options.temperatures)
 
     def warm_up(self) -> None:
@@ -93,7 +95,8 @@ class WhisperRecognizer:
             return []
         languages = self._detector.languages(jobs, encoded)
         jobs = [replace(job, options=replace(job.options, language=code)) for job, (code, _) in zip(jobs, languages)]
-        decoded = self._decoder.decode([self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)])
+        inputs = [self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)]
+        decoded = self._second_look.improved(jobs, inputs, self._decoder.decode(inputs))
         hypotheses = []
         for job, item, first, (_, probability) in zip(jobs, encoded, decoded, languages):
             _check_wanted(jobs)  # decoding again may take long

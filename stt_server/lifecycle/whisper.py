@@ -31,6 +31,7 @@ def load_whisper(settings: Settings) -> Recognizer:
         cpu_threads=settings.cpu_threads,
         workers=settings.concurrency(on_cpu, usable_cores()),
         beam_size=settings.beam_size,
+        beam_size_in_doubt=settings.beam_size_in_doubt,
         encoder_window=settings.encoder_window,
         encoder_tail=settings.encoder_tail_s,
         temperatures=FALLBACK_TEMPERATURES if settings.service == "fallback" else (),

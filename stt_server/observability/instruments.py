@@ -17,7 +17,7 @@ from stt_server.observability.call_spans import spans_of
 from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.logs import log_call
-from stt_server.observability.metrics import ENDPOINTS, OTHER, Metrics
+from stt_server.observability.metrics import ENDPOINTS, Metrics
 from stt_server.observability.reload_metrics import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.stream_metrics import StreamMetrics
@@ -39,6 +39,16 @@ class QueueState(Protocol):
     @property
     def expected_wait(self) -> float:
         """Seconds until a request that arrived now would be recognized."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Concurrent inferences at most; 0 while the model is loading."""
+        ...
+
+    @property
+    def busy_slot_seconds(self) -> float:
+        """Seconds that slots have been busy, all together."""
         ...
 
 
@@ -64,7 +74,7 @@ class Observer:
 
     def refused_by_gateway(self, endpoint: str, type_: str, count: int) -> None:
         """Record requests that the gateway refused, and logged, by itself. Unknown labels are ignored."""
-        if endpoint in (*ENDPOINTS, OTHER) and type_ in ERRORS and count > 0:
+        if endpoint in ENDPOINTS and type_ in ERRORS and count > 0:
             self._metrics.observe_refusals(endpoint, type_, count)
             self._snapshot.observe_refusals(type_, count)
 
@@ -82,6 +92,7 @@ class Instruments:
         state_build(registry, settings.server_commit, settings.model_name)
         self.metrics = Metrics(registry, settings.service, [key.name for key in settings.api_keys])
         self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
+        self.metrics.watch_slots(lambda: queue.slots, lambda: queue.busy_slot_seconds)
         self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)
         self.streams = StreamMetrics(registry, self.metrics.models)

@@ -13,6 +13,7 @@ import pytest
 
 from buildscripts.lib.load.process_usage import Usage
 from buildscripts.lib.load.recordings import EncodedClip, matches
+from buildscripts.lib.soak import realtime as realtime_soak
 from buildscripts.lib.soak import service as soak_service
 from buildscripts.lib.soak.deployment import Deployment
 from buildscripts.lib.soak.growth import Sample, growth_problems, growth_table, memory_slope
@@ -50,6 +51,21 @@ def test_unknown_soak_is_refused_with_the_list() -> None:
     run = subprocess.run([str(ROOT / "buildscripts/soak"), "brine"], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "live" in run.stderr
+
+
+def test_realtime_soak_reports_what_grew() -> None:
+    calm = realtime_soak.Part(400.0, 120, 10)
+    assert realtime_soak.growth([calm] * 6, 30.0) == []
+    grown = replace(calm, resident_mib=440.0, descriptors=140)
+    assert realtime_soak.growth([calm] * 5 + [grown], 30.0) == ["memory grew by 40.0 MiB", "descriptors grew by 20"]
+    assert realtime_soak.growth([calm] * 5 + [grown], 5.0) == ["descriptors grew by 20"]
+
+
+@pytest.mark.model
+def test_short_realtime_soak_keeps_idle_sessions(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--minutes", "0.3", "--idle", "5", "--talking", "2", "--model", str(TINY)]
+    assert realtime_soak.main(arguments) == 0
+    assert "every session lived" in capsys.readouterr().out
 
 
 @pytest.mark.model

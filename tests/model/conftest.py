@@ -20,13 +20,13 @@ def _load(folder: str, **options: object) -> WhisperRecognizer:
 @pytest.fixture(scope="session")
 def base() -> WhisperRecognizer:
     """Whisper base, multilingual, greedy."""
-    return _load("whisper-base-ct2", compute_type="int8")
+    return _load("whisper-base-ct2", compute_type="int8", beam_size_in_doubt=5)
 
 
 @pytest.fixture(scope="session")
 def tiny_en() -> WhisperRecognizer:
     """Whisper tiny.en, English only, greedy."""
-    return _load("whisper-tiny.en-ct2", compute_type="int8")
+    return _load("whisper-tiny.en-ct2", compute_type="int8", beam_size_in_doubt=5)
 
 
 @pytest.fixture(scope="session")

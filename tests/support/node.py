@@ -20,7 +20,7 @@ TIMEOUT_S = 120
 def need_node(package: str) -> None:
     """Skip the test, or fail it where nothing may be lacking, unless Node and the package are installed."""
     if shutil.which("node") is None:
-        lacking("`node` is not on the PATH: install Node 18 or newer")
+        lacking("`node` is not on the PATH: install Node 20 or newer")
     if not (NODE / "node_modules" / package).is_dir():
         lacking(NOT_INSTALLED)
 

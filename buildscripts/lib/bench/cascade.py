@@ -46,6 +46,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--language", help="only clips in this language; default: all languages")
     parser.add_argument("--conditions", type=_conditions, default=["plain"], help=f"some of {', '.join(DEGRADED)}")
     parser.add_argument("--beam-large", type=int, default=5)
+    parser.add_argument("--beam-in-doubt", type=int, default=5, help="BEAM_SIZE_IN_DOUBT of the primary; default: 5")
     parser.add_argument("--compute-type", default="int8", help="of both models; default: int8")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="per model on a CPU; default: all cores")
@@ -117,8 +118,13 @@ def listen(args: argparse.Namespace) -> list[Pair]:
         small, large = models()
         return answer_of(samples, small.recognize, language), answer_of(samples, large.recognize, language)
 
-    key = {"small": args.small.name, "large": args.large.name, "beam_large": args.beam_large}
-    key |= {"compute_type": args.compute_type}
+    key = {
+        "small": args.small.name,
+        "large": args.large.name,
+        "beam_large": args.beam_large,
+        "doubt": args.beam_in_doubt,
+    }
+    key |= {"compute_type": args.compute_type, "beam_in_doubt": args.beam_in_doubt}
     return pairs_of(clips, args.conditions, ask, args.cache, key, lambda line: print(line, file=sys.stderr))
 
 
@@ -130,6 +136,7 @@ def _load(args: argparse.Namespace, folder: Path, beams: int) -> WhisperRecogniz
         compute_type=args.compute_type,
         cpu_threads=args.threads,
         beam_size=beams,
+        beam_size_in_doubt=args.beam_in_doubt,
     )
     recognizer = WhisperRecognizer(options)
     recognizer.warm_up()

@@ -32,7 +32,7 @@ from gateway.openai.realtime.stretch import CallMaker
 from gateway.options import GatewayOptions
 from protos.stt.v1.wire import AUTHORIZATION, X_REQ_ID
 from stt_client import SttClient
-from stt_client.errors import Overloaded, SttError
+from stt_client.errors import Overloaded, RateLimited, SttError
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
@@ -83,8 +83,8 @@ async def _admitted(socket: WebSocket, client: SttClient) -> Metadata | None:
         if not any(name == AUTHORIZATION for name, _ in metadata):
             metadata = with_key(metadata, _key_of_subprotocol(socket))
         await client.check_admission(metadata=[*metadata, (X_REQ_ID, request_id_of(socket.scope))])
-    except Overloaded:
-        return metadata  # no room for a recording now; a session may be silent for long
+    except (Overloaded, RateLimited):
+        return metadata  # no room for a recording now, but a session may be silent for long
     except Refusal as refusal:
         await refuse(socket, refusal.type, refusal.message)
         return None

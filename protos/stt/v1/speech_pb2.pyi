@@ -1073,6 +1073,7 @@ class GatewayRefusals(_message.Message):
     type: _builtins.str
     """Of the error."""
     count: _builtins.int
+    """Requests since the last call."""
     def __init__(
         self,
         *,
