@@ -57,7 +57,7 @@ class SecondLook:
             return found
         searched = self._decoder.decode([inputs[i] for i in doubted], beams=self._beams)
         for i, other in zip(doubted, searched):
-            # Not the more probable one: its mean log-probability tells less about a text than that the search found it.
+            # Not the more probable one: the mean log-probability predicts fewer errors less well than the search does.
             if rejection_reason(other, jobs[i].chunk) is None:
                 found[i] = other
         return found
