@@ -148,6 +148,16 @@ class Service:
         """Seconds until a request that arrived now would be recognized."""
         return self._backend.gate.expected_wait if self._backend else 0.0
 
+    @property
+    def slots(self) -> int:
+        """Concurrent inferences at most; 0 while the model is loading."""
+        return self._backend.batcher.workers if self._backend else 0
+
+    @property
+    def busy_slot_seconds(self) -> float:
+        """Seconds that inference slots have been busy, all together."""
+        return self._backend.batcher.busy_seconds if self._backend else 0.0
+
     async def start(self) -> None:
         """Open the ports, load the model, and turn SERVING once it is warm.
 
@@ -199,6 +209,8 @@ class Service:
         await self._server.stop(REFUSAL_S)
         self._vad_threads.shutdown(wait=False)
         await self._resources.aclose()
+        if self.instruments.spans is not None:
+            await asyncio.to_thread(self.instruments.spans.close)
 
     def end_drain(self) -> None:
         """End a running or later drain: calls that are not answered yet are cut off with an error."""
@@ -256,7 +268,7 @@ class Service:
         return status_response(
             self.settings,
             None if backend is None else backend.info,
-            workers=0 if backend is None else backend.batcher.workers,
+            workers=self.slots,
             uptime_s=time.monotonic() - self._started,
             snapshot=self.instruments.snapshot(),
         )

@@ -89,6 +89,8 @@ class Batcher:
         self._times = times or InferenceTimes()
         self._health = health or ModelHealth()
         self._clock = clock
+        self.busy_seconds = 0.0
+        """Seconds that workers have spent on inferences that have ended, of all workers together."""
         self._free = workers
         self._open = 0
         """Workers whose batch may still grow."""
@@ -231,6 +233,7 @@ class Batcher:
         """Settle a batch's chunks and start the next batch."""
         self._seal(batch)
         watchdog.cancel()
+        self.busy_seconds += self._clock() - batch.started
         self._free += 1
         self._drafting -= batch.priority is Priority.DRAFT
         failure = EngineError("the engine was closed") if done.cancelled() else done.exception()

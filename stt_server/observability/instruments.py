@@ -9,13 +9,15 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry
 
 from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.spans import SpanSink, span_sink
 from stt_server.config import Settings
 from stt_server.observability.build_info import state_build
 from stt_server.observability.call_record import CallRecord
+from stt_server.observability.call_spans import spans_of
 from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.logs import log_call
-from stt_server.observability.metrics import ENDPOINTS, OTHER, Metrics
+from stt_server.observability.metrics import ENDPOINTS, Metrics
 from stt_server.observability.reload_metrics import ReloadMetrics
 from stt_server.observability.snapshot import Snapshot
 from stt_server.observability.stream_metrics import StreamMetrics
@@ -39,24 +41,40 @@ class QueueState(Protocol):
         """Seconds until a request that arrived now would be recognized."""
         ...
 
+    @property
+    def slots(self) -> int:
+        """Concurrent inferences at most; 0 while the model is loading."""
+        ...
+
+    @property
+    def busy_slot_seconds(self) -> float:
+        """Seconds that slots have been busy, all together."""
+        ...
+
 
 class Observer:
-    """Records finished requests in metrics, snapshot and request log, so that all three agree."""
+    """Records finished requests in metrics, snapshot, request log and trace, so that all agree."""
 
-    def __init__(self, metrics: Metrics, snapshot: Snapshot, logger: logging.Logger) -> None:
+    def __init__(
+        self, metrics: Metrics, snapshot: Snapshot, logger: logging.Logger, spans: SpanSink | None = None
+    ) -> None:
         self._metrics = metrics
         self._snapshot = snapshot
         self._logger = logger
+        self._spans = spans
 
     def finished(self, call: CallRecord) -> None:
         """Record a request. Call exactly once per request, whatever its outcome."""
         self._metrics.observe(call)
         self._snapshot.observe(call)
         log_call(self._logger, call)
+        if self._spans is not None:
+            for span in spans_of(call):
+                self._spans.add(span)
 
     def refused_by_gateway(self, endpoint: str, type_: str, count: int) -> None:
         """Record requests that the gateway refused, and logged, by itself. Unknown labels are ignored."""
-        if endpoint in (*ENDPOINTS, OTHER) and type_ in ERRORS and count > 0:
+        if endpoint in ENDPOINTS and type_ in ERRORS and count > 0:
             self._metrics.observe_refusals(endpoint, type_, count)
             self._snapshot.observe_refusals(type_, count)
 
@@ -74,10 +92,14 @@ class Instruments:
         state_build(registry, settings.server_commit, settings.model_name)
         self.metrics = Metrics(registry, settings.service, [key.name for key in settings.api_keys])
         self.metrics.watch_queue(lambda: queue.queue_depth, lambda: queue.in_flight, lambda: queue.expected_wait)
+        self.metrics.watch_slots(lambda: queue.slots, lambda: queue.busy_slot_seconds)
         self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)
         self.streams = StreamMetrics(registry, self.metrics.models)
-        self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"))
+        service = f"stt-{settings.service}"
+        self.spans = span_sink(settings.otlp_endpoint, service, settings.server_commit)
+        """None: traces are not exported."""
+        self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"), self.spans)
 
     def apply(self, settings: Settings) -> None:
         """Count requests by the names of the reloaded API keys."""

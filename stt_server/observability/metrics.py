@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -41,9 +41,9 @@ FACTOR_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5
 CLIP_SECONDS = 10.0
 """Longest audio of a clip, for which the latency objective holds (docs/slo.md)."""
 
-ENDPOINTS = (TRANSCRIBE, STREAM)
 OTHER = "other"
-"""Endpoint of requests that the gateway refused at any other path. Its series appear with the first of them."""
+"""Endpoint of requests that the gateway refused at any other path."""
+ENDPOINTS = (TRANSCRIBE, STREAM, OTHER)
 FALLBACK_RESULTS = ("used", "skipped", "failed")
 REFUSALS = get_args(Refused)
 ROUTE_REASONS = tuple(name.removeprefix("ROUTE_REASON_").lower() for name, number in RouteReason.items() if number != 0)
@@ -200,7 +200,7 @@ class Metrics:
         """Count requests that the gateway refused by itself. Of such a request nothing else is known.
 
         Args:
-            endpoint: one of `ENDPOINTS`, or `OTHER`.
+            endpoint: one of `ENDPOINTS`.
             type_: key of `ERRORS`.
         """
         self._requests.labels(endpoint).inc(count)
@@ -230,12 +230,34 @@ class Metrics:
         ):
             Gauge(name, documentation, registry=self._registry).set_function(read)
 
+    def watch_slots(self, slots: Callable[[], float], busy_seconds: Callable[[], float]) -> None:
+        """Add the metrics of the inference slots. The functions are called at every scrape, so they must not block.
+
+        Args:
+            slots: number of slots.
+            busy_seconds: seconds that slots have been busy, all together.
+        """
+        documentation = "Inference slots: concurrent inferences at most."
+        Gauge("stt_slots", documentation, registry=self._registry).set_function(slots)
+        self._registry.register(_BusySlots(busy_seconds))
+
     def exposition(self) -> tuple[str, str]:
         """Current metrics in Prometheus' text format, and their content type.
 
         Blocks for milliseconds if a `GpuCollector` is registered: call it outside the event loop then.
         """
         return generate_latest(_WithoutCreated(self._registry)).decode(), CONTENT_TYPE
+
+
+class _BusySlots(Collector):
+    """Counter that is kept elsewhere."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+
+    def collect(self) -> Iterator[Metric]:
+        documentation = "Seconds that inference slots were busy; the rate is the number of busy slots."
+        yield CounterMetricFamily("stt_slots_busy_seconds", documentation, value=self._seconds())
 
 
 class _WithoutCreated(Collector):

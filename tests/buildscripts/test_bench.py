@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from buildscripts.lib.bench import decoder as bench_decoder
 from buildscripts.lib.bench import engine as bench_engine
 from buildscripts.lib.bench import profile as bench_profile
 from buildscripts.lib.bench import service as bench_service
@@ -21,6 +22,7 @@ from buildscripts.lib.bench.report import Spread, accuracy, ratios
 from buildscripts.lib.bench.sentences import Sentences, ends_sentence, sentences, starts_lower, written_errors
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import Clip, CorpusError, joined, load, word_errors
+from stt_server.engine.model_file import ModelShape
 from stt_server.testing.load import percentile
 from stt_server.testing.paths import MODELS, SAMPLES
 
@@ -188,6 +190,24 @@ def test_sentences_are_counted_where_the_reference_is_written() -> None:
     assert found == Sentences(texts=3, lower_case=1, unended=1, words=6, miswritten=2)
     assert found.miswritten_rate == pytest.approx(1 / 3)
     assert sentences([], []).miswritten_rate is None
+
+
+def test_bytes_of_a_decoder_step_are_those_of_base() -> None:
+    base = ModelShape(width=512, encoder_layers=6, decoder_layers=6, heads=8, tokens=51865, mels=80)
+    assert bench_decoder.weight_bytes(base) == 14 * 512 * 512 * 6 + 51865 * 512
+    assert bench_decoder.key_bytes(base, 30) == 2 * 6 * 1500 * 512 * 4
+    step = bench_decoder.Step(8, 4, 1, 10.0, 50_000_000, 40_000_000)
+    assert step.rate == pytest.approx(9.0)
+    assert "| 8 | 4 | 1 | 10.0 | 2.5 | 50.0 | 40.0 | 9.0 |" in bench_decoder.table([step])
+
+
+@pytest.mark.model
+def test_bench_decoder_measures_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--model", TINY, "--windows", "8", "--batches", "1,2", "--beams", "1,2", "--rounds", "1"]
+    assert bench_decoder.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| 8 | {batch} | {beams} |" in printed for batch in (1, 2) for beams in (1, 2))
+    assert "GB/s read and written by one core" in printed
 
 
 async def test_closed_loop_keeps_the_number_of_callers() -> None:

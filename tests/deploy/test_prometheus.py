@@ -53,6 +53,7 @@ def exposition() -> str:
     registry.register(GpuCollector(Gpu(FakeNvml())))
     metrics = Metrics(registry, key_names=["web"])
     metrics.watch_queue(lambda: 1, lambda: 2, lambda: 0.5)
+    metrics.watch_slots(lambda: 2, lambda: 3.5)
     metrics.observe(a_call(fallback_result="used", fallback_infer=1.0, route_reasons=("few_words",)))
     metrics.observe(refused("overloaded", "UNAVAILABLE", 503))
     FailureMetrics(registry)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MANUAL = {"turn_detection": None}
 IDLE = Failure("deadline_exceeded", "no message received for 30 s")
-PAUSE_S = 0.2
+PAUSE_S = 1.0
 """Pause that stands for STREAM_IDLE_TIMEOUT_S; longer than those before it."""
 
 

@@ -162,7 +162,7 @@ async def test_refusals_reach_the_service_without_a_scrape(
         await asyncio.wait_for(wait_counted(), PATIENCE_S)
 
 
-@pytest.mark.parametrize(("proxies", "counts"), [("127.0.0.1", ["1.0"]), ("none", [])])
+@pytest.mark.parametrize(("proxies", "counts"), [("127.0.0.1", ["1.0"]), ("none", ["0.0"])])
 async def test_refusals_are_taken_from_trusted_proxies_only(tmp_path: Path, proxies: str, counts: list[str]) -> None:
     async with (
         running(tmp_path, TRUSTED_PROXIES=proxies) as service,

@@ -210,7 +210,7 @@ def test_keys_are_counted_by_configured_name(metrics: Metrics) -> None:
 
 
 CLOSED = {
-    "endpoint": {"/v1/transcribe", "/v1/stream"},
+    "endpoint": {"/v1/transcribe", "/v1/stream", "other"},
     "type": set(ERRORS),
     "result": {"used", "skipped", "failed"},
     "reason": {"low_logprob", "low_language_probability", "few_words", "repetition", "primary_error", "requested"},

@@ -108,7 +108,8 @@ async def _run(socket: WebSocket, maker: CallMaker, stopping: asyncio.Event) -> 
         await session.run()
     except SessionExpired:
         message = f"The session expired: no event for {SESSION_S:g} s; connect again."
-        await _close(socket, "deadline_exceeded", message, GOING_AWAY, "session_expired")
+        error = error_fields("deadline_exceeded", message, code="session_expired")
+        await _close(socket, error, GOING_AWAY)
     except WebSocketDisconnect:
         if not session.idle:
             raise
@@ -118,10 +119,10 @@ async def _run(socket: WebSocket, maker: CallMaker, stopping: asyncio.Event) -> 
 
 async def _fail(socket: WebSocket, type_: str, message: str, retry_after_s: float | None = None) -> None:
     """Send the error as the last event, and close."""
-    await _close(socket, type_, message, CLOSE_CODES.get(type_, OTHER_ERROR))
-
-
-async def _close(socket: WebSocket, type_: str, message: str, close_code: int, code: str | None = None) -> None:
     set_error(socket.scope, type_, message)
-    error = {**error_fields(type_, message, code=code), "event_id": None}
-    await close_with(socket, event_text("error", error=error), close_code, code or type_)
+    await _close(socket, error_fields(type_, message), CLOSE_CODES.get(type_, OTHER_ERROR))
+
+
+async def _close(socket: WebSocket, error: Mapping[str, str | None], close_code: int) -> None:
+    last = event_text("error", error={**error, "event_id": None})
+    await close_with(socket, last, close_code, error["code"] or "")

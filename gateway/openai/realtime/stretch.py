@@ -152,7 +152,7 @@ class Stretch:
             while await self._inbox.ready():
                 await self._call()
         finally:
-            await self._inbox.discard()  # nobody must wait for room
+            await self._inbox.discard()  # else `add` could wait for room forever
 
     async def _call(self) -> None:
         """Make one call. Raises SttError if the session cannot go on."""
