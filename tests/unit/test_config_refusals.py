@@ -187,6 +187,15 @@ def test_wyoming_is_off_by_default_and_needs_no_key_where_there_are_none(read: R
     assert (settings.wyoming_api_key, settings.warnings) == (SECRET, ())
 
 
+def test_wyoming_warns_of_a_key_that_is_refused_and_of_missing_tls(read: Reader, tmp_path: Path) -> None:
+    pem = tmp_path / "x.pem"
+    pem.write_text("x")
+    keys = f"WYOMING_PORT=0\nAPI_KEYS={SECRET}\nWYOMING_API_KEY=another-key-0123456789"
+    refused, plain = read(f"{keys}\nTLS_CERT={pem}\nTLS_KEY={pem}").warnings
+    assert "WYOMING_API_KEY: is not one of API_KEYS" in refused and "another-key" not in refused
+    assert "WYOMING_PORT: the Wyoming protocol has no TLS" in plain
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
