@@ -48,7 +48,7 @@ def broken_links(page: Path) -> Iterator[str]:
             yield target
 
 
-@pytest.mark.parametrize("name", (*PAGES, "errors.md"))
+@pytest.mark.parametrize("name", (*PAGES, "errors.md", "contract.md", "stubs.md", "helm.md", "balancing.md"))
 def test_links_are_not_broken(name: str) -> None:
     assert list(broken_links(DOCS / name)) == []
 
