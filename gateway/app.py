@@ -25,15 +25,23 @@ from gateway.openapi import DESCRIPTION, VERSION
 from gateway.options import GatewayOptions
 from gateway.pages import pages_router
 from gateway.rest.routes import rest_router
+from protos.stt.v1.spans import SpanSink
 from stt_client import SttClient
 from stt_client.errors import SttError
 
 
-def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Event, refusals: Refusals) -> FastAPI:
+def create_app(
+    client: SttClient,
+    options: GatewayOptions,
+    stopping: asyncio.Event,
+    refusals: Refusals,
+    spans: SpanSink | None = None,
+) -> FastAPI:
     """Build the app in front of the service that `client` is connected to. The caller owns the client.
 
     Args:
         stopping: set when the gateway stops, which ends live streams.
+        spans: receives the spans of requests; None: they are not exported.
     """
     uploads = UploadBudget()
     app = FastAPI(
@@ -43,7 +51,7 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
         docs_url=None,  # FastAPI's page loads its scripts from another host
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(options, uploads, refusals),
+        middleware=_middleware(options, uploads, refusals, spans),
         exception_handlers={
             Refusal: handle_refusal,
             SttError: handle_stt_error,
@@ -59,9 +67,11 @@ def create_app(client: SttClient, options: GatewayOptions, stopping: asyncio.Eve
     return app
 
 
-def _middleware(options: GatewayOptions, uploads: UploadBudget, refusals: Refusals) -> list[Middleware]:
+def _middleware(
+    options: GatewayOptions, uploads: UploadBudget, refusals: Refusals, spans: SpanSink | None
+) -> list[Middleware]:
     """Middleware, outermost first."""
-    log = Middleware(AccessLog, refusals=refusals, service_logs_here=options.service_logs_here)
+    log = Middleware(AccessLog, refusals=refusals, service_logs_here=options.service_logs_here, spans=spans)
     chain = [
         Middleware(RequestIds),
         Middleware(OpenAiPaths),

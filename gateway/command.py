@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     for_callers.add_argument("--tls-key", type=Path, help="private key of --tls-cert")
     for_callers.add_argument("--tls-client-ca", type=Path, help="require client certificates signed by this CA")
     parser.add_argument("--cors-origins", default="", help="comma-separated origins whose pages may call the gateway")
+    parser.add_argument(
+        "--otlp-endpoint", default="", metavar="URL", help="collector for spans, such as http://collector:4317"
+    )
     levels = ("debug", "info", "warning", "error")
     parser.add_argument("--log-level", type=str.lower, choices=levels, default="info")
     return parser
@@ -101,6 +104,7 @@ def _options(arguments: argparse.Namespace, files: TlsFiles) -> GatewayOptions:
         http_tls=files.http,
         wyoming=_wyoming(arguments.wyoming_port, arguments.wyoming_api_key_file),
         cors_origins=tuple(origin for origin in origins if origin),
+        otlp_endpoint=arguments.otlp_endpoint,
     )
 
 

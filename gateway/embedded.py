@@ -28,6 +28,9 @@ class GatewaySettings(Protocol):
     def cors_origins(self) -> tuple[str, ...]: ...
 
     @property
+    def otlp_endpoint(self) -> str: ...
+
+    @property
     def tls_cert(self) -> Path | None: ...
 
     @property
@@ -47,6 +50,7 @@ def make_gateway(target: str, settings: GatewaySettings) -> GatewayServer:
             http_tls=_http_tls(settings),
             wyoming=_wyoming(settings),
             cors_origins=settings.cors_origins,
+            otlp_endpoint=settings.otlp_endpoint,
             service_logs_here=True,
         )
     )

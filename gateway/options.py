@@ -47,5 +47,7 @@ class GatewayOptions:
     """Longest pause in a request body, in seconds; see `uploads.BodyDeadline`."""
     default_timeout_s: float = 3600.0
     """Deadline of a transcription in seconds, unless `X-Timeout-Ms` sets a shorter one."""
+    otlp_endpoint: str = ""
+    """URL of a collector for spans, such as `http://collector:4317`; empty: none."""
     service_logs_here: bool = False
     """The service writes to the same log, so requests that it logs are not logged again."""

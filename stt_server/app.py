@@ -209,6 +209,8 @@ class Service:
         await self._server.stop(REFUSAL_S)
         self._vad_threads.shutdown(wait=False)
         await self._resources.aclose()
+        if self.instruments.spans is not None:
+            await asyncio.to_thread(self.instruments.spans.close)
 
     def end_drain(self) -> None:
         """End a running or later drain: calls that are not answered yet are cut off with an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +20,7 @@ from stt_server.engine.queue import Priority
 from stt_server.engine.recording import recognize_chunks, run_all
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import EngineError
-from stt_server.request import Recognition, Request, Transcript, validate_options
+from stt_server.request import Recognition, Request, Step, Transcript, validate_options
 from stt_server.routing import Policy
 
 
@@ -105,7 +106,9 @@ class Pipeline:
         """Decode an upload once there is room for it."""
         upload = request.upload
         await held.expect(most_audio(upload, self._audio.max_seconds))
+        began = time.monotonic()
         channels = await self._audio.decode(upload.data, upload.format, separate_channels=upload.separate_channels)
+        request.trace.steps.append(Step("decode", began, time.monotonic()))
         request.trace.audio_seconds = max(map(len, channels)) / SAMPLE_RATE
         held.settle(sum(map(len, channels)) / SAMPLE_RATE)
         request.progress.decoded(request.trace.audio_seconds)
@@ -134,6 +137,7 @@ class Pipeline:
         finally:
             request.trace.queue_wait = ticket.queue_wait
             self.cascade.record_inference(request.trace, ticket.busy)
+            request.trace.steps += _steps_of(ticket)
         request.trace.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
         return Recognition(tuple(chunks), tuple(hypotheses))
 
@@ -163,3 +167,14 @@ class Pipeline:
 
         await run_all(recognize(channel) for channel in sorted({chunk.channel for chunk in chunks}))
         return [found[index] for index in range(len(chunks))]
+
+
+def _steps_of(ticket: Ticket) -> list[Step]:
+    """The wait for a slot and what followed, until now."""
+    now = time.monotonic()
+    steps = []
+    if ticket.queued_at is not None:
+        steps.append(Step("queue", ticket.queued_at, ticket.started_at or now))
+    if ticket.started_at is not None:
+        steps.append(Step("recognize", ticket.started_at, now))
+    return steps

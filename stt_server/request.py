@@ -9,6 +9,7 @@ import numpy as np
 
 from protos.stt.v1.languages import AUTOMATIC, language_code
 from protos.stt.v1.limits import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS
+from protos.stt.v1.trace_context import TraceContext
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine import types as engine
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segment
@@ -17,6 +18,19 @@ from stt_server.progress import Progress
 from stt_server.routing import Decision, Policy, Reason
 
 MAX_PROMPT_CHARACTERS = 4000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the work on a request, for its trace. Times in monotonic seconds."""
+
+    name: Literal["queue", "decode", "recognize", "fallback"]
+    start: float
+    end: float
+    span: TraceContext | None = None
+    """Of a call to another service, which was told about it."""
+    error: str = ""
+    """Why it failed; empty: it didn't."""
 
 
 @dataclass
@@ -37,6 +51,8 @@ class Trace:
     reasons: tuple[Reason, ...] = ()
     suppressed: tuple[str, ...] = ()
     """Why the texts of chunks were dropped as hallucinations, one entry per dropped text."""
+    steps: list[Step] = field(default_factory=list)
+    """In the order of their ends."""
 
 
 @dataclass(frozen=True)

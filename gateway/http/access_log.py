@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.http.headers import request_id_of
 from gateway.http.refusals import Refusals, endpoint_of
 from protos.stt.v1.errors import header_safe
+from protos.stt.v1.spans import Attribute, Span, SpanSink
+from protos.stt.v1.trace_context import current_trace
 
 logger = logging.getLogger("gateway.access")
 
@@ -41,11 +43,15 @@ class AccessLog:
     requests (probes, scrapes) are logged at level DEBUG. Errors of requests that never reached the service are counted.
     """
 
-    def __init__(self, app: ASGIApp, refusals: Refusals, *, service_logs_here: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, refusals: Refusals, *, service_logs_here: bool = False, spans: SpanSink | None = None
+    ) -> None:
         """
         Args:
             service_logs_here: the service writes to the same log; requests that it logs are logged here at DEBUG.
+            spans: receives a span for each request that is not routine; None: traces are not exported.
         """
+        self._spans = spans
         self._app = app
         self._refusals = refusals
         self._service_logs_here = service_logs_here
@@ -62,7 +68,10 @@ class AccessLog:
             fields = {"method": scope.get("method", "GET"), **exchange.fields(scope)}
             logged_elsewhere = self._service_logs_here and exchange.logged_by_service(scope)
             level = logging.DEBUG if logged_elsewhere or exchange.is_routine(scope) else logging.INFO
-            self._log(level, scope, time.monotonic() - started, fields)
+            ended = time.monotonic()
+            self._log(level, scope, ended - started, fields)
+            if self._spans is not None and not exchange.is_routine(scope):
+                _add_span(self._spans, scope, started, ended, fields)
             if "error_type" in fields and not scope["state"].get("called", False):
                 self._refusals.add(endpoint_of(scope["path"]), str(fields["error_type"]))
 
@@ -147,3 +156,22 @@ class _Socket:
 def _payload_bytes(message: Message) -> int:
     text: str = message.get("text") or ""
     return len(message.get("bytes") or message.get("body") or b"") + len(text.encode())
+
+
+def _add_span(spans: SpanSink, scope: Scope, started: float, ended: float, fields: Mapping[str, object]) -> None:
+    """Export a request as a span, by OpenTelemetry's names for HTTP servers."""
+    trace = current_trace.get()
+    if trace is None:
+        return
+    method, status = str(fields["method"]), int(str(fields["status"]))
+    route = str(getattr(scope.get("route"), "path", ""))
+    attributes: dict[str, Attribute] = {
+        "http.request.method": method,
+        "http.response.status_code": status,
+        "url.path": header_safe(scope["path"]),
+        "url.scheme": scope["scheme"],
+        "stt.request_id": request_id_of(scope),
+        **({"http.route": route} if route else {}),
+    }
+    error = str(fields.get("error_type", status)) if status >= 500 else ""
+    spans.add(Span(f"{method} {route}".rstrip(), "server", trace, started, ended, attributes, error))

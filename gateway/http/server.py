@@ -18,8 +18,10 @@ from gateway.http.tls import ServerCertificate
 from gateway.http.websocket import MAX_MESSAGE_BYTES as MAX_WEBSOCKET_BYTES
 from gateway.http.websocket import PING_INTERVAL_S, PING_TIMEOUT_S, GatewayWebSocket
 from gateway.listening import BACKLOG, listen
+from gateway.openapi import VERSION
 from gateway.options import GatewayOptions
 from gateway.wyoming.server import WyomingServer
+from protos.stt.v1.spans import span_sink
 from stt_client import SttClient, Tls
 
 STATUS_TIMEOUT_S = 10.0
@@ -37,15 +39,17 @@ class GatewayServer:
     """HTTP server in front of one service. Installs neither signal handlers nor logging.
 
     Raises:
-        ValueError: the target is invalid.
+        ValueError: the target is invalid, or spans are wanted and the extra `otel` isn't installed.
     """
 
     def __init__(self, options: GatewayOptions) -> None:
         self._options = options
+        self._spans = span_sink(options.otlp_endpoint, "stt-gateway", VERSION)
         self._stopping = asyncio.Event()
         self._refusals = Refusals(lambda: self._app.client())
         self._app = HotSwap(
-            lambda client: create_app(client, options, self._stopping, self._refusals), self._connect(options.tls)
+            lambda client: create_app(client, options, self._stopping, self._refusals, self._spans),
+            self._connect(options.tls),
         )
         self._wyoming: WyomingServer | None = None
         if options.wyoming is not None:
@@ -141,6 +145,8 @@ class GatewayServer:
             await asyncio.wait(cut_off, timeout=1)
         await self._refusals.close()
         await self._app.close()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
 
 
 class _Server(uvicorn.Server):

@@ -35,6 +35,10 @@ class Ticket:
         self._waited = 0.0
         self._busy = 0.0
         self._enqueued = False
+        self.queued_at: float | None = None
+        """When its first chunk was queued for a slot; None: none was. On the gate's clock."""
+        self.started_at: float | None = None
+        """When its first chunk started to run; None: none has."""
 
     @property
     def running(self) -> bool:
@@ -69,6 +73,10 @@ class Ticket:
         """
         self._enqueued = True
         self._account()
+        if self.queued_at is None:
+            self.queued_at = self._since
+        if self.started_at is None and running > 0:
+            self.started_at = self._since
         self._waiting += waiting
         self._running += running
         self._done -= min(0, running + max(0, waiting))

@@ -12,6 +12,7 @@ from typing import Any
 
 from envparse import NOTSET, ConfigurationError
 
+from protos.stt.v1.spans import UNAVAILABLE, exportable
 from stt_server import build
 from stt_server.config.envfile import Entry, FileEnv, read_entries
 from stt_server.config.errors import ConfigError
@@ -104,6 +105,7 @@ class _Reader:
         self._check_files(settings)
         self._check_ports(settings)
         self._check_wyoming(settings)
+        self._check_spans(settings)
         self._warn_of_short_keys(settings)
         return replace(
             settings,
@@ -197,6 +199,10 @@ class _Reader:
             self._warn("WYOMING_API_KEY", "is not one of API_KEYS: calls through WYOMING_PORT will be refused")
         if settings.tls_cert is not None:
             self._warn("WYOMING_PORT", "the Wyoming protocol has no TLS; let only trusted callers reach the port")
+
+    def _check_spans(self, settings: Settings) -> None:
+        if settings.otlp_endpoint and not exportable():
+            raise self._error("OTLP_ENDPOINT", f"{UNAVAILABLE}; or leave the key empty")
 
     def _with_tls(self, settings: Settings) -> FallbackTarget | None:
         """The fallback's target; without a `grpc(s)://` scheme it uses TLS if FALLBACK_CA or FALLBACK_CERT is set."""

@@ -99,6 +99,18 @@ def _read_target(text: str) -> FallbackTarget:
 target = Cast("grpc://host:port, grpcs://host:port (TLS), or a gRPC target such as dns:///name:port", _read_target)
 
 
+def _read_otlp(text: str) -> str:
+    url = _URL.fullmatch(text)
+    if not url or url["scheme"] not in ("http", "https") or url["rest"] not in ("", "/"):
+        raise ValueError
+    if not _is_host_and_port(url["authority"]):
+        raise ValueError
+    return f"{url['scheme']}://{url['authority']}"
+
+
+otlp = Cast("http://host:port or https://host:port (TLS); usually port 4317", _read_otlp)
+
+
 def _read_api_key(text: str) -> ApiKey:
     name, colon, key = text.partition(":")
     if not colon:

@@ -359,6 +359,13 @@ KEYS: tuple[Key, ...] = (
         "unknown",
         "deployed version (git SHA or date), shown in /v1/metrics and stt_build_info; unknown: what the build recorded",
     ),
+    Key(
+        "OTLP_ENDPOINT",
+        optional(network_casts.otlp, ""),
+        "",
+        "collector that receives OpenTelemetry spans over OTLP/gRPC; needs the extra otel",
+        default_means="no spans",
+    ),
     Key("LOG_FORMAT", choice("json", "text"), "json", "format of log lines"),
     Key("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "lowest level that is logged", live=True),
 )

@@ -112,6 +112,8 @@ class Settings:
     """Seconds."""
     server_commit: str
     """SERVER_COMMIT, or what the build recorded; "unknown" if neither. Printable ASCII."""
+    otlp_endpoint: str
+    """URL of a collector for spans; empty: none."""
     log_format: Literal["json", "text"]
     log_level: Literal["debug", "info", "warning", "error"]
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protos.stt.v1.errors import ERRORS, type_of_bare_status
+from protos.stt.v1.trace_context import TraceContext
 from stt_server.errors import Refused
+from stt_server.request import Step
 
 Endpoint = Literal["/v1/transcribe", "/v1/stream"]
 """`/v1/transcribe` for `Transcribe` over gRPC or REST, `/v1/stream` for live streams."""
@@ -62,6 +64,9 @@ class CallRecord:
     audio_bytes: int | None = None
     """Size of the upload."""
     language: str | None = None
+    span: TraceContext | None = None
+    """The call in its caller's trace."""
+    steps: tuple[Step, ...] = ()
 
     @property
     def failure(self) -> str | None:

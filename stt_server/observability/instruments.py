@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry
 
 from protos.stt.v1.errors import ERRORS
+from protos.stt.v1.spans import SpanSink, span_sink
 from stt_server.config import Settings
 from stt_server.observability.build_info import state_build
 from stt_server.observability.call_record import CallRecord
+from stt_server.observability.call_spans import spans_of
 from stt_server.observability.failure_metrics import FailureMetrics
 from stt_server.observability.gpu import Gpu, GpuCollector, load_nvml
 from stt_server.observability.logs import log_call
@@ -51,18 +53,24 @@ class QueueState(Protocol):
 
 
 class Observer:
-    """Records finished requests in metrics, snapshot and request log, so that all three agree."""
+    """Records finished requests in metrics, snapshot, request log and trace, so that all agree."""
 
-    def __init__(self, metrics: Metrics, snapshot: Snapshot, logger: logging.Logger) -> None:
+    def __init__(
+        self, metrics: Metrics, snapshot: Snapshot, logger: logging.Logger, spans: SpanSink | None = None
+    ) -> None:
         self._metrics = metrics
         self._snapshot = snapshot
         self._logger = logger
+        self._spans = spans
 
     def finished(self, call: CallRecord) -> None:
         """Record a request. Call exactly once per request, whatever its outcome."""
         self._metrics.observe(call)
         self._snapshot.observe(call)
         log_call(self._logger, call)
+        if self._spans is not None:
+            for span in spans_of(call):
+                self._spans.add(span)
 
     def refused_by_gateway(self, endpoint: str, type_: str, count: int) -> None:
         """Record requests that the gateway refused, and logged, by itself. Unknown labels are ignored."""
@@ -88,7 +96,10 @@ class Instruments:
         self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)
         self.streams = StreamMetrics(registry, self.metrics.models)
-        self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"))
+        service = f"stt-{settings.service}"
+        self.spans = span_sink(settings.otlp_endpoint, service, settings.server_commit)
+        """None: traces are not exported."""
+        self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"), self.spans)
 
     def apply(self, settings: Settings) -> None:
         """Count requests by the names of the reloaded API keys."""

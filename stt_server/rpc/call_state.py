@@ -90,6 +90,8 @@ class CallState:
             suppressed=trace.suppressed,
             audio_bytes=self.audio_bytes,
             language=transcript.answer.language if transcript else None,
+            span=self.span,
+            steps=tuple(trace.steps),
         )
 
 

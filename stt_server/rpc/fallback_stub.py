@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,10 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc, wire
 from protos.stt.v1.errors import FallbackCode, fallback_code_of
-from protos.stt.v1.trace_context import trace_metadata
+from protos.stt.v1.trace_context import current_trace
 from stt_server.cascade.breaker import Health
 from stt_server.cascade.fallback import FallbackError
-from stt_server.request import Answer, Request
+from stt_server.request import Answer, Request, Step
 from stt_server.rpc.convert import answer_of, message_of, seconds, segment_from
 from stt_server.rpc.server_options import MESSAGE_SLACK_BYTES
 
@@ -72,10 +73,24 @@ class FallbackStub:
             FallbackError: its code is the fallback's error type, or follows from the transport's status;
                 `invalid_answer` for an answer that can't be right.
         """
+        trace = current_trace.get()
+        span = None if trace is None else trace.child()
         call: dict[str, Any] = {
             "timeout": timeout_s,
-            "metadata": (*self._key, (wire.X_REQ_ID, request.request_id), *trace_metadata()),
+            "metadata": (*self._key, (wire.X_REQ_ID, request.request_id), *(span.metadata if span else ())),
         }
+        began, code = time.monotonic(), "cancelled"
+        try:
+            answer = await self._call(request, call)
+            code = ""
+            return answer
+        except FallbackError as error:
+            code = error.code
+            raise
+        finally:
+            request.trace.steps.append(Step("fallback", began, time.monotonic(), span, code))
+
+    async def _call(self, request: Request, call: dict[str, Any]) -> Answer:
         try:
             response = await self._watch(request, call) if request.settles_early else None
             if response is None:

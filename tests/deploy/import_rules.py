@@ -44,8 +44,13 @@ NOT_IN_TRANSPORT_FREE = (
     "prometheus_client",
 )
 """Unknown to `TRANSPORT_FREE`, directly or through other modules."""
-FACTS = ("protos.stt.v1.languages", "protos.stt.v1.limits")
-"""Modules of `protos` that any module may import: data alone, without gRPC and protobuf."""
+FACTS = (
+    "protos.stt.v1.languages",
+    "protos.stt.v1.limits",
+    "protos.stt.v1.trace_context",
+    "protos.stt.v1.spans",
+)
+"""Modules of `protos` that any module may import: plain Python, without gRPC and protobuf."""
 
 FLOW = "rpc -> streaming -> pipeline -> cascade, admission, audio, engine, routing"
 WIRING = ("stt_server.app", "stt_server.backend", "stt_server.lifecycle")

@@ -1,0 +1,51 @@
+"""Spans of one finished request: the call itself, and the steps that it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from grpc import StatusCode
+
+from protos.stt.v1.spans import Attribute, Span
+from protos.stt.v1.trace_context import TraceContext
+from protos.stt.v1.wire import SPEECH_SERVICE
+from stt_server.observability.call_record import CallRecord
+from stt_server.request import Step
+
+_FALLBACK_METHOD = "Transcribe"
+
+
+def spans_of(call: CallRecord) -> Iterator[Span]:
+    """Spans of a call that ends now, by OpenTelemetry's names for RPC; none without a trace.
+
+    Of a live stream, which lasts as long as its caller speaks, there is the call alone.
+    """
+    if call.span is None:
+        return
+    now = time.monotonic()
+    service, _, method = call.method.removeprefix("/").partition("/")
+    attributes: dict[str, Attribute] = {
+        **_rpc(service, method),
+        "rpc.grpc.status_code": StatusCode[call.status].value[0],
+        "stt.request_id": call.request_id,
+    }
+    if call.model is not None:
+        attributes["stt.model"] = call.model
+    if call.audio_seconds is not None:
+        attributes["stt.audio_seconds"] = call.audio_seconds
+    error = (call.failure or "") if call.http >= 500 else ""
+    yield Span(f"{service}/{method}", "server", call.span, now - call.total, now, attributes, error)
+    for step in call.steps:
+        yield _step(step, call.span)
+
+
+def _step(step: Step, parent: TraceContext) -> Span:
+    if step.span is None:
+        return Span(step.name, "internal", parent.child(), step.start, step.end, error=step.error)
+    attributes = _rpc(SPEECH_SERVICE, _FALLBACK_METHOD)
+    return Span(step.name, "client", step.span, step.start, step.end, attributes, step.error)
+
+
+def _rpc(service: str, method: str) -> dict[str, Attribute]:
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}

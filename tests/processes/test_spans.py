@@ -1,0 +1,123 @@
+"""Spans of gateway, primary and fallback as a collector receives them, and services without OpenTelemetry."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from protos.stt.v1 import spans
+from stt_server.testing.processes import ProcessError
+from stt_server.testing.scripted_model import Script
+from stt_server.testing.services import GatewayProcess, ServiceProcess, running
+from tests.support.collector import Collector, Received, collecting
+from tests.support.observing import eventually
+from tests.support.services import speech
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+RPC = {"rpc.system": "grpc", "rpc.service": "stt.v1.SpeechToText"}
+CLOCKS_NS = 5_000_000
+"""Difference of the wall clock between two readings in a process, in nanoseconds, while it is being adjusted."""
+
+
+async def call(folder: Path, collector: Collector, flags: str) -> httpx.Response:
+    """One REST call through a gateway, a primary and its fallback, which export their spans and stop."""
+    keys: dict[str, object] = {"OTLP_ENDPOINT": collector.endpoint}
+    fallback = ServiceProcess("fallback", folder / "fallback", keys, Script(seconds=0.05))
+    with running(fallback):
+        keys["FALLBACK_URL"] = f"grpc://{fallback.target}"
+        primary = ServiceProcess("primary", folder / "primary", keys, Script(confidence=0.1, seconds=0.05))
+        with running(primary):
+            gateway = GatewayProcess(folder / "gateway", primary.target, ("--otlp-endpoint", collector.endpoint))
+            with running(gateway):
+                async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as http:
+                    headers = {"traceparent": f"00-{TRACE}-{SPAN}-{flags}", "X-Req-Id": "traced"}
+                    answer = await http.post("/v1/transcribe", files={"audio": ("a.wav", speech())}, headers=headers)
+                for process in (gateway, primary, fallback):
+                    assert await asyncio.to_thread(process.stop) == 0
+    return answer
+
+
+async def test_spans_of_a_request_form_one_tree(tmp_path: Path) -> None:
+    async with collecting() as collector:
+        assert (await call(tmp_path, collector, "01")).status_code == 200
+        await eventually(lambda: _services(collector), {"stt-gateway", "stt-primary", "stt-fallback"})
+    assert {span.trace_id for span in collector.spans} == {TRACE}
+
+    (gateway,) = children(collector, SPAN)
+    assert (gateway.service, gateway.name, gateway.kind) == ("stt-gateway", "POST /v1/transcribe", "SERVER")
+    assert gateway.attributes["http.request.method"] == "POST"
+    assert gateway.attributes["http.route"] == "/v1/transcribe"
+    assert gateway.attributes["http.response.status_code"] == 200
+
+    (primary,) = children(collector, gateway.span_id)
+    assert (primary.service, primary.kind) == ("stt-primary", "SERVER")
+    assert primary.name == "stt.v1.SpeechToText/Transcribe"
+    assert primary.attributes.items() >= {**RPC, "rpc.method": "Transcribe", "rpc.grpc.status_code": 0}.items()
+    assert primary.attributes["stt.request_id"] == "traced"
+
+    steps = {span.name: span for span in children(collector, primary.span_id)}
+    assert {name: step.kind for name, step in steps.items()} == {
+        "decode": "INTERNAL",
+        "queue": "INTERNAL",
+        "recognize": "INTERNAL",
+        "fallback": "CLIENT",
+    }
+    assert steps["fallback"].attributes.items() >= RPC.items()
+    (fallback,) = children(collector, steps["fallback"].span_id)
+    assert fallback.service == "stt-fallback"
+    assert {span.name for span in children(collector, fallback.span_id)} == {"decode", "queue", "recognize"}
+
+    assert len(collector.spans) == 10
+    assert not any(span.failed for span in collector.spans)
+    for span in collector.spans:
+        for part in children(collector, span.span_id):
+            assert span.start - CLOCKS_NS <= part.start <= part.end <= span.end + CLOCKS_NS, (span, part)
+    assert steps["queue"].end <= steps["recognize"].start + CLOCKS_NS
+
+
+async def _services(collector: Collector) -> set[str]:
+    return {span.service for span in collector.spans}
+
+
+def children(collector: Collector, parent: str) -> list[Received]:
+    return [span for span in collector.spans if span.parent_id == parent]
+
+
+async def test_trace_that_the_caller_does_not_record_is_not_exported(tmp_path: Path) -> None:
+    async with collecting() as collector:
+        assert (await call(tmp_path, collector, "00")).status_code == 200
+    assert collector.spans == []
+
+
+async def test_collector_that_is_away_fails_no_call_and_no_stop(tmp_path: Path) -> None:
+    collector = Collector()
+    collector.endpoint = "http://127.0.0.1:1"
+    assert (await call(tmp_path, collector, "01")).status_code == 200
+
+
+def test_invalid_endpoint_stops_the_start(tmp_path: Path) -> None:
+    process = ServiceProcess("primary", tmp_path, {"OTLP_ENDPOINT": "collector"}, Script())
+    with pytest.raises(ProcessError, match="OTLP_ENDPOINT: expected http://host:port"), running(process):
+        pass
+
+
+def test_nothing_of_opentelemetry_is_imported_without_an_endpoint() -> None:
+    program = (
+        "import sys, stt_server.primary, stt_server.app, gateway.http.server, stt_client;"
+        "from protos.stt.v1.spans import span_sink;"
+        "assert span_sink('', 'stt-primary', '1') is None;"
+        "sys.exit(str([name for name in sys.modules if name.startswith('opentelemetry.sdk')] or ''))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.stderr.strip() == ""
+
+
+def test_endpoint_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'stt-pair\[otel\]'"):
+        spans.span_sink("http://127.0.0.1:4317", "stt-primary", "1")
