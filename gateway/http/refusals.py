@@ -26,6 +26,9 @@ _ENDPOINTS = {
 SEND_AFTER_S = 1.0
 """Seconds from a refusal until it and all that followed are sent to the service: a flood costs one call a second."""
 
+LAST_SEND_S = 1.0
+"""Longest wait for the service by a gateway that stops, in seconds."""
+
 
 def endpoint_of(path: str) -> str:
     """Endpoint under which a request of this path is counted."""
@@ -75,12 +78,12 @@ class Refusals:
             await self.metrics()
 
     async def close(self) -> None:
-        """Send the last counts, if the service can be reached."""
+        """Send the last counts, if the service takes them within `LAST_SEND_S`."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-        with contextlib.suppress(SttError):
-            await self.send()
+        with contextlib.suppress(SttError, asyncio.TimeoutError):
+            await asyncio.wait_for(self.send(), LAST_SEND_S)
 
     async def _send_later(self) -> None:
         await asyncio.sleep(SEND_AFTER_S)

@@ -19,6 +19,7 @@ from wyoming.event import Event
 
 from gateway.http import refusals
 from gateway.http.server import GatewayServer
+from gateway.options import GatewayOptions
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_server.app import Service
@@ -179,6 +180,17 @@ async def test_refusals_are_taken_from_trusted_proxies_only(tmp_path: Path, prox
     assert re.findall(r'stt_requests_total\{endpoint="other"\} (.*)', text) == counts
     assert re.findall(r'stt_requests_exceptions_total\{endpoint="other",type="invalid_argument"\} (.*)', text) == counts
     assert "a caller's text" not in text
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_stopping_gateway_sends_its_last_refusals(running_service: ContractService) -> None:
+    running_service.script.refusals.clear()
+    gateway = GatewayServer(GatewayOptions(running_service.target, "127.0.0.1", 0))
+    await gateway.start()
+    async with httpx.AsyncClient() as http:
+        await http.get(f"http://127.0.0.1:{gateway.port}/no/such/path")
+    await gateway.stop(1)
+    assert running_service.script.refusals == [("other", "invalid_argument", 1)]
 
 
 @pytest.mark.asyncio(loop_scope="session")

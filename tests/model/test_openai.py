@@ -82,13 +82,13 @@ async def test_python_client_gets_what_rest_gives(
                 assert (theirs.text, theirs.start, theirs.end) == (segment["text"], segment["start"], segment["end"])
             expected = [(word["text"], word["start"], word["end"]) for s in ours["segments"] for word in s["words"]]
             assert [(word.word, word.start, word.end) for word in verbose.words] == expected
-            for name in ("text", "srt", "vtt"):
-                text = await create(file=audio, model="whisper-1", response_format=name)
-                assert text == await rest_text(rest, audio, name)
             events = [event async for event in await create(file=audio, model="whisper-1", stream=True)]
             deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
             assert "".join(deltas) == getattr(events[-1], "text", "") == ours["text"]
         assert len(deltas) > 1
+        for name in ("text", "srt", "vtt"):
+            text = await create(file=recordings[0], model="whisper-1", response_format=name)
+            assert text == await rest_text(rest, recordings[0], name)
         assert words((await create(file=recordings[0], model="", language="English")).text) == SENTENCE
         translated = await client.audio.translations.create(file=recordings[1], model="whisper-1")
         assert translated.text == (await rest_json(rest, recordings[1], task="translate"))["text"] != ""

@@ -25,21 +25,27 @@ class PrometheusServer:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=30)
+        self.at: float | None = None
+        """Time of queries: when `wait_scrapes` found all targets scraped, since a busy machine may delay later scrapes
+        beyond their timeout. None: now."""
 
     def query(self, promql: str) -> list[tuple[Labels, float]]:
         """Labels and value of each element of an instant vector, without NaN."""
-        answer = self._http.get("/api/v1/query", params={"query": promql}).json()
+        params = {"query": promql, **({} if self.at is None else {"time": f"{self.at:.3f}"})}
+        answer = self._http.get("/api/v1/query", params=params).json()
         assert answer["status"] == "success", (promql, answer)
         found: list[Any] = answer["data"]["result"]
         values = [(each["metric"], float(each["value"][1])) for each in found]
         return [(labels, value) for labels, value in values if value == value]
 
     def wait_scrapes(self, count: int) -> None:
-        """Wait until every target has been scraped so many times from now on."""
-        query = "count_over_time(up[1h])"
+        """Wait until every target has been scraped so many times from now on, and answered the last scrape too."""
+        query = "sum_over_time(up[1h])"
+        self.at = None
         before = {labels["instance"]: value for labels, value in self.query(query)}
         end = time.monotonic() + START_S
         while time.monotonic() < end:
+            self.at = time.time()
             now = dict((labels["instance"], value) for labels, value in self.query(query))
             scraped = now and all(value >= before.get(name, 0) + count for name, value in now.items())
             if scraped and all(value == 1 for _, value in self.query("up")):
