@@ -45,7 +45,7 @@ async def call(folder: Path, collector: Collector, flags: str) -> httpx.Response
 async def test_spans_of_a_request_form_one_tree(tmp_path: Path) -> None:
     async with collecting() as collector:
         assert (await call(tmp_path, collector, "01")).status_code == 200
-        await eventually(lambda: _services(collector), {"stt-gateway", "stt-primary", "stt-fallback"})
+        await eventually(lambda: _count(collector), 10)
     assert {span.trace_id for span in collector.spans} == {TRACE}
 
     (gateway,) = children(collector, SPAN)
@@ -72,7 +72,6 @@ async def test_spans_of_a_request_form_one_tree(tmp_path: Path) -> None:
     assert fallback.service == "stt-fallback"
     assert {span.name for span in children(collector, fallback.span_id)} == {"decode", "queue", "recognize"}
 
-    assert len(collector.spans) == 10
     assert not any(span.failed for span in collector.spans)
     for span in collector.spans:
         for part in children(collector, span.span_id):
@@ -80,8 +79,8 @@ async def test_spans_of_a_request_form_one_tree(tmp_path: Path) -> None:
     assert steps["queue"].end <= steps["recognize"].start + CLOCKS_NS
 
 
-async def _services(collector: Collector) -> set[str]:
-    return {span.service for span in collector.spans}
+async def _count(collector: Collector) -> int:
+    return len(collector.spans)
 
 
 def children(collector: Collector, parent: str) -> list[Received]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SpanKind = Literal["server", "client", "internal"]
 Attribute = str | int | float | bool
 
+MAX_READING_S = 0.001
+"""Longest time between two clocks being read, for their difference to count. Seconds."""
 FLUSH_S = 3.0
 """Longest wait for the last spans when a process ends. Seconds."""
 
@@ -85,6 +87,8 @@ class _OtlpSink:
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"))
         self._processor = BatchSpanProcessor(exporter)
         self._resource = Resource({"service.name": service, "service.version": version})
+        self._epoch = time.time() - time.monotonic()
+        """The time of day, in seconds since 1970, at which the monotonic clock was 0."""
 
     def add(self, span: Span) -> None:
         from opentelemetry import trace
@@ -92,7 +96,7 @@ class _OtlpSink:
 
         if not span.context.sampled:
             return
-        since = time.time() - time.monotonic()
+        self._read_clocks()
         self._processor.on_end(
             ReadableSpan(
                 name=span.name,
@@ -104,10 +108,16 @@ class _OtlpSink:
                 attributes={**span.attributes, **({"error.type": span.error} if span.error else {})},
                 kind=trace.SpanKind[span.kind.upper()],
                 status=trace.Status(trace.StatusCode.ERROR if span.error else trace.StatusCode.UNSET),
-                start_time=int((span.start + since) * 1e9),
-                end_time=int((span.end + since) * 1e9),
+                start_time=int((span.start + self._epoch) * 1e9),
+                end_time=int((span.end + self._epoch) * 1e9),
             )
         )
+
+    def _read_clocks(self) -> None:
+        """Follow adjustments of the time of day. A reading that was interrupted would shift a span against others."""
+        before, now, after = time.monotonic(), time.time(), time.monotonic()
+        if after - before < MAX_READING_S:
+            self._epoch = now - before
 
     def close(self) -> None:
         self._processor.force_flush(int(FLUSH_S * 1000))
