@@ -110,7 +110,8 @@ class TextEvents:
         if isinstance(event, Progress):
             return COMMENT
         if isinstance(event, SettledSegments):
-            return _delta(self._text.add(event.segments)) or COMMENT
+            # A delta for each: chunks recognized together are settled together.
+            return "".join(_delta(self._text.add((segment,))) for segment in event.segments) or COMMENT
         return self._done(event)
 
     def error(self, type_: str, message: str, request_id: str) -> str:

@@ -38,10 +38,15 @@ READ_TIMEOUT = "x-stainless-read-timeout"
 """Header in which the official Python client sends how long it waits, in seconds."""
 
 
+CLOCK_TOLERANCE_S = 2.0
+"""Seconds between two calculations of one start time: the uptime is as old as its response takes to arrive."""
+
+
 def openai_router(client: SttClient, options: GatewayOptions, uploads: UploadBudget) -> APIRouter:
     """Routes of the audio API and of the list of models."""
     router = APIRouter()
     transcriptions = Transcriptions(client, options, uploads)
+    models_of = _Models(client)
 
     async def answer(request: Request, rules: FormRules, parse: Callable[[Form], OpenAiForm]) -> Response:
         timeout_s = _timeout_of(request.headers, options.default_timeout_s)
@@ -65,11 +70,11 @@ def openai_router(client: SttClient, options: GatewayOptions, uploads: UploadBud
 
     @router.get("/v1/models", **openapi.MODELS)
     async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": await _models(client, request)})
+        return JSONResponse({"object": "list", "data": await models_of(request)})
 
     @router.get("/v1/models/{model:path}", **openapi.MODEL)
     async def model(request: Request, model: str) -> Response:
-        found = next((known for known in await _models(client, request) if known["id"] == model), None)
+        found = next((known for known in await models_of(request) if known["id"] == model), None)
         if found is None:
             message = "Unknown model; GET /v1/models lists the models."
             return error_response(request, "invalid_argument", message, status=404, field="model")
@@ -78,15 +83,25 @@ def openai_router(client: SttClient, options: GatewayOptions, uploads: UploadBud
     return router
 
 
-async def _models(client: SttClient, request: Request) -> list[Json]:
-    """The model that runs, behind the name that programs expect. Raises SttError."""
-    metadata = [*call_metadata(request), (X_REQ_ID, request_id_of(request.scope))]
-    with suppress(Overloaded, RateLimited):  # it checks the key first
-        await client.check_admission(metadata=metadata)
-    status = await client.status(metadata=metadata)
-    started = int(time.time() - status.uptime)
-    names = dict.fromkeys((WHISPER, status.model))
-    return [{"id": name, "object": "model", "created": started, "owned_by": "stt"} for name in names]
+class _Models:
+    """The list of models. Its entries stay the same as long as the service runs."""
+
+    def __init__(self, client: SttClient) -> None:
+        self._client = client
+        self._started = 0.0
+        """Unix time in seconds."""
+
+    async def __call__(self, request: Request) -> list[Json]:
+        """The model that runs, behind the name that programs expect. Raises SttError."""
+        metadata = [*call_metadata(request), (X_REQ_ID, request_id_of(request.scope))]
+        with suppress(Overloaded, RateLimited):  # it checks the key first
+            await self._client.check_admission(metadata=metadata)
+        status = await self._client.status(metadata=metadata)
+        started = time.time() - status.uptime
+        if abs(started - self._started) > CLOCK_TOLERANCE_S:
+            self._started = started
+        names = dict.fromkeys((WHISPER, status.model))
+        return [{"id": name, "object": "model", "created": int(self._started), "owned_by": "stt"} for name in names]
 
 
 def _timeout_of(headers: Headers, default_s: float) -> float:

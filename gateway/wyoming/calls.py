@@ -26,7 +26,8 @@ class Utterance:
     """Audio between `audio-start` and `audio-stop`."""
 
     format: AudioFormat
-    request: SpeechRequest
+    request: SpeechRequest = field(default_factory=SpeechRequest)
+    """Known at its end: `transcribe` may follow `audio-start`."""
     audio: bytearray = field(default_factory=bytearray, repr=False)
     request_id: str = field(default_factory=new_request_id)
     started: float = field(default_factory=time.monotonic)

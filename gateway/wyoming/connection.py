@@ -192,7 +192,7 @@ class Connection:
             await self._end()
 
     async def _begin(self, event: Event) -> Utterance:
-        utterance = Utterance(audio_format(event), self._request)
+        utterance = Utterance(audio_format(event))
         await self._complete.join()  # one at a time, which bounds the audio that a connection holds
         self._idle.clear()
         self._utterance = utterance
@@ -210,11 +210,12 @@ class Connection:
         self._deadline.add(len(payload))
 
     async def _end(self) -> None:
-        self._request = SpeechRequest()
+        request, self._request = self._request, SpeechRequest()
         if self._utterance is None:  # no audio
             await self._complete.join()
             await TranscriptEvents(self._caller).finish(None)
         else:
+            self._utterance.request = request
             self._complete.put_nowait(self._utterance)
             self._utterance = None
 

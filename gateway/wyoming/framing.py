@@ -15,7 +15,10 @@ from wyoming.event import Event
 from gateway.http.errors import Refusal
 
 MAX_HEADER_BYTES = 64 * 1024
-"""Of the line of JSON, and of the data behind it. Also the `limit` of the `asyncio.StreamReader` to read from."""
+"""Of the line of JSON without its newline, and of the data behind it."""
+
+READER_LIMIT = MAX_HEADER_BYTES - 1
+"""`limit` of the `asyncio.StreamReader` to read from. It counts a line without its first byte, which is read before."""
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
 

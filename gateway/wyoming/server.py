@@ -12,7 +12,7 @@ from gateway.wyoming.access_log import AccessLog
 from gateway.wyoming.caller import Caller
 from gateway.wyoming.calls import ServiceCalls, UseClient
 from gateway.wyoming.connection import Connection
-from gateway.wyoming.framing import MAX_HEADER_BYTES
+from gateway.wyoming.framing import READER_LIMIT
 
 MAX_CONNECTIONS = 32
 """Each may hold one recording of the largest size. Over this limit, the connection that has been idle for longest is
@@ -51,7 +51,7 @@ class WyomingServer:
     async def start(self) -> None:
         """Accept connections on the port that `bind` opened."""
         self._server = await asyncio.start_server(
-            self._accept, sock=self._listener, limit=MAX_HEADER_BYTES, backlog=BACKLOG
+            self._accept, sock=self._listener, limit=READER_LIMIT, backlog=BACKLOG
         )
 
     async def stop(self, grace_s: float) -> None:

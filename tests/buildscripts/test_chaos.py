@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 
 from buildscripts.lib.chaos import run as chaos_run
-from buildscripts.lib.chaos.callers import Callers, Connections, WrongAnswer
 from buildscripts.lib.chaos.deployment import Deployment
 from buildscripts.lib.chaos.faults import FAULTS
-from buildscripts.lib.chaos.ledger import GRACE_S, Entry, Impact, Ledger, Window, violation_of
+from buildscripts.lib.chaos.ledger import GRACE_S, Entry, Impact, Window, violation_of
+from buildscripts.lib.chaos.transports import Connections, Transports, WrongAnswer
 from buildscripts.lib.load.recordings import EncodedClip
 from stt_server.testing.paths import ROOT
 
@@ -96,14 +96,14 @@ def test_fault_excuses_requests_in_flight_and_a_grace_period() -> None:
 
 @pytest.mark.parametrize("text", ["the primary says q2q", "the primary says q1q the primary says q2q", "", "hello"])
 def test_text_must_have_the_requests_own_marker_alone(text: str) -> None:
-    callers = Callers(
-        cast(Deployment, SimpleNamespace(scripted=True)), cast(Connections, None), Ledger(), [], random.Random(1), 6
+    transports = Transports(
+        cast(Deployment, SimpleNamespace(scripted=True)), cast(Connections, None), [], random.Random(1)
     )
-    callers.check_answer(entry(), SAID, "the primary says q1q", "q1q")
+    transports.check_answer(entry(), SAID, "the primary says q1q", "q1q")
     with pytest.raises(WrongAnswer):
-        callers.check_answer(entry(), SAID, text, "q1q")
+        transports.check_answer(entry(), SAID, text, "q1q")
     with pytest.raises(WrongAnswer):
-        callers.check_answer(entry(), SAID, "the primary says q1q", "q2q")
+        transports.check_answer(entry(), SAID, "the primary says q1q", "q2q")
 
 
 def test_unknown_fault_is_refused_with_the_known_ones() -> None:

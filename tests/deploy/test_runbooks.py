@@ -14,7 +14,7 @@ from stt_server.config import KEYS
 from stt_server.testing.paths import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ("clients.md", "deploy.md", "rollout.md", "runbooks.md", "slo.md")
+PAGES = ("clients.md", "deploy.md", "disaster-recovery.md", "rollout.md", "runbooks.md", "scaling.md", "slo.md")
 NOT_KEYS = {
     "CUBLAS_STATUS_NOT_SUPPORTED",
     "CONFIG_PATH",

@@ -27,6 +27,15 @@ async def test_models_are_whisper_and_the_one_that_runs(http: httpx.AsyncClient,
     assert response.headers["x-request-id"] == response.headers["x-req-id"]
 
 
+async def test_entry_is_the_same_whenever_it_is_calculated(http: httpx.AsyncClient, service: ContractService) -> None:
+    service.script.uptime_s = 5000
+    listed = (await http.get("/v1/models")).json()["data"]
+    service.script.uptime_s -= 1
+    assert (await http.get("/v1/models/whisper-1")).json() == listed[0]
+    service.script.uptime_s -= 10
+    assert (await http.get("/v1/models/whisper-1")).json()["created"] - listed[0]["created"] >= 10
+
+
 @pytest.mark.parametrize("name", ["gpt-9", "whisper-1/x", "", "whisper%2D2", "%00", "a" * 500])
 async def test_other_model_is_not_found(http: httpx.AsyncClient, service: ContractService, name: str) -> None:
     response = await http.get(f"/v1/models/{name}")

@@ -132,6 +132,13 @@ def test_deltas_are_the_text_whatever_is_between_segments(parts: list[str], text
     assert "".join(done["text"].split()) == "".join(("".join(parts) or text).split())
 
 
+def test_each_segment_is_a_delta_though_several_are_settled_together() -> None:
+    segments = [speech_pb2.Segment(text=text) for text in (" One.", "", "Two.")]
+    lines = TextEvents().event(settled_of(speech_pb2.SettledSegments(segments=segments)))
+    data = [json.loads(block.removeprefix("data: ")) for block in lines.split("\n\n") if block]
+    assert deltas_of(data) == ["One.", " Two."]
+
+
 def test_lines_are_ascii() -> None:
     line = TextEvents().event(transcript_of(speech_pb2.TranscribeResponse(text="a\u2028b\x85ü"), {}))
     assert line.isascii()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.event import Event
 from wyoming.info import Describe, Info
@@ -104,6 +105,19 @@ async def test_one_connection_has_several_transcripts_each_with_its_own_options(
         assert [(await transcript(client)).text for _ in range(2)] == ["32000 bytes", "64000 bytes"]
     options = [request.options for request in service.script.requests]
     assert [(each.language, list(each.hotwords)) for each in options] == [("de", ["Anna"]), ("", [])]
+
+
+async def test_options_within_audio_hold_for_it(home: GatewayServer, service: ContractService) -> None:
+    async with calling(home.wyoming_port) as client:
+        for options in (Transcribe(language="de", transcript_names=["Anna"]).event(), Ping().event()):
+            await client.write_event(AudioStart(16_000, 2, 1).event())
+            await client.write_event(options)
+            await client.write_event(AudioChunk(16_000, 2, 1, SECOND).event())
+            await client.write_event(AudioStop().event())
+            while (event := await client.read_event()) is not None and event.type != "transcript-stop":
+                assert event.type != "error", event
+    options_sent = [request.options for request in service.script.requests]
+    assert [(each.language, list(each.hotwords)) for each in options_sent] == [("de", ["Anna"]), ("", [])]
 
 
 async def test_audio_may_begin_with_its_first_chunk(home: GatewayServer, service: ContractService) -> None:

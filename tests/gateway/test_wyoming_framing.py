@@ -13,11 +13,11 @@ from wyoming.event import Event, async_write_event
 
 from gateway.http.errors import Refusal
 from gateway.wyoming import framing
-from gateway.wyoming.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, read_event
+from gateway.wyoming.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, READER_LIMIT, read_event
 
 
 def stream(sent: bytes, *, ended: bool = True) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+    reader = asyncio.StreamReader(limit=READER_LIMIT)
     reader.feed_data(sent)
     if ended:
         reader.feed_eof()
@@ -68,10 +68,16 @@ async def test_data_may_be_in_the_header_and_behind_it() -> None:
     assert await read_event(reader) == Event("x", {"a": 1, "b": 2})
 
 
+async def test_largest_header_is_read() -> None:
+    type_ = "x" * (MAX_HEADER_BYTES - len(b'{"type": ""}'))
+    assert await read_event(stream(line(type=type_))) == Event(type_)
+
+
 @pytest.mark.parametrize(
     ("sent", "type_"),
     [
-        (b'{"type": "' + b"x" * MAX_HEADER_BYTES, "payload_too_large"),
+        (b"x" * (MAX_HEADER_BYTES + 1), "payload_too_large"),
+        (b'{"type": "' + b"x" * (MAX_HEADER_BYTES - 11) + b'"}\n', "payload_too_large"),
         (line(type="x", data_length=MAX_HEADER_BYTES + 1), "payload_too_large"),
         (line(type="x", payload_length=MAX_PAYLOAD_BYTES + 1), "payload_too_large"),
         (line(type="x", payload_length=10**30), "payload_too_large"),
@@ -93,7 +99,7 @@ async def test_data_may_be_in_the_header_and_behind_it() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "invalid_argument"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\n", "invalid_argument"),
     ],
-    ids=range(21),
+    ids=range(22),
 )
 async def test_what_is_no_event_or_too_large_is_refused_unread(sent: bytes, type_: str) -> None:
     with pytest.raises(Refusal) as refused:

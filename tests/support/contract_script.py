@@ -96,6 +96,7 @@ class Script:
     exposition: str = "stt_in_flight 0\n"
     max_upload_bytes: int = 16 * MIB
     max_audio_seconds: float = 3600
+    uptime_s: float = 12.5
     reports_progress: bool = True
     """False: `TranscribeWithProgress` is not implemented, as in an older service."""
     hold_result: asyncio.Event | None = None

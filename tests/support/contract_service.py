@@ -174,7 +174,7 @@ class ContractService(speech_pb2_grpc.SpeechToTextServicer, speech_pb2_grpc.Oper
             device="cpu",
             compute_type="int8",
             server_commit="abc123",
-            uptime=duration(12.5),
+            uptime=duration(self.script.uptime_s),
             limits=speech_pb2.Limits(
                 max_upload_bytes=self.script.max_upload_bytes,
                 max_audio_duration=duration(self.script.max_audio_seconds),

@@ -193,28 +193,12 @@ async def deployment(folder: Path, scripted: bool) -> AsyncIterator[Deployment]:
         "FALLBACK_API_KEY": between,
         "FALLBACK_TIMEOUT_S": 1.5 if scripted else 10,
     }
-    a = _service(
-        "a",
-        "primary",
-        folder,
-        scripted,
-        next(ports),
-        next(ports),
-        **of_primaries,
-        WYOMING_PORT=next(ports),
-        FALLBACK_ON_ERROR="degrade",
-    )
-    b = _service(
-        "b",
-        "primary",
-        folder,
-        scripted,
-        next(ports),
-        next(ports),
-        **of_primaries,
-        WYOMING_PORT=next(ports),
-        FALLBACK_ON_ERROR="fail",
-    )
+
+    def primary(name: str, on_error: str) -> Member:
+        settings = {**of_primaries, "WYOMING_PORT": next(ports), "FALLBACK_ON_ERROR": on_error}
+        return _service(name, "primary", folder, scripted, next(ports), next(ports), **settings)
+
+    a, b = primary("a", "degrade"), primary("b", "fail")
     port = next(ports)
     command = _beside("stt-gateway"), "--target", a.grpc, "--host", HOST, "--port", str(port), "--log-level", "warning"
     gateway = Member("gateway", folder / "gateway", command, {}, 0, port)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from buildscripts.lib.chaos.callers import Callers
 from buildscripts.lib.chaos.deployment import Member
 from buildscripts.lib.chaos.ledger import Entry
+from buildscripts.lib.chaos.transports import Transports
 from buildscripts.lib.load.plain_clients import NoResponse, Unreachable, rest
 from protos.stt.v1 import speech_pb2 as pb
 from stt_server.testing.processes import HOST
@@ -45,32 +46,33 @@ async def attack(callers: Callers, member: Member, chance: random.Random, stop: 
         entry.container = name
         callers.ledger.entries.append(entry)
         if name == "a slow body":
-            await callers.settle(entry, _trickle(callers, member), SLOW_S)
+            await callers.settle(entry, _trickle(callers.transports, member), SLOW_S)
         else:
             make, entry.may = UPLOADS[name]
             transport = _rest if chance.random() < 0.5 else _stub
-            await callers.settle(entry, transport(callers, member, entry, make()))
+            await callers.settle(entry, transport(callers.transports, member, entry, make()))
         await asyncio.sleep(chance.uniform(0.01, 0.1))
 
 
-async def _rest(callers: Callers, member: Member, entry: Entry, audio: bytes) -> None:
+async def _rest(transports: Transports, member: Member, entry: Entry, audio: bytes) -> None:
     headers = {"X-Req-Id": entry.id}
-    entry.said = (await rest(callers.connections.http, member.http, audio, callers.deployment.key, {}, headers))["text"]
+    http, key = transports.connections.http, transports.deployment.key
+    entry.said = (await rest(http, member.http, audio, key, {}, headers))["text"]
 
 
-async def _stub(callers: Callers, member: Member, entry: Entry, audio: bytes) -> None:
+async def _stub(transports: Transports, member: Member, entry: Entry, audio: bytes) -> None:
     request = pb.TranscribeRequest(audio=audio)
-    entry.said = (await callers.call_stub(entry, request)).text
+    entry.said = (await transports.call_stub(entry, request)).text
 
 
-async def _trickle(callers: Callers, member: Member) -> None:
+async def _trickle(transports: Transports, member: Member) -> None:
     """Upload one byte every 50 ms."""
     try:
         _, writer = await asyncio.open_connection(HOST, member.http_port)
     except ConnectionRefusedError as error:
         raise Unreachable(str(error)) from None
     try:
-        head = f"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {callers.deployment.key}\r\n"
+        head = f"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {transports.deployment.key}\r\n"
         writer.write(f"{head}Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 9999\r\n\r\n".encode())
         while True:
             writer.write(b"-")

@@ -24,11 +24,12 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildscripts.lib.chaos.callers import CALLERS, Callers, connected
+from buildscripts.lib.chaos.callers import CALLERS, Callers
 from buildscripts.lib.chaos.context import FaultContext
 from buildscripts.lib.chaos.deployment import Deployment, deployment
 from buildscripts.lib.chaos.faults import FAULTS
 from buildscripts.lib.chaos.ledger import Impact, Ledger, Window
+from buildscripts.lib.chaos.transports import Transports, connected
 from buildscripts.lib.load.recordings import encode_clip, sample_clips
 
 HOLD_S = (0.5, 3.0)
@@ -152,7 +153,7 @@ async def run(arguments: argparse.Namespace) -> int:
             requests = random.Random(arguments.seed)  # noqa: S311
             deadline = 20.0 if arguments.real else 6.0
             async with connected(on, deadline) as connections:
-                callers = Callers(on, connections, ledger, clips, requests, deadline)
+                callers = Callers(Transports(on, connections, clips, requests), ledger, requests, deadline)
                 chaos = Chaos(on, callers, chance, arguments.kinds, stop)
                 await chaos.inject_faults(60 * arguments.minutes)
         chaos.problems += on.problems()

@@ -21,7 +21,7 @@ from gateway.openai.realtime.items import error_fields
 from gateway.openai.realtime.messages import EventError, UpdateSession, event_id_of, parse_event, parse_message
 from gateway.openai.realtime.settings import SessionSettings, update
 from gateway.rest.form import RULES, parse_form
-from gateway.wyoming.framing import MAX_HEADER_BYTES, read_event
+from gateway.wyoming.framing import READER_LIMIT, read_event
 from gateway.wyoming.messages import audio_format, speech_request
 from stt_client.streaming.options import stream_config
 from stt_server.audio import AudioFormat, decode_plain
@@ -135,7 +135,7 @@ def wyoming(data: bytes) -> str:
     """The events of one Wyoming connection, up to the first that is refused."""
 
     async def read() -> str:
-        reader = asyncio.StreamReader(limit=MAX_HEADER_BYTES)
+        reader = asyncio.StreamReader(limit=READER_LIMIT)
         reader.feed_data(data)
         reader.feed_eof()
         count = 0
