@@ -144,7 +144,7 @@ def test_what_is_not_named_stays_and_null_clears() -> None:
         ({"format": {"type": "audio/pcmu", "rate": 16000}}, "format.rate"),
         ({"format": {"type": "audio/opus"}}, "format.type"),
         ({"format": {"type": ["audio/pcm"]}}, "format.type"),
-        ({"format": "opus"}, "format.type"),
+        ({"format": "opus"}, "format"),
         ({"format": 5}, "format"),
         ({"turn_detection": {"type": "client_vad"}}, "turn_detection.type"),
         ({"turn_detection": {"type": "server_vad", "silence_duration_ms": 99}}, "turn_detection.silence_duration_ms"),
@@ -175,7 +175,7 @@ def test_values_that_are_not_taken_are_named(given: Any, param: str) -> None:
         ({"type": "realtime"}, "session.type"),
         ({"audio": []}, "session.audio"),
         ({"audio": {"input": "x"}}, "session.audio.input"),
-        ({"input_audio_format": "mp3"}, "session.input_audio_format.type"),
+        ({"input_audio_format": "mp3"}, "session.input_audio_format"),
         ({"input_audio_transcription": {"language": "xx"}}, "session.input_audio_transcription.language"),
     ],
 )

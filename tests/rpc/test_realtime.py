@@ -42,6 +42,24 @@ async def test_server_vad_and_manual_commits_find_the_speech(tmp_path: Path) -> 
     assert committed["routing"]["final_model"]
 
 
+async def test_times_of_an_item_stay_within_the_audio(tmp_path: Path) -> None:
+    """The last window of a call is padded to its whole length."""
+    speech = linear16(samples_of(SPEECH), RATE)[: 2 * RATE + 20]
+    async with (
+        running(tmp_path, model=ScriptedModel(), HTTP_PORT=0) as service,
+        realtime(service.http_port, format_=None) as caller,
+    ):
+        await caller.append(speech)
+        await caller.commit()
+        await caller.completed()
+        await caller.append(bytes(RATE // 5))
+        await caller.commit()  # exactly 0.1 s since the last item
+        silent = await caller.completed()
+    (stopped,) = caller.of("input_audio_buffer.speech_stopped")
+    assert stopped["audio_end_ms"] <= 1000
+    assert silent["transcript"] == "" and silent["usage"]["seconds"] == 0.1
+
+
 @pytest.mark.parametrize("settings", [{}, MANUAL])
 async def test_streams_are_counted_only_while_there_is_audio(tmp_path: Path, settings: Event) -> None:
     keys: dict[str, Any] = {"MAX_STREAMS": 1, "STREAM_IDLE_TIMEOUT_S": 1, "HTTP_PORT": 0}

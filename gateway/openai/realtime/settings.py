@@ -202,9 +202,10 @@ def _object(path: str, value: Any, null: Mapping[str, Any]) -> Mapping[str, Any]
 def _format(path: str, value: Any, current: AudioFormat) -> AudioFormat:
     if value is None:
         return DEFAULT_FORMAT
+    type_path = path if isinstance(value, str) else f"{path}.type"
     given = {"type": value} if isinstance(value, str) else _object(path, value, {})
     type_ = given.get("type", _TYPES[current.encoding])
-    encoding = _ENCODINGS[_choice(f"{path}.type", "audio/pcm" if type_ is None else type_, _ENCODINGS)]
+    encoding = _ENCODINGS[_choice(type_path, "audio/pcm" if type_ is None else type_, _ENCODINGS)]
     low, high = RATES if encoding == "linear16" else (TELEPHONE_RATE, TELEPHONE_RATE)
     rate = given.get("rate")
     if rate is None:

@@ -154,10 +154,14 @@ class Stretch:
         finally:
             await self._inbox.discard()  # else `add` could wait for room forever
 
+    @property
+    def _sent_until(self) -> float:
+        """End of the audio that calls have received, in seconds of the session."""
+        return self._start + self._sent / self._settings.bytes_per_second
+
     async def _call(self) -> None:
         """Make one call. Raises SttError if the session cannot go on."""
-        start = self._start + self._sent / self._settings.bytes_per_second
-        self._turns.begin_call(start)
+        self._turns.begin_call(self._sent_until)
         self._recent = RecentAudio()
         try:
             await self._transcribe()
@@ -187,7 +191,7 @@ class Stretch:
         async with aclosing(events):
             async for event in events:
                 set_logged_by_service(self._maker.scope)
-                await self._turns.take(event)
+                await self._turns.take(event, self._sent_until)
 
     async def _audio(self) -> AsyncIterator[bytes]:
         async for chunk in self._inbox.items():

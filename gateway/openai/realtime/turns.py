@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from gateway.openai.realtime.items import Conversation, Item
-from stt_client import Final, Interim, SpeechEvent
+from stt_client import Final, Interim
 from stt_client.streaming.results import StreamEvent
 
 
@@ -20,8 +20,13 @@ class Turns(Protocol):
     def begin_call(self, start: float) -> None:
         """Expect the events of another call, whose audio begins `start` seconds into the session."""
 
-    async def take(self, event: StreamEvent) -> None:
-        """Send what an event of the call means."""
+    async def take(self, event: StreamEvent, sent: float) -> None:
+        """Send what an event of the call means.
+
+        Args:
+            sent: seconds of the session's audio that calls have received. The service counts in whole windows, and the
+                last one of a call may be longer than the audio.
+        """
 
     async def fail(self, error: Mapping[str, Any]) -> None:
         """Let the pending items fail, since the call failed. `error`: JSON for the caller."""
@@ -59,8 +64,8 @@ class DetectedTurns:
         self._items = {number: item for number, item in self._items.items() if item.committed}
         return self.pending
 
-    async def take(self, event: StreamEvent) -> None:
-        self._processed = self._start + event.audio_processed
+    async def take(self, event: StreamEvent, sent: float) -> None:
+        self._processed = min(self._start + event.audio_processed, sent)
         if isinstance(event, Interim):
             item = self._items.get(event.utterance)
             if item is not None:
@@ -71,15 +76,15 @@ class DetectedTurns:
             number, self._begun = self._begun, self._begun + 1
             if not self._dropping:
                 item = self._items[number] = Item()
-                await self._conversation.speech_started(item, self._start + event.offset)
+                await self._conversation.speech_started(item, min(self._start + event.offset, sent))
         else:
             number, self._ended = self._ended, self._ended + 1
             if number in self._items:
-                await self._commit(self._items[number], event)
+                await self._commit(self._items[number], min(self._start + event.offset, sent))
 
-    async def _commit(self, item: Item, ended: SpeechEvent) -> None:
+    async def _commit(self, item: Item, end: float) -> None:
         self._conversation.heard_until = self._processed
-        await self._conversation.speech_stopped(item, self._start + ended.offset)
+        await self._conversation.speech_stopped(item, end)
         await self._conversation.commit(item)
 
     async def _finish(self, final: Final) -> None:
@@ -124,7 +129,7 @@ class ManualTurn:
     def begin_call(self, start: float) -> None:
         pass
 
-    async def take(self, event: StreamEvent) -> None:
+    async def take(self, event: StreamEvent, sent: float) -> None:
         if isinstance(event, Interim):
             await self._conversation.delta(self.item, self.item.grow(event.stable_text))
         elif isinstance(event, Final):
