@@ -110,9 +110,14 @@ async def test_each_segment_is_a_chunk_though_several_are_settled_together() -> 
     events = TranscriptEvents(Collecting())
     await events.add(result.segments)
     await events.finish(result)
-    *chunks, whole, stop = [event.data.get("text") for event in sent[1:]]
-    assert len(chunks) == len(result.segments) == 2
-    assert ("".join(chunks), stop) == (whole, None)
+    assert [event.type for event in sent] == [
+        "transcript-start",
+        "transcript-chunk",
+        "transcript-chunk",
+        "transcript",
+        "transcript-stop",
+    ]
+    assert sent[1].data["text"] + sent[2].data["text"] == sent[3].data["text"]
 
 
 async def test_one_connection_has_several_transcripts_each_with_its_own_options(
