@@ -59,7 +59,11 @@ def main(arguments: Sequence[str]) -> int:
             folder.chmod(0o755)  # the services run as another user
             _build(options.base_image or _debian(folder / "debian"), options.build)
             _check(folder)
-    except (CheckFailedError, ProcessError, subprocess.CalledProcessError) as error:
+    except subprocess.CalledProcessError as error:
+        # Its own message is above.
+        print(f"images: {Path(error.cmd[0]).name} failed with status {error.returncode}; not checked", file=sys.stderr)
+        return 1
+    except (CheckFailedError, ProcessError) as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
     return 0
