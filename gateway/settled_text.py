@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from stt_client.recordings.merging import join_text
 from stt_client.results import Segment
 
@@ -14,9 +12,9 @@ class SettledText:
     def __init__(self) -> None:
         self._sent = ""
 
-    def add(self, segments: Iterable[Segment]) -> str:
-        """The piece that these segments add, with the space before it, if any; empty if they have no text."""
-        return self._advance(join_text((self._sent, *(segment.text for segment in segments))))
+    def add(self, segment: Segment) -> str:
+        """The piece that a segment adds, with the space before it, if any; empty if it has no text."""
+        return self._advance(join_text((self._sent, segment.text)))
 
     def finish(self, text: str) -> tuple[str, str]:
         """The last piece, and the whole text: all pieces put together.

@@ -110,8 +110,8 @@ class TextEvents:
         if isinstance(event, Progress):
             return COMMENT
         if isinstance(event, SettledSegments):
-            # A delta for each: chunks recognized together are settled together.
-            return "".join(_delta(self._text.add((segment,))) for segment in event.segments) or COMMENT
+            # A delta for each: chunks of a recording that are recognized in one batch are settled together.
+            return "".join(_delta(self._text.add(segment)) for segment in event.segments) or COMMENT
         return self._done(event)
 
     def error(self, type_: str, message: str, request_id: str) -> str:

@@ -77,8 +77,9 @@ class TranscriptEvents:
         self._started = False
 
     async def add(self, segments: tuple[Segment, ...]) -> None:
-        """Send a chunk with the text of settled segments. Raises as `Caller.send`."""
-        await self._send_chunk(self._text.add(segments))
+        """Send a chunk with the text of each settled segment. Raises as `Caller.send`."""
+        for segment in segments:
+            await self._send_chunk(self._text.add(segment))
 
     async def finish(self, result: Result | None) -> None:
         """Send the rest. Raises as `Caller.send`.

@@ -22,6 +22,7 @@ NOT_KEYS = {
     "STT_CONFIGS",
     "STT_COMMIT",
     "BASE_IMAGE",
+    "GRAFANA_PASSWORD",
     "NOT_SERVING",
     "XDG_CACHE_HOME",
 }

@@ -26,7 +26,7 @@ def segment(text: str) -> Segment:
 )
 def test_pieces_put_together_are_the_text(texts: tuple[str, ...], whole: str) -> None:
     text = SettledText()
-    pieces = [text.add([segment(each)]) for each in texts]
+    pieces = [text.add(segment(each)) for each in texts]
     last, given = text.finish(whole)
     assert given == whole == "".join((*pieces, last))
 
@@ -42,5 +42,5 @@ def test_text_that_differs_in_white_space_is_given_as_its_pieces_have_it(
     texts: tuple[str, ...], whole: str, given: str
 ) -> None:
     text = SettledText()
-    pieces = [text.add([segment(each)]) for each in texts]
+    pieces = [text.add(segment(each)) for each in texts]
     assert text.finish(whole) == (given.removeprefix("".join(pieces)), given)

@@ -11,12 +11,13 @@ import pytest
 import pytest_asyncio
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
-from wyoming.event import Event
+from wyoming.event import Event, Eventable
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from gateway.http.server import GatewayServer
 from gateway.options import GatewayOptions, WyomingOptions
+from gateway.wyoming.caller import Caller, TranscriptEvents
 from stt_client.convert import transcript_of
 from stt_server.testing.wyoming_caller import answers, speak
 from tests.gateway.transcripts import two_segments
@@ -93,6 +94,30 @@ async def test_settled_segments_are_chunks_before_the_result(home: GatewayServer
         rest = await answers(client)
     assert [event and event.type for event in first] == ["transcript-start", "transcript-chunk"]
     assert [event.type for event in rest] == ["transcript-chunk", "transcript", "transcript-stop"]
+
+
+async def test_each_segment_is_a_chunk_though_several_are_settled_together() -> None:
+    sent: list[Event] = []
+
+    class Collecting(Caller):
+        def __init__(self) -> None:
+            """Without a connection."""
+
+        async def send(self, event: Eventable) -> None:
+            sent.append(event.event())
+
+    result = transcript_of(two_segments(), {})
+    events = TranscriptEvents(Collecting())
+    await events.add(result.segments)
+    await events.finish(result)
+    assert [event.type for event in sent] == [
+        "transcript-start",
+        "transcript-chunk",
+        "transcript-chunk",
+        "transcript",
+        "transcript-stop",
+    ]
+    assert sent[1].data["text"] + sent[2].data["text"] == sent[3].data["text"]
 
 
 async def test_one_connection_has_several_transcripts_each_with_its_own_options(
