@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from protos.stt.v1.languages import AUTOMATIC, language_code
-from protos.stt.v1.limits import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS
+from protos.stt.v1.limits import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, MAX_PROMPT_CHARACTERS
 from protos.stt.v1.trace_context import TraceContext
 from stt_server.audio import SAMPLE_RATE, AudioFormat, Chunk
 from stt_server.engine import types as engine
@@ -16,8 +16,6 @@ from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Segmen
 from stt_server.errors import EngineError, InvalidArgument
 from stt_server.progress import Progress
 from stt_server.routing import Decision, Policy, Reason
-
-MAX_PROMPT_CHARACTERS = 4000
 
 
 @dataclass(frozen=True)

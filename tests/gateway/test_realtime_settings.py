@@ -120,6 +120,12 @@ def test_languages(given: Any, language: str | None, candidates: tuple[str, ...]
     assert (options["language"], options["candidate_languages"]) == (language, candidates)
 
 
+def test_the_longest_texts_are_taken() -> None:
+    given = {"keywords": ["k" * 100] * 200, "prompt": "p" * 4000}
+    options = updated({"transcription": given}).stream_options()
+    assert (options["hotwords"], options["prompt"]) == (("k" * 100,) * 200, "p" * 4000)
+
+
 def test_what_is_not_named_stays_and_null_clears() -> None:
     first = {"format": "g711_ulaw", "turn_detection": None, "transcription": {"language": "de", "prompt": "a"}}
     settings = updated(first, {"transcription": {"prompt": "b", "keywords": ["c"]}}, {"noise_reduction": None}, {})
@@ -158,7 +164,10 @@ def test_what_is_not_named_stays_and_null_clears() -> None:
         ({"transcription": {"languages": ["en", "xx"]}}, "transcription.languages"),
         ({"transcription": {"languages": {"en": 1}}}, "transcription.languages"),
         ({"transcription": {"keywords": [1]}}, "transcription.keywords"),
+        ({"transcription": {"keywords": ["k"] * 201}}, "transcription.keywords"),
+        ({"transcription": {"keywords": ["k" * 101]}}, "transcription.keywords"),
         ({"transcription": {"prompt": {"id": "p"}}}, "transcription.prompt"),
+        ({"transcription": {"prompt": "p" * 4001}}, "transcription.prompt"),
     ],
 )
 def test_values_that_are_not_taken_are_named(given: Any, param: str) -> None:

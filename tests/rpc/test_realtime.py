@@ -130,7 +130,22 @@ async def test_stopping_the_service_ends_sessions(tmp_path: Path) -> None:
     assert talking.of(f"{TRANSCRIPTION}.completed")[0]["transcript"]
 
 
-async def test_too_many_keywords_are_refused(tmp_path: Path) -> None:
+async def test_the_service_takes_the_longest_texts(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, model=ScriptedModel(), HTTP_PORT=0) as service,
+        realtime(service.http_port, format_=None) as caller,
+    ):
+        await caller.update(transcription={"keywords": ["k" * 100] * 200, "prompt": "p" * 4000})
+        session = {"audio": {"input": {"transcription": {"keywords": ["word"] * 201}}}}
+        await caller.send("session.update", session=session, event_id="mine")
+        error = (await caller.next("error"))["error"]
+        await caller.append(AUDIO)
+        assert (await caller.completed())["transcript"]
+    assert (error["param"], error["event_id"]) == ("session.audio.input.transcription.keywords", "mine")
+
+
+async def test_a_service_with_other_limits_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.openai.realtime.settings.MAX_HOTWORDS", 201)
     async with (
         running(tmp_path, model=ScriptedModel(), HTTP_PORT=0) as service,
         realtime(service.http_port, format_=None) as caller,

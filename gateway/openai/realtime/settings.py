@@ -8,13 +8,14 @@ What an update does not name stays, null restores the default, and fields withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gateway.http.json_values import is_text, is_whole
+from gateway.http.json_values import is_text
 from gateway.openai.realtime.messages import EventError
-from protos.stt.v1.languages import AUTOMATIC, language_code
+from gateway.openai.realtime.values import choice_at, language_at, languages_at, object_at, text_at, texts_at, whole_at
+from protos.stt.v1.limits import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, MAX_PROMPT_CHARACTERS
 from stt_client import AudioFormat
 from stt_client.streaming.options import ConfigOptions
 
@@ -47,8 +48,6 @@ _ENCODINGS: Mapping[str, Encoding] = {
 _TYPES: Mapping[str, str] = {"linear16": "audio/pcm", "mulaw": "audio/pcmu", "alaw": "audio/pcma"}
 _TURN_DETECTIONS = ("server_vad", "semantic_vad")
 _OLDER_TYPES: Mapping[str, str] = {"linear16": "pcm16", "mulaw": "g711_ulaw", "alaw": "g711_alaw"}
-
-_MAX_QUOTED = 40
 
 
 @dataclass(frozen=True)
@@ -181,67 +180,45 @@ def _given(session: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             yield f"session.{older}", name, session[older]
     if "audio" not in session:
         return
-    audio = _object("session.audio", session["audio"], {"input": None})
+    audio = object_at("session.audio", session["audio"], {"input": None})
     if "input" not in audio:
         return
-    given = _object("session.audio.input", audio["input"], dict.fromkeys(_OLDER_NAMES.values()))
+    given = object_at("session.audio.input", audio["input"], dict.fromkeys(_OLDER_NAMES.values()))
     for name in _OLDER_NAMES.values():
         if name in given:
             yield f"session.audio.input.{name}", name, given[name]
-
-
-def _object(path: str, value: Any, null: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An object; `null` in the place of null."""
-    if value is None:
-        return null
-    if not isinstance(value, dict):
-        raise EventError(f"Invalid {path}; expected an object or null.", param=path)
-    return value
 
 
 def _format(path: str, value: Any, current: AudioFormat) -> AudioFormat:
     if value is None:
         return DEFAULT_FORMAT
     type_path = path if isinstance(value, str) else f"{path}.type"
-    given = {"type": value} if isinstance(value, str) else _object(path, value, {})
+    given = {"type": value} if isinstance(value, str) else object_at(path, value, {})
     type_ = given.get("type", _TYPES[current.encoding])
-    encoding = _ENCODINGS[_choice(type_path, "audio/pcm" if type_ is None else type_, _ENCODINGS)]
+    encoding = _ENCODINGS[choice_at(type_path, "audio/pcm" if type_ is None else type_, _ENCODINGS)]
     low, high = RATES if encoding == "linear16" else (TELEPHONE_RATE, TELEPHONE_RATE)
     rate = given.get("rate")
     if rate is None:
         kept = current.sample_rate if "rate" not in given and encoding == current.encoding else None
         return AudioFormat(encoding, kept or (DEFAULT_FORMAT.sample_rate if encoding == "linear16" else TELEPHONE_RATE))
-    return AudioFormat(encoding, _whole(f"{path}.rate", rate, low, high))
+    return AudioFormat(encoding, whole_at(f"{path}.rate", rate, low, high))
 
 
 def _turn_silence_ms(path: str, value: Any, current: SessionSettings) -> int | None:
     if value is None:
         return None
-    given = _object(path, value, {})
+    given = object_at(path, value, {})
     type_ = given.get("type")
-    if _choice(f"{path}.type", "server_vad" if type_ is None else type_, _TURN_DETECTIONS) == "semantic_vad":
+    if choice_at(f"{path}.type", "server_vad" if type_ is None else type_, _TURN_DETECTIONS) == "semantic_vad":
         return SEMANTIC_VAD_MS
     if "silence_duration_ms" not in given:
         return SERVER_VAD_MS if current.turn_silence_ms is None else current.turn_silence_ms
     silence = given["silence_duration_ms"]
-    return SERVER_VAD_MS if silence is None else _whole(f"{path}.silence_duration_ms", silence, *SILENCES_MS)
-
-
-def _choice(path: str, value: Any, choices: Collection[str]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise EventError(f"Invalid {path} '{str(value)[:_MAX_QUOTED]}'; expected {', '.join(choices)}.", param=path)
-    return value
-
-
-def _whole(path: str, value: Any, low: int, high: int) -> int:
-    if not is_whole(value) or not low <= value <= high:
-        expected = f"a whole number from {low} to {high}" if low < high else str(low)
-        raise EventError(f"Invalid {path}; expected {expected}.", param=path)
-    return int(value)
+    return SERVER_VAD_MS if silence is None else whole_at(f"{path}.silence_duration_ms", silence, *SILENCES_MS)
 
 
 def _transcription(path: str, value: Any, current: Transcription, languages: list[tuple[str, str]]) -> Transcription:
-    given = _object(path, value, {})
+    given = object_at(path, value, {})
     changes: dict[str, Any] = {}
     for name, reader in _READERS.items():
         if name in given:
@@ -256,41 +233,26 @@ def _model(path: str, value: Any) -> str | None:
     return value if is_text(value) else None
 
 
-def _text(path: str, value: Any) -> str | None:
-    if value is not None and not is_text(value):
-        raise EventError(f"Invalid {path}; expected a string.", param=path)
-    return value or None
+def _keywords(path: str, value: Any) -> tuple[str, ...]:
+    keywords = texts_at(path, value)
+    if len(keywords) > MAX_HOTWORDS or any(len(keyword) > MAX_HOTWORD_CHARACTERS for keyword in keywords):
+        limits = f"at most {MAX_HOTWORDS} of {MAX_HOTWORD_CHARACTERS} characters"
+        raise EventError(f"Invalid {path}; expected {limits}.", param=path)
+    return keywords
 
 
-def _language(path: str, value: Any) -> str | None:
-    name = (_text(path, value) or "").strip()
-    if not name or name.lower() == AUTOMATIC:
-        return None
-    code = language_code(name)
-    if code is None:
-        quoted = name[:_MAX_QUOTED]
-        raise EventError(f"Unknown language '{quoted}'; use an ISO 639-1 code such as 'en'.", param=path)
-    return code
-
-
-def _texts(path: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = value.split(",")
-    if value is not None and not (isinstance(value, list) and all(map(is_text, value))):
-        raise EventError(f"Invalid {path}; expected a list of strings.", param=path)
-    return tuple(text.strip() for text in value or () if text.strip())
-
-
-def _languages(path: str, value: Any) -> tuple[str, ...]:
-    codes = (_language(path, name) for name in _texts(path, value))
-    return tuple(dict.fromkeys(code for code in codes if code))
+def _prompt(path: str, value: Any) -> str | None:
+    prompt = text_at(path, value)
+    if prompt and len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise EventError(f"Invalid {path}; expected at most {MAX_PROMPT_CHARACTERS} characters.", param=path)
+    return prompt
 
 
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "model": _model,
-    "language": _language,
-    "languages": _languages,
-    "keywords": _texts,
-    "prompt": _text,
+    "language": language_at,
+    "languages": languages_at,
+    "keywords": _keywords,
+    "prompt": _prompt,
 }
 """Fields of `Transcription`."""
