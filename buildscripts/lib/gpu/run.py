@@ -57,7 +57,7 @@ class Device:
 
 
 def gpu_device(index: int) -> Device | str:
-    """The GPU; or, in one line, why there is none."""
+    """The GPU, or a one-line reason why none can be used."""
     import ctranslate2
 
     try:
