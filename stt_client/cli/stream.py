@@ -103,7 +103,9 @@ async def run_stream(arguments: argparse.Namespace, servers: list[str], clock: C
 
     options = options_of(arguments)
     options["telemetry"] = note_lost_connection
-    with view, _controls(view, keys=arguments.file != STDIN) as controls:
+    controls = Controls()
+    keys = contextlib.nullcontext() if arguments.file == STDIN else _enter_key(controls)
+    with view, keys, _interrupts(controls, view):
         async with SttPool(servers, **options) as pool:
             stream = pool.stream(controls.apply(chunks), encoding=audio.format, **_options(arguments))
             failure = await _show_all(stream, view, name)
@@ -194,14 +196,44 @@ class Controls:
 
 
 @contextlib.contextmanager
-def _controls(view: View, *, keys: bool) -> Iterator[Controls]:
-    """Handle Ctrl-C: the first ends the audio, the second interrupts. `keys`: handle Enter on a terminal, too."""
-    loop, controls = asyncio.get_running_loop(), Controls()
+def _interrupts(controls: Controls, view: View) -> Iterator[None]:
+    """Handle Ctrl-C: the first ends the audio, the second raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():  # has no signals
+        yield
+        return
+    loop, command = asyncio.get_running_loop(), asyncio.current_task()
+    count = 0
 
     def on_interrupt() -> None:
-        loop.remove_signal_handler(signal.SIGINT)  # Restores Python's handler.
-        controls.end()
-        view.note("waiting for the last text; press Ctrl-C again to exit immediately")
+        nonlocal count
+        count += 1
+        if count == 1:
+            controls.end()
+            view.note("waiting for the last text; press Ctrl-C again to exit immediately")
+        elif command is not None:
+            # Not Python's handler for this one: a KeyboardInterrupt raised within a callback of gRPC is dropped there.
+            loop.remove_signal_handler(signal.SIGINT)
+            command.cancel()
+
+    # Installed even if SIGINT was ignored, as in a background job of a script: it is the signal to finish a stream.
+    loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if count > 1:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _enter_key(controls: Controls) -> Iterator[None]:
+    """Handle Enter on a terminal: it ends the utterance."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        yield
+        return
+    loop = asyncio.get_running_loop()
 
     def on_line() -> None:
         if sys.stdin.readline():
@@ -209,18 +241,8 @@ def _controls(view: View, *, keys: bool) -> Iterator[Controls]:
         else:
             loop.remove_reader(sys.stdin)  # End of input by Ctrl-D.
 
-    # Signal handlers need the main thread. They are installed even if SIGINT was ignored, as in a background job of a
-    # script: it is the signal to finish a stream.
-    signals = threading.current_thread() is threading.main_thread()
-    keyboard = keys and sys.stdin is not None and sys.stdin.isatty()
-    if signals:
-        loop.add_signal_handler(signal.SIGINT, on_interrupt)
-    if keyboard:
-        loop.add_reader(sys.stdin, on_line)
+    loop.add_reader(sys.stdin, on_line)
     try:
-        yield controls
+        yield
     finally:
-        if keyboard:
-            loop.remove_reader(sys.stdin)
-        if signals:
-            loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_reader(sys.stdin)

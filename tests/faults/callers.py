@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import ClientConnection, connect
@@ -71,7 +73,8 @@ async def streaming(
     """Open a live stream over gRPC and send its config."""
     async with process.channel() as channel:
         caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe(metadata=metadata))
-        await caller.send(config(**fields))
+        with contextlib.suppress(grpc.aio.AioRpcError):  # refused already: reading says so
+            await caller.send(config(**fields))
         yield caller
 
 
