@@ -116,6 +116,9 @@ class Ledger:
             mark = f"call-{next(self._numbers)}"
             try:
                 texts = await asyncio.wait_for(call(mark), PATIENCE_S)
+            except InvalidStatus as error:
+                refusal = error.response
+                self.failures[transport].append(f"{error} {dict(refusal.headers)} {refusal.body!r}"[:600])
             except Exception as error:
                 self.failures[transport].append(f"{type(error).__name__}: {error}"[:300])
             else:
