@@ -1,4 +1,4 @@
-"""The README's Python examples run, its links resolve, its error table is right."""
+"""The README's Python examples run, and its error table is right."""
 
 from __future__ import annotations
 
@@ -33,12 +33,6 @@ async def test_an_example_prints_the_transcript(tmp_path: Path, number: int) -> 
         out, err = await process.communicate(pcm)
     assert process.returncode == 0, err.decode()
     assert "the quick brown fox jumps over the lazy dog" in out.decode()
-
-
-def test_every_linked_file_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert len(links) > 10
-    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_the_error_table_is_complete() -> None:
