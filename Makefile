@@ -11,6 +11,8 @@ TAG ?= latest
 REGISTRY ?=
 # Instead of the CUDA runtime.
 BASE_IMAGE ?=
+# Folder for the lists of the images' packages; off: none.
+SBOM ?= artifacts/sbom
 # all, device=0, ...; empty: none.
 GPUS ?= all
 CONFIGS ?= $(CURDIR)/configs
@@ -23,7 +25,7 @@ SECONDS ?= 15
 
 PREFIX = $(REGISTRY:%=%/)
 BUILD = buildscripts/images --tool $(TOOL) $(if $(filter-out latest,$(TAG)),--tag $(TAG)) $(REGISTRY:%=--registry %) \
-  $(BASE_IMAGE:%=--base-image %)
+  $(BASE_IMAGE:%=--base-image %) --sbom $(SBOM)
 # As deploy/compose.yaml; more than DRAIN_TIMEOUT_S (30) to stop.
 RUN = $(TOOL) run --detach --network stt $(GPUS:%=--gpus %) --restart unless-stopped \
   --read-only --tmpfs /tmp:mode=1777,size=512m --cap-drop ALL --security-opt no-new-privileges:true \

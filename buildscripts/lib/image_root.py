@@ -43,6 +43,8 @@ class ImageRoot:
     entrypoint: tuple[str, ...] = ()
     healthcheck: tuple[str, ...] = ()
     """Command of HEALTHCHECK."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """LABEL."""
 
     def command(self, program: tuple[str, ...], mounts: Mapping[str, Path], **environ: str) -> list[str]:
         """Command that runs a program of the image.
@@ -74,6 +76,7 @@ def image_root(path: Path, inspected: Mapping[str, Any]) -> ImageRoot:
         dict(entry.split("=", 1) for entry in config["Env"]),
         tuple(config["Entrypoint"]),
         tuple(config["Healthcheck"]["Test"][1:]),
+        config["Labels"],
     )
 
 

@@ -194,24 +194,32 @@ def _notes_on_knee(knee: Figures, levels: Sequence[Figures], slots: int, service
 
 
 def _notes_on_levels(levels: Sequence[Figures]) -> Sequence[str]:
-    notes = []
-    for figures in levels:
-        where = f"at --callers {figures.callers}"
-        if figures.level.errors:
-            errors = ", ".join(f"{count} {type_}" for type_, count in sorted(figures.level.errors.items()))
-            notes.append(f"{where}: {errors}")
-        little = figures.little
-        if little.deviation > TOLERANCE:
-            notes.append(
-                f"{where} Little's law is off by {little.deviation:.0%}: the window is too short for these latencies; "
-                "increase --seconds"
-            )
-        if figures.level.client_cpu > CLIENT_BUSY:
-            notes.append(
-                f"{where} this client used {figures.level.client_cpu:.0%} of a core and may be the limit: run several"
-            )
+    notes = [note for figures in levels for note in notes_on(figures, f"at --callers {figures.callers}")]
     if any("rate_limited" in figures.level.errors for figures in levels):
         notes.append(
             "rate_limited: raise RATE_LIMIT_RPS and RATE_LIMIT_BURST (0 turns the limit off) for the measurement"
+        )
+    return notes
+
+
+def notes_on(figures: Figures, where: str) -> Sequence[str]:
+    """Reasons to doubt the figures of one level.
+
+    Args:
+        where: names the level.
+    """
+    notes = []
+    if figures.level.errors:
+        errors = ", ".join(f"{count} {type_}" for type_, count in sorted(figures.level.errors.items()))
+        notes.append(f"{where}: {errors}")
+    little = figures.little
+    if little.deviation > TOLERANCE:
+        notes.append(
+            f"{where} Little's law is off by {little.deviation:.0%}: the window is too short for these latencies; "
+            "increase --seconds"
+        )
+    if figures.level.client_cpu > CLIENT_BUSY:
+        notes.append(
+            f"{where} this client used {figures.level.client_cpu:.0%} of a core and may be the limit: run several"
         )
     return notes

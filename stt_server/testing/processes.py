@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -165,6 +166,22 @@ class ChildProcess:
             self._process.kill()
             self._process.wait()
             self._join_reader()
+
+    def children(self) -> list[int]:
+        """Process ids of its child processes."""
+        found = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(pid) for file in found for pid in file.read_text().split()]
+
+    def cpu_seconds(self) -> float:
+        """Processor time of the process and its child processes, running ones included."""
+        total = 0.0
+        for pid in (self.pid, *self.children()):
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except FileNotFoundError:
+                continue
+            total += sum(map(int, fields[11:15] if pid == self.pid else fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        return total
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")

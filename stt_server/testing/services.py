@@ -21,7 +21,6 @@ MODEL_KEYS: Mapping[Role, str] = {"primary": "CT2_SMALL_PATH", "fallback": "CT2_
 UNLIMITED = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 """gRPC channel options: messages of any size, for tests of the server's own limits."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -42,13 +41,14 @@ def make_model_folder(folder: Path) -> Path:
 
 
 class ServiceProcess(ChildProcess):
-    """One service of the pair, on free ports of 127.0.0.1.
+    """One service of the pair, on free ports of an address.
 
     Args:
         folder: for all of its files.
         keys: of its .env file, in addition to defaults.
         script: of a scripted model; None: run `TINY`.
         prefix: command to run the service with, such as `ip netns exec NAME`.
+        host: address.
     """
 
     def __init__(
@@ -59,9 +59,11 @@ class ServiceProcess(ChildProcess):
         script: Script | None = None,
         *,
         prefix: tuple[str, ...] = (),
+        host: str = HOST,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.service = service
+        self.host = host
         self.folder = folder
         self.script = script
         self.prefix = prefix
@@ -83,7 +85,7 @@ class ServiceProcess(ChildProcess):
             cwd=folder,
         )
         model = TINY if script is None else make_model_folder(folder / f"scripted-{service}")
-        self.keys: dict[str, object] = {MODEL_KEYS[service]: model, "HOST": HOST, "DEVICE": "cpu"}
+        self.keys: dict[str, object] = {MODEL_KEYS[service]: model, "HOST": host, "DEVICE": "cpu"}
         self.keys |= {"COMPUTE_TYPE": "int8", "GRPC_PORT": 0, "HTTP_PORT": 0, "RATE_LIMIT_RPS": 0}
         self.keys |= {"DRAIN_TIMEOUT_S": 10}
         self.write_config(**keys)
@@ -117,34 +119,18 @@ class ServiceProcess(ChildProcess):
 
     @property
     def target(self) -> str:
-        return f"{HOST}:{self.grpc_port}"
+        return f"{self.host}:{self.grpc_port}"
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.http_port}"
+        return f"http://{self.host}:{self.http_port}"
 
     def channel(self) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(self.target, options=UNLIMITED)
 
-    def children(self) -> list[int]:
-        """Process ids of its child processes."""
-        found = Path(f"/proc/{self.pid}/task").glob("*/children")
-        return [int(pid) for file in found for pid in file.read_text().split()]
-
     def resident_mib(self) -> float:
         """Resident memory without child processes, MiB."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE / 2**20
-
-    def cpu_seconds(self) -> float:
-        """Processor time of the service and its child processes, running ones included."""
-        total = 0.0
-        for pid in (self.pid, *self.children()):
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except FileNotFoundError:
-                continue
-            total += sum(map(int, fields[11:15] if pid == self.pid else fields[11:13])) / _TICKS
-        return total
 
     def descriptors(self) -> int:
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())

@@ -19,6 +19,7 @@ INSPECTED = {
             "Env": ["PATH=/opt/stt/venv/bin:/usr/bin", "CONFIG_PATH=/config/stt_primary.env", "A=b=c"],
             "Entrypoint": ["/opt/stt/venv/bin/stt-primary"],
             "Healthcheck": {"Test": ["CMD", "python", "-m", "stt_server.healthcheck"]},
+            "Labels": {"org.opencontainers.image.version": "1.2.3"},
         }
     }
 }
@@ -80,6 +81,7 @@ def test_root_of_an_image_is_what_its_build_recorded(tmp_path: Path) -> None:
     assert root.user == "10001:10001"
     assert root.environ["A"] == "b=c"
     assert root.entrypoint == ("/opt/stt/venv/bin/stt-primary",)
+    assert root.labels == {"org.opencontainers.image.version": "1.2.3"}
     assert root.healthcheck == ("python", "-m", "stt_server.healthcheck")
 
 

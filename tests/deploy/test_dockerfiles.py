@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from stt_server.config import Role
 from stt_server.testing.paths import ROOT
 from tests.support.config_files import default_of
+from tests.support.images_command import build
 
 SERVICES: tuple[Role, ...] = ("primary", "fallback")
 
@@ -62,32 +62,6 @@ def test_copied_files_exist_and_pass_dockerignore(service: Role) -> None:
     passed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert names == passed
     assert [name for name in names if not (ROOT / name).exists()] == []
-
-
-STAND_IN = """#!/bin/sh
-[ "$1" = info ] && exit {info}
-printf '%s\\n' "{name} $*" >> "{log}"
-"""
-
-
-def build(
-    folder: Path, tools: dict[str, int], *args: str, root: Path = ROOT, **environ: str
-) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run buildscripts/images of `root` with only the stand-ins `tools` (name -> exit status of `info`) installed."""
-    log = folder / "log"
-    log.touch()
-    for name, info in tools.items():
-        tool = folder / name
-        tool.write_text(STAND_IN.format(info=info, name=name, log=log))
-        tool.chmod(0o755)
-    for name in ("bash", "date", "dirname", "git", "grep", "sed"):
-        found = next(Path(path) / name for path in os.environ["PATH"].split(":") if (Path(path) / name).exists())
-        if not (folder / name).exists():
-            (folder / name).symlink_to(found)
-    command = [str(folder / "bash"), str(root / "buildscripts" / "images"), *args]
-    environ["PATH"] = str(folder)
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
-    return done, log.read_text().splitlines()
 
 
 def test_docker_builds_both_images(tmp_path: Path) -> None:
@@ -158,6 +132,13 @@ def test_images_are_pushed_to_the_registry(tmp_path: Path) -> None:
     ]
 
 
+def test_other_platforms_image_has_only_the_given_tag(tmp_path: Path) -> None:
+    done, (call,) = build(tmp_path, {"docker": 0}, "primary", "--platform", "linux/arm64", "--tag", "v1-arm64")
+    assert done.returncode == 0, done.stderr
+    assert " --platform linux/arm64 " in call
+    assert re.findall(r"--tag=(\S+)", call) == ["stt-primary:v1-arm64"]
+
+
 @pytest.mark.parametrize(
     ("tools", "args", "message"),
     [
@@ -166,6 +147,7 @@ def test_images_are_pushed_to_the_registry(tmp_path: Path) -> None:
         ({"docker": 0}, ["--isolation", "chroot"], "--isolation works only with buildah"),
         ({"docker": 0}, ["secondary"], "unknown argument secondary"),
         ({"docker": 0}, ["--tag"], "--tag requires a value"),
+        ({"docker": 0}, ["--platform", "linux/arm64"], "--platform requires --tag, such as --tag v1-arm64"),
     ],
 )
 def test_unusable_arguments_are_reported(tmp_path: Path, tools: dict[str, int], args: list[str], message: str) -> None:

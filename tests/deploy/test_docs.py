@@ -40,6 +40,7 @@ NOT_KEYS = {
     "STT_API_KEY",
     "STT_COMMIT",
     "STT_CONFIGS",
+    "STT_REGISTRY",
     "STT_TAG",
     "XDG_CACHE_HOME",
 }

@@ -112,7 +112,7 @@ def average_length(load: Load, vector: Vector) -> None:
 
 
 def nothing(load: Load, vector: Vector) -> None:
-    """No element: a metric of the ingress, or of a GPU."""
+    """No element: a metric of the ingress, of a GPU, or of live streams."""
     assert vector == []
 
 
@@ -210,8 +210,7 @@ ALERTS: Mapping[str, Check] = {
     "SttIngress5xx": nothing,
     "SttGpuSaturated": nothing,
     "SttDown": both,
-    "SttServerErrors": each_is(0.0),
-    "SttFallbackFailureShare": each_is(0.0),
+    "SttStreamErrors": nothing,
     "SttFallbackCircuitOpen": each_is(0.0),
     "SttQueueRefusing": each_is(0.0),
     "SttConfigurationRefused": each_is(1.0),

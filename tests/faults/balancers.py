@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import grpc
 import httpx
-import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.testing.envoy import Envoy, envoy_command
 from stt_server.testing.paths import ROOT
-from stt_server.testing.processes import HOST, ChildProcess, free_port, installed_command
+from stt_server.testing.processes import HOST, ChildProcess, free_port
 from stt_server.testing.services import UNLIMITED, ServiceProcess
 from tests.faults.callers import PATIENCE_S, post
 from tests.faults.callers import rest as rest_of
@@ -50,23 +50,19 @@ class Front:
     process: ChildProcess
 
 
-def _envoy(primaries: Sequence[ServiceProcess], grpc_port: int, http_port: int, folder: Path) -> list[str]:
-    """Command of Envoy, with the addresses of its configuration replaced."""
-    found = yaml.safe_load((CONFIGS / "envoy.yaml").read_text())
-    found["admin"]["address"]["socket_address"]["port_value"] = 0
-    for listener, port in zip(found["static_resources"]["listeners"], (grpc_port, http_port)):
-        listener["address"]["socket_address"] = {"address": HOST, "port_value": port}
-    for cluster in found["static_resources"]["clusters"]:
-        (group,) = cluster["load_assignment"]["endpoints"]
-        for endpoint, primary in zip(group["lb_endpoints"], primaries, strict=True):
-            port = primary.grpc_port if cluster["name"] == "grpc" else primary.http_port
-            endpoint["endpoint"]["address"]["socket_address"] = {"address": HOST, "port_value": port}
-    path = folder / "envoy.yaml"
-    path.write_text(yaml.safe_dump(found))
-    return [installed_command("envoy"), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+def _envoy(primaries: Sequence[ServiceProcess], folder: Path) -> Front:
+    if envoy_command() is None:
+        lacking("envoy is not installed; its wheel is for Linux on x86-64 only")
+    clusters = {
+        "grpc": [(primary.host, primary.grpc_port) for primary in primaries],
+        "http": [(primary.host, primary.http_port) for primary in primaries],
+    }
+    envoy = Envoy(CONFIGS / "envoy.yaml", clusters, folder)
+    return Front("envoy", envoy.listeners["grpc"], envoy.listeners["http"], envoy)
 
 
-def _haproxy(primaries: Sequence[ServiceProcess], grpc_port: int, http_port: int, folder: Path) -> list[str]:
+def _haproxy(primaries: Sequence[ServiceProcess], folder: Path) -> Front:
+    grpc_port, http_port = free_port(), free_port()
     text = (CONFIGS / "haproxy.cfg").read_text()
     for number, primary in enumerate(primaries, 1):
         name = f"primary-{number}"
@@ -78,23 +74,20 @@ def _haproxy(primaries: Sequence[ServiceProcess], grpc_port: int, http_port: int
     path = folder / "haproxy.cfg"
     path.write_text(text)
     command = shutil.which("haproxy") or lacking("haproxy is not installed; buildscripts/test unpacks it")
-    return [command, "-db", "-f", str(path)]
+    process = ChildProcess("haproxy", [command, "-db", "-f", str(path)], folder / "haproxy.log")
+    return Front("haproxy", f"{HOST}:{grpc_port}", f"{HOST}:{http_port}", process)
 
 
 @contextmanager
 def balancer(kind: Kind, primaries: Sequence[ServiceProcess], folder: Path) -> Iterator[Front]:
     """Run a balancer in front of three primaries, as its file in deploy/balancing says."""
     folder.mkdir(exist_ok=True)
-    if not Path(installed_command("envoy")).exists():
-        lacking("envoy is not installed; its wheel is for Linux on x86-64 only")
-    grpc_port, http_port = free_port(), free_port()
-    command = {"envoy": _envoy, "haproxy": _haproxy}[kind](primaries, grpc_port, http_port, folder)
-    process = ChildProcess(kind, command, folder / f"{kind}.log")
-    process.spawn()
+    front = {"envoy": _envoy, "haproxy": _haproxy}[kind](primaries, folder)
+    front.process.spawn()
     try:
-        yield Front(kind, f"{HOST}:{grpc_port}", f"{HOST}:{http_port}", process)
+        yield front
     finally:
-        process.kill()
+        front.process.kill()
 
 
 @dataclass

@@ -15,10 +15,11 @@ import pytest
 
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.testing.network import NamespaceLink, namespace_link, namespaces_unavailable
 from stt_server.testing.paths import ROOT, SPEECH
+from stt_server.testing.processes import HOST
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
-from tests.faults.network import NamespaceLink, namespace_link, namespaces_unavailable
 from tests.faults.replies import TRANSPORTS, Reply, until_circuit, until_fallback_error, until_used
 from tests.support.needs import lacking
 from tests.support.speech import samples_of
@@ -87,13 +88,12 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     folder = tmp_path_factory.mktemp("pair")
     with contextlib.ExitStack() as stack:
         link = None if namespaces_unavailable() else stack.enter_context(namespace_link())
-        keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}", "HOST": link.host if link else "127.0.0.1"}
-        fallback = ServiceProcess(
-            "fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=link.prefix if link else ()
-        )
+        keys: dict[str, object] = {"API_KEYS": f"primary:{KEY}"}
+        prefix, host = (link.prefix, link.host) if link else ((), HOST)
+        fallback = ServiceProcess("fallback", folder / "fallback", keys, Script(text=MEDIUM), prefix=prefix, host=host)
         stack.enter_context(running(fallback))
         hop: dict[str, object] = {
-            "FALLBACK_URL": f"grpc://{fallback.keys['HOST']}:{fallback.grpc_port}",
+            "FALLBACK_URL": f"grpc://{fallback.target}",
             "FALLBACK_API_KEY": KEY,
             "FALLBACK_TIMEOUT_S": FALLBACK_TIMEOUT_S,
         }
@@ -247,7 +247,7 @@ NONSENSE = {
 @contextlib.contextmanager
 def nonsense(pair: Trio, kind: str) -> Iterator[None]:
     """Run a process that is no fallback at the fallback's address."""
-    command = [sys.executable, "-m", "tests.faults.nonsense", kind, str(pair.fallback.keys["HOST"])]
+    command = [sys.executable, "-m", "tests.faults.nonsense", kind, pair.fallback.host]
     with subprocess.Popen(
         [*pair.fallback.prefix, *command, str(pair.fallback.grpc_port)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:

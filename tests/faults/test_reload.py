@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from protos.stt.v1 import speech_pb2_grpc
+from stt_server.testing.network import connections
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import ServiceProcess, running
-from tests.faults.network import connections
 from tests.faults.steady import NO_RETRY, PATIENCE_S, WAV, Steady, by_grpc, by_rest
 from tests.support.observing import eventually
 from tests.support.services import transcribe

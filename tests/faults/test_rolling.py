@@ -17,10 +17,10 @@ import pytest
 from protos.stt.v1 import speech_pb2 as pb
 from protos.stt.v1 import speech_pb2_grpc
 from stt_client import SttPool
+from stt_server.testing.network import connections
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import UNLIMITED, GatewayProcess, ServiceProcess, running
 from tests.faults.callers import PATIENCE_S, http, post
-from tests.faults.network import connections
 from tests.support.observing import eventually
 from tests.support.services import speech
 
