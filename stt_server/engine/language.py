@@ -30,7 +30,7 @@ UNSURE_LANGUAGE = 0.5
 UNSURE_WINDOW = 12
 """That window, in seconds. Detected wrongly of 160 recordings in 16 languages, partly synthetic, with Whisper base: 11
 on windows that just fit them, 10 on 12 and 17 s, 8 on 30 s, which take three times as long as decoding a short clip."""
-LIKELY_RIVAL = 0.05
+LIKELY_RIVAL = 0.1
 """Least probability of a rival."""
 MOST_RIVALS = 2
 

@@ -109,7 +109,7 @@ def _least_logprob(own: Reading, other: Reading) -> float:
     if is_loop(own.decoded.text, own.job.chunk):
         return RESAMPLE_LOGPROB  # a loop's own one is high, and means nothing
     alike = words_of(own.decoded.text) == words_of(other.decoded.text)
-    return own.decoded.mean_logprob + (0.0 if alike else FOUNDED_BY)
+    return max(RESAMPLE_LOGPROB, own.decoded.mean_logprob + (0.0 if alike else FOUNDED_BY))
 
 
 def _weight(reading: Reading) -> float:

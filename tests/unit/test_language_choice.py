@@ -84,6 +84,11 @@ def test_same_words_are_in_the_language_that_they_are_more_probable_in() -> None
     assert settle(Decoder(en=decoded(f"{ENGLISH}.", -0.2)), own, ("en", 0.25)).job.options.language == "yo"
 
 
+def test_rival_that_is_improbable_itself_does_not_win() -> None:
+    own = reading("en", " So", -2.8, 0.4)
+    assert settle(Decoder(ja=decoded("さあ", -2.2)), own, ("ja", 0.1)).decoded == own.decoded
+
+
 @pytest.mark.parametrize("text", [LOOP, ENGLISH * 5, ""])
 def test_unacceptable_rival_does_not_win(text: str) -> None:
     own = reading("zh", CHINESE, -1.5, 0.7)
