@@ -139,6 +139,7 @@ class Pipeline:
             self.cascade.record_inference(request.trace, ticket.busy)
             request.trace.steps += _steps_of(ticket)
         request.trace.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
+        request.trace.redecoded_seconds = sum(h.redecoded_seconds for h in hypotheses)
         return Recognition(tuple(chunks), tuple(hypotheses))
 
     async def _recognize_channels(

@@ -49,6 +49,8 @@ class Trace:
     reasons: tuple[Reason, ...] = ()
     suppressed: tuple[str, ...] = ()
     """Why the texts of chunks were dropped as hallucinations, one entry per dropped text."""
+    redecoded_seconds: float = 0.0
+    """What decoding chunks again took, in the seconds of `engine.acceptance.RedecodingBudget`."""
     steps: list[Step] = field(default_factory=list)
     """In the order of their ends."""
 

@@ -6,7 +6,6 @@ import argparse
 import configparser
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +32,8 @@ SPOKEN = "quick brown fox"
 SBOMS = ROOT / "artifacts" / "sbom"
 PACKAGES = ("grpcio", "faster-whisper", "ctranslate2")
 """Python packages that the SBOM must list as they are installed."""
+SOURCE = "https://git.example.com/stt.git"
+"""The label `source`: the address of the checkout's remote without user and password. The check sets the remote."""
 PROGRAM_TIMEOUT_S = 120
 
 _LABEL = "org.opencontainers.image."
@@ -119,12 +120,14 @@ def _build(base: str, extra: Sequence[str], created: int) -> None:
     """
     command = [str(ROOT / "buildscripts" / "images"), "--tool", "buildah", "--isolation", "chroot"]
     command += ["--base-image", base, "--registry", REGISTRY, "--sbom", str(SBOMS)]
-    environ = {**os.environ, "SOURCE_DATE_EPOCH": str(created)}
+    remote = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "remote.origin.url"}
+    remote["GIT_CONFIG_VALUE_0"] = SOURCE.replace("//", "//user:password@")
+    environ = {**os.environ, **remote, "SOURCE_DATE_EPOCH": str(created)}
     subprocess.run([*command, "--", "--layers", "--pull-never", *extra], check=True, env=environ)
 
 
 def _labels(created: int) -> dict[str, str]:
-    """Labels that both images must have, from setup.cfg, the clock and Git."""
+    """Labels that both images must have."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     changed = "-changed" if _git("status", "--porcelain", "--untracked-files=no") else ""
@@ -132,7 +135,7 @@ def _labels(created: int) -> dict[str, str]:
         "version": setup["metadata"]["version"],
         "created": datetime.fromtimestamp(created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "revision": _git("rev-parse", "--short=12", "HEAD") + changed,
-        "source": re.sub(r"//[^/@]*@", "//", _git("config", "--get", "remote.origin.url")),
+        "source": SOURCE,
     }
 
 
@@ -184,20 +187,23 @@ class _RunningImage:
     def check_labels(self, expected: Mapping[str, str]) -> None:
         """Check OCI labels. Raises CheckFailedError."""
         found = {name: self.root.labels.get(_LABEL + name, "") for name in expected}
-        self._expect(found == expected, f"is labelled {found}", f"expected {dict(expected)}")
+        labels = ", ".join(f"{name} {value}" for name, value in expected.items())
+        self._expect(found == expected, f"is labelled {labels}", str(found))
 
     def check_sbom(self) -> None:
         """Check that the SBOM lists packages of Python and of Debian as installed. Raises CheckFailedError."""
         python, *_ = self.root.healthcheck
-        installed: dict[str, str] = json.loads(self._run(python, "-c", _VERSIONS, *PACKAGES).stdout)
+        printed = self._run(python, "-c", _VERSIONS, *PACKAGES)
+        if printed.returncode:
+            raise CheckFailedError(f"stt-{self.role}: {printed.stderr.strip().splitlines()[-1]}")
+        installed: dict[str, str] = json.loads(printed.stdout)
         installed["python3"] = self._run("/usr/bin/dpkg-query", "--show", "--showformat=${Version}", "python3").stdout
         file = SBOMS / f"stt-{self.role}.cdx.json"
         listed = listed_versions(file)
         found = {name: listed.get(name, "not listed") for name in installed}
         versions = ", ".join(f"{name} {version}" for name, version in installed.items())
-        self._expect(
-            found == installed, f"has an SBOM of {len(listed)} packages, with {versions}", f"{file.name}: {found}"
-        )
+        what = f"has an SBOM of {len(listed)} packages, with {versions}"
+        self._expect(found == installed, what, f"{file.name}: {found}")
 
     def start(self) -> None:
         self.process.start()

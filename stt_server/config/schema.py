@@ -124,9 +124,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         "BEAM_SIZE_IN_DOUBT",
         integer(1, 32),
-        "1",
-        "hypotheses kept by a second search for texts that the first one leaves in doubt; 1 or BEAM_SIZE: none. "
-        "5 suits a primary without a fallback",
+        "5",
+        "hypotheses kept by a second search for texts that the first one leaves in doubt; up to BEAM_SIZE: none",
     ),
     Key(
         "VAD_FILTER",

@@ -14,28 +14,47 @@ RESAMPLE_LOGPROB = -1.0
 `logprob_threshold`."""
 
 
-REDECODED_SECONDS_PER_SECOND = 16.0
-"""Most seconds of encoded windows that all repeated decodings of a chunk take, for each second of its audio. For 3 s of
-audio these are a full window and two short ones; one window of the first decoding's size is always allowed."""
+TOKEN_SECONDS = 0.7
+"""What the decoder takes for a token of a single item, in seconds of window that the encoder takes as long for: 9 ms
+and 13 ms per second with Whisper base on a CPU."""
+REDECODED_SECONDS_PER_SECOND = 14.0
+"""Most seconds that all repeated decodings of a chunk take, for each second of its audio. With `TOKEN_SECONDS`, a first
+decoding of ordinary speech takes about four, so a chunk costs four times its first decoding at most."""
 
 
 class RedecodingBudget:
-    """What decoding a chunk again may cost: the one limit for wider windows, samples and the rest of a chunk."""
+    """What decoding a chunk again may cost: the one limit for wider windows, samples, stretches, gaps and the rest.
+
+    In seconds of encoded window; a generated token counts as `TOKEN_SECONDS`. Not in time, so that a text doesn't
+    depend on how busy the machine is.
+    """
 
     def __init__(self, seconds: float, window: float) -> None:
         """
         Args:
             seconds: of the chunk's audio.
-            window: of the first decoding, in seconds.
+            window: of the first decoding, in seconds: one of this size is always allowed.
         """
-        self._left = max(window, REDECODED_SECONDS_PER_SECOND * seconds)
+        self.left = max(window, REDECODED_SECONDS_PER_SECOND * seconds)
+        """Seconds that may still be taken."""
+        self.spent = 0.0
+        """Seconds taken so far."""
 
     def take(self, window: float) -> bool:
-        """Whether a window of this many seconds may be decoded; it is then paid for."""
-        if window > self._left:
+        """Whether a window of this many seconds may be encoded and decoded; its encoding is then paid for."""
+        if window > self.left:
             return False
-        self._left -= window
+        self._spend(window)
         return True
+
+    def pay(self, decoded: Decoded) -> Decoded:
+        """Pay for the tokens of a decoding, and return it."""
+        self._spend(TOKEN_SECONDS * len(decoded.token_logprobs))
+        return decoded
+
+    def _spend(self, seconds: float) -> None:
+        self.left -= seconds
+        self.spent += seconds
 
 
 def is_loop(text: str, chunk: Chunk) -> bool:

@@ -22,6 +22,7 @@ from stt_server.engine.tokens import (
     max_length,
     prompt_tokens,
     split_segments,
+    tokens_per_second,
 )
 from stt_server.engine.types import DecodeOptions, Segment, Word
 
@@ -133,11 +134,12 @@ class TextDecoder:
         """CTranslate2's results, one for each item."""
         prompts = [prompt_tokens(item.tokenizer, item.earlier) for item in batch]
         longest = max(item.encoded.seconds for item in batch)
+        per_second = max(tokens_per_second(item.tokenizer.language_code) for item in batch)
         results: list[Any] = self._model.generate(
             as_batch([item.encoded for item in batch]),
             prompts,
             beam_size=beams,
-            max_length=max_length(longest, len(prompts[0])),
+            max_length=max_length(longest, per_second, len(prompts[0])),
             return_no_speech_prob=True,
             return_logits_vocab=with_logits,
             suppress_tokens=self._suppressed,

@@ -126,6 +126,7 @@ def joined(parts: Sequence[tuple[Chunk, Hypothesis]]) -> Hypothesis:
         language_probability=min(probabilities, default=None),
         token_logprobs=tuple(logprob for hypothesis in hypotheses for logprob in hypothesis.token_logprobs),
         looped=any(hypothesis.looped for hypothesis in hypotheses),
+        redecoded_seconds=sum(hypothesis.redecoded_seconds for hypothesis in hypotheses),
         suppressed=None if texts else hypotheses[0].suppressed,
         parts=tuple(parts) if several else (),
     )

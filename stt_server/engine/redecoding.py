@@ -22,6 +22,7 @@ from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import Decoded, TextDecoder
 from stt_server.engine.hallucination import hallucination_reason
 from stt_server.engine.language import LanguageDetector
+from stt_server.engine.language_choice import Reading
 from stt_server.engine.repetition import ended, may_miss_repetitions, stretches_after, stretches_of_loop
 from stt_server.engine.text_checks import stops_early
 from stt_server.engine.types import ChunkJob, DecodeOptions, Hypothesis, Samples, speech_end
@@ -44,23 +45,22 @@ class Redecoder:
         self._detector = detector
         self._temperatures = temperatures
 
-    def draft(self, job: ChunkJob, first: Decoded, language_probability: float | None) -> Hypothesis:
+    def draft(self, first: Reading) -> Hypothesis:
         """The hypothesis of a first decoding, however good it is."""
-        return self._hypothesis(job, [first], language_probability)
+        return self._hypothesis(first.job, [first.decoded], first.language_probability)
 
-    def hypothesis(
-        self, job: ChunkJob, first: Decoded, encoded: Encoded, language_probability: float | None
-    ) -> Hypothesis:
+    def hypothesis(self, first: Reading, budget: RedecodingBudget) -> Hypothesis:
         """The hypothesis of a chunk, decoded again where that is needed.
 
         Args:
-            first: the first decoding, of `encoded`, on a shortened window.
+            first: the first decoding, on a shortened window.
+            budget: what remains of it for the chunk.
         """
-        window = len(encoded.output) // windows.POSITIONS_PER_SECOND
-        budget = RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window)
-        parts = self._accepted(job, first, encoded, budget)
-        found = self._hypothesis(job, parts, language_probability)
-        return self._filled(job, found, self._covered(job, encoded, parts, found), budget)
+        job, encoded = first.job, first.input.encoded
+        parts = self._accepted(job, first.decoded, encoded, budget)
+        found = self._hypothesis(job, parts, first.language_probability)
+        found = self._filled(job, found, self._covered(job, encoded, parts, found), budget)
+        return replace(found, redecoded_seconds=budget.spent)
 
     def _accepted(self, job: ChunkJob, decoded: Decoded, encoded: Encoded, budget: RedecodingBudget) -> list[Decoded]:
         """The best decoding of a chunk, and those of its parts that the text doesn't reach."""
@@ -101,23 +101,25 @@ class Redecoder:
         encoded = self._encoder.encode(samples, window, shortcut=True)
         # A beam search prefers loops over words as short as "no".
         found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], beams=1)
-        return [replace(part, offset=start) for part, (start, _) in zip(found, spans)]
+        return [replace(budget.pay(part), offset=start) for part, (start, _) in zip(found, spans)]
 
     def _decoded_on_wider_windows(
         self, job: ChunkJob, decoded: Decoded, window: int, budget: RedecodingBudget
     ) -> Decoded:
         """Decode a rejected text again with more encoded silence: the decoder's window first, then the full one.
 
-        The full window costs several times as much.
+        The full window costs several times as much. Where both are too much, the full one is worth more.
         """
         if self._windows.tails is None:
             return decoded
         for wider in sorted({window, windows.FULL_WINDOW}):
             reason = rejection_reason(decoded, job.chunk)
+            if wider + windows.FULL_WINDOW > budget.left >= windows.FULL_WINDOW > wider:
+                continue
             if reason is None or not budget.take(wider):
                 break
             log.debug("decoding again on a wider window", extra={"doubt": reason, "window_s": wider})
-            decoded = self.decode_one(job.chunk.samples, wider, job.options)
+            decoded = budget.pay(self.decode_one(job.chunk.samples, wider, job.options))
         return decoded
 
     def _resampled(self, job: ChunkJob, decoded: Decoded, budget: RedecodingBudget) -> Decoded:
@@ -130,7 +132,8 @@ class Redecoder:
         for temperature in self._temperatures:
             if not needs_resampling(tried[-1], job.chunk) or not budget.take(windows.FULL_WINDOW):
                 break
-            tried.append(self.decode_one(job.chunk.samples, windows.FULL_WINDOW, job.options, temperature))
+            sampled = self.decode_one(job.chunk.samples, windows.FULL_WINDOW, job.options, temperature)
+            tried.append(budget.pay(sampled))
         if needs_resampling(tried[-1], job.chunk):
             return max(tried, key=lambda each: plausibility(each, job.chunk))
         return tried[-1]
@@ -144,7 +147,7 @@ class Redecoder:
             window = self._windows.decoded(len(samples) / windows.SAMPLE_RATE)
             if not budget.take(window):
                 break
-            decoded = self.decode_one(samples, window, job.options, shortcut=True)
+            decoded = budget.pay(self.decode_one(samples, window, job.options, shortcut=True))
             if not decoded.text or decoded.end <= 0 or is_loop(decoded.text, job.chunk):
                 break
             log.debug("decoded the rest of a chunk", extra={"offset_s": offset})
@@ -190,10 +193,10 @@ class Redecoder:
             wanted=job.wanted,
         )
         encoded = self._encoder.encode([part.samples], window, shortcut=True)
-        ((code, probability),) = self._detector.languages([own], encoded)
-        own = replace(own, options=replace(own.options, language=code))
-        (first,) = self._decoder.decode([self._decoder.input(encoded[0], own.options)])
-        return self._hypothesis(own, self._accepted(own, first, encoded[0], budget), probability)
+        (language,) = self._detector.languages([own], encoded, [budget])
+        own = replace(own, options=replace(own.options, language=language.code))
+        first = budget.pay(self._decoder.decode([self._decoder.input(encoded[0], own.options)])[0])
+        return self._hypothesis(own, self._accepted(own, first, encoded[0], budget), language.probability)
 
     def decode_one(
         self, samples: Samples, window: int, options: DecodeOptions, temperature: float = 0.0, shortcut: bool = False

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from stt_server.engine.acceptance import is_loop, rejection_reason
-from stt_server.engine.generation import Decoded, DecoderInput, TextDecoder
-from stt_server.engine.types import Chunk, ChunkJob
+from stt_server.engine.acceptance import RedecodingBudget, is_loop, rejection_reason
+from stt_server.engine.generation import Decoded, TextDecoder
+from stt_server.engine.language_choice import Reading
+from stt_server.engine.types import Chunk
 
 DOUBTED_CONFIDENCE = 0.75
 """exp(mean log-probability) below which a text is searched again.
@@ -43,21 +45,20 @@ class SecondLook:
         self._decoder = decoder
         self._beams = beams
 
-    def improved(
-        self, jobs: Sequence[ChunkJob], inputs: Sequence[DecoderInput], decoded: Sequence[Decoded]
-    ) -> list[Decoded]:
+    def improved(self, readings: Sequence[Reading], budgets: Sequence[RedecodingBudget]) -> list[Reading]:
         """The texts, with better ones for those that were doubted. All are searched in one batch.
 
         Args:
-            inputs: what `decoded` was decoded from.
+            budgets: of each reading; the search is paid for.
         """
-        found = list(decoded)
-        doubted = [i for i, job in enumerate(jobs) if not job.draft and is_doubted(decoded[i], job.chunk)]
+        found = list(readings)
+        doubted = [i for i, own in enumerate(readings) if not own.job.draft and is_doubted(own.decoded, own.job.chunk)]
         if not doubted or self._beams <= self._decoder.beam_size:
             return found
-        searched = self._decoder.decode([inputs[i] for i in doubted], beams=self._beams)
+        searched = self._decoder.decode([readings[i].input for i in doubted], beams=self._beams)
         for i, other in zip(doubted, searched):
+            budgets[i].pay(other)
             # Not the more probable one: the mean log-probability predicts fewer errors less well than the search does.
-            if rejection_reason(other, jobs[i].chunk) is None:
-                found[i] = other
+            if rejection_reason(other, readings[i].job.chunk) is None:
+                found[i] = replace(readings[i], decoded=other)
         return found

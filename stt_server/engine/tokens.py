@@ -14,7 +14,12 @@ MAX_LENGTH = 448
 """Most tokens in Whisper's decoder, including the prompt."""
 MAX_PROMPT_TOKENS = MAX_LENGTH // 2 - 1
 SECONDS_PER_TIMESTAMP = 0.02
-TOKENS_PER_SECOND = 25
+TOKENS_PER_SECOND = 12
+"""Most text tokens per second of audio. 85 recordings in Latin, Cyrillic, Greek, Chinese, Japanese and Korean script
+have 3 to 8 with Whisper's vocabulary, and one second of fast English 11."""
+TOKENS_PER_SECOND_BY_LETTER = 25
+"""The same in scripts of which Whisper's vocabulary has letters and parts of letters, but hardly any words."""
+WRITTEN_BY_LETTER = "am ar as bn bo fa gu he hi hy ka km kn lo ml mr my ne pa ps sa sd si ta te th ur yi"
 TOKENS_AT_LEAST = 16
 CONTEXT_TOKENS = 64
 """Tokens of context, all of them or none: CTranslate2 needs prompts of the same length in a batch.
@@ -55,13 +60,20 @@ def prompt_tokens(tokenizer: Tokenizer, earlier: Sequence[int]) -> list[int]:
     return [*([tokenizer.sot_prev, *earlier] if earlier else []), *tokenizer.sot_sequence]
 
 
-def max_length(seconds: float, prompt: int) -> int:
+def tokens_per_second(language: str) -> int:
+    """Most text tokens per second of speech in a language, given by its code."""
+    return TOKENS_PER_SECOND_BY_LETTER if language in WRITTEN_BY_LETTER.split() else TOKENS_PER_SECOND
+
+
+def max_length(seconds: float, per_second: int, prompt: int) -> int:
     """CTranslate2's `max_length` for a window with `seconds` of audio and `prompt` tokens before the text.
 
-    Bounds a loop to more tokens than speech can have: even scripts with several tokens for each letter stay below
-    `TOKENS_PER_SECOND`. CTranslate2 generates at most half of `max_length`.
+    Bounds a loop to more tokens than speech can have. CTranslate2 generates at most half of `max_length`.
+
+    Args:
+        per_second: most text tokens per second of audio.
     """
-    wanted = math.ceil(TOKENS_AT_LEAST + seconds * TOKENS_PER_SECOND)
+    wanted = math.ceil(TOKENS_AT_LEAST + seconds * per_second)
     return min(MAX_LENGTH, max(2 * wanted, wanted + prompt))
 
 

@@ -102,6 +102,8 @@ class Hypothesis:
     suppressed: str | None = None
     """Why a text over uncertain speech was dropped as a hallucination, one of `hallucination.REASONS`; there are no
     segments then. Over certain speech, a dropped text is just empty: a doubt, for the fallback to settle."""
+    redecoded_seconds: float = 0.0
+    """What decoding again took, in the seconds of `acceptance.RedecodingBudget`."""
     parts: tuple[tuple[Chunk, Hypothesis], ...] = ()
     """The parts of a chunk between which its language changes, each with its own hypothesis; empty: it doesn't."""
 

@@ -13,11 +13,13 @@ import numpy as np
 from faster_whisper import WhisperModel
 
 from stt_server.engine import windows
+from stt_server.engine.acceptance import RedecodingBudget
 from stt_server.engine.chunk_parts import ChunkPart
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import TextDecoder
 from stt_server.engine.language import LanguageDetector
 from stt_server.engine.language_changes import joined
+from stt_server.engine.language_choice import LanguageChoice, Reading
 from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.redecoding import Redecoder
 from stt_server.engine.second_look import SecondLook
@@ -41,6 +43,7 @@ class WhisperRecognizer:
         self._windows = self._encoder.windows
         self._detector = LanguageDetector(whisper.model, self._encoder, self.info)
         self._decoder = TextDecoder(whisper, options.beam_size)
+        self._language_choice = LanguageChoice(self._decoder)
         self._second_look = SecondLook(self._decoder, options.beam_size_in_doubt)
         self._redecoder = Redecoder(self._encoder, self._decoder, self._detector, options.temperatures)
 
@@ -93,17 +96,23 @@ class WhisperRecognizer:
         """Recognize encoded chunks, each in the language that is given or detected."""
         if not jobs:
             return []
-        languages = self._detector.languages(jobs, encoded)
-        jobs = [replace(job, options=replace(job.options, language=code)) for job, (code, _) in zip(jobs, languages)]
+        budgets = [RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window) for job in jobs]
+        languages = self._detector.languages(jobs, encoded, budgets)
+        jobs = [replace(job, options=replace(job.options, language=own.code)) for job, own in zip(jobs, languages)]
         inputs = [self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)]
-        decoded = self._second_look.improved(jobs, inputs, self._decoder.decode(inputs))
+        readings = [
+            Reading(job, item, decoded, own.probability)
+            for job, item, decoded, own in zip(jobs, inputs, self._decoder.decode(inputs), languages)
+        ]
+        readings = self._language_choice.settled(readings, languages, budgets)
+        readings = self._second_look.improved(readings, budgets)
         hypotheses = []
-        for job, item, first, (_, probability) in zip(jobs, encoded, decoded, languages):
+        for reading, budget in zip(readings, budgets):
             _check_wanted(jobs)  # decoding again may take long
-            if job.draft:
-                hypotheses.append(self._redecoder.draft(job, first, probability))
+            if reading.job.draft:
+                hypotheses.append(self._redecoder.draft(reading))
             else:
-                hypotheses.append(self._redecoder.hypothesis(job, first, item, probability))
+                hypotheses.append(self._redecoder.hypothesis(reading, budget))
         return hypotheses
 
     def _in_several_languages(self, job: ChunkJob, parts: Sequence[ChunkPart]) -> Hypothesis:

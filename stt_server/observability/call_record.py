@@ -61,6 +61,8 @@ class CallRecord:
     """Length of the decoded audio."""
     suppressed: tuple[str, ...] = ()
     """Why texts were dropped as hallucinations, one of `engine.hallucination.REASONS` per dropped text."""
+    redecoded_seconds: float = 0.0
+    """What decoding chunks again took, in the seconds of `engine.acceptance.RedecodingBudget`."""
     audio_bytes: int | None = None
     """Size of the upload."""
     language: str | None = None

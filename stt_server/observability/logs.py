@@ -90,6 +90,7 @@ def _fields(call: CallRecord) -> dict[str, object]:
         "fallback": call.fallback_result,
         "fallback_error": call.fallback_error or None,
         "suppressed": list(call.suppressed) or None,
+        "redecoded_s": round(call.redecoded_seconds, 1) or None,
         "queue_wait_ms": _ms(call.queue_wait),
         "primary_infer_ms": _ms(call.primary_infer),
         "fallback_infer_ms": _ms(call.fallback_infer),

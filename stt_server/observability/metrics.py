@@ -75,6 +75,11 @@ class ModelMetrics:
         self._suppressed = Counter(
             "stt_suppressed_texts", "Texts dropped as hallucinations, by reason.", ("reason",), registry=registry
         )
+        self._redecoded = Counter(
+            "stt_redecoded_seconds",
+            "Work of decoding again what was not acceptable at once, in seconds of encoded audio.",
+            registry=registry,
+        )
         self._primary_infer = histogram("stt_primary_infer_seconds", "Inference of the service's own model.")
         self._fallback_infer = histogram("stt_fallback_infer_seconds", "Calls to the fallback, network time included.")
         self._queue_wait = histogram("stt_queue_wait_seconds", "Waiting for a free inference slot.")
@@ -90,6 +95,7 @@ class ModelMetrics:
         for suppressed in work.suppressed:
             if suppressed in SUPPRESSED_REASONS:
                 self._suppressed.labels(suppressed).inc()
+        self._redecoded.inc(work.redecoded_seconds)
         own, call = work.primary_infer, work.fallback_infer
         if self._service == "fallback":
             own, call = call, None

@@ -88,6 +88,7 @@ class CallState:
             fallback_infer=trace.fallback_infer,
             audio_seconds=trace.audio_seconds,
             suppressed=trace.suppressed,
+            redecoded_seconds=trace.redecoded_seconds,
             audio_bytes=self.audio_bytes,
             language=transcript.answer.language if transcript else None,
             span=self.span,

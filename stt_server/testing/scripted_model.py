@@ -38,6 +38,7 @@ class Script:
     language_probability: float = 0.97
     looped: bool = False
     suppressed: str | None = None
+    redecoded_seconds: float = 0.0
     error: Exception | Failure = ""
     """Raised instead of a result: an exception, or the kind of one that CTranslate2 would raise; "": none."""
     errors_left: int = -1
@@ -158,4 +159,5 @@ class ScriptedModel:
             token_logprobs=() if script.suppressed else (logprob,) * len(text.split()),
             looped=script.looped,
             suppressed=script.suppressed,
+            redecoded_seconds=script.redecoded_seconds,
         )

@@ -75,7 +75,7 @@ async def test_each_routing_reason_escalates(
 async def test_hallucination_is_dropped_without_escalation(
     tmp_path: Path, small: ScriptedModel, medium: ScriptedModel
 ) -> None:
-    small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech")
+    small.script = Script(text=" Thank you.", confidence=0.2, suppressed="no_speech", redecoded_seconds=7.5)
     async with pair(tmp_path, small, medium) as (stub, primary, _):
         response, trailers = await transcribe(stub)
         exposition = primary.instruments.metrics.exposition()[0]
@@ -84,6 +84,7 @@ async def test_hallucination_is_dropped_without_escalation(
     assert medium.seen == []
     assert 'stt_suppressed_texts_total{reason="no_speech"} 1.0' in exposition
     assert 'stt_suppressed_texts_total{reason="loop"} 0.0' in exposition
+    assert "stt_redecoded_seconds_total 7.5" in exposition
 
 
 async def test_options_reach_the_fallback_unchanged(

@@ -8,6 +8,7 @@ import numpy as np
 
 from stt_server.engine.acceptance import (
     REDECODED_SECONDS_PER_SECOND,
+    TOKEN_SECONDS,
     RedecodingBudget,
     are_credible,
     evidence_of,
@@ -68,6 +69,15 @@ def test_decoding_again_is_bounded_by_the_seconds_of_audio() -> None:
     budget = RedecodingBudget(3.0, 8)
     taken = sum(window for window in (8, 30, 30, 30, 8, 8, 8) if budget.take(window))
     assert taken <= 3.0 * REDECODED_SECONDS_PER_SECOND
+
+
+def test_tokens_are_paid_for() -> None:
+    budget = RedecodingBudget(3.0, 8)
+    assert budget.take(20)
+    loop = Decoded([TimedTokens(0.0, 5.0, (1,) * 40)], [[-0.2] * 40], [[]], 0.1, " nine" * 40)
+    assert budget.pay(loop) is loop
+    assert budget.spent == 20 + 40 * TOKEN_SECONDS
+    assert not budget.take(1)
 
 
 def test_one_window_is_always_allowed() -> None:

@@ -10,7 +10,7 @@ import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
 from stt_server.engine.alignment import greedy_logprobs
-from stt_server.engine.language import choose_language
+from stt_server.engine.language import rank_languages
 from stt_server.engine.tokens import (
     MAX_LENGTH,
     MAX_PROMPT_TOKENS,
@@ -19,6 +19,7 @@ from stt_server.engine.tokens import (
     max_length,
     prompt_tokens,
     split_segments,
+    tokens_per_second,
 )
 from stt_server.engine.types import DecodeOptions, confidence_of, join_text
 from stt_server.engine.windows import (
@@ -116,9 +117,10 @@ def test_filled_in_silence_equals_computed_silence(seconds: float, level: float)
 
 def test_candidate_languages_share_the_probability() -> None:
     ranking = [("<|en|>", 0.6), ("<|nl|>", 0.2), ("<|de|>", 0.1), ("<|fr|>", 0.1)]
-    assert choose_language(ranking, ()) == ("en", 0.6)
-    code, probability = choose_language(ranking, ("de", "nl"))
+    assert rank_languages(ranking, ())[0] == ("en", 0.6)
+    (code, probability), (other, _) = rank_languages(ranking, ("de", "nl"))
     assert (code, round(probability, 6)) == ("nl", round(0.2 / 0.3, 6))
+    assert other == "de"
 
 
 def test_tokens_are_split_at_timestamps() -> None:
@@ -152,11 +154,12 @@ def test_prompt_keeps_its_end_and_hotwords_their_start() -> None:
 
 @pytest.mark.parametrize("prompt", [1, 3, 200, 226])
 @pytest.mark.parametrize("seconds", [0.1, 2.0, 10.0, 30.0])
-def test_max_length_leaves_room_after_a_prompt(seconds: float, prompt: int) -> None:
-    bound = max_length(seconds, prompt)
+@pytest.mark.parametrize("rate", [tokens_per_second("en"), tokens_per_second("th")])
+def test_max_length_leaves_room_after_a_prompt(rate: int, seconds: float, prompt: int) -> None:
+    bound = max_length(seconds, rate, prompt)
     generated = min(bound // 2, bound - prompt)
     assert bound <= MAX_LENGTH
-    assert generated >= min(16 + 25 * seconds, MAX_LENGTH // 2, MAX_LENGTH - prompt) - 1
+    assert generated >= min(16 + rate * seconds, MAX_LENGTH // 2, MAX_LENGTH - prompt) - 1
 
 
 def test_confidence_is_the_geometric_mean_of_probabilities() -> None:

@@ -107,7 +107,7 @@ def test_a_call_record_has_no_field_for_confidential_data() -> None:
     # Add a new field here only if a log may show it.
     assert {field.name for field in fields(CallRecord)} == {
         *("endpoint", "method", "request_id", "key_name", "status", "http", "error_type", "refused", "error_message"),
-        *("model", "route_reasons", "fallback_result", "fallback_error", "suppressed", "language"),
+        *("model", "route_reasons", "fallback_result", "fallback_error", "suppressed", "redecoded_seconds", "language"),
         *("queue_wait", "primary_infer", "fallback_infer", "total", "audio_seconds", "audio_bytes", "span", "steps"),
     }
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stt_server.engine.acceptance import RedecodingBudget
 from stt_server.engine.generation import Decoded
+from stt_server.engine.language_choice import Reading
 from stt_server.engine.second_look import DOUBTED_CONFIDENCE, SecondLook, is_doubted
 from stt_server.engine.tokens import TimedTokens
 from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
@@ -54,7 +56,10 @@ def job(**options: Any) -> ChunkJob:
 
 def look(searcher: Searcher, jobs: Sequence[ChunkJob], first: Sequence[Decoded], beams: int = 5) -> list[str]:
     inputs: Any = [f"input {i}" for i in range(len(jobs))]
-    return [each.text for each in SecondLook(searcher, beams).improved(jobs, inputs, first)]  # type: ignore[arg-type]
+    readings = [Reading(*each, None) for each in zip(jobs, inputs, first)]
+    budgets = [RedecodingBudget(5.0, 8) for _ in jobs]
+    found = SecondLook(searcher, beams).improved(readings, budgets)  # type: ignore[arg-type]
+    return [each.decoded.text for each in found]
 
 
 def test_only_doubted_texts_are_searched_all_in_one_batch() -> None:
@@ -62,6 +67,13 @@ def test_only_doubted_texts_are_searched_all_in_one_batch() -> None:
     first = [decoded(TEXT, UNSURE), decoded(TEXT), decoded(TEXT, UNSURE)]
     assert look(searcher, [job()] * 3, first) == [OTHER, TEXT, OTHER]
     assert searcher.batches == [(["input 0", "input 2"], 5)]
+
+
+def test_search_is_paid_for() -> None:
+    budget = RedecodingBudget(5.0, 8)
+    reading: Any = Reading(job(), None, decoded(TEXT, UNSURE), None)  # type: ignore[arg-type]
+    SecondLook(Searcher(decoded(OTHER)), 5).improved([reading], [budget])  # type: ignore[arg-type]
+    assert budget.spent > 0
 
 
 def test_nothing_is_searched_without_a_doubt() -> None:

@@ -46,7 +46,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--language", help="only clips in this language; default: all languages")
     parser.add_argument("--conditions", type=_conditions, default=["plain"], help=f"some of {', '.join(DEGRADED)}")
     parser.add_argument("--beam-large", type=int, default=5)
-    parser.add_argument("--beam-in-doubt", type=int, default=1, help="BEAM_SIZE_IN_DOUBT of the primary; default: 1")
+    parser.add_argument("--beam-in-doubt", type=int, default=5, help="BEAM_SIZE_IN_DOUBT of the primary; default: 5")
     parser.add_argument("--compute-type", default="int8", help="of both models; default: int8")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="per model on a CPU; default: all cores")
