@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from stt_client.bench.analysis import Figures
 from stt_client.bench.load import Reading, run_level
 from stt_server.testing.envoy import envoy_command
 from stt_server.testing.network import NamespaceLink, bridged_namespaces, namespaces_unavailable
+
+INTERRUPTED = 130
+"""Exit status."""
 
 
 async def measure_level(deployment: Deployment, primaries: int, setup: Setup, seconds: float) -> Row:
@@ -53,12 +57,16 @@ async def measure_level(deployment: Deployment, primaries: int, setup: Setup, se
 async def measure(
     counts: Sequence[int], setup: Setup, seconds: float, links: Sequence[NamespaceLink] = ()
 ) -> list[Row]:
-    """Measure each number of primaries, in increasing order.
+    """Measure each number of primaries, in increasing order. SIGINT and SIGTERM cancel it.
 
     Args:
         seconds: for each.
         links: namespaces for all services; empty: they run on the loopback interface.
     """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101
+    for number in (signal.SIGINT, signal.SIGTERM):  # the services and namespaces would outlive this process
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
         async with AsyncExitStack() as stack:
             deployment = Deployment(setup, Path(folder), links, stack)
@@ -132,7 +140,10 @@ def main(argv: Sequence[str]) -> int:
     services, load_average = max(arguments.primaries) + setup.fallbacks, os.getloadavg()[0]
     with ExitStack() as stack:
         links = [] if reason else stack.enter_context(bridged_namespaces(services))
-        rows = asyncio.run(measure(arguments.primaries, setup, arguments.seconds, links))
+        try:
+            rows = asyncio.run(measure(arguments.primaries, setup, arguments.seconds, links))
+        except asyncio.CancelledError:
+            return INTERRUPTED
     report = Report(rows, network, load_average)
     if arguments.json:
         print(json.dumps(report.as_dict(), indent=2))
