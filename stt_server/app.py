@@ -54,8 +54,9 @@ UTTERANCE_SHARE = 0.5
 CLEANUP_S = 1.5
 """Part of DRAIN_TIMEOUT_S, at most a quarter of it, kept for sending errors to calls that are cut off, and for exit."""
 
-REFUSAL_S = 0.5
-"""Longest wait until calls that arrived too late have received their refusal. Seconds."""
+LEAST_REFUSAL_S, REFUSAL_S = 0.5, 2.0
+"""Longest wait until calls that arrived too late have received their refusal, in seconds: the second, if the drain left
+as much. gRPC cancels those that have not."""
 
 UNREAD_FACTOR = 2
 """A stream ends if its caller reads no event for so many times STREAM_IDLE_TIMEOUT_S: it may be busy with an event."""
@@ -206,7 +207,7 @@ class Service:
             await self._gateway.stop(max(0.1, deadline - time.monotonic()))
         self._health.end_watches()
         # With a grace period, so that calls which arrive now receive their refusal.
-        await self._server.stop(REFUSAL_S)
+        await self._server.stop(max(LEAST_REFUSAL_S, min(REFUSAL_S, deadline - time.monotonic())))
         self._vad_threads.shutdown(wait=False)
         await self._resources.aclose()
         if self.instruments.spans is not None:
