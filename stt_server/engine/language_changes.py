@@ -24,11 +24,14 @@ Measured with Whisper base on 172 chunks of one language, 19 languages: one is c
 """
 LEAST_SPEECH_S = 1.0
 """Shorter speech is too often detected as another language, in seconds."""
-SURE_CHANGE = 0.8
-"""Probabilities of both languages from which a chunk is cut between them."""
-LIKELY_CHANGE = 0.5
-"""Probability from which a short region in a third language becomes a part of its own where a chunk is cut. A long one
-always does: its language is detected again on the whole part."""
+SURE_CHANGE, LIKELY_CHANGE = 0.8, 0.5
+"""Probabilities of the two likeliest languages from which a chunk is cut between them. Each part's own language is then
+detected again on the whole part, and decided by its text if that is doubtful.
+
+Measured with Whisper base: of 40 pairs of sentences in different languages a second apart, all are cut (29 if both
+languages must be sure), and of 104 chunks of two sentences in the same language, none.
+A long region in a third language always becomes a part of its own.
+"""
 SLICE_S, TAIL_S = 4.5, 1.5
 """Most seconds of speech in a slice, and of silence after it."""
 SHORT_SLICE_S, SHORT_TAIL_S = 2.5, 1.0
@@ -77,10 +80,10 @@ def parts_of(chunk: Chunk, regions: Sequence[Span], found: Sequence[tuple[str, f
         regions: of speech, in order.
         found: language and probability of each.
     """
-    sure = {language for language, probability in found if probability >= SURE_CHANGE}
-    if len(sure) < 2:
+    likely = {language for language, probability in found if probability >= LIKELY_CHANGE}
+    if len(likely) < 2 or all(probability < SURE_CHANGE for _, probability in found):
         return []
-    languages = _without_guesses(regions, found, sure)
+    languages = _without_guesses(regions, found, likely)
     groups = [[region for region, _ in group] for _, group in groupby(zip(regions, languages), lambda item: item[1])]
     starts = [group[0][0] for group in groups]
     ends = [group[-1][1] for group in groups]
@@ -90,11 +93,11 @@ def parts_of(chunk: Chunk, regions: Sequence[Span], found: Sequence[tuple[str, f
     return [part_of(chunk, span) for span in pairwise(cuts)]
 
 
-def _without_guesses(regions: Sequence[Span], found: Sequence[tuple[str, float]], sure: Collection[str]) -> list[str]:
+def _without_guesses(regions: Sequence[Span], found: Sequence[tuple[str, float]], likely: Collection[str]) -> list[str]:
     """The language of each region: of a short one that is a mere guess, that of the region before it, or behind it."""
     known = [
-        code if code in sure or probability >= LIKELY_CHANGE or end - start >= SHORT_SLICE_S else ""
-        for (start, end), (code, probability) in zip(regions, found)
+        code if code in likely or end - start >= SHORT_SLICE_S else ""
+        for (start, end), (code, _) in zip(regions, found)
     ]
     for index, code in enumerate(known):
         known[index] = code or (known[index - 1] if index else next(filter(None, known)))

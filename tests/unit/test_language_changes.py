@@ -30,7 +30,7 @@ def test_a_chunk_is_cut_in_the_last_pause_before_the_other_language() -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [[("en", 0.95), ("en", 0.9)], [("en", 0.95), ("de", 0.7)], [("en", 0.4), ("de", 0.9)]]
+    "found", [[("en", 0.95), ("en", 0.9)], [("en", 0.75), ("de", 0.7)], [("en", 0.4), ("de", 0.9)]]
 )
 def test_a_chunk_is_not_cut_in_doubt(found: list[tuple[str, float]]) -> None:
     assert parts_of(CHUNK, long_regions(CHUNK), found) == []
