@@ -55,8 +55,8 @@ CLEANUP_S = 1.5
 """Part of DRAIN_TIMEOUT_S, at most a quarter of it, kept for sending errors to calls that are cut off, and for exit."""
 
 LEAST_REFUSAL_S, REFUSAL_S = 0.5, 2.0
-"""Longest wait until calls that arrived too late have received their refusal, in seconds: the second, if the drain left
-as much. gRPC cancels those that have not."""
+"""Grace period of gRPC's shutdown in seconds, at least and at most, by what the drain left: calls that arrive late
+receive their refusal within it, and are cancelled after it."""
 
 UNREAD_FACTOR = 2
 """A stream ends if its caller reads no event for so many times STREAM_IDLE_TIMEOUT_S: it may be busy with an event."""

@@ -18,8 +18,8 @@ TOKEN_SECONDS = 0.7
 """What the decoder takes for a token of a single item, in seconds of window that the encoder takes as long for: 9 ms
 and 13 ms per second with Whisper base on a CPU."""
 REDECODED_SECONDS_PER_SECOND = 14.0
-"""Most seconds that all repeated decodings of a chunk take, for each second of its audio. With `TOKEN_SECONDS`, a first
-decoding of ordinary speech takes about four, so a chunk costs four times its first decoding at most."""
+"""Most seconds that all repeated decodings of a chunk take, for each second of its audio. In the
+same unit a first decoding of ordinary speech takes four to five, so a chunk costs about four times that at most."""
 
 
 class RedecodingBudget:
@@ -41,14 +41,14 @@ class RedecodingBudget:
         """Seconds taken so far."""
 
     def take(self, window: float) -> bool:
-        """Whether a window of this many seconds may be encoded and decoded; its encoding is then paid for."""
+        """Whether a window of this many seconds may be encoded and decoded; its encoding is then charged."""
         if window > self.left:
             return False
         self._spend(window)
         return True
 
-    def pay(self, decoded: Decoded) -> Decoded:
-        """Pay for the tokens of a decoding, and return it."""
+    def charge(self, decoded: Decoded) -> Decoded:
+        """Charge the tokens of a decoding, and return it."""
         self._spend(TOKEN_SECONDS * len(decoded.token_logprobs))
         return decoded
 

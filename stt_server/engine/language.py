@@ -43,7 +43,7 @@ class Language:
     probability: float | None
     """0 to 1; None if the language was given."""
     rivals: tuple[tuple[str, float], ...] = ()
-    """Less likely ones in which the text may be better founded, with their probabilities; none if the first is sure."""
+    """Less likely ones in which the text may be more probable, with their probabilities; none if the first is sure."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class LanguageDetector:
         Detects all of them in one pass, and those with a low probability in another one on a wider window.
 
         Args:
-            budgets: of each job; pay for the wider windows.
+            budgets: of each job; the wider windows are charged to them.
         """
         given = {i: code for i, job in enumerate(jobs) if (code := job.options.language or self._only)}
         asked = [i for i in range(len(jobs)) if i not in given]

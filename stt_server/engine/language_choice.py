@@ -1,7 +1,7 @@
-"""The language in doubt, decided by the text: the likeliest languages are decoded, and the better founded text wins.
+"""Decides a doubtful language by the text: the likeliest languages are decoded, and the more probable text wins.
 
-Accented speech is detected as the speaker's first language. Decoded in that language, the model translates, loops, or
-writes what it doesn't believe itself; in the language that is spoken, it is as sure as of other speech.
+Accented speech is often detected as the speaker's first language. Decoded in that language, it gives a translation, a
+loop or an improbable text; in the language that is spoken, a text as probable as that of other speech.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from stt_server.engine.language import UNSURE_LANGUAGE, Language
 from stt_server.engine.text_checks import words_of
 from stt_server.engine.types import ChunkJob
 
-FOUNDED_BY = 0.4
+MARGIN = 0.4
 """Mean log-probability by which a text must exceed a different one in a likelier language.
 
 Whisper base, 85 recordings and 48 beginnings of 2.5 s, 14 languages: 5 are detected wrongly on short windows, 3 on the
 full one. With 0.35 to 0.5 two stay wrong and none becomes wrong; with 0.3, one does.
 """
 WEIGHT = 2.0
-"""Of the mean log-probability of a text, beside the logarithm of its language's probability."""
-UNFOUNDED_LOGPROB = -1.5
+"""Factor of a text's mean log-probability where it is added to the logarithm of its language's probability."""
+POOR_LOGPROB = -1.5
 """Mean log-probability that stands for loops and for languages that were not decoded: texts in a wrong language have
 -0.6 to -2.2 on those recordings."""
 
@@ -50,7 +50,7 @@ class LanguageChoice:
     def settled(
         self, readings: Sequence[Reading], languages: Sequence[Language], budgets: Sequence[RedecodingBudget]
     ) -> list[Reading]:
-        """The readings, with another language for those of which the text is better founded in a rival one.
+        """The readings; those with a better text in a rival language are replaced.
 
         Args:
             readings: in the likeliest language.
@@ -61,31 +61,34 @@ class LanguageChoice:
         rivals = [(i, *rival) for i in doubted for rival in languages[i].rivals]
         others = self._read([(readings[i], code, p, budgets[i]) for i, code, p in rivals])
         for i in doubted:
-            own = [other for (index, *_), other in zip(rivals, others) if index == i]
-            settled[i] = better_founded(readings[i], own)
+            settled[i] = best_reading(readings[i], [other for (j, *_), other in zip(rivals, others) if j == i])
         return settled
 
     def _read(self, wanted: Sequence[tuple[Reading, str, float, RedecodingBudget]]) -> list[Reading]:
-        """Readings in other languages, given with their probabilities and with what pays for decoding them."""
+        """Decode readings in other languages.
+
+        Args:
+            wanted: a reading, the other language, its probability, and the budget to charge.
+        """
         jobs = [replace(own.job, options=replace(own.job.options, language=code)) for own, code, _, _ in wanted]
         inputs = [self._decoder.input(own.input.encoded, job.options) for job, (own, *_) in zip(jobs, wanted)]
         found = self._decoder.decode(inputs, beams=1) if inputs else []
         return [
-            Reading(job, item, budget.pay(decoded), probability)
+            Reading(job, item, budget.charge(decoded), probability)
             for job, item, decoded, (_, _, probability, budget) in zip(jobs, inputs, found, wanted)
         ]
 
 
 def _is_doubted(own: Reading, language: Language) -> bool:
-    """Whether a rival's text may be better founded. Drafts are decoded once only."""
+    """Whether a rival language may have a better text. Drafts are decoded only once."""
     if own.job.draft or not language.rivals or not own.decoded.text.strip():
         return False
     unsure = language.probability is not None and language.probability < UNSURE_LANGUAGE
-    return unsure or own.decoded.mean_logprob < -FOUNDED_BY or is_loop(own.decoded.text, own.job.chunk)
+    return unsure or own.decoded.mean_logprob < -MARGIN or is_loop(own.decoded.text, own.job.chunk)
 
 
-def better_founded(own: Reading, others: Sequence[Reading]) -> Reading:
-    """The reading in the language that its text speaks for, with the probability of that language.
+def best_reading(own: Reading, others: Sequence[Reading]) -> Reading:
+    """The reading with the best text, with the probability of its language after both detection and text.
 
     Args:
         own: in the likeliest language.
@@ -100,20 +103,20 @@ def better_founded(own: Reading, others: Sequence[Reading]) -> Reading:
     chosen = max(acceptable, key=lambda other: other.decoded.mean_logprob, default=own)
     weights = [_weight(each) for each in (own, *others)]
     rest = 1.0 - sum(each.language_probability or 0.0 for each in (own, *others))
-    total = sum(weights) + max(0.0, rest) * math.exp(WEIGHT * UNFOUNDED_LOGPROB)
+    total = sum(weights) + max(0.0, rest) * math.exp(WEIGHT * POOR_LOGPROB)
     return replace(chosen, language_probability=_weight(chosen) / total)
 
 
 def _least_logprob(own: Reading, other: Reading) -> float:
-    """Mean log-probability from which another reading is better founded."""
+    """Mean log-probability from which another reading replaces `own`."""
     if is_loop(own.decoded.text, own.job.chunk):
-        return RESAMPLE_LOGPROB  # a loop's own one is high, and means nothing
+        return RESAMPLE_LOGPROB  # a loop's own log-probability is high
     alike = words_of(own.decoded.text) == words_of(other.decoded.text)
-    return max(RESAMPLE_LOGPROB, own.decoded.mean_logprob + (0.0 if alike else FOUNDED_BY))
+    return max(RESAMPLE_LOGPROB, own.decoded.mean_logprob + (0.0 if alike else MARGIN))
 
 
 def _weight(reading: Reading) -> float:
-    """What speaks for a language: its detection, weighed with its text."""
+    """Relative probability of a reading's language, by detection and text."""
     looped = is_loop(reading.decoded.text, reading.job.chunk) or not reading.decoded.text.strip()
-    logprob = UNFOUNDED_LOGPROB if looped else reading.decoded.mean_logprob
+    logprob = POOR_LOGPROB if looped else reading.decoded.mean_logprob
     return (reading.language_probability or 0.0) * math.exp(WEIGHT * logprob)

@@ -101,7 +101,7 @@ class Redecoder:
         encoded = self._encoder.encode(samples, window, shortcut=True)
         # A beam search prefers loops over words as short as "no".
         found = self._decoder.decode([self._decoder.input(item, job.options) for item in encoded], beams=1)
-        return [replace(budget.pay(part), offset=start) for part, (start, _) in zip(found, spans)]
+        return [replace(budget.charge(part), offset=start) for part, (start, _) in zip(found, spans)]
 
     def _decoded_on_wider_windows(
         self, job: ChunkJob, decoded: Decoded, window: int, budget: RedecodingBudget
@@ -119,7 +119,7 @@ class Redecoder:
             if reason is None or not budget.take(wider):
                 break
             log.debug("decoding again on a wider window", extra={"doubt": reason, "window_s": wider})
-            decoded = budget.pay(self.decode_one(job.chunk.samples, wider, job.options))
+            decoded = budget.charge(self.decode_one(job.chunk.samples, wider, job.options))
         return decoded
 
     def _resampled(self, job: ChunkJob, decoded: Decoded, budget: RedecodingBudget) -> Decoded:
@@ -133,7 +133,7 @@ class Redecoder:
             if not needs_resampling(tried[-1], job.chunk) or not budget.take(windows.FULL_WINDOW):
                 break
             sampled = self.decode_one(job.chunk.samples, windows.FULL_WINDOW, job.options, temperature)
-            tried.append(budget.pay(sampled))
+            tried.append(budget.charge(sampled))
         if needs_resampling(tried[-1], job.chunk):
             return max(tried, key=lambda each: plausibility(each, job.chunk))
         return tried[-1]
@@ -147,7 +147,7 @@ class Redecoder:
             window = self._windows.decoded(len(samples) / windows.SAMPLE_RATE)
             if not budget.take(window):
                 break
-            decoded = budget.pay(self.decode_one(samples, window, job.options, shortcut=True))
+            decoded = budget.charge(self.decode_one(samples, window, job.options, shortcut=True))
             if not decoded.text or decoded.end <= 0 or is_loop(decoded.text, job.chunk):
                 break
             log.debug("decoded the rest of a chunk", extra={"offset_s": offset})
@@ -195,7 +195,7 @@ class Redecoder:
         encoded = self._encoder.encode([part.samples], window, shortcut=True)
         (language,) = self._detector.languages([own], encoded, [budget])
         own = replace(own, options=replace(own.options, language=language.code))
-        first = budget.pay(self._decoder.decode([self._decoder.input(encoded[0], own.options)])[0])
+        first = budget.charge(self._decoder.decode([self._decoder.input(encoded[0], own.options)])[0])
         return self._hypothesis(own, self._accepted(own, first, encoded[0], budget), language.probability)
 
     def decode_one(

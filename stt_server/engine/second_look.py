@@ -49,7 +49,7 @@ class SecondLook:
         """The texts, with better ones for those that were doubted. All are searched in one batch.
 
         Args:
-            budgets: of each reading; the search is paid for.
+            budgets: of each reading; the search is charged to them.
         """
         found = list(readings)
         doubted = [i for i, own in enumerate(readings) if not own.job.draft and is_doubted(own.decoded, own.job.chunk)]
@@ -57,7 +57,7 @@ class SecondLook:
             return found
         searched = self._decoder.decode([readings[i].input for i in doubted], beams=self._beams)
         for i, other in zip(doubted, searched):
-            budgets[i].pay(other)
+            budgets[i].charge(other)
             # Not the more probable one: the mean log-probability predicts fewer errors less well than the search does.
             if rejection_reason(other, readings[i].job.chunk) is None:
                 found[i] = replace(readings[i], decoded=other)

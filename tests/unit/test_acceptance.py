@@ -71,11 +71,11 @@ def test_decoding_again_is_bounded_by_the_seconds_of_audio() -> None:
     assert taken <= 3.0 * REDECODED_SECONDS_PER_SECOND
 
 
-def test_tokens_are_paid_for() -> None:
+def test_tokens_are_charged() -> None:
     budget = RedecodingBudget(3.0, 8)
     assert budget.take(20)
     loop = Decoded([TimedTokens(0.0, 5.0, (1,) * 40)], [[-0.2] * 40], [[]], 0.1, " nine" * 40)
-    assert budget.pay(loop) is loop
+    assert budget.charge(loop) is loop
     assert budget.spent == 20 + 40 * TOKEN_SECONDS
     assert not budget.take(1)
 

@@ -162,6 +162,10 @@ def test_max_length_leaves_room_after_a_prompt(rate: int, seconds: float, prompt
     assert generated >= min(16 + rate * seconds, MAX_LENGTH // 2, MAX_LENGTH - prompt) - 1
 
 
+def test_scripts_without_words_in_the_vocabulary_have_more_tokens() -> None:
+    assert tokens_per_second("th") > tokens_per_second("en") == tokens_per_second("ja")
+
+
 def test_confidence_is_the_geometric_mean_of_probabilities() -> None:
     logprobs = [math.log(p) for p in (0.9, 0.8, 0.5, 0.9)]
     assert confidence_of(logprobs) == pytest.approx((0.9 * 0.8 * 0.5 * 0.9) ** 0.25)

@@ -12,7 +12,7 @@ import pytest
 from stt_server.engine.acceptance import RedecodingBudget
 from stt_server.engine.generation import Decoded
 from stt_server.engine.language import Language
-from stt_server.engine.language_choice import FOUNDED_BY, LanguageChoice, Reading, better_founded
+from stt_server.engine.language_choice import MARGIN, LanguageChoice, Reading, best_reading
 from stt_server.engine.tokens import TimedTokens
 from stt_server.engine.types import ChunkJob, DecodeOptions
 from tests.unit.test_acceptance import Clip
@@ -58,7 +58,7 @@ def settle(decoder: Decoder, own: Reading, *rivals: tuple[str, float]) -> Readin
     return settled(decoder, own, language, RedecodingBudget(5.0, 8))
 
 
-def test_text_that_is_better_founded_in_a_rival_language_wins() -> None:
+def test_better_text_in_a_rival_language_wins() -> None:
     decoder = Decoder(en=decoded(ENGLISH, -0.3))
     found = settle(decoder, reading("zh", CHINESE, -1.5, 0.7), ("en", 0.2))
     assert (found.decoded.text, found.job.options.language) == (ENGLISH, "en")
@@ -71,9 +71,9 @@ def test_loop_loses_to_a_rival_however_probable_it_is() -> None:
     assert found.job.options.language == "en"
 
 
-def test_rival_must_be_better_founded_by_a_margin() -> None:
+def test_rival_must_be_better_by_a_margin() -> None:
     own = reading("nl", " de stad is ook oud", -0.5, 0.55)
-    for gain, language in ((FOUNDED_BY - 0.05, "nl"), (FOUNDED_BY + 0.05, "en")):
+    for gain, language in ((MARGIN - 0.05, "nl"), (MARGIN + 0.05, "en")):
         found = settle(Decoder(en=decoded(ENGLISH, -0.5 + gain)), own, ("en", 0.34))
         assert found.job.options.language == language
 
@@ -96,7 +96,7 @@ def test_unacceptable_rival_does_not_win(text: str) -> None:
 
 
 def test_text_that_no_rival_can_beat_is_not_compared() -> None:
-    own = reading("en", ENGLISH, -FOUNDED_BY + 0.05, 0.7)
+    own = reading("en", ENGLISH, -MARGIN + 0.05, 0.7)
     decoder = Decoder()
     assert settle(decoder, own, ("zh", 0.2)) is own
     assert decoder.batches == []
@@ -120,7 +120,7 @@ def test_drafts_and_given_languages_have_no_rivals() -> None:
     assert decoder.batches == []
 
 
-def test_rivals_are_paid_for() -> None:
+def test_rivals_are_charged() -> None:
     budget = RedecodingBudget(5.0, 8)
     own = reading("zh", CHINESE, -1.5, 0.7)
     language = Language("zh", 0.7, (("en", 0.2),))
@@ -131,5 +131,5 @@ def test_rivals_are_paid_for() -> None:
 def test_own_probability_counts() -> None:
     own = reading("zh", CHINESE, -0.5, 0.8)
     other = reading("en", ENGLISH, -0.5, 0.1)
-    assert better_founded(own, [other]).language_probability == pytest.approx(0.8 / 0.9, abs=0.02)
-    assert better_founded(own, [replace(other, language_probability=0.2)]).language_probability == pytest.approx(0.8)
+    assert best_reading(own, [other]).language_probability == pytest.approx(0.8 / 0.9, abs=0.02)
+    assert best_reading(own, [replace(other, language_probability=0.2)]).language_probability == pytest.approx(0.8)

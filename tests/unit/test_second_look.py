@@ -69,7 +69,7 @@ def test_only_doubted_texts_are_searched_all_in_one_batch() -> None:
     assert searcher.batches == [(["input 0", "input 2"], 5)]
 
 
-def test_search_is_paid_for() -> None:
+def test_search_is_charged() -> None:
     budget = RedecodingBudget(5.0, 8)
     reading: Any = Reading(job(), None, decoded(TEXT, UNSURE), None)  # type: ignore[arg-type]
     SecondLook(Searcher(decoded(OTHER)), 5).improved([reading], [budget])  # type: ignore[arg-type]
