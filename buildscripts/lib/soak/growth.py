@@ -81,6 +81,14 @@ def memory_slope(samples: Sequence[Sample]) -> Slope:
     return slope([(sample.hours, sample.floor_mib) for sample in samples if sample.hours >= third])
 
 
+def floor_halves(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Median floor in MiB of the first and of the second half of the time."""
+    middle = samples[0].hours + hours(samples) / 2
+    first = [sample.floor_mib for sample in samples if sample.hours <= middle]
+    second = [sample.floor_mib for sample in samples if sample.hours > middle]
+    return statistics.median(first), statistics.median(second or first)
+
+
 VALUES: Mapping[str, Callable[[Sample], float]] = {
     "threads": lambda sample: sample.usage.threads,
     "descriptors": lambda sample: sample.usage.descriptors,
