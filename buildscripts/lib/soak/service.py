@@ -206,7 +206,7 @@ def report(monitor: Monitor, tally: Tally, problems: list[str], picture: Path | 
         )
         first_half, second_half = floor_halves(samples)
         change = (second_half / first_half - 1) * 100 if first_half else 0.0
-        print(f"{name}: floor {first_half:.0f} MiB in the first half, {second_half:.0f} in the second ({change:+.1f} %)")
+        print(f"{name}: floor {first_half:.0f} MiB in the first half, {second_half:.0f} in the second ({change:+.1f}%)")
         problems += growth_problems(name, samples)
     print(f"\n{outcome_table(tally.outcomes)}\n")
     if unexpected := sum(count for (_, _, wanted), count in tally.outcomes.items() if not wanted):
