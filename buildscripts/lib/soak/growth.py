@@ -81,12 +81,12 @@ def memory_slope(samples: Sequence[Sample]) -> Slope:
     return slope([(sample.hours, sample.floor_mib) for sample in samples if sample.hours >= third])
 
 
-def floor_halves(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Median floor in MiB of the first and of the second half of the time."""
-    middle = samples[0].hours + hours(samples) / 2
-    first = [sample.floor_mib for sample in samples if sample.hours <= middle]
-    second = [sample.floor_mib for sample in samples if sample.hours > middle]
-    return statistics.median(first), statistics.median(second or first)
+def least_of_halves(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Least resident size in MiB of the first half of the time, without the first sixth, and of the second half."""
+    begin, length = samples[0].hours, hours(samples)
+    first = [s.floor_mib for s in samples if begin + length / PARTS <= s.hours <= begin + length / 2]
+    second = [s.floor_mib for s in samples if s.hours > begin + length / 2]
+    return min(first or second, default=0.0), min(second or first, default=0.0)
 
 
 VALUES: Mapping[str, Callable[[Sample], float]] = {
