@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from grpc import StatusCode
-
 from protos.stt.v1.spans import Attribute, Span
 from protos.stt.v1.trace_context import TraceContext
 from protos.stt.v1.wire import SPEECH_SERVICE
@@ -27,7 +25,7 @@ def spans_of(call: CallRecord) -> Iterator[Span]:
     service, _, method = call.method.removeprefix("/").partition("/")
     attributes: dict[str, Attribute] = {
         **_rpc(service, method),
-        "rpc.grpc.status_code": StatusCode[call.status].value[0],
+        "rpc.response.status_code": call.status,
         "stt.request_id": call.request_id,
     }
     if call.model is not None:
@@ -48,4 +46,4 @@ def _step(step: Step, parent: TraceContext) -> Span:
 
 
 def _rpc(service: str, method: str) -> dict[str, Attribute]:
-    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    return {"rpc.system.name": "grpc", "rpc.method": f"{service}/{method}"}

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import pkgutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.semconv import attributes
+from opentelemetry.semconv._incubating import attributes as incubating
+from opentelemetry.semconv._incubating.attributes import rpc_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, service_attributes, url_attributes
 
 from protos.stt.v1 import spans
 from stt_server.testing.processes import ProcessError
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import GatewayProcess, ServiceProcess, running
-from tests.support.collector import Collector, Received, collecting
+from tests.support.collector import Collector, Received, collecting, collecting_through_rotel
 from tests.support.observing import eventually
 from tests.support.services import speech
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-RPC = {"rpc.system": "grpc", "rpc.service": "stt.v1.SpeechToText"}
+METHOD = "stt.v1.SpeechToText/Transcribe"
+RPC = {rpc_attributes.RPC_SYSTEM_NAME: "grpc", rpc_attributes.RPC_METHOD: METHOD}
+OWN = "stt."
+"""Prefix of attributes that OpenTelemetry doesn't define."""
 CLOCKS_NS = 5_000_000
 """Difference of the wall clock between two readings in a process, in nanoseconds, while it is being adjusted."""
 
@@ -42,22 +53,28 @@ async def call(folder: Path, collector: Collector, flags: str) -> httpx.Response
     return answer
 
 
-async def test_spans_of_a_request_form_one_tree(tmp_path: Path) -> None:
-    async with collecting() as collector:
-        assert (await call(tmp_path, collector, "01")).status_code == 200
-        await eventually(lambda: _count(collector), 10)
+@pytest.fixture(params=["alone", "behind Rotel"])
+async def collector(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Collector]:
+    async with collecting() if request.param == "alone" else collecting_through_rotel(tmp_path) as collector:
+        yield collector
+
+
+async def test_spans_of_a_request_form_one_tree(tmp_path: Path, collector: Collector) -> None:
+    assert (await call(tmp_path, collector, "01")).status_code == 200
+    await eventually(lambda: _count(collector), 10)
     assert {span.trace_id for span in collector.spans} == {TRACE}
 
     (gateway,) = children(collector, SPAN)
     assert (gateway.service, gateway.name, gateway.kind) == ("stt-gateway", "POST /v1/transcribe", "SERVER")
-    assert gateway.attributes["http.request.method"] == "POST"
-    assert gateway.attributes["http.route"] == "/v1/transcribe"
-    assert gateway.attributes["http.response.status_code"] == 200
+    assert gateway.attributes[http_attributes.HTTP_REQUEST_METHOD] == "POST"
+    assert gateway.attributes[http_attributes.HTTP_ROUTE] == "/v1/transcribe"
+    assert gateway.attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] == 200
+    assert gateway.attributes[url_attributes.URL_PATH] == "/v1/transcribe"
+    assert gateway.attributes[url_attributes.URL_SCHEME] == "http"
 
     (primary,) = children(collector, gateway.span_id)
-    assert (primary.service, primary.kind) == ("stt-primary", "SERVER")
-    assert primary.name == "stt.v1.SpeechToText/Transcribe"
-    assert primary.attributes.items() >= {**RPC, "rpc.method": "Transcribe", "rpc.grpc.status_code": 0}.items()
+    assert (primary.service, primary.name, primary.kind) == ("stt-primary", METHOD, "SERVER")
+    assert primary.attributes.items() >= {**RPC, rpc_attributes.RPC_RESPONSE_STATUS_CODE: "OK"}.items()
     assert primary.attributes["stt.request_id"] == "traced"
 
     steps = {span.name: span for span in children(collector, primary.span_id)}
@@ -77,6 +94,31 @@ async def test_spans_of_a_request_form_one_tree(tmp_path: Path) -> None:
         for part in children(collector, span.span_id):
             assert span.start - CLOCKS_NS <= part.start <= part.end <= span.end + CLOCKS_NS, (span, part)
     assert steps["queue"].end <= steps["recognize"].start + CLOCKS_NS
+
+    names = {name for span in collector.spans for name in span.attributes if not name.startswith(OWN)}
+    assert names <= attribute_names() and names >= {*RPC, http_attributes.HTTP_ROUTE}
+
+
+def attribute_names() -> set[str]:
+    """Names of attributes that OpenTelemetry's conventions define, without deprecated ones."""
+    names = set()
+    for package in (attributes, incubating):
+        for module in pkgutil.iter_modules(package.__path__):
+            file = Path(package.__path__[0]) / f"{module.name}.py"
+            nodes = ast.parse(file.read_text()).body
+            # Each constant's description follows it.
+            for node, below in pairwise(nodes):
+                if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant):
+                    description = below.value.value if isinstance(below, ast.Expr) else ""  # type: ignore[attr-defined]
+                    if not description.strip().startswith("Deprecated"):
+                        names.add(str(node.value.value))
+    return names
+
+
+def test_names_of_the_conventions_leave_out_deprecated_ones() -> None:
+    names = attribute_names()
+    assert {rpc_attributes.RPC_METHOD, error_attributes.ERROR_TYPE, service_attributes.SERVICE_NAME} <= names
+    assert {"rpc.system", "rpc.service", "rpc.grpc.status_code", "http.method"} & names == set()
 
 
 async def _count(collector: Collector) -> int:
