@@ -8,6 +8,7 @@ from typing import Any
 
 from stt_server.engine.batcher import Batcher
 from stt_server.engine.queue import Owner, Priority
+from stt_server.engine.text_checks import ends_sentence
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, speech_seconds
 
 LANGUAGE_CHUNKS = 4
@@ -39,7 +40,13 @@ async def recognize_chunks(
     expected = ""
 
     async def recognize(index: int) -> None:
-        job = ChunkJob(chunks[index], options, expected_language=expected, may_change_language=detects)
+        job = ChunkJob(
+            chunks[index],
+            options,
+            expected_language=expected,
+            may_change_language=detects,
+            begins=index == 0 and (not options.context or ends_sentence(options.context)),
+        )
         found[index] = await batcher.recognize(job, owner, priority)
         on_hypothesis(index, found[index])
 

@@ -21,6 +21,10 @@ speakers in 16 languages."""
 EARLY_STOP_SECONDS = 0.8
 """Seconds that a text may end before the last detected speech does."""
 
+_SENTENCE_ENDS = frozenset(".?!…。？！।።։؟۔")
+_CLOSING = "\"'”’»)]）」』"
+"""Characters that may follow the end of a sentence."""
+
 _LOOP_RUN = 3
 _SHORT_RUN_REPEATS = 5
 
@@ -137,3 +141,8 @@ def is_sparse(text: str, seconds: float) -> bool:
 def stops_early(text_end: float, speech_end: float) -> bool:
     """Whether a text ends over `EARLY_STOP_SECONDS` before the speech does; both in seconds."""
     return speech_end - text_end > EARLY_STOP_SECONDS
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a text ends with punctuation that ends a sentence, before closing quotes and brackets."""
+    return text.rstrip().rstrip(_CLOSING).rstrip()[-1:] in _SENTENCE_ENDS

@@ -148,6 +148,8 @@ class ChunkJob:
     """Of the recording: the chunk's own language is another one only if that is detected surely. Empty: unknown."""
     may_change_language: bool = False
     """Whether the chunk is cut where its language changes. Never if the language is given."""
+    begins: bool = False
+    """Whether it begins a recording or an utterance, and no text before it is known that a sentence would continue."""
     wanted: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
     """Whether a caller is still waiting for the result. May be called in any thread."""
 

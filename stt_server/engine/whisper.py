@@ -23,6 +23,7 @@ from stt_server.engine.language_choice import LanguageChoice, Reading
 from stt_server.engine.loading import ModelOptions, load, supported_languages
 from stt_server.engine.redecoding import Redecoder
 from stt_server.engine.second_look import SecondLook
+from stt_server.engine.sentence_edges import SentenceEdges
 from stt_server.engine.types import Chunk, ChunkJob, DecodeOptions, Hypothesis, ModelInfo
 from stt_server.errors import Abandoned
 
@@ -45,6 +46,7 @@ class WhisperRecognizer:
         self._decoder = TextDecoder(whisper, options.beam_size)
         self._language_choice = LanguageChoice(self._decoder)
         self._second_look = SecondLook(self._decoder, options.beam_size_in_doubt)
+        self._sentence_edges = SentenceEdges(self._decoder)
         self._redecoder = Redecoder(self._encoder, self._decoder, self._detector, options.temperatures)
 
     def warm_up(self) -> None:
@@ -106,6 +108,7 @@ class WhisperRecognizer:
         ]
         readings = self._language_choice.settled(readings, languages, budgets)
         readings = self._second_look.improved(readings, budgets)
+        readings = self._sentence_edges.completed(readings)
         hypotheses = []
         for reading, budget in zip(readings, budgets):
             _check_wanted(jobs)  # decoding again may take long
@@ -118,7 +121,8 @@ class WhisperRecognizer:
     def _in_several_languages(self, job: ChunkJob, parts: Sequence[ChunkPart]) -> Hypothesis:
         """Recognize the parts of a chunk between which its language changes."""
         options = replace(job.options, context="")
-        found = [self.recognize_batch([ChunkJob(part, options)])[0] for part in parts]
+        jobs = [ChunkJob(part, options, begins=job.begins and part is parts[0]) for part in parts]
+        found = [self.recognize_batch([own])[0] for own in jobs]
         return joined(list(zip(parts, found)))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from buildscripts.lib.bench.sentences import Sentences, ends_sentence, sentences, starts_lower, written_errors
+from buildscripts.lib.bench.sentences import Sentences, sentences, starts_lower, written_errors
 from buildscripts.lib.load.closed_loop import Recording
+from stt_server.engine.text_checks import ends_sentence
 
 
 def a_recording(text: str, strict: bool = True) -> Recording:

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from buildscripts.lib.load.closed_loop import Recording
-
-_ENDS = frozenset(".?!…。？！।።።؟۔")
-_CLOSING = "\"'”’»)]）」』"
-"""Characters that may follow the end of a sentence."""
+from stt_server.engine.text_checks import ends_sentence
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,6 @@ def starts_lower(text: str) -> bool:
     """Whether the first letter is in lower case. Digits and scripts without cases never are."""
     first = next((character for character in text if character.isalnum()), "")
     return first.islower()
-
-
-def ends_sentence(text: str) -> bool:
-    """Whether a text ends with punctuation that ends a sentence, before closing quotes and brackets."""
-    return text.rstrip().rstrip(_CLOSING).rstrip()[-1:] in _ENDS
 
 
 def is_written(reference: str) -> bool:
