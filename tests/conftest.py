@@ -1,8 +1,10 @@
-"""Signal handling of the whole test run."""
+"""Signal handling of the whole test run, and the failures of tests that passed when run again."""
 
 from __future__ import annotations
 
 import signal
+
+import pytest
 
 SENT_BY_TESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -16,3 +18,10 @@ def pytest_configure() -> None:
     for number in SENT_BY_TESTS:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show why tests were run again, which pytest-rerunfailures leaves out."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"run again: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +64,48 @@ class ImageRoot:
         inside = ["/usr/sbin/chroot", f"--userspec={self.user}", str(self.path), *program]
         unshare = ["unshare", "--mount", "sh", "-c", _ENTER, "sh"]
         return [*unshare, str(self.path), self.user, *pairs, "--", *variables, *inside]
+
+    def wait_ended(self, timeout_s: float) -> list[str]:
+        """Wait until the image has no process; return the commands of those that still run after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        for pid in self._processes():
+            with suppress(ProcessLookupError), _pidfd(pid) as ended:
+                select.select([ended], [], [], max(0.0, deadline - time.monotonic()))
+        return [_command_line(pid) for pid in self._processes()]
+
+    def kill_processes(self) -> None:
+        """Send SIGKILL to all processes of the image, and wait for their end."""
+        while pids := self._processes():  # until it forked none in the meantime
+            for pid in pids:
+                with suppress(ProcessLookupError), _pidfd(pid) as ended:
+                    signal.pidfd_send_signal(ended, signal.SIGKILL)
+                    select.select([ended], [], [])
+
+    def _processes(self) -> list[int]:
+        """Ids of the processes with this root, in process groups and sessions of their own too."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if (process / "root").samefile(self.path):
+                    found.append(int(process.name))
+        return found
+
+
+@contextmanager
+def _pidfd(pid: int) -> Iterator[int]:
+    """File descriptor of a process, readable once it has ended. Raises ProcessLookupError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _command_line(pid: int) -> str:
+    """Command of a process; empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
 
 
 def image_root(path: Path, inspected: Mapping[str, Any]) -> ImageRoot:

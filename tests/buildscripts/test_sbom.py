@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from buildscripts.lib.image_check import listed_versions
+from buildscripts.lib.running_image import listed_versions
 from stt_server.testing.paths import ROOT
 from stt_server.testing.processes import installed_command
 from tests.support.images_command import build

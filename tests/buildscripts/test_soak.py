@@ -16,7 +16,7 @@ from buildscripts.lib.load.recordings import EncodedClip, matches
 from buildscripts.lib.soak import realtime as realtime_soak
 from buildscripts.lib.soak import service as soak_service
 from buildscripts.lib.soak.deployment import Deployment
-from buildscripts.lib.soak.growth import Sample, growth_problems, growth_table, memory_slope
+from buildscripts.lib.soak.growth import Sample, growth_problems, growth_table, least_of_halves, memory_slope
 from buildscripts.lib.soak.live import Part, main, table, verdict
 from buildscripts.lib.soak.local_pair import pair
 from stt_server.testing.paths import MODELS, ROOT
@@ -120,6 +120,11 @@ def test_slope_within_chance_is_not_reported() -> None:
     ]
     assert memory_slope(samples).at_least < 0
     assert growth_problems("primary", samples) == []
+
+
+def test_least_memory_of_halves_leaves_out_the_first_sixth() -> None:
+    first, second = least_of_halves(samples_of(resident_mib=60))
+    assert abs(first - (CALM.floor_mib + 10)) <= 1 and abs(second - (CALM.floor_mib + 30)) <= 1
 
 
 def test_growth_table_has_a_line_per_sixth() -> None:

@@ -1,15 +1,24 @@
-"""Collector of spans: OpenTelemetry's TraceService on a real grpc.aio server."""
+"""Collectors of spans: OpenTelemetry's TraceService on a real grpc.aio server, alone or behind the collector Rotel."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from stt_server.testing.processes import HOST, free_port
+from tests.support.needs import lacking
+
+READY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,38 @@ async def collecting() -> AsyncIterator[Collector]:
     """Run a collector on a free port."""
     server, collector = grpc.aio.server(), Collector()
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"{HOST}:0")
     await server.start()
-    collector.endpoint = f"http://127.0.0.1:{port}"
+    collector.endpoint = f"http://{HOST}:{port}"
     try:
         yield collector
     finally:
         await server.stop(None)
+
+
+@asynccontextmanager
+async def collecting_through_rotel(folder: Path) -> AsyncIterator[Collector]:
+    """Run a collector behind Rotel, which receives, decodes, batches and sends on all spans.
+
+    Args:
+        folder: for Rotel's log.
+    """
+    spec = find_spec("rotel")
+    if spec is None or spec.origin is None:
+        lacking("rotel is not installed. Run: .venv/bin/pip install -c constraints.txt rotel")
+    async with collecting() as collector:
+        target = f"{HOST}:{free_port()}"
+        command = [str(Path(spec.origin).with_name("rotel-agent")), "start", "--otlp-grpc-endpoint", target]
+        command += ["--otlp-http-endpoint", f"{HOST}:{free_port()}"]
+        command += ["--exporter", "otlp", "--otlp-exporter-endpoint", collector.endpoint]
+        with (folder / "rotel.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+        try:
+            async with grpc.aio.insecure_channel(target) as channel:
+                await asyncio.wait_for(channel.channel_ready(), READY_S)
+            collector.endpoint = f"http://{target}"
+            yield collector
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()

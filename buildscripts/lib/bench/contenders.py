@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,10 +19,13 @@ from stt_server.config import parse
 from stt_server.engine.types import DecodeOptions
 from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.lifecycle.whisper import load_whisper
-from stt_server.request import Request, Upload
+from stt_server.request import Answer, Request, Upload
 
 COMPUTE_TYPE = "int8"
 _PCM = AudioFormat("linear16", 16_000)
+
+Answering = Callable[[Recording, str | None], Awaitable[Answer]]
+"""Answer to a recording in a language; None: detected."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +94,36 @@ def settings_text(model: Path, keys: Mapping[str, object]) -> str:
 
 
 @asynccontextmanager
-async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterator[Any]:
+async def answering(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterator[Answering]:
     """Run the service's pipeline without its ports: decoding, voice activity detection, chunks, batches, text checks.
 
-    Yields `transcribe(recording, language)`. Recordings are sent as PCM, which needs no decoding, or as WAV files.
+    Recordings are sent as PCM, which needs no decoding, or as WAV files.
     """
     parsed = parse(settings, "primary")
     recognizer = await asyncio.get_running_loop().run_in_executor(None, load_whisper, parsed)
     # The production wiring, so that the benchmark measures what is served.
     backend = Backend(parsed, recognizer, _no_file, None)
 
-    async def transcribe(recording: Recording, language: str | None) -> str:
+    async def answer(recording: Recording, language: str | None) -> Answer:
         audio = recording.pcm if encoding.encoding == "linear16" else recording.wav
         request = Request(Upload(audio, encoding), DecodeOptions(language=language), "bench", policy="primary")
-        return (await backend.pipeline.transcribe(request)).answer.text
+        return (await backend.pipeline.transcribe(request)).answer
 
     try:
-        yield transcribe
+        yield answer
     finally:
         await backend.close()
+
+
+@asynccontextmanager
+async def in_process(settings: str, encoding: AudioFormat = _PCM) -> AsyncIterator[Any]:
+    """As `answering`, but yields `transcribe(recording, language)`, which returns the text alone."""
+    async with answering(settings, encoding) as answer:
+
+        async def transcribe(recording: Recording, language: str | None) -> str:
+            return (await answer(recording, language)).text
+
+        yield transcribe
 
 
 async def _no_file(data: bytes, *, separate_channels: bool = False) -> NoReturn:

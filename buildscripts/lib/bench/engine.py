@@ -62,15 +62,20 @@ def add_common(parser: argparse.ArgumentParser, *, callers: str, rounds: int, cl
 
 def add_subject(parser: argparse.ArgumentParser, *, model: str, rounds: int) -> None:
     """Add the arguments for the model, the corpus and the number of rounds."""
+    add_corpus(parser, model=model)
+    parser.add_argument("--rounds", type=_positive, default=rounds, help=f"default: {rounds}")
+
+
+def add_corpus(parser: argparse.ArgumentParser, *, model: str) -> None:
+    """Add the arguments for the model, its configuration, the corpus and the results."""
     parser.add_argument(
         "--model", type=model_folder, default=model, help=f"base, tiny.en, ... or a model folder; default: {model}"
     )
     parser.add_argument("--corpus", type=Path, default=ROOT / "samples", help="folder with a manifest.jsonl")
     parser.add_argument("--languages", type=_codes, default=(), help="only clips in these languages, such as en,de")
-    parser.add_argument("--rounds", type=_positive, default=rounds, help=f"default: {rounds}")
     parser.add_argument(
         "--set",
-        type=_key,
+        type=key_value,
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -95,7 +100,8 @@ def _codes(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def _key(text: str) -> tuple[str, str]:
+def key_value(text: str) -> tuple[str, str]:
+    """Parse an argument such as BEAM_SIZE=1."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE")

@@ -137,6 +137,18 @@ def word_errors(reference: str, hypothesis: str, language: str) -> tuple[int, in
     return counts.substitutions + counts.deletions + counts.insertions, len(expected)
 
 
+def words_kept(reference: str, hypothesis: str, language: str) -> tuple[int, int]:
+    """Number of words of `reference` that are in `hypothesis`, in their order, and number of words of `reference`.
+
+    Args:
+        language: as in `word_errors`; empty: of several languages.
+    """
+    expected, found = _words(reference, language), _words(hypothesis, language)
+    if not expected or not found:
+        return 0, len(expected)
+    return jiwer.process_words(" ".join(expected), " ".join(found)).hits, len(expected)
+
+
 def _words(text: str, language: str) -> list[str]:
     normal = _normalizer(language)(text)
     if language in UNSPACED_LANGUAGES:

@@ -81,6 +81,14 @@ def memory_slope(samples: Sequence[Sample]) -> Slope:
     return slope([(sample.hours, sample.floor_mib) for sample in samples if sample.hours >= third])
 
 
+def least_of_halves(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Least resident size in MiB of the first half of the time, without the first sixth, and of the second half."""
+    begin, length = samples[0].hours, hours(samples)
+    first = [s.floor_mib for s in samples if begin + length / PARTS <= s.hours <= begin + length / 2]
+    second = [s.floor_mib for s in samples if s.hours > begin + length / 2]
+    return min(first or second, default=0.0), min(second or first, default=0.0)
+
+
 VALUES: Mapping[str, Callable[[Sample], float]] = {
     "threads": lambda sample: sample.usage.threads,
     "descriptors": lambda sample: sample.usage.descriptors,

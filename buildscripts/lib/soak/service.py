@@ -31,7 +31,15 @@ from pathlib import Path
 
 from buildscripts.lib.models.pins import ROOT
 from buildscripts.lib.soak.deployment import Deployment, callers_of
-from buildscripts.lib.soak.growth import MIN_HOURS_FOR_MEMORY, growth_problems, growth_table, hours, memory_slope, plot
+from buildscripts.lib.soak.growth import (
+    MIN_HOURS_FOR_MEMORY,
+    growth_problems,
+    growth_table,
+    hours,
+    least_of_halves,
+    memory_slope,
+    plot,
+)
 from buildscripts.lib.soak.local_pair import UPLOAD_MIB, busy_without_callers, pair, stop_both
 from buildscripts.lib.soak.monitor import Monitor
 from buildscripts.lib.soak.traffic import Callers, Tally, TestAudio, Traffic
@@ -196,6 +204,9 @@ def report(monitor: Monitor, tally: Tally, problems: list[str], picture: Path | 
         print(
             f"{name}: {rise.per_hour:+.1f} MiB an hour over the last two thirds (at least {rise.at_least:+.1f}){judged}"
         )
+        first, second = least_of_halves(samples)
+        change = (second / first - 1) * 100 if first else 0.0
+        print(f"{name}: at least {first:.0f} MiB in the first half, {second:.0f} in the second ({change:+.1f} %)")
         problems += growth_problems(name, samples)
     print(f"\n{outcome_table(tally.outcomes)}\n")
     if unexpected := sum(count for (_, _, wanted), count in tally.outcomes.items() if not wanted):
