@@ -20,7 +20,7 @@ from stt_server.engine.queue import Priority
 from stt_server.engine.recording import recognize_chunks, run_all
 from stt_server.engine.types import DecodeOptions, Hypothesis, ModelInfo, Samples
 from stt_server.errors import EngineError
-from stt_server.request import Recognition, Request, Step, Transcript, validate_options
+from stt_server.request import Recognition, Request, Step, Trace, Transcript, validate_options
 from stt_server.routing import Policy
 
 
@@ -137,7 +137,7 @@ class Pipeline:
         finally:
             request.trace.queue_wait = ticket.queue_wait
             self.cascade.record_inference(request.trace, ticket.busy)
-            request.trace.steps += _steps_of(ticket)
+            _note_steps(request.trace, ticket)
         request.trace.suppressed = tuple(h.suppressed for h in hypotheses if h.suppressed is not None)
         request.trace.redecoded_seconds = sum(h.redecoded_seconds for h in hypotheses)
         return Recognition(tuple(chunks), tuple(hypotheses))
@@ -170,12 +170,16 @@ class Pipeline:
         return [found[index] for index in range(len(chunks))]
 
 
-def _steps_of(ticket: Ticket) -> list[Step]:
-    """The wait for a slot and what followed, until now."""
+def _note_steps(trace: Trace, ticket: Ticket) -> None:
+    """Add the wait for a slot and what followed, until now, to a trace.
+
+    They replace those of an earlier recognition with the same ticket: an utterance may be recognized again.
+    """
     now = time.monotonic()
     steps = []
     if ticket.queued_at is not None:
         steps.append(Step("queue", ticket.queued_at, ticket.started_at or now))
     if ticket.started_at is not None:
         steps.append(Step("recognize", ticket.started_at, now))
-    return steps
+    again = {(step.name, step.start) for step in steps}
+    trace.steps = [step for step in trace.steps if (step.name, step.start) not in again] + steps

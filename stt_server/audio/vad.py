@@ -76,7 +76,7 @@ Span = tuple[int, int]
 class VoiceActivity:
     """Probabilities of speech in the windows of one recording or stream, incrementally.
 
-    Takes about 1 ms of one core for each second of audio, and twice that in pieces of 0.1 s.
+    `buildscripts/bench profile` prints what it costs for each second of audio; docs/engine.md has a measurement.
     """
 
     def __init__(self) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import ctranslate2
 
-from stt_server.engine.acceptance import RedecodingBudget
 from stt_server.engine.chunk_parts import ChunkPart, Span
-from stt_server.engine.encoding import Encoded, Encoder, as_batch
+from stt_server.engine.encoding import Encoded, as_batch
 from stt_server.engine.language_changes import (
     SHORT_SLICE_S,
     SHORT_TAIL_S,
@@ -21,15 +21,19 @@ from stt_server.engine.language_changes import (
     slice_of,
 )
 from stt_server.engine.types import ChunkJob, ModelInfo
+from stt_server.engine.windows import POSITIONS_PER_SECOND, lengthened
 
 SURE_LANGUAGE = 0.9
 """Probability from which a chunk is taken to be in another language than its recording, and from which its own has no
 rivals: short utterances and accented ones are sometimes detected as another one."""
 UNSURE_LANGUAGE = 0.5
-"""Probability below which a language is detected again on a wider window, and then has several rivals."""
+"""Probability below which a language is detected again after more silence, and then has several rivals."""
 UNSURE_WINDOW = 12
-"""That window, in seconds. Detected wrongly of 160 recordings in 16 languages, partly synthetic, with Whisper base: 11
-on windows that just fit them, 10 on 12 and 17 s, 8 on 30 s, which take three times as long as decoding a short clip."""
+"""Seconds of that speech and silence. The encoder's output for silence is repeated, so nothing is encoded for it.
+
+Whisper base, 162 recordings and beginnings of 2.5 s, partly synthetic: 7 are wrong, as with a window of 12 s encoded
+whole, which takes as long as decoding a short clip; without a second detection 8.
+"""
 LIKELY_RIVAL = 0.1
 """Least probability of a rival."""
 MOST_RIVALS = 2
@@ -54,42 +58,41 @@ class Survey:
     """Chunks that are in the expected language."""
     parts: Mapping[int, Sequence[ChunkPart]]
     """Chunks whose language changes."""
+    sure: Mapping[int, Language]
+    """Chunks whose slices all show the same language, each surely; with the least of the slices' probabilities."""
 
 
 class LanguageDetector:
     """Detects languages with a model. Thread-safe, as the model is."""
 
-    def __init__(self, model: ctranslate2.models.Whisper, encoder: Encoder, info: ModelInfo) -> None:
+    def __init__(self, model: ctranslate2.models.Whisper, info: ModelInfo) -> None:
         self._model = model
-        self._encoder = encoder
         self._only = None if info.multilingual else info.languages[0]
 
     def languages(
-        self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded], budgets: Sequence[RedecodingBudget]
+        self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded], known: Mapping[int, Language] = MappingProxyType({})
     ) -> list[Language]:
-        """The language of each job, given or detected.
+        """The language of each job: given, known, or detected.
 
-        Detects all of them in one pass, and those with a low probability in another one on a wider window.
+        Detects all of them in one pass, and those with a low probability in another one, after more silence.
 
         Args:
-            budgets: of each job; the wider windows are charged to them.
+            known: languages that a survey has found, by the job's index.
         """
-        given = {i: code for i, job in enumerate(jobs) if (code := job.options.language or self._only)}
-        asked = [i for i in range(len(jobs)) if i not in given]
+        given = {i: Language(code, None) for i, job in enumerate(jobs) if (code := job.options.language or self._only)}
+        found = {**known, **given}
+        asked = [i for i in range(len(jobs)) if i not in found]
         rankings = dict(zip(asked, self._rank([encoded[i] for i in asked], [jobs[i] for i in asked])))
-        unsure = [i for i in asked if rankings[i][0][1] < UNSURE_LANGUAGE and self._is_shorter(encoded[i])]
-        unsure = [i for i in unsure if not jobs[i].draft and budgets[i].take(UNSURE_WINDOW)]
-        wider = self._encoder.encode([jobs[i].chunk.samples for i in unsure], UNSURE_WINDOW, shortcut=False)
-        rankings |= zip(unsure, self._rank(wider, [jobs[i] for i in unsure]))
-        for i, ((_, probability), *_) in rankings.items():
-            if jobs[i].expected_language and probability < SURE_LANGUAGE:
-                given[i] = jobs[i].expected_language
-        return [Language(given[i], None) if i in given else _with_rivals(rankings[i]) for i in range(len(jobs))]
-
-    def _is_shorter(self, encoded: Encoded) -> bool:
-        """Whether an output was encoded in a shorter window than `UNSURE_WINDOW`."""
-        tails = self._encoder.windows.tails
-        return tails is not None and self._encoder.windows.encoded(encoded.seconds, UNSURE_WINDOW) < UNSURE_WINDOW
+        unsure = [
+            i for i in asked if rankings[i][0][1] < UNSURE_LANGUAGE and _is_short(encoded[i]) and not jobs[i].draft
+        ]
+        longer = [replace(encoded[i], output=lengthened(encoded[i].output, UNSURE_WINDOW)) for i in unsure]
+        rankings |= zip(unsure, self._rank(longer, [jobs[i] for i in unsure]))
+        for i, ranking in rankings.items():
+            expected = jobs[i].expected_language
+            doubtful = ranking[0][1] < SURE_LANGUAGE
+            found[i] = Language(expected, None) if expected and doubtful else _with_rivals(ranking)
+        return [found[i] for i in range(len(jobs))]
 
     def survey(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded]) -> Survey:
         """Find out which chunks are in the expected language, and where the language of others changes.
@@ -106,20 +109,22 @@ class LanguageDetector:
         # Too little speech to doubt the expectation.
         expected = {i: code for i, code in expecting.items() if not regions[i]}
         regions = {i: own for i, own in regions.items() if can_slice(encoded[i]) and len(own) > (i not in expecting)}
-        several = {}
+        several, sure = {}, {}
         for i, found in self._rank_regions(jobs, encoded, regions, SHORT_SLICE_S, SHORT_TAIL_S).items():
             codes = [code for code, _ in found]
             if len({*codes, expecting.get(i, codes[0])}) > 1 and len(codes) > 1 and jobs[i].may_change_language:
                 several[i] = regions[i]
             elif _of_longest(regions[i], codes) == expecting.get(i):
                 expected[i] = expecting[i]
+            elif len(set(codes)) == 1 < len(codes) and (least := min(p for _, p in found)) >= SURE_LANGUAGE:
+                sure[i] = Language(codes[0], least)
         parts = {}
         for i, found in self._rank_regions(jobs, encoded, several, SLICE_S, TAIL_S).items():
             if cut := parts_of(jobs[i].chunk, several[i], found):
                 parts[i] = cut
             elif _of_longest(several[i], [code for code, _ in found]) == expecting.get(i):
                 expected[i] = expecting[i]
-        return Survey(expected, parts)
+        return Survey(expected, parts, sure)
 
     def _rank_regions(
         self,
@@ -164,6 +169,11 @@ def rank_languages(ranking: Sequence[tuple[str, float]], candidates: Collection[
         if total > 0:
             known = [(code, probability / total) for code, probability in known]
     return known
+
+
+def _is_short(encoded: Encoded) -> bool:
+    """Whether an output is shorter than `UNSURE_WINDOW`."""
+    return len(encoded.output) < UNSURE_WINDOW * POSITIONS_PER_SECOND
 
 
 def _with_rivals(ranking: Sequence[tuple[str, float]]) -> Language:

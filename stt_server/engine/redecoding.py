@@ -193,7 +193,7 @@ class Redecoder:
             wanted=job.wanted,
         )
         encoded = self._encoder.encode([part.samples], window, shortcut=True)
-        (language,) = self._detector.languages([own], encoded, [budget])
+        (language,) = self._detector.languages([own], encoded)
         own = replace(own, options=replace(own.options, language=language.code))
         first = budget.charge(self._decoder.decode([self._decoder.input(encoded[0], own.options)])[0])
         return self._hypothesis(own, self._accepted(own, first, encoded[0], budget), language.probability)

@@ -6,7 +6,7 @@ drop hallucinations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from stt_server.engine.acceptance import RedecodingBudget
 from stt_server.engine.chunk_parts import ChunkPart
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import TextDecoder
-from stt_server.engine.language import LanguageDetector
+from stt_server.engine.language import Language, LanguageDetector
 from stt_server.engine.language_changes import joined
 from stt_server.engine.language_choice import LanguageChoice, Reading
 from stt_server.engine.loading import ModelOptions, load, supported_languages
@@ -42,7 +42,7 @@ class WhisperRecognizer:
         self.info = ModelInfo(options.name, whisper.model.device, whisper.model.compute_type, languages)
         self._encoder = Encoder(whisper, options.encoder_window, options.encoder_tail)
         self._windows = self._encoder.windows
-        self._detector = LanguageDetector(whisper.model, self._encoder, self.info)
+        self._detector = LanguageDetector(whisper.model, self.info)
         self._decoder = TextDecoder(whisper, options.beam_size)
         self._language_choice = LanguageChoice(self._decoder)
         self._second_look = SecondLook(self._decoder, options.beam_size_in_doubt)
@@ -89,17 +89,21 @@ class WhisperRecognizer:
         for index, code in survey.expected.items():
             jobs[index] = replace(jobs[index], options=replace(jobs[index].options, language=code))
         whole = [index for index in range(len(jobs)) if index not in survey.parts]
-        found = dict(zip(whole, self._in_one_language([jobs[i] for i in whole], [encoded[i] for i in whole], window)))
+        known = {place: survey.sure[i] for place, i in enumerate(whole) if i in survey.sure}
+        texts = self._in_one_language([jobs[i] for i in whole], [encoded[i] for i in whole], known, window)
+        found = dict(zip(whole, texts))
         for index, parts in survey.parts.items():
             found[index] = self._in_several_languages(jobs[index], parts)
         return [found[index] for index in range(len(jobs))]
 
-    def _in_one_language(self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded], window: int) -> list[Hypothesis]:
-        """Recognize encoded chunks, each in the language that is given or detected."""
+    def _in_one_language(
+        self, jobs: Sequence[ChunkJob], encoded: Sequence[Encoded], known: Mapping[int, Language], window: int
+    ) -> list[Hypothesis]:
+        """Recognize encoded chunks, each in the language that is given, known by its index, or detected."""
         if not jobs:
             return []
         budgets = [RedecodingBudget(len(job.chunk.samples) / windows.SAMPLE_RATE, window) for job in jobs]
-        languages = self._detector.languages(jobs, encoded, budgets)
+        languages = self._detector.languages(jobs, encoded, known)
         jobs = [replace(job, options=replace(job.options, language=own.code)) for job, own in zip(jobs, languages)]
         inputs = [self._decoder.input(item, job.options) for item, job in zip(encoded, jobs)]
         readings = [

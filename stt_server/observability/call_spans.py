@@ -1,4 +1,4 @@
-"""Spans of one finished request: the call itself, and the steps that it took."""
+"""Spans of finished work: a call or an utterance of a live stream, and the steps that it took."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from protos.stt.v1.trace_context import TraceContext
 from protos.stt.v1.wire import SPEECH_SERVICE
 from stt_server.observability.call_record import CallRecord
 from stt_server.request import Step
+from stt_server.streaming.events import Final
 
 _FALLBACK_METHOD = "Transcribe"
 
@@ -17,7 +18,7 @@ _FALLBACK_METHOD = "Transcribe"
 def spans_of(call: CallRecord) -> Iterator[Span]:
     """Spans of a call that ends now, by OpenTelemetry's names for RPC; none without a trace.
 
-    Of a live stream, which lasts as long as its caller speaks, there is the call alone.
+    A live stream, which lasts as long as its caller speaks, has no steps: each of its utterances has.
     """
     if call.span is None:
         return
@@ -36,6 +37,20 @@ def spans_of(call: CallRecord) -> Iterator[Span]:
     yield Span(f"{service}/{method}", "server", call.span, now - call.total, now, attributes, error)
     for step in call.steps:
         yield _step(step, call.span)
+
+
+def spans_of_utterance(final: Final) -> Iterator[Span]:
+    """Spans of an utterance with its final, which is sent now; none without a trace."""
+    if final.span is None:
+        return
+    attributes: dict[str, Attribute] = {
+        "stt.utterance": final.utterance,
+        "stt.model": final.transcript.answer.model,
+        "stt.audio_seconds": final.transcript.audio_seconds,
+    }
+    yield Span("utterance", "internal", final.span, final.began, time.monotonic(), attributes)
+    for step in final.trace.steps:
+        yield _step(step, final.span)
 
 
 def _step(step: Step, parent: TraceContext) -> Span:

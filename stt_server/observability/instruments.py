@@ -95,10 +95,10 @@ class Instruments:
         self.metrics.watch_slots(lambda: queue.slots, lambda: queue.busy_slot_seconds)
         self.failures = FailureMetrics(registry)
         self.reloads = ReloadMetrics(registry)
-        self.streams = StreamMetrics(registry, self.metrics.models)
         service = f"stt-{settings.service}"
         self.spans = span_sink(settings.otlp_endpoint, service, settings.server_commit)
         """None: traces are not exported."""
+        self.streams = StreamMetrics(registry, self.metrics.models, self.spans)
         self.observer = Observer(self.metrics, self._snapshot, logging.getLogger("stt.request"), self.spans)
 
     def apply(self, settings: Settings) -> None:

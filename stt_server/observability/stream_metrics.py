@@ -1,9 +1,11 @@
-"""Prometheus metrics of live streams; see docs/metrics.md."""
+"""Prometheus metrics of live streams, and spans of their utterances; see docs/metrics.md and docs/tracing.md."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from protos.stt.v1.spans import SpanSink
+from stt_server.observability.call_spans import spans_of_utterance
 from stt_server.observability.metrics import SECONDS_BUCKETS, ModelMetrics
 from stt_server.streaming.events import Final
 
@@ -14,16 +16,18 @@ RESULTS = ("used", "skipped", "failed", "unrouted")
 class StreamMetrics:
     """Exports the measurements of live streams; a `stt_server.streaming.events.StreamObserver`."""
 
-    def __init__(self, registry: CollectorRegistry, models: ModelMetrics) -> None:
+    def __init__(self, registry: CollectorRegistry, models: ModelMetrics, spans: SpanSink | None = None) -> None:
         """
         Args:
             models: also receives each utterance.
+            spans: receives those of each utterance.
         """
 
         def histogram(name: str, meaning: str) -> Histogram:
             return Histogram(name, meaning, registry=registry, buckets=SECONDS_BUCKETS)
 
         self._models = models
+        self._spans = spans
         self._active = Gauge("stt_streams_active", "Open live streams.", registry=registry)
         self._utterances = Counter(
             "stt_utterances", "Finals of live streams, by the result of their routing.", ("result",), registry=registry
@@ -62,3 +66,6 @@ class StreamMetrics:
         self._after_speech.observe(after_speech)
         self._after_endpoint.observe(after_endpoint)
         self._models.observe_utterance(final.trace)
+        if self._spans is not None:
+            for span in spans_of_utterance(final):
+                self._spans.add(span)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from protos.stt.v1.trace_context import TraceContext
 from stt_server.audio import SAMPLE_RATE, AudioFormat
 from stt_server.audio.vad import WINDOW
 from stt_server.engine.types import DecodeOptions
@@ -138,6 +139,10 @@ class Final:
     trace: Trace
     total: float
     """Seconds from the notice of the utterance's end to its final."""
+    began: float
+    """When its recognition began, before the notice of its end if that was speculative. Monotonic seconds."""
+    span: TraceContext | None = None
+    """Its part of the call in the caller's trace."""
 
 
 Event = SpeechStarted | SpeechEnded | Interim | Final

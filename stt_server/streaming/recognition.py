@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from protos.stt.v1.trace_context import current_trace, tracing
 from stt_server.admission.gate import Gate
 from stt_server.admission.service_time import Load
 from stt_server.audio import Chunk
@@ -80,6 +82,10 @@ class UtteranceRecognition:
             speculative: run at low priority until the transcript is requested.
         """
         self.trace = request.trace
+        self.began = time.monotonic()
+        call = current_trace.get()
+        self.span = None if call is None else call.child()
+        """Its part of the call in the caller's trace; None without one."""
         self._request = request
         self._chunk = chunk
         self._previous_language = previous_language
@@ -115,7 +121,8 @@ class UtteranceRecognition:
         self._batcher.promote(self._ticket)
         with self._gate.counting(self._ticket):
             own = await self._task
-        return await settle(self._pipeline.cascade, self._request, own, self._recognize_after_all)
+        with tracing(self.span):
+            return await settle(self._pipeline.cascade, self._request, own, self._recognize_after_all)
 
     async def _recognize_after_all(self) -> Recognition:
         ticket = self._gate.ticket(Load.of([self._chunk]))

@@ -72,7 +72,7 @@ class UtteranceSegmenter:
         return self._resampler.bytes_per_second
 
     def add(self, data: bytes) -> list[SpeechEvent]:
-        """Process the stream's next bytes. Blocks for about 3 ms per second of audio.
+        """Process the stream's next bytes. Blocks while voice activity is detected in them.
 
         Drops the audio of earlier events: get their chunks first.
         """

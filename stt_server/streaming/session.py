@@ -202,4 +202,6 @@ class Session:
         if previous is not None:
             await asyncio.shield(previous)
         self._recognizer.remember(transcript, ended.offset)
-        self._outbox.put_final(Final(number, transcript, recognition.trace, time.monotonic() - began), ended)
+        total = time.monotonic() - began
+        final = Final(number, transcript, recognition.trace, total, recognition.began, recognition.span)
+        self._outbox.put_final(final, ended)

@@ -36,6 +36,26 @@ def refused(config: Path, **environ: str) -> str:
     return process.log_text().rstrip().splitlines()[-1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="CTranslate2 has GNU's OpenMP on Linux")
+@pytest.mark.parametrize("service", ["primary", "fallback"])
+@pytest.mark.parametrize(
+    ("environ", "policy", "spins"),
+    [
+        ({}, "PASSIVE", "0"),
+        ({"OMP_WAIT_POLICY": "active"}, "ACTIVE", "30000000000"),
+        ({"GOMP_SPINCOUNT": "5000"}, "PASSIVE", "5000"),
+    ],
+)
+def test_threads_of_an_inference_wait_passively_unless_configured(
+    tmp_path: Path, service: Role, environ: dict[str, str], policy: str, spins: str
+) -> None:
+    command = [sys.executable, "-m", f"stt_server.{service}"]
+    environ = {"CONFIG_PATH": str(tmp_path / "missing.env"), "OMP_DISPLAY_ENV": "verbose", **environ}
+    shown = subprocess.run(command, env=environ, check=False, timeout=60, capture_output=True, text=True).stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in shown
+    assert f"GOMP_SPINCOUNT = '{spins}'" in shown
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("service", ["primary", "fallback"])
 def test_service_gets_ready_answers_and_stops(tmp_path: Path, service: Role) -> None:

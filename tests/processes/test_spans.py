@@ -7,10 +7,12 @@ import asyncio
 import pkgutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.semconv import attributes
@@ -18,13 +20,14 @@ from opentelemetry.semconv._incubating import attributes as incubating
 from opentelemetry.semconv._incubating.attributes import rpc_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, service_attributes, url_attributes
 
-from protos.stt.v1 import spans
+from protos.stt.v1 import spans, speech_pb2_grpc
 from stt_server.testing.processes import ProcessError
 from stt_server.testing.scripted_model import Script
 from stt_server.testing.services import GatewayProcess, ServiceProcess, running
 from tests.support.collector import Collector, Received, collecting, collecting_through_rotel
 from tests.support.observing import eventually
 from tests.support.services import speech
+from tests.support.streams import Caller, audio, config, pcm, recording_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 METHOD = "stt.v1.SpeechToText/Transcribe"
@@ -35,21 +38,28 @@ CLOCKS_NS = 5_000_000
 """Difference of the wall clock between two readings in a process, in nanoseconds, while it is being adjusted."""
 
 
-async def call(folder: Path, collector: Collector, flags: str) -> httpx.Response:
-    """One REST call through a gateway, a primary and its fallback, which export their spans and stop."""
-    keys: dict[str, object] = {"OTLP_ENDPOINT": collector.endpoint}
-    fallback = ServiceProcess("fallback", folder / "fallback", keys, Script(seconds=0.05))
+@contextmanager
+def pair(folder: Path, collector: Collector, **keys: object) -> Iterator[tuple[ServiceProcess, ServiceProcess]]:
+    """A primary that asks its fallback about everything. Both export their spans, and have ended afterwards."""
+    exporting = {"OTLP_ENDPOINT": collector.endpoint}
+    fallback = ServiceProcess("fallback", folder / "fallback", exporting, Script(seconds=0.05))
     with running(fallback):
-        keys["FALLBACK_URL"] = f"grpc://{fallback.target}"
+        keys |= {**exporting, "FALLBACK_URL": f"grpc://{fallback.target}"}
         primary = ServiceProcess("primary", folder / "primary", keys, Script(confidence=0.1, seconds=0.05))
         with running(primary):
-            gateway = GatewayProcess(folder / "gateway", primary.target, ("--otlp-endpoint", collector.endpoint))
-            with running(gateway):
-                async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as http:
-                    headers = {"traceparent": f"00-{TRACE}-{SPAN}-{flags}", "X-Req-Id": "traced"}
-                    answer = await http.post("/v1/transcribe", files={"audio": ("a.wav", speech())}, headers=headers)
-                for process in (gateway, primary, fallback):
-                    assert await asyncio.to_thread(process.stop) == 0
+            yield primary, fallback
+
+
+async def call(folder: Path, collector: Collector, flags: str) -> httpx.Response:
+    """One REST call through a gateway, a primary and its fallback, which export their spans and stop."""
+    with pair(folder, collector) as (primary, fallback):
+        gateway = GatewayProcess(folder / "gateway", primary.target, ("--otlp-endpoint", collector.endpoint))
+        with running(gateway):
+            async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as http:
+                headers = {"traceparent": f"00-{TRACE}-{SPAN}-{flags}", "X-Req-Id": "traced"}
+                answer = await http.post("/v1/transcribe", files={"audio": ("a.wav", speech())}, headers=headers)
+            for process in (gateway, primary, fallback):
+                assert await asyncio.to_thread(process.stop) == 0
     return answer
 
 
@@ -97,6 +107,40 @@ async def test_spans_of_a_request_form_one_tree(tmp_path: Path, collector: Colle
 
     names = {name for span in collector.spans for name in span.attributes if not name.startswith(OWN)}
     assert names <= attribute_names() and names >= {*RPC, http_attributes.HTTP_ROUTE}
+
+
+async def test_each_utterance_of_a_stream_has_a_span_with_its_steps(tmp_path: Path) -> None:
+    recording = recording_of("quick_brown_fox")
+    metadata = (("traceparent", f"00-{TRACE}-{SPAN}-01"),)
+    async with collecting() as collector:
+        # Long, so that a busy machine meets it.
+        with pair(tmp_path, collector, STREAM_FALLBACK_TIMEOUT_S=60) as (primary, fallback):
+            async with grpc.aio.insecure_channel(primary.target) as channel:
+                caller = Caller(speech_pb2_grpc.SpeechToTextStub(channel).StreamTranscribe(metadata=metadata))
+                # The text of the second utterance repeats that of the first: it is recognized again, without context.
+                await caller.send(config(), audio(pcm(recording)))
+                await caller.next("final")
+                await caller.send(audio(pcm(recording)))
+                await caller.finish()
+            for process in (primary, fallback):
+                assert await asyncio.to_thread(process.stop) == 0
+    assert {span.trace_id for span in collector.spans} == {TRACE}
+
+    (streamed,) = children(collector, SPAN)
+    assert (streamed.service, streamed.name) == ("stt-primary", "stt.v1.SpeechToText/StreamTranscribe")
+    utterances = children(collector, streamed.span_id)
+    assert [span.name for span in utterances] == ["utterance", "utterance"]
+    assert [span.attributes["stt.utterance"] for span in utterances] == [0, 1]
+    for utterance in utterances:
+        steps = sorted(children(collector, utterance.span_id), key=lambda span: span.name)
+        assert [step.name for step in steps] == ["fallback", "queue", "recognize"]
+        (answered,) = children(collector, steps[0].span_id)
+        assert (answered.service, answered.name) == ("stt-fallback", METHOD)
+        assert utterance.attributes["stt.model"] == answered.attributes["stt.model"]
+        assert utterance.attributes["stt.audio_seconds"] == answered.attributes["stt.audio_seconds"]
+        for step in steps:
+            assert utterance.start - CLOCKS_NS <= step.start <= step.end <= utterance.end + CLOCKS_NS, step
+    assert len(collector.spans) == 1 + 2 * (1 + 3 + 4), "nothing else"
 
 
 def attribute_names() -> set[str]:

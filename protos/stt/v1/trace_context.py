@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -65,6 +67,16 @@ class TraceContext:
 
 current_trace: ContextVar[TraceContext | None] = ContextVar("current_trace", default=None)
 """Context of the request that the running task processes; None outside of one."""
+
+
+@contextmanager
+def tracing(trace: TraceContext | None) -> Iterator[None]:
+    """Make a context the current one in a block."""
+    before = current_trace.set(trace)
+    try:
+        yield
+    finally:
+        current_trace.reset(before)
 
 
 def trace_metadata() -> list[tuple[str, str]]:
