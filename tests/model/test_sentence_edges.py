@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from stt_server.audio import split
@@ -12,10 +13,17 @@ from tests.support.speech import clip, samples_of
 pytestmark = pytest.mark.model
 
 
-def recognized(model: WhisperRecognizer, language: str, name: str, share: float = 1.0) -> Hypothesis:
-    """The hypothesis of the beginning of a clip, with times of words."""
-    samples = samples_of(clip(language, name))
-    (chunk,) = split(samples[: int(share * len(samples))], vad_filter=True)
+def recognized(
+    model: WhisperRecognizer, language: str, name: str, part: tuple[float, float] = (0.0, 1.0), gain: float = 1.0
+) -> Hypothesis:
+    """The hypothesis of a part of a clip, with times of words.
+
+    Args:
+        part: where it begins and ends, as shares of the clip.
+    """
+    samples = samples_of(clip(language, name)) * np.float32(gain)
+    first, end = (int(share * len(samples)) for share in part)
+    (chunk,) = split(samples[first:end], vad_filter=True)
     options = DecodeOptions(language=language, word_timestamps=True)
     return model.recognize_batch([ChunkJob(chunk, options, begins=True)])[0]
 
@@ -30,10 +38,11 @@ def test_sentence_ends_with_a_full_stop(base: WhisperRecognizer) -> None:
 
 def test_sentence_begins_with_a_capital(base: WhisperRecognizer) -> None:
     """On this window, the model alone prefers lower case."""
-    found = recognized(base, "it", "ciao_mondo")
-    assert found.text.startswith("Ciao")
-    assert found.segments[0].words[0].text == " Ciao"
+    found = recognized(base, "fr", "bonjour_monde", gain=0.2)
+    assert found.text.startswith("Bonjour")
+    assert found.segments[0].words[0].text == " Bonjour"
 
 
-def test_half_a_sentence_stays_without_an_end(base: WhisperRecognizer) -> None:
-    assert recognized(base, "en", "quick_brown_fox", 0.7).text == "The quick brown fox jumps over the lazy"
+def test_half_a_sentence_stays_half_a_sentence(base: WhisperRecognizer) -> None:
+    assert recognized(base, "en", "quick_brown_fox", (0.0, 0.7)).text == "The quick brown fox jumps over the lazy"
+    assert recognized(base, "en", "quick_brown_fox", (0.3, 1.0)).text == "jumps over the lazy dog."
