@@ -17,6 +17,7 @@ WITHOUT_KEYS = {"CHANGELOG.md", "docs/contract.md", "docs/errors.md", "docs/stub
 NOT_KEYS = {
     "BASE_IMAGE",
     "CLOSE_CODES",
+    "CHANGE_PAUSE_S",
     "CONFIG_PATH",
     "CUBLAS_STATUS_NOT_SUPPORTED",
     "CUDA_DEVICE_ORDER",
@@ -27,6 +28,8 @@ NOT_KEYS = {
     "HF_ENDPOINT",
     "HTTPS_PROXY",
     "INVALID_ARGUMENT",
+    "LIKELY_CHANGE",
+    "LIKELY_RIVAL",
     "LOGS_ENDPOINT",
     "LOGS_FOLDER",
     "NODE_EXTRA_CA_CERTS",
