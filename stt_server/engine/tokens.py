@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from faster_whisper.tokenizer import Tokenizer
 
@@ -36,6 +37,10 @@ class TimedTokens:
     start: float
     end: float
     tokens: tuple[int, ...]
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
 
 
 def earlier_tokens(tokenizer: Tokenizer, options: DecodeOptions) -> tuple[int, ...]:
@@ -80,10 +85,19 @@ def max_length(seconds: float, per_second: int, prompt: int) -> int:
 def split_segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) -> list[TimedTokens]:
     """Split decoded tokens at their timestamps.
 
+    From the second segment on, those that begin when the audio has ended are left out: no speech is there. Whisper
+    repeats itself in them, as probably as the first time; a repetition before them, in less than half the time of its
+    like, is left out too. A single segment may be timed late.
+
     Args:
         window_end: seconds; the end of a segment without a closing timestamp, and the latest end of any.
     """
-    return [segment for segment in _segments(tokens, tokenizer, window_end) if segment.tokens]
+    segments = [segment for segment in _segments(tokens, tokenizer, window_end) if segment.tokens]
+    kept = [*segments[:1], *takewhile(lambda segment: segment.start < window_end, segments[1:])]
+    if len(kept) < len(segments):
+        while len(kept) > 1 and kept[-1].tokens == kept[-2].tokens and kept[-1].seconds < kept[-2].seconds / 2:
+            kept.pop()
+    return kept
 
 
 def _segments(tokens: Sequence[int], tokenizer: Tokenizer, window_end: float) -> Iterator[TimedTokens]:

@@ -141,6 +141,28 @@ def test_no_segment_ends_after_the_audio() -> None:
     assert split_segments([at(0), 1, at(9.0)], WordTokenizer(), 4.0) == [TimedTokens(0.0, 4.0, (1,))]
 
 
+def test_segments_after_the_end_are_left_out() -> None:
+    said = [at(0), 1, at(3.0), at(3.0), 2, at(7.9)]
+    wanted = [TimedTokens(0.0, 3.0, (1,)), TimedTokens(3.0, 7.9, (2,))]
+    assert split_segments([*said, at(9.0), 2, at(12.0), at(12.0), 2, at(15.0)], WordTokenizer(), 7.9) == wanted
+    assert split_segments([*said, at(9.0), 2], WordTokenizer(), 7.9) == wanted
+
+
+def test_repetition_before_segments_after_the_end_is_left_out() -> None:
+    first = [at(0), 1, at(3.0), at(3.0), 2, at(7.0)]
+    wanted = [TimedTokens(0.0, 3.0, (1,)), TimedTokens(3.0, 7.0, (2,))]
+    hurried, late = [at(7.0), 2, at(7.9)], [at(10.0), 2, at(15.0)]
+    assert split_segments([*first, *hurried, *late], WordTokenizer(), 7.9) == wanted
+    # It may have been said again: nothing shows a loop, or there was time.
+    assert split_segments([*first, *hurried], WordTokenizer(), 7.9) == [*wanted, TimedTokens(7.0, 7.9, (2,))]
+    said = [at(7.0), 2, at(9.5)]
+    assert split_segments([*first, *said, *late], WordTokenizer(), 9.9) == [*wanted, TimedTokens(7.0, 9.5, (2,))]
+
+
+def test_only_segment_may_be_timed_late() -> None:
+    assert split_segments([at(1.0), 1, at(1.2)], WordTokenizer(), 0.5) == [TimedTokens(1.0, 0.5, (1,))]
+
+
 def test_prompt_keeps_its_end_and_hotwords_their_start() -> None:
     tokenizer: Any = WordTokenizer()
     assert prompt_tokens(tokenizer, earlier_tokens(tokenizer, DecodeOptions())) == [102, 103]
