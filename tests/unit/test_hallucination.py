@@ -30,7 +30,7 @@ def test_implausibility_grows_with_no_speech_and_low_logprobs() -> None:
         ("Ooh.", 0.47, -1.2, "low_logprob"),  # one bowed note
         ("F***! " * 8, 0.82, -0.4, "loop"),  # drums
         ("I'm going to go to the next one. " * 3, 0.2, -0.1, "loop"),
-        ("one two three four five six seven eight nine ten eleven twelve", 0.1, -0.2, "too_fast"),
+        ("one two three four five six seven eight nine ten eleven twelve", 0.3, -1.0, "too_fast"),
     ],
 )
 def test_text_made_from_noise_is_dropped(text: str, no_speech: float, logprob: float, reason: str) -> None:
@@ -43,6 +43,7 @@ def test_text_made_from_noise_is_dropped(text: str, no_speech: float, logprob: f
     [
         ("There's gonna be no voice speech whatsoever here.", 0.13, -0.17, 2.0),  # whispered
         ("I really don't know how to block like this!", 0.19, -0.54, 0.7),  # falsetto
+        ("I really don't know how to talk like this.", 0.19, -0.26, 0.32),  # the same between two usual voices
         ("in her face.", 0.51, -0.24, 0.7),  # a snippet
     ],
 )
