@@ -35,10 +35,9 @@ IDLE_S = 0.8
 """Seconds almost without processor time after which a service is considered idle."""
 IDLE_CPU_S = 0.4
 """Processor time of idle services during a check, and the resolution of the processor's clock."""
-MOST_CHUNKS = 5 * SLOTS
-"""Chunks' worth of processor time, of about 40, that may be spent after the caller left: one running in each slot, as
-nothing is batched, at up to five times its cost. Some chunks are decoded again, and on shared cores the same work takes
-up to twice the processor time."""
+MOST_CHUNKS = 3 * SLOTS
+"""Chunks' worth of processor time, of about 40, that may be spent after the caller left: those that were running, one
+in each slot since nothing is batched, and what contention for the processor adds."""
 BUSY_CPU_S = 0.6
 """Seconds of processor time after which a service is recognizing the long recording: voice activity detection is over,
 and tens of chunks wait."""
