@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
 
 from stt_server.engine.acceptance import RedecodingBudget
@@ -15,19 +13,12 @@ from stt_server.engine.generation import Decoded
 from stt_server.engine.language_choice import Reading
 from stt_server.engine.second_look import DOUBTED_CONFIDENCE, SecondLook, is_doubted
 from stt_server.engine.tokens import TimedTokens
-from stt_server.engine.types import ChunkJob, DecodeOptions, Samples
+from stt_server.engine.types import ChunkJob, DecodeOptions
+from tests.support.chunks import chunk
 
 TEXT, OTHER = " the red fox runs", " the red fox ran"
 LOOP = " so we go" * 4
 SURE, UNSURE = math.log(DOUBTED_CONFIDENCE) + 0.01, math.log(DOUBTED_CONFIDENCE) - 0.01
-
-
-@dataclass
-class Clip:
-    samples: Samples = field(default_factory=lambda: np.zeros(3 * 16000, dtype=np.float32))
-    start: float = 0.0
-    speech: tuple[tuple[float, float], ...] = ((0.2, 2.8),)
-    speech_certain: bool = True
 
 
 def decoded(text: str, logprob: float = SURE, end: float = 3.0) -> Decoded:
@@ -51,7 +42,7 @@ class Searcher:
 
 
 def job(**options: Any) -> ChunkJob:
-    return ChunkJob(options.pop("chunk", Clip()), DecodeOptions("en"), **options)
+    return ChunkJob(options.pop("chunk", chunk()), DecodeOptions("en"), **options)
 
 
 def look(searcher: Searcher, jobs: Sequence[ChunkJob], first: Sequence[Decoded], beams: int = 5) -> list[str]:
@@ -116,13 +107,13 @@ def test_acceptable_text_wins(first: Decoded, searched: Decoded, expected: str) 
 
 def test_drafts_uncertain_speech_and_loops_are_not_searched() -> None:
     searcher = Searcher()
-    jobs = [job(draft=True), job(chunk=Clip(speech_certain=False)), job()]
+    jobs = [job(draft=True), job(chunk=chunk(speech_certain=False)), job()]
     first = [decoded(TEXT, UNSURE), decoded(TEXT, UNSURE), decoded(LOOP, UNSURE)]
     assert look(searcher, jobs, first) == [TEXT, TEXT, LOOP]
     assert searcher.batches == []
 
 
 def test_doubt_begins_below_the_limit() -> None:
-    assert is_doubted(decoded(TEXT, UNSURE), Clip())
-    assert not is_doubted(decoded(TEXT, SURE), Clip())
-    assert is_doubted(decoded("", SURE), Clip())
+    assert is_doubted(decoded(TEXT, UNSURE), chunk())
+    assert not is_doubted(decoded(TEXT, SURE), chunk())
+    assert is_doubted(decoded("", SURE), chunk())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from stt_server.engine.generation import Decoded, DecoderInput
@@ -17,17 +16,10 @@ from stt_server.engine.queue import Priority
 from stt_server.engine.recording import recognize_chunks
 from stt_server.engine.sentence_edges import SentenceEdges, capitalized, marks_of
 from stt_server.engine.tokens import TimedTokens
-from stt_server.engine.types import ChunkJob, DecodeOptions, Samples, Word
+from stt_server.engine.types import ChunkJob, DecodeOptions, Word
+from tests.support.chunks import chunk
 
 DOUBT, SURE = math.log(0.4), math.log(0.9)
-
-
-@dataclass
-class Clip:
-    samples: Samples = field(default_factory=lambda: np.zeros(3 * 16000, dtype=np.float32))
-    start: float = 0.0
-    speech: tuple[tuple[float, float], ...] = ((0.2, 2.8),)
-    speech_certain: bool = True
 
 
 class Characters:
@@ -67,7 +59,7 @@ def reading(text: str, *, end: float = 3.0, logprob: float = DOUBT, language: st
     segments = [TimedTokens(0.0, end, tokens)] if text else []
     words = [[Word(i, i + 1.0, tokenizer.decode([token]), 0.9) for i, token in enumerate(tokens)]] if text else []
     prompt = options.pop("prompt", "")
-    job = ChunkJob(options.pop("chunk", Clip()), DecodeOptions(language, prompt=prompt), **options)
+    job = ChunkJob(options.pop("chunk", chunk()), DecodeOptions(language, prompt=prompt), **options)
     item: Any = DecoderInput(None, tokenizer, (), True)  # type: ignore[arg-type]
     return Reading(job, item, Decoded(segments, [[logprob] * len(tokens)] if text else [], words, 0.01, text), None)
 
@@ -218,6 +210,6 @@ class Batcher:
 )
 def test_only_a_first_chunk_that_continues_no_sentence_begins(context: str, begin: list[bool]) -> None:
     batcher, options = Batcher(), DecodeOptions("en", context=context)
-    run = recognize_chunks(batcher, [Clip(), Clip(start=9.0)], options, None, Priority.ANSWER, detect_language=False)  # type: ignore[arg-type]
+    run = recognize_chunks(batcher, [chunk(), chunk(start=9.0)], options, None, Priority.ANSWER, detect_language=False)  # type: ignore[arg-type]
     asyncio.run(run)
     assert [job.begins for job in batcher.jobs] == begin
