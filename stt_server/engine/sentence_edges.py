@@ -46,7 +46,8 @@ _MARKS: Mapping[str, tuple[str, ...]] = {
     "LAO": (),
     "THAI": (),
 }
-"""Marks that end a sentence, by the first word of the Unicode name of its last letter. Empty: there is none."""
+"""Full stop and question mark by script, which is the first word of the Unicode name of a text's last letter. An empty
+tuple: the script has neither."""
 _USUAL_MARKS = (".", "?")
 _DOTTED_LANGUAGES = ("az", "tr")
 """Languages in which the upper case of `i` is not `I`."""
@@ -164,7 +165,7 @@ def _with_capital(decoded: Decoded, tokenizer: Tokenizer) -> Decoded:
         return decoded
     first, *segments = decoded.segments
     size = next((i for i, token in enumerate(first.tokens) if i and tokenizer.decode([token])[:1] == " "), None)
-    word, rest = first.tokens[:size], first.tokens[len(first.tokens[:size]) :]
+    word = first.tokens[:size]
     written = tokenizer.decode(list(word))
     text = capitalized(written, tokenizer.language_code)
     if text == written:
@@ -176,7 +177,7 @@ def _with_capital(decoded: Decoded, tokenizer: Tokenizer) -> Decoded:
         words[0][0] = replace(words[0][0], text=capitalized(words[0][0].text, tokenizer.language_code))
     return replace(
         decoded,
-        segments=[replace(first, tokens=(*tokens, *rest)), *segments],
+        segments=[replace(first, tokens=(*tokens, *first.tokens[len(word) :])), *segments],
         logprobs=[[*[mean] * len(tokens), *decoded.logprobs[0][len(word) :]], *decoded.logprobs[1:]],
         words=words,
         text=capitalized(decoded.text, tokenizer.language_code),

@@ -61,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def images() -> Iterator[list[RunningImage]]:
-    """Images to end after the test, whatever its outcome."""
+    """Images whose processes are killed after the test, passed or failed."""
     started: list[RunningImage] = []
     yield started
     for image in started:
