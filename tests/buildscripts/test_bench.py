@@ -19,7 +19,7 @@ from buildscripts.lib.bench import service as bench_service
 from buildscripts.lib.bench.mixes import choose
 from buildscripts.lib.bench.report import Spread, accuracy, ratios
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
-from buildscripts.lib.load.corpus import Clip, CorpusError, joined, load, word_errors
+from buildscripts.lib.load.corpus import Clip, CorpusError, joined, load, word_errors, words_lost
 from stt_server.testing.load import percentile
 from stt_server.testing.paths import MODELS, SAMPLES
 
@@ -62,6 +62,14 @@ def test_errors_are_counted_in_words_or_characters(
     reference: str, hypothesis: str, language: str, expected: tuple[int, int]
 ) -> None:
     assert word_errors(reference, hypothesis, language) == expected
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "language", "expected"),
+    [("the fox", "de", 2), ("the red box runs away", "de", 0), ("", "de", 4), ("The fox runs.", "en", 1)],
+)
+def test_lost_words_are_those_that_the_text_omits(hypothesis: str, language: str, expected: int) -> None:
+    assert words_lost("the red fox runs", hypothesis, language) == expected
 
 
 def test_manifest_keeps_order_and_decodes_on_demand(tmp_path: Path) -> None:
@@ -150,6 +158,7 @@ def test_accuracy_counts_strict_clips_and_defective_texts() -> None:
     loop = "the red fox runs " * 8
     found = accuracy(recordings, [("the red", "eins", "x"), (loop, "zwei", "x")], lambda language: language == "en")
     assert (found.errors, found.words, found.looped, found.cut_short) == (2 + 28, 8, 1, 1)
+    assert (found.lost, found.lost_rate) == (2, 0.25)
     assert accuracy([], [], lambda _: True).rate is None
 
 

@@ -46,6 +46,8 @@ def theirs(cores: int) -> dict[str, FasterWhisper]:
     """Configurations of faster-whisper by name."""
     best = {"beam_size": 1, "without_timestamps": True, "temperature": 0, "condition_on_previous_text": False}
     one_by_one = {"num_workers": cores, "cpu_threads": 1}
+    # docs/engine.md has the grid from which these were chosen.
+    complete = {"temperature": 0, "condition_on_previous_text": False}
     greedy_batches = {"beam_size": 1, "temperature": 0, "batch_size": 8}
     return {
         "defaults": FasterWhisper("faster-whisper at its defaults", {}, {}),
@@ -54,6 +56,12 @@ def theirs(cores: int) -> dict[str, FasterWhisper]:
             f"fastest for this load: {cores} single-threaded workers, greedy",
             one_by_one,
             best,
+            forced=True,
+        ),
+        "complete": FasterWhisper(
+            f"fastest of those that lose no more words: {cores} single-threaded workers, 5 beams",
+            one_by_one,
+            complete,
             forced=True,
         ),
         "batched": FasterWhisper("BatchedInferencePipeline at its defaults", {}, {}, batched=True),
@@ -148,7 +156,7 @@ class Contenders:
         self._threads = stack.enter_context(ThreadPoolExecutor(64))
 
     async def open(self, name: str) -> Transcribe:
-        return await self._ours(name) if name in OURS else self._theirs(theirs(usable_cores())[name])
+        return await self._ours(name) if name in OURS else self.faster_whisper(theirs(usable_cores())[name])
 
     async def _ours(self, name: str) -> Transcribe:
         window = "full" if name == "ours-full" else self._keys.get("ENCODER_WINDOW", "adaptive")
@@ -163,7 +171,8 @@ class Contenders:
 
         return transcribe
 
-    def _theirs(self, faster: FasterWhisper) -> Transcribe:
+    def faster_whisper(self, faster: FasterWhisper) -> Transcribe:
+        """A configuration of faster-whisper, on a model that configurations with the same arguments share."""
         key = tuple(faster.model.items())
         if key not in self._models:
             self._models[key] = WhisperModel(str(self._model), device="cpu", compute_type=COMPUTE_TYPE, **faster.model)

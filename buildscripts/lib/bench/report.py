@@ -14,7 +14,7 @@ from rich.table import Table
 
 from buildscripts.lib.bench.sentences import Sentences, sentences
 from buildscripts.lib.load.closed_loop import Measurement, Recording
-from buildscripts.lib.load.corpus import word_errors
+from buildscripts.lib.load.corpus import word_errors, words_lost
 from stt_server.engine.text_checks import is_looped
 from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.testing.load import percentile
@@ -74,11 +74,18 @@ class Accuracy:
     looped: int
     """Texts with a repetition that the reference does not have."""
     cut_short: int
+    lost: int = 0
+    """Words of the references that the texts omit: part of the errors."""
 
     @property
     def rate(self) -> float | None:
         """Word error rate; None if the references are empty."""
         return self.errors / self.words if self.words else None
+
+    @property
+    def lost_rate(self) -> float | None:
+        """Share of the references' words that the texts omit; None if the references are empty."""
+        return self.lost / self.words if self.words else None
 
 
 def accuracy(
@@ -90,7 +97,7 @@ def accuracy(
         texts: of each measurement, in the order of the recordings.
         languages: whether to count recordings in a language; those that are not strict never count.
     """
-    errors = words = looped = cut = 0
+    errors = words = looped = cut = lost = 0
     for answers in texts:
         for recording, text in zip(recordings, answers, strict=True):
             if not (recording.strict and languages(recording.language)):
@@ -99,9 +106,10 @@ def accuracy(
             errors, words = errors + wrong, words + said
             # Against an empty reference every word is an error: counts the words.
             found = word_errors("", text, recording.language)[0]
+            lost += words_lost(recording.text, text, recording.language)
             looped += is_looped(text) and not is_looped(recording.text)
             cut += found < CUT_SHORT * said
-    return Accuracy(errors, words, looped, cut)
+    return Accuracy(errors, words, looped, cut, lost)
 
 
 def speed_table(
@@ -151,23 +159,35 @@ def _compared(measurements: Sequence[Measurement], name: str, ours: str | None, 
 def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Recording]) -> Table:
     """Table of word error rates, defects, and case and punctuation errors by contender."""
     table = Table(title="Word error rate over all strict clips, every answer counted", title_justify="left")
-    columns = ("English", "other languages", "looped", "cut short", "lower case", "no full stop", "case, punctuation")
+    columns = (
+        "English",
+        "others",
+        "words lost",
+        "others lost",
+        "looped",
+        "cut short",
+        "lower case",
+        "no full stop",
+        "case, punctuation",
+    )
     for column in ("", *columns, "answers"):
         table.add_column(column, justify="right" if column else "left")
     for name in dict.fromkeys(m.contender for m in measurements):
         texts = [m.texts for m in measurements if m.contender == name]
         english = accuracy(recordings, texts, lambda language: language == "en")
         others = accuracy(recordings, texts, lambda language: language != "en")
+        rates = (english.rate, others.rate, english.lost_rate, others.lost_rate)
         table.add_row(
             name,
-            *(("" if rate is None else f"{rate:.1%}") for rate in (english.rate, others.rate)),
+            *(("" if rate is None else f"{rate:.1%}") for rate in rates),
             str(english.looped + others.looped),
             str(english.cut_short + others.cut_short),
             *_sentence_cells(sentences(recordings, texts)),
             str(sum(map(len, texts))),
         )
     table.caption = (
-        "lower case, no full stop: texts that begin or end so; case, punctuation: right words written differently"
+        "words lost: of the reference, part of the errors; lower case, no full stop: texts that begin or end so; "
+        "case, punctuation: right words written differently"
     )
     return table
 

@@ -149,6 +149,14 @@ def words_kept(reference: str, hypothesis: str, language: str) -> tuple[int, int
     return jiwer.process_words(" ".join(expected), " ".join(found)).hits, len(expected)
 
 
+def words_lost(reference: str, hypothesis: str, language: str) -> int:
+    """Number of words of `reference` that `hypothesis` omits, by the alignment of `word_errors`."""
+    expected, found = _words(reference, language), _words(hypothesis, language)
+    if not expected or not found:
+        return len(expected)
+    return int(jiwer.process_words(" ".join(expected), " ".join(found)).deletions)
+
+
 def _words(text: str, language: str) -> list[str]:
     normal = _normalizer(language)(text)
     if language in UNSPACED_LANGUAGES:
