@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from stt_server.audio import silero
 from stt_server.audio.mono import FloatArray
 from stt_server.errors import Abandoned
 
@@ -55,11 +54,17 @@ Measured by `buildscripts/bench tight` on the telephone prompts that it names: o
 of them beeps, 243 are detected, 247 between silence, and 242 and 251 in live streams.
 """
 
+_INAUDIBLE = 1e-10
+"""Samples below it, -200 dB, count as zero. Their products in the network would be denormal numbers, with which a
+window took 50 times as long: 400 s for an hour of samples of 1e-38."""
+
 _BLOCK = 640 * WINDOW
 """Samples of a recording evaluated at a time, 20 s."""
 
 _CONTEXT_SAMPLES = 64
 """Samples before each window that Silero takes as context."""
+
+_NO_CONTEXT = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
 
 _State = tuple[FloatArray, FloatArray]
 """Silero's state, each array of shape (1, 1, 128)."""
@@ -80,8 +85,8 @@ class VoiceActivity:
     """
 
     def __init__(self) -> None:
-        self._session = _session()
-        self._context = np.zeros(_CONTEXT_SAMPLES, dtype=np.float32)
+        self._session = silero.session()
+        self._context = _NO_CONTEXT
         self._state = self._state_after_lead_in = _NO_STATE
         self._evaluated = 0
         """Number of windows so far."""
@@ -96,40 +101,43 @@ class VoiceActivity:
         Args:
             samples: a whole number of windows.
         """
-        extended = np.concatenate([self._context, samples])
-        self._context = extended[-_CONTEXT_SAMPLES:].copy()
-        found = [np.zeros(0, dtype=np.float32)]
-        at, count = 0, len(samples) // WINDOW
-        while at < count:
-            step = min(count - at, _STEP_WINDOWS - self._evaluated % _STEP_WINDOWS)
-            found.append(self._evaluate_step(extended[at * WINDOW : (at + step) * WINDOW + _CONTEXT_SAMPLES]))
+        if not len(samples):
+            return np.zeros(0, dtype=np.float32)
+        samples = samples.copy()
+        samples[np.abs(samples) < _INAUDIBLE] = 0
+        windows = _with_context(samples, self._context)
+        self._context = samples[-_CONTEXT_SAMPLES:].copy()
+        found = []
+        at = 0
+        while at < len(windows):
+            step = min(len(windows) - at, _STEP_WINDOWS - self._evaluated % _STEP_WINDOWS)
+            found.append(self._evaluate_step(windows[at : at + step]))
             at += step
         return np.concatenate(found)
 
-    def _evaluate_step(self, extended: FloatArray) -> FloatArray:
-        probabilities, self._state = self._run(extended, self._state)
+    def _evaluate_step(self, windows: FloatArray) -> FloatArray:
+        probabilities, self._state = self._run(windows, self._state)
         if self._evaluated < _STEP_WINDOWS:
-            probabilities = np.maximum(probabilities, self._after_lead_in(extended))
+            probabilities = np.maximum(probabilities, self._after_lead_in(windows))
         self._update_state(probabilities)
         return probabilities
 
-    def _after_lead_in(self, extended: FloatArray) -> FloatArray:
+    def _after_lead_in(self, windows: FloatArray) -> FloatArray:
         """Probabilities of windows of the first step, as if the lead-in came before the recording."""
         if not self._evaluated:
-            first = extended[_CONTEXT_SAMPLES:][:WINDOW]
-            silence = np.zeros(_CONTEXT_SAMPLES + _LEAD_IN_SILENT * WINDOW, dtype=np.float32)
+            first = windows[0, _CONTEXT_SAMPLES:]
+            silence = np.zeros(_LEAD_IN_SILENT * WINDOW, dtype=np.float32)
             lead_in = np.concatenate([silence, *[first, first[::-1]] * (_LEAD_IN_REPEATED // 2)])
-            _, self._state_after_lead_in = self._run(lead_in, _NO_STATE)
-            extended = np.concatenate([lead_in[-_CONTEXT_SAMPLES:], extended[_CONTEXT_SAMPLES:]])
-        probabilities, self._state_after_lead_in = self._run(extended, self._state_after_lead_in)
+            _, self._state_after_lead_in = self._run(_with_context(lead_in, _NO_CONTEXT), _NO_STATE)
+            windows = windows.copy()
+            windows[0, :_CONTEXT_SAMPLES] = lead_in[-_CONTEXT_SAMPLES:]
+        probabilities, self._state_after_lead_in = self._run(windows, self._state_after_lead_in)
         return probabilities
 
-    def _run(self, extended: FloatArray, state: _State) -> tuple[FloatArray, _State]:
-        """Probabilities of windows that follow `_CONTEXT_SAMPLES` of context, and the state after them."""
-        windows = np.lib.stride_tricks.sliding_window_view(extended, WINDOW + _CONTEXT_SAMPLES)[::WINDOW]
-        inputs = {"input": np.ascontiguousarray(windows), "h": state[0], "c": state[1]}
-        output, h, c = self._session.run(None, inputs)
-        return np.asarray(output, dtype=np.float32).ravel(), (h, c)
+    def _run(self, windows: FloatArray, state: _State) -> tuple[FloatArray, _State]:
+        """Probabilities of windows with their context, and the state after them."""
+        probabilities, h, c = self._session.run(None, {"input": windows, "h": state[0], "c": state[1]})
+        return np.asarray(probabilities, dtype=np.float32), (h, c)
 
     def _update_state(self, probabilities: FloatArray) -> None:
         (voiced,) = np.nonzero(probabilities >= FAINT_SILENCE_PROBABILITY)
@@ -141,15 +149,11 @@ class VoiceActivity:
             self._spoken = False
 
 
-def _session() -> Any:
-    """The shared inference session."""
-    # Disables onnxruntime's telemetry, which would also write an id of this machine into the home directory. It is read
-    # on import, from the C environment: os.environ isn't changed.
-    os.putenv("ORT_DISABLE_TELEMETRY", "1")
-    # Imported late, since it takes a second and decoding doesn't need it.
-    from faster_whisper.vad import get_vad_model
-
-    return get_vad_model().session
+def _with_context(samples: FloatArray, context: FloatArray) -> FloatArray:
+    """Each window of `samples` after the `_CONTEXT_SAMPLES` before it: first `context`, then the previous window's."""
+    rows = samples.reshape(-1, WINDOW)
+    contexts = np.concatenate([context[np.newaxis], rows[:-1, -_CONTEXT_SAMPLES:]])
+    return np.concatenate([contexts, rows], axis=1)
 
 
 def detect_speech(audio: FloatArray, wanted: Callable[[], bool] = lambda: True) -> FloatArray:
