@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ctranslate2
@@ -17,6 +18,9 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from threadpoolctl import threadpool_limits
 
 from stt_server.engine.alignment_heads import amended_files
+from stt_server.engine.core_sharing import MAX_THREADS, CoreSharing
+from stt_server.engine.parallel_regions import computes_alike, parallel_regions
+from stt_server.engine.two_copies import MAX_FILE_BYTES, TwoCopies
 from stt_server.engine.windows import WindowRule
 
 _REQUIRED = ("model.bin", "config.json", "tokenizer.json")
@@ -41,6 +45,8 @@ class ModelOptions:
     device_index: int = 0
     compute_type: str = "default"
     cpu_threads: int = 1
+    shared_cores: int = 1
+    """Cores of a CPU on which inferences of one thread spread while they are few (`core_sharing`); 1: they don't."""
     workers: int = 1
     """Concurrent inferences: CTranslate2's `inter_threads`."""
     beam_size: int = 1
@@ -53,8 +59,11 @@ class ModelOptions:
     """Tried in order, once each, on a text that loops or is too improbable; empty with a fallback behind this model."""
 
 
-def load(options: ModelOptions) -> WhisperModel:
+def load(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
     """Load the model, its tokenizer and its feature extractor. Takes seconds, and limits numpy to one thread.
+
+    Returns:
+        The model, and how its inferences share the cores; None if the threads of each are fixed.
 
     Raises:
         ModelLoadError: the model is missing or damaged, or can't run on this device.
@@ -67,7 +76,7 @@ def load(options: ModelOptions) -> WhisperModel:
     try:
         # In a separate thread: CTranslate2's threads inherit the niceness of the one that starts them.
         with ThreadPoolExecutor(1, "loading", _lower_priority if _computes_on_cpu(options) else None) as thread:
-            return thread.submit(_model, options).result()
+            return thread.submit(_models, options).result()
     except (RuntimeError, ValueError, OSError) as error:
         where = f"the model in {options.path} can't be loaded on {options.device}"
         raise ModelLoadError(f"{where}: {_one_line(error)}") from error
@@ -88,7 +97,27 @@ def supported_languages(whisper: WhisperModel) -> tuple[str, ...]:
     return tuple(sorted(known))
 
 
-def _model(options: ModelOptions) -> WhisperModel:
+def _models(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
+    """Load the model so that its inferences can share the cores, if they may and it can."""
+    threads = min(MAX_THREADS, options.shared_cores)
+    if threads == 1 or options.cpu_threads > 1 or not _computes_on_cpu(options):
+        return _model(options, options.cpu_threads), None
+    regions = parallel_regions()
+    may_copy = (options.path / "model.bin").stat().st_size <= MAX_FILE_BYTES
+    if regions is None and not may_copy:
+        return _model(options, 1), None
+    whisper = _model(options, threads)
+    if regions is not None and computes_alike(whisper, regions):
+        return whisper, CoreSharing(threads, options.shared_cores, partial(regions.set_narrow, whisper))
+    if not may_copy:
+        del whisper  # before its memory is needed again
+        return _model(options, 1), None
+    copies = TwoCopies(_model(options, 1).model, whisper.model)
+    whisper.model = copies
+    return whisper, CoreSharing(threads, options.shared_cores, copies.set_narrow)
+
+
+def _model(options: ModelOptions, threads: int) -> WhisperModel:
     files = amended_files(options.path)
     try:
         whisper = WhisperModel(
@@ -96,7 +125,7 @@ def _model(options: ModelOptions) -> WhisperModel:
             device=options.device,
             device_index=options.device_index,
             compute_type=options.compute_type,
-            cpu_threads=options.cpu_threads,
+            cpu_threads=threads,
             num_workers=options.workers,
             files=files,
         )

@@ -15,6 +15,7 @@ from faster_whisper import WhisperModel
 from stt_server.engine import windows
 from stt_server.engine.acceptance import RedecodingBudget
 from stt_server.engine.chunk_parts import ChunkPart
+from stt_server.engine.core_sharing import CoreSharing
 from stt_server.engine.encoding import Encoded, Encoder
 from stt_server.engine.generation import TextDecoder
 from stt_server.engine.language import Language, LanguageDetector
@@ -37,7 +38,11 @@ class WhisperRecognizer:
     def __init__(self, options: ModelOptions, loaded: WhisperModel | None = None) -> None:
         """Load the model, which takes seconds, or use a loaded one. Raises ModelLoadError."""
         self.options = options
-        self.whisper = whisper = loaded or load(options)
+        self.sharing: CoreSharing | None = None
+        """How inferences share the cores; None: the threads of each are fixed."""
+        if loaded is None:
+            loaded, self.sharing = load(options)
+        self.whisper = whisper = loaded
         languages = supported_languages(whisper)
         self.info = ModelInfo(options.name, whisper.model.device, whisper.model.compute_type, languages)
         self._encoder = Encoder(whisper, options.encoder_window, options.encoder_tail)
@@ -74,6 +79,12 @@ class WhisperRecognizer:
         self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]] = tuple
     ) -> list[Hypothesis]:
         """See `Recognizer.recognize_batch`."""
+        if self.sharing is None:
+            return self._recognize(jobs, more)
+        with self.sharing.inference(draft=all(job.draft for job in jobs)):
+            return self._recognize(jobs, more)
+
+    def _recognize(self, jobs: Sequence[ChunkJob], more: Callable[[], Sequence[ChunkJob]]) -> list[Hypothesis]:
         longest = max(len(job.chunk.samples) for job in jobs) / windows.SAMPLE_RATE
         window = self._windows.decoded(longest)
         encoded: list[Encoded] = []
@@ -126,7 +137,7 @@ class WhisperRecognizer:
         """Recognize the parts of a chunk between which its language changes."""
         options = replace(job.options, context="")
         jobs = [ChunkJob(part, options, begins=job.begins and part is parts[0]) for part in parts]
-        found = [self.recognize_batch([own])[0] for own in jobs]
+        found = [self._recognize([own], tuple)[0] for own in jobs]
         return joined(list(zip(parts, found)))
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 
+SPINS = 1000
+"""Checks before a waiting thread sleeps: some 10 microseconds, so that the threads of one inference rarely sleep."""
 
-def wait_passively() -> None:
-    """Let OpenMP's threads sleep instead of spinning while they wait, unless the environment says otherwise.
 
-    By default a thread spins while it waits for the others of its inference. If one of them has lost its core to
-    another program, the rest burn processor time until it gets the core back. Must be called before CTranslate2 is
-    imported, since its OpenMP reads the environment then.
+def wait_briefly() -> None:
+    """Let OpenMP's threads sleep soon while they wait, unless the environment says otherwise.
+
+    By default a thread spins for milliseconds while it waits for the others of its inference. If one of them has lost
+    its core to another program, the rest burn processor time until it gets the core back. Must be called before
+    CTranslate2 is imported, since its OpenMP reads the environment then.
     """
-    if "GOMP_SPINCOUNT" not in os.environ:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "active"  # else 100 checks if there are more threads than cores
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)

@@ -22,6 +22,8 @@ def load_whisper(settings: Settings) -> Recognizer:
     """
     # The default concurrency depends on the device, which CTranslate2 reports only once the model is loaded.
     on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda())
+    cores = usable_cores()
+    slots = settings.concurrency(on_cpu, cores)
     options = ModelOptions(
         path=Path(settings.model_path),
         name=settings.model_name,
@@ -29,7 +31,8 @@ def load_whisper(settings: Settings) -> Recognizer:
         device_index=settings.device_index,
         compute_type=settings.compute_type,
         cpu_threads=settings.cpu_threads,
-        workers=settings.concurrency(on_cpu, usable_cores()),
+        shared_cores=min(slots, cores),
+        workers=slots,
         beam_size=settings.beam_size,
         beam_size_in_doubt=settings.beam_size_in_doubt,
         encoder_window=settings.encoder_window,

@@ -41,12 +41,13 @@ def refused(config: Path, **environ: str) -> str:
 @pytest.mark.parametrize(
     ("environ", "policy", "spins"),
     [
-        ({}, "PASSIVE", "0"),
+        ({}, "ACTIVE", "1000"),
         ({"OMP_WAIT_POLICY": "active"}, "ACTIVE", "30000000000"),
+        ({"OMP_WAIT_POLICY": "passive"}, "PASSIVE", "0"),
         ({"GOMP_SPINCOUNT": "5000"}, "PASSIVE", "5000"),
     ],
 )
-def test_threads_of_an_inference_wait_passively_unless_configured(
+def test_threads_of_an_inference_wait_briefly_unless_configured(
     tmp_path: Path, service: Role, environ: dict[str, str], policy: str, spins: str
 ) -> None:
     command = [sys.executable, "-m", f"stt_server.{service}"]

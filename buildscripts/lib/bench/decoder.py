@@ -134,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     folder: Path = args.model
     shape = read_shape(folder / "model.bin")
-    model = load(ModelOptions(folder, folder.name, device="cpu", compute_type="int8"))
+    model, _ = load(ModelOptions(folder, folder.name, device="cpu", compute_type="int8"))
     steps = [
         measure(model, shape, window, batch, beams, args.rounds)
         for window in args.windows

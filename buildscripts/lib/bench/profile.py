@@ -83,9 +83,9 @@ async def measure(args: argparse.Namespace, recordings: Sequence[Recording]) -> 
     load = loading.load
 
     def timed_load(options: Any) -> Any:
-        model = load(options)
+        model, sharing = load(options)
         model.model = TimedModel(model.model, stopwatch)
-        return model
+        return model, sharing
 
     async with AsyncExitStack() as stack:
         stack.enter_context(mock.patch.object(whisper, "load", timed_load))

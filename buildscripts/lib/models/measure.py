@@ -57,7 +57,7 @@ def measure(folder: Path, name: str, threads: int, compute_type: str, rounds: in
     options = ModelOptions(
         folder, name, device="cpu", compute_type=compute_type, cpu_threads=threads, workers=CONCURRENT
     )
-    whisper = load(options)
+    whisper, _ = load(options)
     load_s = time.perf_counter() - began
     model = _Model(whisper)
     encoded = {window: model.encode(window) for window in WINDOWS}
