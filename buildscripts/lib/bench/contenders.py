@@ -47,7 +47,7 @@ def theirs(cores: int) -> dict[str, FasterWhisper]:
     best = {"beam_size": 1, "without_timestamps": True, "temperature": 0, "condition_on_previous_text": False}
     one_by_one = {"num_workers": cores, "cpu_threads": 1}
     # docs/engine.md has the grid from which these were chosen.
-    complete = {"temperature": 0, "condition_on_previous_text": False}
+    complete = {"beam_size": 2, "temperature": 0, "condition_on_previous_text": False}
     greedy_batches = {"beam_size": 1, "temperature": 0, "batch_size": 8}
     return {
         "defaults": FasterWhisper("faster-whisper at its defaults", {}, {}),
@@ -59,7 +59,7 @@ def theirs(cores: int) -> dict[str, FasterWhisper]:
             forced=True,
         ),
         "complete": FasterWhisper(
-            f"fastest of those that lose no more words: {cores} single-threaded workers, 5 beams",
+            f"fastest of those that lose no more words: {cores} single-threaded workers, 2 beams",
             one_by_one,
             complete,
             forced=True,
