@@ -92,7 +92,12 @@ KEYS: tuple[Key, ...] = (
         "default",
         "CTranslate2's compute type; default: the type that the model is stored in",
     ),
-    Key("CPU_THREADS", integer(1, 256), "1", "threads per inference"),
+    Key(
+        "CPU_THREADS",
+        integer(1, 256),
+        "1",
+        "threads per inference; 1: on the CPU, an inference that runs alone also uses the cores of idle slots",
+    ),
     # Inference
     Key(
         "MAX_CONCURRENCY",

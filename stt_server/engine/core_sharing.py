@@ -30,7 +30,7 @@ class CoreSharing:
             cores: cores that the inferences share.
             set_narrow: makes all inferences of the model narrow, or wide.
         """
-        self._threads = threads
+        self.threads = threads
         self._cores = cores
         self._set_narrow = set_narrow
         self._lock = threading.Lock()
@@ -54,6 +54,6 @@ class CoreSharing:
     def _count(self, draft: bool, change: int) -> None:
         with self._lock:
             self._running[draft] += change
-            needed = self._running[False] * self._threads
+            needed = self._running[False] * self.threads
             self._crowded = needed > self._cores or (self._crowded and 2 * needed > self._cores)
             self._set_narrow(self._crowded or self._running[True] > 0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from stt_server.config import Settings
 from stt_server.engine.loading import ModelOptions, reporting_load_errors
+from stt_server.engine.two_copies import TwoCopies
 from stt_server.engine.types import Recognizer
 from stt_server.engine.whisper import WhisperRecognizer
 from stt_server.lifecycle.process_limits import usable_cores
+
+log = logging.getLogger(__name__)
 
 FALLBACK_TEMPERATURES = (0.4, 0.8)
 """Sampling temperatures of repeated decoding. The primary decodes once: the fallback gives the better second answer."""
@@ -42,6 +46,9 @@ def load_whisper(settings: Settings) -> Recognizer:
     with reporting_load_errors(options):
         recognizer = WhisperRecognizer(options)
         recognizer.warm_up()
+    if recognizer.sharing is not None:
+        copies = "; the model is loaded twice for that" if isinstance(recognizer.whisper.model, TwoCopies) else ""
+        log.info("an inference that runs alone uses %d threads%s", recognizer.sharing.threads, copies)
     return recognizer
 
 
