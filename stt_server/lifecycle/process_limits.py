@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 MIN_OPEN_FILES = 256
 """Open files that a service needs at least; each connection adds one."""
@@ -39,8 +41,51 @@ def set_process_limits() -> None:
 
 
 def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use: those it may run on, or the quota of its container, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+def cpu_quota(system: Path = Path("/")) -> float:
+    """Cores' worth of processor time that control groups allow this process; infinite without a limit.
+
+    Docker's --cpus, Kubernetes' limits and systemd's CPUQuota set it; the number of cores doesn't show it.
+
+    Args:
+        system: folder with `proc` and `sys`.
+    """
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    quota = math.inf
+    for _, controllers, group in (line.split(":", 2) for line in lines):
+        if controllers == "":
+            mounts, limit = ("sys/fs/cgroup", "sys/fs/cgroup/unified"), _quota
+        elif "cpu" in controllers.split(","):
+            mounts, limit = ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"), _quota_of_version_1
+        else:
+            continue
+        # Each group above limits this one, too. In a container the path may be the host's: then the root has the limit.
+        path = Path(group.lstrip("/"))
+        quota = min([quota, *(limit(system / mount / part) for mount in mounts for part in (path, *path.parents))])
+    return quota
+
+
+def _quota(group: Path) -> float:
+    """Quota of one control group of version 2."""
+    with contextlib.suppress(OSError, ValueError):
+        allowed, period = (group / "cpu.max").read_text().split()
+        return float(allowed) / float(period) if allowed != "max" else math.inf
+    return math.inf
+
+
+def _quota_of_version_1(group: Path) -> float:
+    with contextlib.suppress(OSError, ValueError):
+        allowed = float((group / "cpu.cfs_quota_us").read_text())
+        period = float((group / "cpu.cfs_period_us").read_text())
+        return allowed / period if allowed > 0 else math.inf
+    return math.inf
 
 
 def exit_within(seconds: float, status: int) -> None:
