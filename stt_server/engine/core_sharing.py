@@ -10,33 +10,55 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 MAX_THREADS = 4
 """Most threads of one inference: CTranslate2's own default. More than two have not been measured."""
 
 
+PAUSE_S = 0.05
+"""Seconds: longer than a busy service's worker rests between two inferences, shorter than a step of the model."""
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> None:
+    """Call in another thread, unless the process ends before."""
+    timer = threading.Timer(seconds, callback)
+    timer.daemon = True
+    timer.start()
+
+
 class CoreSharing:
     """Counts a model's inferences and decides whether they may use several threads. Thread-safe.
 
-    They become narrow, of one thread each, as soon as they need more threads than there are cores, and wide again once
-    they would take half of the cores. Changing with each inference that ends would wake threads in the pauses between
-    two inferences of a busy service, on cores that others are about to need: 8 % more processor time on two cores.
+    They become narrow, of one thread each, as soon as they need more threads than there are cores. They become wide
+    again once none runs, or once the cores have sufficed for `PAUSE_S`. Without that pause, threads would wake between
+    two inferences of a busy service, on cores that the next one is about to need.
     """
 
-    def __init__(self, threads: int, cores: int, set_narrow: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        cores: int,
+        set_narrow: Callable[[bool], None],
+        later: Callable[[float, Callable[[], None]], None] = call_later,
+    ) -> None:
         """
         Args:
             threads: threads of a wide inference, at least 2.
             cores: cores that the inferences share.
             set_narrow: makes all inferences of the model narrow, or wide.
+            later: calls a function after some seconds.
         """
         self.threads = threads
         self._cores = cores
         self._set_narrow = set_narrow
+        self._later = later
         self._lock = threading.Lock()
         self._running = {False: 0, True: 0}
         """Inferences by whether they are drafts."""
         self._crowded = False
+        self._changes = 0
+        """Inferences begun and ended."""
 
     @contextmanager
     def inference(self, *, draft: bool) -> Iterator[None]:
@@ -54,6 +76,22 @@ class CoreSharing:
     def _count(self, draft: bool, change: int) -> None:
         with self._lock:
             self._running[draft] += change
-            needed = self._running[False] * self.threads
-            self._crowded = needed > self._cores or (self._crowded and 2 * needed > self._cores)
-            self._set_narrow(self._crowded or self._running[True] > 0)
+            self._changes += 1
+            wide = self._running[False]
+            if wide * self.threads > self._cores:
+                self._crowded = True
+            elif not wide:
+                self._crowded = False
+            elif self._crowded:
+                self._later(PAUSE_S, partial(self._relax, self._changes))
+            self._apply()
+
+    def _relax(self, changes: int) -> None:
+        """Let inferences be wide, unless one began or ended since."""
+        with self._lock:
+            if changes == self._changes:
+                self._crowded = False
+                self._apply()
+
+    def _apply(self) -> None:
+        self._set_narrow(self._crowded or self._running[True] > 0)

@@ -2,69 +2,95 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 
 from stt_server.engine.core_sharing import CoreSharing
 from stt_server.engine.two_copies import TwoCopies
 
 
-class Switch:
-    """Remembers whether inferences are narrow."""
+class Sharing(CoreSharing):
+    """Remembers whether inferences are narrow, and lets the pause end when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int, cores: int) -> None:
         self.narrow = False
+        self._due: list[Callable[[], None]] = []
+        super().__init__(threads, cores, self._switch, lambda seconds, callback: self._due.append(callback))
 
-    def set(self, narrow: bool) -> None:
+    def _switch(self, narrow: bool) -> None:
         self.narrow = narrow
+
+    def pass_pause(self) -> None:
+        due, self._due = self._due, []
+        for callback in due:
+            callback()
 
 
 def test_an_inference_is_wide_while_it_runs_alone() -> None:
-    switch = Switch()
-    sharing = CoreSharing(2, 2, switch.set)
+    sharing = Sharing(2, 2)
     for _ in range(2):
         with sharing.inference(draft=False):
-            assert not switch.narrow
+            assert not sharing.narrow
             with sharing.inference(draft=False):
-                assert switch.narrow
-            assert switch.narrow, "the next one may begin at once"
-        assert not switch.narrow
+                assert sharing.narrow
+            assert sharing.narrow, "the next one may begin at once"
+        assert not sharing.narrow
+
+
+def test_an_inference_is_wide_again_after_a_pause() -> None:
+    sharing = Sharing(2, 2)
+    with sharing.inference(draft=False):
+        with sharing.inference(draft=False):
+            pass
+        with sharing.inference(draft=False):
+            sharing.pass_pause()
+            assert sharing.narrow, "another one has begun since"
+        sharing.pass_pause()
+        assert not sharing.narrow
 
 
 def test_more_cores_take_several_wide_inferences() -> None:
-    switch = Switch()
-    sharing = CoreSharing(4, 16, switch.set)
+    sharing = Sharing(4, 16)
     running = [sharing.inference(draft=False) for _ in range(5)]
     seen = []
     for inference in running:
         inference.__enter__()
-        seen.append(switch.narrow)
-    for inference in running:
-        inference.__exit__(None, None, None)
-        seen.append(switch.narrow)
-    assert seen == [False] * 4 + [True] + [True, True, False, False, False]
+        seen.append(sharing.narrow)
+    assert seen == [False] * 4 + [True]
+    running.pop().__exit__(None, None, None)
+    assert sharing.narrow
+    sharing.pass_pause()
+    assert not sharing.narrow
 
 
 def test_a_draft_is_narrow_and_so_is_what_runs_beside_it() -> None:
-    switch = Switch()
-    sharing = CoreSharing(2, 2, switch.set)
+    sharing = Sharing(2, 2)
     with sharing.inference(draft=False):
         with sharing.inference(draft=True):
-            assert switch.narrow
-        assert not switch.narrow
+            assert sharing.narrow
+        assert not sharing.narrow
     with sharing.inference(draft=True):
-        assert switch.narrow
-    assert not switch.narrow
+        assert sharing.narrow
+    assert not sharing.narrow
 
 
 def test_a_failed_inference_counts_no_longer() -> None:
-    switch = Switch()
-    sharing = CoreSharing(2, 2, switch.set)
-    with pytest.raises(ValueError, match="the model failed"):  # noqa: SIM117
-        with sharing.inference(draft=False):
-            with sharing.inference(draft=False):
-                raise ValueError("the model failed")
+    sharing = Sharing(2, 2)
+    with pytest.raises(ValueError, match="the model failed"), sharing.inference(draft=False):
+        raise ValueError("the model failed")
     with sharing.inference(draft=False):
-        assert not switch.narrow
+        assert not sharing.narrow
+
+
+def test_the_pause_passes_by_itself() -> None:
+    widened = threading.Event()
+    sharing = CoreSharing(2, 2, lambda narrow: None if narrow else widened.set())
+    with sharing.inference(draft=False):
+        with sharing.inference(draft=False):
+            widened.clear()
+        assert widened.wait(20)
 
 
 class Copy:
