@@ -160,7 +160,8 @@ def advise(levels: Sequence[Figures], services: Sequence[Status]) -> Advice | No
     """Choose MAX_CONCURRENCY and MAX_BATCH_SIZE such that at the knee no request waits; None without a knee.
 
     The requests that were at the model at the knee, by Little's law, need as many places: slots times batch size. More
-    slots than the services have were not measured, so their number is an upper bound; batches provide the rest.
+    slots than the services have were not measured, so their number is an upper bound; batches provide the rest. On a
+    CPU the number of slots stays.
 
     Args:
         levels: by increasing number of callers.
@@ -172,7 +173,9 @@ def advise(levels: Sequence[Figures], services: Sequence[Status]) -> Advice | No
     # Requests that end in the window began before it, so that the mean can exceed the number of callers by a little.
     places = max(1, math.ceil(knee.at_model / len(services) * (1 - ROUNDING)))
     slots = max(1, min(status.limits.max_concurrency for status in services))
-    concurrency = min(slots, places)
+    # On a CPU a request that runs alone computes on the cores of idle slots, which fewer slots would take from it.
+    on_cpu = any(status.device == "cpu" for status in services)
+    concurrency = slots if on_cpu else min(slots, places)
     notes = [*_notes_on_knee(knee, levels, slots, services), *_notes_on_levels(levels)]
     return Advice(knee, concurrency, math.ceil(places / concurrency), notes)
 

@@ -7,9 +7,9 @@ done, a second copy of the model has one thread (`two_copies`).
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 
 MAX_THREADS = 4
@@ -17,14 +17,15 @@ MAX_THREADS = 4
 
 
 PAUSE_S = 0.05
-"""Seconds: longer than a busy service's worker rests between two inferences, shorter than a step of the model."""
+"""Seconds: longer than a busy service's worker takes between two inferences, and much shorter than an inference."""
 
 
 def call_later(seconds: float, callback: Callable[[], None]) -> None:
     """Call in another thread, unless the process ends before."""
     timer = threading.Timer(seconds, callback)
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # no further thread is allowed: inferences stay narrow until none runs
+        timer.start()
 
 
 class CoreSharing:
@@ -54,18 +55,18 @@ class CoreSharing:
         self._set_narrow = set_narrow
         self._later = later
         self._lock = threading.Lock()
-        self._running = {False: 0, True: 0}
-        """Inferences by whether they are drafts."""
+        self._drafts = 0
+        self._others = 0
         self._crowded = False
         self._changes = 0
         """Inferences begun and ended."""
 
-    @contextmanager
+    @contextlib.contextmanager
     def inference(self, *, draft: bool) -> Iterator[None]:
         """Count an inference for as long as the context lasts.
 
-        A draft is narrow, and so is what runs beside it: several threads cost processor time, and no caller waits for a
-        draft.
+        A draft is narrow, and so is what runs beside it, until the draft ends: several threads cost processor time, and
+        no caller waits for a draft.
         """
         self._count(draft, 1)
         try:
@@ -75,12 +76,14 @@ class CoreSharing:
 
     def _count(self, draft: bool, change: int) -> None:
         with self._lock:
-            self._running[draft] += change
             self._changes += 1
-            wide = self._running[False]
-            if wide * self.threads > self._cores:
+            if draft:
+                self._drafts += change
+            else:
+                self._others += change
+            if self._others * self.threads > self._cores:
                 self._crowded = True
-            elif not wide:
+            elif not self._others:
                 self._crowded = False
             elif self._crowded:
                 self._later(PAUSE_S, partial(self._relax, self._changes))
@@ -94,4 +97,4 @@ class CoreSharing:
                 self._apply()
 
     def _apply(self) -> None:
-        self._set_narrow(self._crowded or self._running[True] > 0)
+        self._set_narrow(self._crowded or self._drafts > 0)

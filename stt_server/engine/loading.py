@@ -76,7 +76,7 @@ def load(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
     try:
         # In a separate thread: CTranslate2's threads inherit the niceness of the one that starts them.
         with ThreadPoolExecutor(1, "loading", _lower_priority if _computes_on_cpu(options) else None) as thread:
-            return thread.submit(_models, options).result()
+            return thread.submit(_shared_model, options).result()
     except (RuntimeError, ValueError, OSError) as error:
         where = f"the model in {options.path} can't be loaded on {options.device}"
         raise ModelLoadError(f"{where}: {_one_line(error)}") from error
@@ -97,7 +97,7 @@ def supported_languages(whisper: WhisperModel) -> tuple[str, ...]:
     return tuple(sorted(known))
 
 
-def _models(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
+def _shared_model(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
     """Load the model so that its inferences can share the cores, if they may and it can."""
     threads = min(MAX_THREADS, options.shared_cores)
     if threads == 1 or options.cpu_threads > 1 or not _computes_on_cpu(options):
@@ -109,12 +109,17 @@ def _models(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
     whisper = _model(options, threads)
     if regions is not None and computes_alike(whisper, regions):
         return whisper, CoreSharing(threads, options.shared_cores, partial(regions.set_narrow, whisper))
-    if not may_copy:
+    if not may_copy or _threads_may_be_missing():
         del whisper  # before its memory is needed again
         return _model(options, 1), None
     copies = TwoCopies(_model(options, 1).model, whisper.model)
     whisper.model = copies
     return whisper, CoreSharing(threads, options.shared_cores, copies.set_narrow)
+
+
+def _threads_may_be_missing() -> bool:
+    """Whether the environment lets OpenMP start fewer threads than planned for, with which oneDNN computes wrongly."""
+    return "OMP_THREAD_LIMIT" in os.environ or os.environ.get("OMP_DYNAMIC", "").strip().lower() in ("true", "1")
 
 
 def _model(options: ModelOptions, threads: int) -> WhisperModel:

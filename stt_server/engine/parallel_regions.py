@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import threading
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ _NARROW, _WIDE = 0, 1
 """Nested parallel regions that may be active: none, which leaves each region to the thread that reaches it, or one."""
 
 
-_CHECKED_POSITIONS = 1000
+_CHECKED_FRAMES = 1000
 """Frames of noise on which both ways must agree: 10 s."""
 
 _TOLERANCE = 0.01
@@ -42,7 +43,7 @@ class ParallelRegions:
         self._narrow: set[object] = set()
 
     def set_narrow(self, model: object, narrow: bool) -> None:
-        """Make all regions narrow until each model that asked for it has withdrawn it."""
+        """Keep all regions of the process narrow while at least one model needs it."""
         with self._lock:
             if narrow:
                 self._narrow.add(model)
@@ -66,8 +67,13 @@ class ParallelRegions:
 
 @cache
 def parallel_regions() -> ParallelRegions | None:
-    """Those of CTranslate2's wheel for Linux; None if it uses another OpenMP, which can't be controlled this way."""
-    bundled = Path(ctranslate2.__file__).parent.parent / "ctranslate2.libs"
+    """Those of CTranslate2's wheel for Linux on x86-64; None where they can't be controlled this way.
+
+    On ARM the wheel has OpenBLAS, which waits forever for threads that it planned for and didn't get.
+    """
+    if platform.machine() != "x86_64":
+        return None
+    bundled = Path(ctranslate2.__file__).resolve().parent.parent / "ctranslate2.libs"
     for library in ThreadpoolController().lib_controllers:
         path = Path(library.filepath)
         if path.parent == bundled and path.name.startswith("libgomp"):
@@ -81,6 +87,8 @@ def computes_alike(whisper: WhisperModel, regions: ParallelRegions) -> bool:
 
     oneDNN, which CTranslate2 uses on processors of other makers than Intel, divides its matrix products by the number
     of threads that it expects: with fewer, most of the product is missing. Intel's MKL is right with any number.
+
+    All regions of the process are narrow for a moment: no other model may compute meanwhile.
     """
     wide = _outputs(whisper)
     regions.set_narrow(whisper, True)
@@ -93,7 +101,7 @@ def computes_alike(whisper: WhisperModel, regions: ParallelRegions) -> bool:
 
 def _outputs(whisper: WhisperModel) -> list[FloatArray]:
     """The encoder's output for noise, and the decoder's logits after it."""
-    noise = np.random.default_rng(0).standard_normal((1, whisper.model.n_mels, _CHECKED_POSITIONS), dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal((1, whisper.model.n_mels, _CHECKED_FRAMES), dtype=np.float32)
     encoded = whisper.model.encode(ctranslate2.StorageView.from_array(noise), to_cpu=True)
     start = whisper.hf_tokenizer.token_to_id("<|startoftranscript|>")
     (found,) = whisper.model.generate(encoded, [[start]], beam_size=1, max_length=2, return_logits_vocab=True)

@@ -18,3 +18,5 @@ def wait_briefly() -> None:
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "active"  # else 100 checks if there are more threads than cores
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+        # For Intel's and LLVM's OpenMP, which know no such number and would spin forever by that policy.
+        os.environ.setdefault("KMP_BLOCKTIME", "0")

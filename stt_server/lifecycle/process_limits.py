@@ -55,11 +55,12 @@ def cpu_quota(system: Path = Path("/")) -> float:
         system: folder with `proc` and `sys`.
     """
     try:
-        lines = (system / "proc/self/cgroup").read_text().splitlines()
+        lines = (system / "proc/self/cgroup").read_text(errors="replace").splitlines()
     except OSError:
         return math.inf
     quota = math.inf
-    for _, controllers, group in (line.split(":", 2) for line in lines):
+    for fields in (line.split(":", 2) for line in lines):
+        _, controllers, group = fields if len(fields) == 3 else ("", "none", "")
         if controllers == "":
             mounts, limit = ("sys/fs/cgroup", "sys/fs/cgroup/unified"), _quota
         elif "cpu" in controllers.split(","):
@@ -74,14 +75,14 @@ def cpu_quota(system: Path = Path("/")) -> float:
 
 def _quota(group: Path) -> float:
     """Quota of one control group of version 2."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         allowed, period = (group / "cpu.max").read_text().split()
         return float(allowed) / float(period) if allowed != "max" else math.inf
     return math.inf
 
 
 def _quota_of_version_1(group: Path) -> float:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         allowed = float((group / "cpu.cfs_quota_us").read_text())
         period = float((group / "cpu.cfs_period_us").read_text())
         return allowed / period if allowed > 0 else math.inf

@@ -46,8 +46,12 @@ def load_whisper(settings: Settings) -> Recognizer:
     with reporting_load_errors(options):
         recognizer = WhisperRecognizer(options)
         recognizer.warm_up()
+        copies = ""
+        if recognizer.sharing is not None and isinstance(recognizer.whisper.model, TwoCopies):
+            copies = "; the model is loaded twice for that"
+            with recognizer.sharing.inference(draft=True):  # which uses the other copy
+                recognizer.warm_up()
     if recognizer.sharing is not None:
-        copies = "; the model is loaded twice for that" if isinstance(recognizer.whisper.model, TwoCopies) else ""
         log.info("an inference that runs alone uses %d threads%s", recognizer.sharing.threads, copies)
     return recognizer
 

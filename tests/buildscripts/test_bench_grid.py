@@ -41,11 +41,11 @@ def test_arguments_go_to_the_model_or_the_call_and_defaults_to_neither() -> None
 
 def test_batch_size_is_varied_for_batches_alone() -> None:
     axes = [("batched", (True, False)), ("batch_size", (4, 8))]
-    found = [(way.what, way.batched, dict(way.call)) for way in grid.combinations(axes)]
+    found = [(each.what, each.batched, dict(each.call)) for each in grid.combinations(axes)]
     assert found == [
         ("batched batch_size=4", True, {"batch_size": 4}),
         ("batched batch_size=8", True, {"batch_size": 8}),
-        ("the rest default", False, {}),
+        ("nothing varied", False, {}),
     ]
 
 
@@ -84,6 +84,6 @@ def test_bench_grid_measures_each_combination(tmp_path: Path, capsys: pytest.Cap
     assert grid.main([*argv, *axes, "--json", str(out)]) == 0
     assert capsys.readouterr().out.startswith("$ buildscripts/bench grid --model")
     found = json.loads(out.read_text())["measurements"]
-    names = ["ours-forced", "batched", "the rest default"]
+    names = ["ours-forced", "batched", "nothing varied"]
     assert [m["contender"] for m in found] == names
     assert all(all(m["texts"]) for m in found)

@@ -11,7 +11,7 @@ from stt_client.bench.load import Level, Outcome, Reading
 from stt_client.results import Limits, Status
 
 SECONDS = 100.0
-STATUS = Status("primary", "small", "cpu", "int8", "abc", 1.0, Limits(1 << 24, 3600.0, 2, 64), {})
+STATUS = Status("primary", "small", "cuda", "int8", "abc", 1.0, Limits(1 << 24, 3600.0, 2, 64), {})
 
 
 def level(callers: int, infer: float, wait: float = 0.0) -> Level:
@@ -52,6 +52,12 @@ def test_advice_lowers_slots_that_only_slow_each_other_down() -> None:
     advice = advise(figures(level(1, 0.1), level(2, 0.25), level(4, 0.25, 0.25)), [STATUS])
     assert advice is not None
     assert (advice.knee.callers, advice.max_concurrency, advice.max_batch_size) == (1, 1, 1)
+
+
+def test_slots_of_a_cpu_stay_as_many_as_they_are() -> None:
+    advice = advise(figures(level(1, 0.1), level(2, 0.25), level(4, 0.25, 0.25)), [replace(STATUS, device="cpu")])
+    assert advice is not None
+    assert (advice.knee.callers, advice.max_concurrency, advice.max_batch_size) == (1, 2, 1)
 
 
 def test_advice_is_for_each_of_several_services() -> None:

@@ -22,17 +22,19 @@ pytestmark = [
     ),
 ]
 
-WORKERS = 2
+
+def busy(ticks: dict[str, int]) -> int:
+    """Number of threads with a share in the work."""
+    return sum(own > max(ticks.values()) / 8 for own in ticks.values())
 
 
 @pytest.mark.parametrize(("mkl", "copies"), [("1", False), ("0", True)], ids=["MKL", "oneDNN"])
-def test_a_lone_inference_uses_both_cores(mkl: str, copies: bool) -> None:
+def test_a_lone_inference_uses_further_threads(mkl: str, copies: bool) -> None:
     command = [sys.executable, "-m", "tests.support.lone_inference", str(MODELS / "whisper-base-ct2")]
     environ = {**os.environ, "CT2_USE_MKL": mkl}
     shown = subprocess.run(command, env=environ, check=True, timeout=240, capture_output=True, text=True)
     found = json.loads(shown.stdout)
     assert found["copies"] is copies
-    for way in ("alone", "beside"):
-        assert {words(text) for text in found[way]["texts"]} == {"the quick brown fox jumps over the lazy dog"}
-    alone, beside = (sum(found[way]["ticks"][WORKERS:]) for way in ("alone", "beside"))
-    assert alone > 2 * beside, "beyond the workers' own threads, only a lone inference keeps any busy"
+    for name in ("alone", "beside"):
+        assert {words(text) for text in found[name]["texts"]} == {"the quick brown fox jumps over the lazy dog"}
+    assert busy(found["alone"]["ticks"]) > busy(found["beside"]["ticks"])

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from stt_server.engine import loading
 from stt_server.engine.core_sharing import CoreSharing
+from stt_server.engine.loading import ModelOptions
+from stt_server.engine.parallel_regions import parallel_regions
 from stt_server.engine.two_copies import TwoCopies
 
 
@@ -108,3 +115,52 @@ def test_calls_go_to_the_copy_in_use_when_they_begin() -> None:
     assert (copies.encode(), copies.threads) == (1, 1)
     copies.set_narrow(False)
     assert copies.encode() == 2
+
+
+class Loaded:
+    """A loaded model that knows for how many threads."""
+
+    def __init__(self, threads: int) -> None:
+        self.model: object = Copy(threads)
+
+
+@pytest.mark.parametrize(
+    ("controlled", "alike", "megabytes", "environ", "threads", "copies"),
+    [
+        (True, True, 600, {}, 2, False),
+        (True, False, 1, {}, 2, True),
+        (True, False, 600, {}, 1, False),
+        (False, False, 1, {}, 2, True),
+        (False, False, 600, {}, 1, False),
+        (True, False, 1, {"OMP_THREAD_LIMIT": "8"}, 1, False),
+        (True, False, 1, {"OMP_DYNAMIC": "TRUE"}, 1, False),
+    ],
+)
+def test_a_model_is_loaded_as_its_library_allows(
+    controlled: bool,
+    alike: bool,
+    megabytes: int,
+    environ: dict[str, str],
+    threads: int,
+    copies: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name in (*loading._REQUIRED, "model.bin"):
+        (tmp_path / name).touch()
+    os.truncate(tmp_path / "model.bin", megabytes * 2**20)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    regions = SimpleNamespace(set_narrow=lambda model, narrow: None)
+    monkeypatch.setattr(loading, "parallel_regions", lambda: regions if controlled else None)
+    monkeypatch.setattr(loading, "computes_alike", lambda whisper, regions: alike)
+    monkeypatch.setattr(loading, "_model", lambda options, threads: Loaded(threads))
+    whisper, sharing = loading.load(ModelOptions(tmp_path, "it", device="cpu", workers=2, shared_cores=2))
+    assert whisper.model.threads == threads
+    assert isinstance(whisper.model, TwoCopies) is copies
+    assert (sharing is not None) is (threads == 2)
+
+
+def test_openmp_of_other_processors_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert parallel_regions.__wrapped__() is None

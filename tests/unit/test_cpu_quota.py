@@ -51,8 +51,20 @@ def system(folder: Path, files: dict[str, str]) -> Path:
             },
             math.inf,
         ),
+        ({"proc/self/cgroup": "nothing\n\n0::/", "sys/fs/cgroup/cpu.max": "150000 0"}, math.inf),
+        ({"proc/self/cgroup": "short\n0::/", "sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5),
     ],
-    ids=["no groups", "no limit", "docker", "no file", "a slice above", "version 1 in docker", "version 1, no limit"],
+    ids=[
+        "no groups",
+        "no limit",
+        "docker",
+        "no file",
+        "a slice above",
+        "version 1 in docker",
+        "version 1, no limit",
+        "no period",
+        "short line",
+    ],
 )
 def test_quota_is_that_of_the_tightest_group(tmp_path: Path, files: dict[str, str], quota: float) -> None:
     assert cpu_quota(system(tmp_path, files)) == quota

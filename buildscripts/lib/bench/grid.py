@@ -1,4 +1,4 @@
-"""`bench grid`: faster-whisper's fastest settings that lose no more words than our engine does.
+"""`bench grid`: faster-whisper's fastest settings that are as accurate as our engine.
 
 Greedy decoding without timestamps is its fastest way, but loses words wherever the model stops early. So each
 combination of the given values is measured once on the same recordings, the language given, beside our engine with the
@@ -67,7 +67,7 @@ def combinations(axes: Sequence[Axis]) -> Iterator[FasterWhisper]:
         if not batched:
             chosen.pop(_BATCHED_ONLY, None)
         named = [f"{name}={value}" for name, value in chosen.items() if name in varied]
-        what = " ".join(["batched"] * (batched and "batched" in varied) + named) or "the rest default"
+        what = " ".join(["batched"] * (batched and "batched" in varied) + named) or "nothing varied"
         if what not in seen:
             seen.add(what)
             model = {name: value for name, value in chosen.items() if name in _MODEL}
@@ -110,20 +110,20 @@ def table(found: Mapping[str, Measurement], recordings: Sequence[Recording]) -> 
 async def measure(args: argparse.Namespace, recordings: Sequence[Recording], found: dict[str, Measurement]) -> None:
     """Measure our engine and all combinations, each once, and add them to `found` by name."""
     (callers,) = args.callers
-    ways = list(combinations(args.axis))
+    configurations = list(combinations(args.axis))
     async with AsyncExitStack() as stack:
         made = Contenders(args.model, True, stack, dict(args.set))
         with progress_bar() as bar:
-            task = bar.add_task(OURS, total=len(ways) + 1)
+            task = bar.add_task(OURS, total=len(configurations) + 1)
             shortest = min(recordings, key=lambda recording: recording.seconds)
             run = await made.open(OURS)
             await run(shortest)
             found[OURS] = await drive(OURS, run, recordings, callers)
-            for way in ways:
-                bar.update(task, advance=1, description=way.what)
-                run = made.faster_whisper(way)
+            for configuration in configurations:
+                bar.update(task, advance=1, description=configuration.what)
+                run = made.faster_whisper(configuration)
                 await run(shortest)
-                found[way.what] = await drive(way.what, run, recordings, callers)
+                found[configuration.what] = await drive(configuration.what, run, recordings, callers)
 
 
 def main(argv: Sequence[str]) -> int:

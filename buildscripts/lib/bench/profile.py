@@ -15,6 +15,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -72,7 +73,10 @@ class TimedModel:
     def __init__(self, model: Any, stopwatch: Stopwatch) -> None:
         self._model = model
         for method, stage in MODEL_STAGES.items():
-            setattr(self, method, stopwatch.timed(stage, getattr(model, method), time.perf_counter))
+            setattr(self, method, stopwatch.timed(stage, partial(self._call, method), time.perf_counter))
+
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        return getattr(self._model, method)(*args, **options)  # looked up for each call, since copies take turns
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
