@@ -77,6 +77,8 @@ def load(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | None]:
         # In a separate thread: CTranslate2's threads inherit the niceness of the one that starts them.
         with ThreadPoolExecutor(1, "loading", _lower_priority if _computes_on_cpu(options) else None) as thread:
             return thread.submit(_shared_model, options).result()
+    except ModelLoadError:
+        raise
     except (RuntimeError, ValueError, OSError) as error:
         where = f"the model in {options.path} can't be loaded on {options.device}"
         raise ModelLoadError(f"{where}: {_one_line(error)}") from error
@@ -107,8 +109,11 @@ def _shared_model(options: ModelOptions) -> tuple[WhisperModel, CoreSharing | No
     if regions is None and not may_copy:
         return _model(options, 1), None
     whisper = _model(options, threads)
-    if regions is not None and computes_alike(whisper, regions):
-        return whisper, CoreSharing(threads, options.shared_cores, partial(regions.set_narrow, whisper))
+    if regions is not None:
+        with reporting_load_errors(options):
+            alike = computes_alike(whisper, regions)
+        if alike:
+            return whisper, CoreSharing(threads, options.shared_cores, partial(regions.set_narrow, whisper))
     if not may_copy or _threads_may_be_missing():
         del whisper  # before its memory is needed again
         return _model(options, 1), None
