@@ -15,7 +15,6 @@ from functools import partial
 MAX_THREADS = 4
 """Most threads of one inference: CTranslate2's own default. More than two have not been measured."""
 
-
 PAUSE_S = 0.05
 """Seconds: longer than a busy service's worker takes between two inferences, and much shorter than an inference."""
 

@@ -18,7 +18,6 @@ from stt_server.engine.windows import FloatArray
 _NARROW, _WIDE = 0, 1
 """Nested parallel regions that may be active: none, which leaves each region to the thread that reaches it, or one."""
 
-
 _CHECKED_FRAMES = 1000
 """Frames of noise on which both ways must agree: 10 s."""
 

@@ -11,9 +11,9 @@ SPINS = 1000
 def wait_briefly() -> None:
     """Let OpenMP's threads sleep soon while they wait, unless the environment says otherwise.
 
-    By default a thread spins for milliseconds while it waits for the others of its inference. If one of them has lost
-    its core to another program, the rest burn processor time until it gets the core back. Must be called before
-    CTranslate2 is imported, since its OpenMP reads the environment then.
+    By default an OpenMP thread spins for milliseconds while it waits for the other threads of its inference. If one of
+    them has lost its core to another program, the others burn processor time until it gets the core back. Must be
+    called before CTranslate2 is imported, since its OpenMP reads the environment then.
     """
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "active"  # else 100 checks if there are more threads than cores

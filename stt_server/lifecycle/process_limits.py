@@ -60,7 +60,9 @@ def cpu_quota(system: Path = Path("/")) -> float:
         return math.inf
     quota = math.inf
     for fields in (line.split(":", 2) for line in lines):
-        _, controllers, group = fields if len(fields) == 3 else ("", "none", "")
+        if len(fields) != 3:
+            continue
+        _, controllers, group = fields
         if controllers == "":
             mounts, limit = ("sys/fs/cgroup", "sys/fs/cgroup/unified"), _quota
         elif "cpu" in controllers.split(","):

@@ -23,7 +23,7 @@ from rich.table import Table
 from buildscripts.lib.bench.contenders import Contenders, FasterWhisper
 from buildscripts.lib.bench.engine import add_common, clips_of, progress_bar, write_json
 from buildscripts.lib.bench.mixes import MIXES, choose
-from buildscripts.lib.bench.report import Accuracy, accuracy, console, heading
+from buildscripts.lib.bench.report import Accuracy, accuracy_by_group, console, heading, rate_cells
 from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
 from buildscripts.lib.load.corpus import CorpusError
 from stt_server.config import ConfigError
@@ -75,12 +75,6 @@ def combinations(axes: Sequence[Axis]) -> Iterator[FasterWhisper]:
             yield FasterWhisper(what, model, call, forced=True, batched=batched)
 
 
-def groups_of(measurement: Measurement, recordings: Sequence[Recording]) -> Groups:
-    texts = [measurement.texts]
-    english = accuracy(recordings, texts, lambda language: language == "en")
-    return english, accuracy(recordings, texts, lambda language: language != "en")
-
-
 def is_complete(theirs: Groups, ours: Groups) -> bool:
     """Whether neither word error rate exceeds ours by more than `TOLERANCE`."""
     rates = [(their.rate, our.rate) for their, our in zip(theirs, ours)]
@@ -89,19 +83,18 @@ def is_complete(theirs: Groups, ours: Groups) -> bool:
 
 def table(found: Mapping[str, Measurement], recordings: Sequence[Recording]) -> Table:
     """Table of ours and the combinations, those with the most audio per processor second first."""
-    own = groups_of(found[OURS], recordings)
+    own = accuracy_by_group(recordings, [found[OURS].texts])
     out = Table(title=f"{len(recordings)} recordings, {found[OURS].audio:.0f} s", title_justify="left")
     columns = ("", "audio s / s", "/ processor s", "errors en", "others", "words lost en", "others", "complete")
     for name in columns:
         out.add_column(name, justify="right" if name else "left")
     for name, measurement in sorted(found.items(), key=lambda item: (item[0] != OURS, item[1].cpu or 0.0)):
-        groups = groups_of(measurement, recordings)
-        rates = [*(group.rate for group in groups), *(group.lost_rate for group in groups)]
+        groups = accuracy_by_group(recordings, [measurement.texts])
         out.add_row(
             name,
             f"{measurement.throughput:.1f}",
             f"{measurement.audio / (measurement.cpu or 1.0):.1f}",
-            *("" if rate is None else f"{rate:.1%}" for rate in rates),
+            *rate_cells(*groups),
             "yes" if is_complete(groups, own) else "no",
         )
     return out

@@ -112,6 +112,18 @@ def accuracy(
     return Accuracy(errors, words, looped, cut, lost)
 
 
+def accuracy_by_group(recordings: Sequence[Recording], texts: Sequence[Sequence[str]]) -> tuple[Accuracy, Accuracy]:
+    """Count word errors and defects in English and in the other languages; arguments as for `accuracy`."""
+    english = accuracy(recordings, texts, lambda language: language == "en")
+    return english, accuracy(recordings, texts, lambda language: language != "en")
+
+
+def rate_cells(english: Accuracy, others: Accuracy) -> list[str]:
+    """Word error rates, then shares of words lost, of both groups; empty for a group without words."""
+    rates = (english.rate, others.rate, english.lost_rate, others.lost_rate)
+    return ["" if rate is None else f"{rate:.1%}" for rate in rates]
+
+
 def speed_table(
     measurements: Sequence[Measurement], callers: int, compared: Callable[[str], str | None], title: str
 ) -> Table:
@@ -174,12 +186,10 @@ def accuracy_table(measurements: Sequence[Measurement], recordings: Sequence[Rec
         table.add_column(column, justify="right" if column else "left")
     for name in dict.fromkeys(m.contender for m in measurements):
         texts = [m.texts for m in measurements if m.contender == name]
-        english = accuracy(recordings, texts, lambda language: language == "en")
-        others = accuracy(recordings, texts, lambda language: language != "en")
-        rates = (english.rate, others.rate, english.lost_rate, others.lost_rate)
+        english, others = accuracy_by_group(recordings, texts)
         table.add_row(
             name,
-            *(("" if rate is None else f"{rate:.1%}") for rate in rates),
+            *rate_cells(english, others),
             str(english.looped + others.looped),
             str(english.cut_short + others.cut_short),
             *_sentence_cells(sentences(recordings, texts)),
