@@ -3,7 +3,7 @@
 `schema.KEYS` defines the keys; `docs/configuration.md` documents them.
 """
 
-from stt_server.config.errors import ConfigError
+from stt_server.config.errors import ConfigError, FileChangedError
 from stt_server.config.load import config_path, load, parse
 from stt_server.config.schema import KEYS, Key
 from stt_server.config.settings import Settings
@@ -14,6 +14,7 @@ __all__ = [
     "ApiKey",
     "ConfigError",
     "FallbackTarget",
+    "FileChangedError",
     "Key",
     "Network",
     "Role",

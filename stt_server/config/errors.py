@@ -18,3 +18,7 @@ class ConfigError(Exception):
         """Line number from 1; None if no line is at fault (missing key or file)."""
         self.key = key
         """None if no key is at fault."""
+
+
+class FileChangedError(ConfigError):
+    """A file was replaced while it was read; reading it again may succeed."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from stt_server.app import Service
 from stt_server.backend import FallbackRoute, fallback_route
-from stt_server.config import ConfigError, Settings
+from stt_server.config import ConfigError, FileChangedError, Settings
 from stt_server.config.changes import Change, compare, refuse_removed_keys, refuse_truncated
 from stt_server.config.load import read, unreadable
 from stt_server.config.watch import ChangeDetector, FileView
@@ -106,6 +106,8 @@ class Reloader:
         running = self._service.settings
         try:
             candidate = await self._in_thread(lambda: self._read(view, running))
+        except FileChangedError:
+            return  # the next poll finds the change and reads it
         except ConfigError as error:
             outcome = _Outcome((str(error),))
         else:
@@ -130,12 +132,16 @@ class Reloader:
         route, pems = self._service.route, None
         try:
             route = fallback_route(to_apply.settings, view.read)
+        except FileChangedError:
+            raise
         except ConfigError as error:
             if to_apply.names_fallback:
                 raise
             problems.append(str(error))
         try:
             pems = server_pems(running, view.read)
+        except FileChangedError:
+            raise
         except ConfigError as error:
             problems.append(str(error))
         return _Candidate(to_apply, route, pems, data, tuple(problems))

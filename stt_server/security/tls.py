@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from stt_server.config import ConfigError, Settings
+from stt_server.config import ConfigError, FileChangedError, Settings
 
 Read = Callable[[Path], bytes]
 
@@ -44,6 +44,7 @@ def server_pems(settings: Settings, read: Read = Path.read_bytes) -> ServerPems 
 
     Raises:
         ConfigError: a file is unreadable or not PEM, or the key doesn't match the certificate.
+        FileChangedError: a file was replaced after `read` returned it.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -110,12 +111,15 @@ def _key_pair(cert_path: Path, cert_name: str, key_path: Path, key_name: str, re
     try:
         # Without a password function, OpenSSL prompts for an encrypted key's password on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_path, key_path, password=lambda: b"")
+        fits = True
     except (OSError, ValueError):  # ssl.SSLError is an OSError
-        problem = f"is not the private key of {cert_name} (PEM without a password expected)"
-        raise ConfigError(str(key_path), problem, key=key_name) from None
+        fits = False
     # OpenSSL reads from paths only, so the pair that it checked may be newer than the bytes read above.
     if (certificate, key) != (_read(cert_path, cert_name, Path.read_bytes), _read(key_path, key_name, Path.read_bytes)):
-        raise ConfigError(str(key_path), f"changed while it was read, or {cert_name} did; retry", key=key_name)
+        raise FileChangedError(str(key_path), f"changed while it was read, or {cert_name} did; retry", key=key_name)
+    if not fits:
+        problem = f"is not the private key of {cert_name} (PEM without a password expected)"
+        raise ConfigError(str(key_path), problem, key=key_name)
     return certificate, key
 
 

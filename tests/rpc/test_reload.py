@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import pytest
 
 from stt_server.app import Service
 from stt_server.config import Role, Settings, parse
+from stt_server.config.watch import FileView
 from stt_server.engine.types import Recognizer
 from stt_server.lifecycle.reload import Reloader
 from stt_server.testing.scripted_model import ScriptedModel
-from tests.support.certificates import authority
+from tests.support.certificates import authority, signed
 from tests.support.services import failure, running, settings_text, stub_of, transcribe, until
 from tests.support.speech import wav_of
 
@@ -125,6 +126,28 @@ async def test_a_refused_file_is_applied_once_its_pem_file_exists(tmp_path: Path
         await until(lambda: count(service, "applied"))
         assert service.settings.fallback_ca == ca
         assert service.route is not None and service.route.pems is not None
+
+
+async def test_a_key_replaced_while_it_is_read_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca = authority(tmp_path, "ca")
+    used, fresh = signed(tmp_path, "used", ca), signed(tmp_path, "fresh", ca)
+    async with watched(tmp_path) as (service, reloader, path):
+        client = f"FALLBACK_CERT={used.cert}\nFALLBACK_KEY={used.key}\n"
+        path.write_text(path.read_text().replace("grpc://", "grpcs://") + client)
+        await counted(service, reloader, "applied")
+        used.cert.write_bytes(fresh.cert.read_bytes())
+        await counted(service, reloader, "refused")
+        preload = FileView.preload
+
+        def replaced_afterwards(view: FileView, paths: Collection[Path]) -> None:
+            preload(view, paths)
+            used.key.write_bytes(fresh.key.read_bytes())
+
+        monkeypatch.setattr(FileView, "preload", replaced_afterwards)
+        await until(lambda: count(service, "applied") == 2)
+        assert count(service, "refused") == 1
+        assert service.route is not None and service.route.pems is not None
+        assert service.route.pems.key == fresh.key.read_bytes()
 
 
 async def test_keys_are_revoked_despite_a_broken_certificate(tmp_path: Path) -> None:
