@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,9 +135,10 @@ class Caller:
 
 
 async def opened(stub: Any, **fields: Any) -> Caller:
-    """Open a stream and send its config."""
+    """Open a stream and send its config. A refusal shows when responses are read."""
     caller = Caller(stub.StreamTranscribe())
-    await caller.send(config(**fields))
+    with contextlib.suppress(grpc.aio.AioRpcError):  # refused before it was sent
+        await caller.send(config(**fields))
     return caller
 
 
