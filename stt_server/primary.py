@@ -6,13 +6,13 @@ import signal
 import sys
 
 from protos.stt.v1.extras import needs_extra
-from stt_server.lifecycle.openmp import wait_briefly
+from stt_server.lifecycle.cpu_libraries import configure_cpu_libraries
 
 
 def main() -> None:
     # SIGHUP means reload. Until the handler is installed, after a second of imports, the default would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    wait_briefly()
+    configure_cpu_libraries()
     with needs_extra("stt-primary", "server"):
         from gateway.embedded import make_gateway
         from stt_server.lifecycle.run import run

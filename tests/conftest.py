@@ -6,7 +6,13 @@ import signal
 
 import pytest
 
+from stt_server.lifecycle.cpu_libraries import configure_cpu_libraries
+
 SENT_BY_TESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+# Before any test imports CTranslate2, so that models compute here as in the services.
+configure_cpu_libraries()
 
 
 def pytest_configure() -> None:

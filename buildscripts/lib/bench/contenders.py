@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-from buildscripts.lib.load.closed_loop import Recording, Transcribe
+from buildscripts.lib.bench.measuring_process import MeasuringProcess
+from buildscripts.lib.load.closed_loop import Measurement, Recording, Transcribe, drive
 from stt_server.audio import AudioFormat
 from stt_server.backend import Backend
 from stt_server.config import parse
 from stt_server.engine.types import DecodeOptions
-from stt_server.lifecycle.process_limits import usable_cores
 from stt_server.lifecycle.whisper import load_whisper
 from stt_server.request import Answer, Request, Upload
 
@@ -138,33 +139,36 @@ async def _no_file(data: bytes, *, separate_channels: bool = False) -> NoReturn:
     raise TypeError("only PCM and WAV recordings are supported")
 
 
+@dataclass(frozen=True)
+class Run:
+    """What contenders run on."""
+
+    model: Path
+    forced: bool
+    """Pass the language to contenders that would detect it otherwise."""
+    keys: Mapping[str, str]
+    """Configuration keys of our engine."""
+    recordings: Sequence[Recording]
+
+
 class Contenders:
     """Loads the contenders of a run by name; they share models where possible."""
 
-    def __init__(self, model: Path, forced: bool, stack: AsyncExitStack, keys: Mapping[str, str]) -> None:
-        """
-        Args:
-            forced: pass the language to contenders that would detect it otherwise.
-            keys: configuration keys of our engine.
-        """
-        self._model = model
-        self._forced = forced
+    def __init__(self, run: Run, stack: AsyncExitStack) -> None:
+        self._run = run
         self._stack = stack
-        self._keys = keys
         self._pipelines: dict[str, Any] = {}
         self._models: dict[tuple[tuple[str, int], ...], WhisperModel] = {}
         self._threads = stack.enter_context(ThreadPoolExecutor(64))
 
-    async def open(self, name: str) -> Transcribe:
-        return await self._ours(name) if name in OURS else self.faster_whisper(theirs(usable_cores())[name])
-
-    async def _ours(self, name: str) -> Transcribe:
-        window = "full" if name == "ours-full" else self._keys.get("ENCODER_WINDOW", "adaptive")
+    async def ours(self, name: str) -> Transcribe:
+        """A configuration of our engine."""
+        window = "full" if name == "ours-full" else self._run.keys.get("ENCODER_WINDOW", "adaptive")
         if window not in self._pipelines:
-            settings = settings_text(self._model, {**self._keys, "ENCODER_WINDOW": window})
+            settings = settings_text(self._run.model, {**self._run.keys, "ENCODER_WINDOW": window})
             self._pipelines[window] = await self._stack.enter_async_context(in_process(settings))
         run = self._pipelines[window]
-        forced = self._forced or name == "ours-forced"
+        forced = self._run.forced or name == "ours-forced"
 
         async def transcribe(recording: Recording) -> str:
             return str(await run(recording, recording.language if forced else None))
@@ -175,9 +179,10 @@ class Contenders:
         """A configuration of faster-whisper, on a model that configurations with the same arguments share."""
         key = tuple(faster.model.items())
         if key not in self._models:
-            self._models[key] = WhisperModel(str(self._model), device="cpu", compute_type=COMPUTE_TYPE, **faster.model)
+            model = str(self._run.model)
+            self._models[key] = WhisperModel(model, device="cpu", compute_type=COMPUTE_TYPE, **faster.model)
         engine = BatchedInferencePipeline(self._models[key]) if faster.batched else self._models[key]
-        forced = self._forced or faster.forced
+        forced = self._run.forced or faster.forced
 
         def run(recording: Recording) -> str:
             language = recording.language if forced else None
@@ -188,3 +193,54 @@ class Contenders:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run, recording)
 
         return transcribe
+
+
+def serve_contenders(pipe: Connection, run: Run) -> None:
+    """Measure contenders of a run, each loaded and warmed up when it is first asked for, until `pipe` gives None.
+
+    An order is (name, FasterWhisper or None: ours, callers, round).
+    """
+    asyncio.run(_serve_contenders(pipe, run))
+
+
+async def _serve_contenders(pipe: Connection, run: Run) -> None:
+    loop = asyncio.get_running_loop()
+    ready: dict[str, Transcribe] = {}
+    shortest = min(run.recordings, key=lambda recording: recording.seconds)
+    async with AsyncExitStack() as stack:
+        made = Contenders(run, stack)
+        while (order := await loop.run_in_executor(None, pipe.recv)) is not None:
+            name, faster, callers, number = order
+            if name not in ready:
+                ready[name] = await made.ours(name) if faster is None else made.faster_whisper(faster)
+                await ready[name](shortest)
+            pipe.send(await drive(name, ready[name], run.recordings, callers, number))
+
+
+class Measuring:
+    """Measures contenders in two processes, ours as the services run and faster-whisper's as any program, as an async
+    context manager.
+
+    Raises:
+        ConfigError: the keys of our engine aren't valid.
+    """
+
+    def __init__(self, run: Run) -> None:
+        parse(settings_text(run.model, run.keys), "primary")
+        self._ours = MeasuringProcess(serve_contenders, run)
+        self._theirs = MeasuringProcess(serve_contenders, run, configured=False)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Measuring:
+        for process in (self._ours, self._theirs):
+            await self._stack.enter_async_context(process)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
+
+    async def ours(self, name: str, callers: int, number: int = 1) -> Measurement:
+        return await self._ours.measure(name, None, callers, number)
+
+    async def faster_whisper(self, name: str, faster: FasterWhisper, callers: int, number: int = 1) -> Measurement:
+        return await self._theirs.measure(name, faster, callers, number)

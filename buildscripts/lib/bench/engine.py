@@ -1,4 +1,7 @@
-"""`bench engine`: our engine against faster-whisper, in this process, with the same model and recordings.
+"""`bench engine`: our engine against faster-whisper, with the same model and recordings.
+
+Each of the two runs in a process of its own: ours with what the services set at their start
+(`stt_server/lifecycle/cpu_libraries.py`), faster-whisper as any program that imports it.
 
 Contenders take turns within each round, in rotating order, so that a slow phase of the machine affects all of them.
 Ours, being fast, runs before each of the others, and its mean counts. Recordings are decoded beforehand. Our engine
@@ -14,7 +17,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,15 +24,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from buildscripts.lib.bench.contenders import OURS, THEIRS, Contenders, theirs
+from buildscripts.lib.bench.contenders import OURS, THEIRS, Measuring, Run, theirs
 from buildscripts.lib.bench.mixes import MIXES, choose
 from buildscripts.lib.bench.plots import plot_speed
 from buildscripts.lib.bench.report import accuracy_table, console, heading, speed_table
-from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
+from buildscripts.lib.load.closed_loop import Measurement, Recording
 from buildscripts.lib.load.corpus import Clip, CorpusError, load
 from buildscripts.lib.models.pins import ROOT
 from stt_server.config import ConfigError
 from stt_server.lifecycle.process_limits import usable_cores
+from stt_server.testing.processes import ProcessError
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -186,18 +189,17 @@ async def measure(
 ) -> list[Measurement]:
     measurements = []
     plan = list(turns(contenders, args.callers, args.rounds, quick=("ours", "ours-forced")))
-    async with AsyncExitStack() as stack:
-        made = Contenders(args.model, args.language == "forced", stack, dict(args.set))
+    ways = theirs(usable_cores())
+    async with Measuring(Run(args.model, args.language == "forced", dict(args.set), recordings)) as measuring:
         with progress_bar() as bar:
-            task = bar.add_task("loading", total=len(plan) * len(recordings))
-            ready = {name: await made.open(name) for name in contenders}
-            for name in contenders:
-                bar.update(task, description=f"warming {name}")
-                await ready[name](min(recordings, key=lambda recording: recording.seconds))
+            task = bar.add_task("loading", total=len(plan))
             for number, callers, name in plan:
                 bar.update(task, description=f"round {number}, callers {callers}, {name}")
-                run = ready[name]
-                measurements.append(await drive(name, run, recordings, callers, number, lambda: bar.advance(task)))
+                if name in OURS:
+                    measurements.append(await measuring.ours(name, callers, number))
+                else:
+                    measurements.append(await measuring.faster_whisper(name, ways[name], callers, number))
+                bar.advance(task)
     order = {name: place for place, name in enumerate(contenders)}
     return sorted(measurements, key=lambda m: (m.callers, order[m.contender], m.round))
 
@@ -214,7 +216,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         recordings = [Recording.of(clip) for clip in choose(clips_of(args), args.mix, args.clips)]
         measurements = asyncio.run(measure(args, contenders, recordings))
-    except (CorpusError, ConfigError) as error:
+    except (CorpusError, ConfigError, ProcessError) as error:
         print(f"bench engine: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

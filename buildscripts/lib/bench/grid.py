@@ -14,19 +14,19 @@ import ast
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from itertools import product
 from typing import Any
 
 from rich.table import Table
 
-from buildscripts.lib.bench.contenders import Contenders, FasterWhisper
+from buildscripts.lib.bench.contenders import FasterWhisper, Measuring, Run
 from buildscripts.lib.bench.engine import add_common, clips_of, progress_bar, write_json
 from buildscripts.lib.bench.mixes import MIXES, choose
 from buildscripts.lib.bench.report import Accuracy, accuracy_by_group, console, heading, rate_cells
-from buildscripts.lib.load.closed_loop import Measurement, Recording, drive
+from buildscripts.lib.load.closed_loop import Measurement, Recording
 from buildscripts.lib.load.corpus import CorpusError
 from stt_server.config import ConfigError
+from stt_server.testing.processes import ProcessError
 
 OURS = "ours-forced"
 TOLERANCE = 0.01
@@ -104,19 +104,14 @@ async def measure(args: argparse.Namespace, recordings: Sequence[Recording], fou
     """Measure our engine and all combinations, each once, and add them to `found` by name."""
     (callers,) = args.callers
     configurations = list(combinations(args.axis))
-    async with AsyncExitStack() as stack:
-        made = Contenders(args.model, True, stack, dict(args.set))
+    async with Measuring(Run(args.model, True, dict(args.set), recordings)) as measuring:
         with progress_bar() as bar:
             task = bar.add_task(OURS, total=len(configurations) + 1)
-            shortest = min(recordings, key=lambda recording: recording.seconds)
-            run = await made.open(OURS)
-            await run(shortest)
-            found[OURS] = await drive(OURS, run, recordings, callers)
+            found[OURS] = await measuring.ours(OURS, callers)
             for configuration in configurations:
                 bar.update(task, advance=1, description=configuration.what)
-                run = made.faster_whisper(configuration)
-                await run(shortest)
-                found[configuration.what] = await drive(configuration.what, run, recordings, callers)
+                measured = await measuring.faster_whisper(configuration.what, configuration, callers)
+                found[configuration.what] = measured
 
 
 def main(argv: Sequence[str]) -> int:
@@ -140,7 +135,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         recordings = [Recording.of(clip) for clip in choose(clips_of(args), args.mix, args.clips)]
         asyncio.run(measure(args, recordings, found))
-    except (CorpusError, ConfigError) as error:
+    except (CorpusError, ConfigError, ProcessError) as error:
         print(f"bench grid: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
 import os
 import resource
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +25,7 @@ from rich.table import Table
 
 from buildscripts.lib.bench.contenders import in_process, settings_text
 from buildscripts.lib.bench.engine import add_common, clips_of, progress_bar, turns, write_json
+from buildscripts.lib.bench.measuring_process import MeasuringProcess
 from buildscripts.lib.bench.mixes import MIXES, choose
 from buildscripts.lib.bench.report import Spread, console, heading, ratios
 from buildscripts.lib.load.closed_loop import Measurement, Recording, Transcribe, drive
@@ -63,9 +62,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run_engine(pipe: Connection, settings: str, load: Load) -> None:
-    """Main function of the engine's process: load, report ready, then measure on request until None arrives."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
+def serve_engine(pipe: Connection, settings: str, load: Load) -> None:
+    """Measure the engine, loaded with `settings`, for each (callers, round) from `pipe`, until None arrives."""
     asyncio.run(_serve_engine(pipe, settings, load))
 
 
@@ -77,46 +75,9 @@ async def _serve_engine(pipe: Connection, settings: str, load: Load) -> None:
             return str(await run(recording, load.language(recording)))
 
         await transcribe(min(load.recordings, key=lambda recording: recording.seconds))
-        pipe.send("ready")
         while (order := await loop.run_in_executor(None, pipe.recv)) is not None:
             callers, number = order
             pipe.send(await drive("engine", transcribe, load.recordings, callers, number))
-
-
-class EngineProcess:
-    """Engine in a process of its own, as an async context manager."""
-
-    def __init__(self, settings: str, load: Load) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=run_engine, args=(theirs, settings, load), daemon=True)
-        self._theirs = theirs
-
-    async def __aenter__(self) -> EngineProcess:
-        self._process.start()
-        self._theirs.close()
-        await self._answer()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._process.kill()
-        elif self._process.is_alive():
-            self._pipe.send(None)
-        await asyncio.get_running_loop().run_in_executor(None, self._process.join)
-
-    async def measure(self, callers: int, number: int) -> Measurement:
-        self._pipe.send((callers, number))
-        found = await self._answer()
-        assert isinstance(found, Measurement)  # noqa: S101
-        return found
-
-    async def _answer(self) -> object:
-        try:
-            answer: object = await asyncio.get_running_loop().run_in_executor(None, self._pipe.recv)
-        except EOFError:
-            raise ProcessError("the engine's process ended; see its messages above") from None
-        return answer
 
 
 def processor_seconds(pid: int) -> float | None:
@@ -163,9 +124,11 @@ async def start_service(settings: str, stack: AsyncExitStack, role: Role = "prim
     return ready.grpc or "", ready.http or "", service.pid
 
 
-async def open_ways(args: argparse.Namespace, load: Load, stack: AsyncExitStack) -> dict[str, ServedBy | EngineProcess]:
+async def open_ways(
+    args: argparse.Namespace, load: Load, stack: AsyncExitStack
+) -> dict[str, ServedBy | MeasuringProcess]:
     keys = dict(args.set)
-    engine = await stack.enter_async_context(EngineProcess(settings_text(args.model, keys), load))
+    engine = await stack.enter_async_context(MeasuringProcess(serve_engine, settings_text(args.model, keys), load))
     grpc_address, http_address, pid = await start_service(settings_text(args.model, {"HTTP_PORT": 0, **keys}), stack)
     client = await stack.enter_async_context(SttClient(grpc_address, timeout=_TIMEOUT_S))
     limits = httpx.Limits(max_connections=max(args.callers), max_keepalive_connections=max(args.callers))
