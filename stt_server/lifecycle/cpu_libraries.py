@@ -11,7 +11,7 @@ from pathlib import Path
 
 SPINS = 1000
 """Checks before a waiting thread sleeps: some 10 microseconds, so that the threads of one inference rarely sleep."""
-KEPT_BYTES = 256 * 2**20
+KEPT_BYTES = 160 * 2**20
 """Freed memory that stays with the process at most, and the size from which a block is returned when it is freed.
 
 The largest blocks are the attention of Whisper's encoder: heads x 1500^2 x 4 bytes, 144 MB for medium's 16 heads.
