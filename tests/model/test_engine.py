@@ -251,19 +251,19 @@ def test_text_dropped_over_certain_speech_is_a_doubt(
 
 
 def test_spoken_repetition_is_kept_and_decoded_once(base: WhisperRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = np.concatenate([samples_of(clip("en", "hello_world")), silence(0.3)])
+    part = np.concatenate([samples_of(clip("en", "hello_world")), silence(0.25)])
     (chunk,) = split(np.concatenate([part] * 3), vad_filter=True)
     decode = base._decoder.decode
-    decoded: list[float] = []
+    decoded: list[tuple[float, int | None]] = []
 
-    def counted(batch: Sequence[Any], temperature: float = 0.0) -> list[Decoded]:
-        decoded.append(temperature)
-        return decode(batch, temperature)
+    def counted(batch: Sequence[Any], temperature: float = 0.0, *, beams: int | None = None) -> list[Decoded]:
+        decoded.append((temperature, beams))
+        return decode(batch, temperature, beams=beams)
 
     monkeypatch.setattr(base._decoder, "decode", counted)
     found = base.recognize(chunk, DecodeOptions(language="en"))
     assert words(found.text) == "hello world hello world hello world"
-    assert (found.looped, found.suppressed, decoded) == (False, None, [0.0])
+    assert (found.looped, found.suppressed, decoded) == (False, None, [(0.0, None)])
 
 
 @pytest.mark.parametrize(("times", "pause"), [(2, 1.0), (8, 0.3)])
