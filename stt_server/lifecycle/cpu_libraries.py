@@ -1,39 +1,29 @@
-"""How the libraries that compute on the CPU use it: CTranslate2, its OpenMP, and the C library's memory."""
+"""How the libraries that compute on the CPU use it: CTranslate2 and its OpenMP."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 SPINS = 1000
 """Checks before a waiting thread sleeps: some 10 microseconds, so that the threads of one inference rarely sleep."""
-KEPT_BYTES = 160 * 2**20
-"""Freed memory that stays with the process at most, and the size from which a block is returned when it is freed.
-
-The largest blocks are the attention of Whisper's encoder: heads x 1500^2 x 4 bytes, 144 MB for medium's 16 heads.
-"""
 FAST_AVX512 = frozenset({"avx512f", "avx512cd", "avx512dq", "avx512bw", "avx512vl", "avx512_vbmi2"})
 """Flags of processors whose clock hardly drops with AVX-512: Intel's from Ice Lake on, AMD's from Zen 4 on.
 
 CTranslate2's kernels need all but the last one, which Skylake and Cascade Lake lack.
 """
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 
 
 def configure_cpu_libraries() -> None:
     """Set what serves this service best, unless the environment says otherwise.
 
-    Must be called before CTranslate2 is imported and before there are threads: OpenMP reads the environment when it is
-    loaded, and each thread gets its part of the memory at its first allocation.
+    Must be called before CTranslate2 is imported: its OpenMP reads the environment then.
     """
     for name, value in (_waiting() | _instruction_set()).items():
         os.environ[name] = value
         set_here.add(name)
-    keep_freed_memory()
 
 
 set_here: set[str] = set()
@@ -70,20 +60,3 @@ def has_fast_avx512(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
     with contextlib.suppress(OSError), cpu_info.open(encoding="utf-8", errors="replace") as lines:
         return any(line.startswith("flags") and set(line.split()) >= FAST_AVX512 for line in lines)
     return False
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to `KEPT_BYTES` of freed memory, and share it among the threads.
-
-    An inference allocates and frees megabytes for each step. By default, glibc returns such blocks to the system, and
-    each new one costs a page fault every 4 KiB. Another C library, or one with settings of its own, is left alone.
-    """
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
-        return
-    try:
-        mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
-        return
-    mallopt(_M_ARENA_MAX, 1)
-    mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
