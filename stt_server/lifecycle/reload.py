@@ -77,8 +77,9 @@ class Reloader:
     async def run(self) -> None:
         """Watch until cancelled."""
         try:
-            # Notices what changed since the start read the files.
-            await self._reload(FileView(), quiet=True)
+            # Notices what changed since the start read the files. Until a read succeeds, no file is watched.
+            while not self._changes.paths:
+                await self._reload(FileView(), quiet=True)
             while True:
                 await self._poll(requested=await self._wait())
         finally:

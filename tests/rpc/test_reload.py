@@ -150,6 +150,35 @@ async def test_a_key_replaced_while_it_is_read_is_no_error(tmp_path: Path, monke
         assert service.route.pems.key == fresh.key.read_bytes()
 
 
+async def test_a_pair_replaced_while_it_is_first_read_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = authority(tmp_path, "ca")
+    used, fresh = signed(tmp_path, "used", ca), signed(tmp_path, "fresh", ca)
+    keys = KEYS | {"FALLBACK_URL": "grpcs://127.0.0.1:9", "FALLBACK_CERT": used.cert, "FALLBACK_KEY": used.key}
+    path = tmp_path / "stt.env"
+    path.write_text(settings_text(tmp_path, "primary", **keys))
+    read = FileView.read
+
+    def replaced_afterwards(view: FileView, file: Path) -> bytes:
+        data = read(view, file)
+        if file == used.key:
+            used.cert.write_bytes(fresh.cert.read_bytes())
+            used.key.write_bytes(fresh.key.read_bytes())
+        return data
+
+    monkeypatch.setattr(FileView, "read", replaced_afterwards)
+    async with running(tmp_path, "primary", **keys) as service:
+        task = asyncio.ensure_future(Reloader(path, service).run())
+        try:
+            await until(lambda: count(service, "applied") == 1)
+        finally:
+            task.cancel()
+        assert count(service, "refused") == 0
+        assert service.route is not None and service.route.pems is not None
+        assert service.route.pems.key == fresh.key.read_bytes()
+
+
 async def test_keys_are_revoked_despite_a_broken_certificate(tmp_path: Path) -> None:
     ca = authority(tmp_path, "ca").cert
     async with watched(tmp_path) as (service, reloader, path):
