@@ -16,6 +16,10 @@ CTranslate2's kernels need all but the last one, which Skylake and Cascade Lake 
 """
 
 
+set_here: set[str] = set()
+"""Environment variables that `configure_cpu_libraries` has set in this process. Its child processes inherit them."""
+
+
 def configure_cpu_libraries() -> None:
     """Set what serves this service best, unless the environment says otherwise.
 
@@ -24,10 +28,6 @@ def configure_cpu_libraries() -> None:
     for name, value in (_waiting() | _instruction_set()).items():
         os.environ[name] = value
         set_here.add(name)
-
-
-set_here: set[str] = set()
-"""Environment variables that `configure_cpu_libraries` has set in this process. Its child processes inherit them."""
 
 
 def _waiting() -> dict[str, str]:

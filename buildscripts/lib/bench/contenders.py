@@ -198,7 +198,7 @@ class Contenders:
 def serve_contenders(pipe: Connection, run: Run) -> None:
     """Measure contenders of a run, each loaded and warmed up when it is first asked for, until `pipe` gives None.
 
-    An order is (name, FasterWhisper or None: ours, callers, round).
+    An order is a tuple: the contender's name, its FasterWhisper (None: our engine), the number of callers, the round.
     """
     asyncio.run(_serve_contenders(pipe, run))
 
@@ -208,11 +208,14 @@ async def _serve_contenders(pipe: Connection, run: Run) -> None:
     ready: dict[str, Transcribe] = {}
     shortest = min(run.recordings, key=lambda recording: recording.seconds)
     async with AsyncExitStack() as stack:
-        made = Contenders(run, stack)
+        contenders = Contenders(run, stack)
         while (order := await loop.run_in_executor(None, pipe.recv)) is not None:
-            name, faster, callers, number = order
+            name, configuration, callers, number = order
             if name not in ready:
-                ready[name] = await made.ours(name) if faster is None else made.faster_whisper(faster)
+                if configuration is None:
+                    ready[name] = await contenders.ours(name)
+                else:
+                    ready[name] = contenders.faster_whisper(configuration)
                 await ready[name](shortest)
             pipe.send(await drive(name, ready[name], run.recordings, callers, number))
 
